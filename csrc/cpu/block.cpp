@@ -1,0 +1,413 @@
+#include "cpu/block.h"
+
+#include <cmath>
+#include <type_traits>
+
+#include "cpu/number.h"
+
+namespace fastad::cpu {
+namespace {
+
+// Sums over the channels of an interleaved pixel run in this many lanes on every instruction set:
+// the order of summation, and so the result, does not depend on the machine.
+constexpr int64_t kLanes = 16;
+
+#if defined(__GNUC__)
+// Half the lanes as one vector: 16 partial sums that stay in registers, which plain arrays do not.
+template <class A>
+struct VectorOf {
+  typedef A type __attribute__((vector_size(8 * sizeof(A)), aligned(sizeof(A)), may_alias));
+};
+template <class A>
+using Vector = typename VectorOf<A>::type;
+#else
+template <class A>
+struct Vector {
+  A lane[8];
+  A operator[](int j) const { return lane[j]; }
+  friend Vector operator+(Vector a, Vector b) { for (int j = 0; j < 8; ++j) a.lane[j] += b.lane[j]; return a; }
+  friend Vector operator-(Vector a, Vector b) { for (int j = 0; j < 8; ++j) a.lane[j] -= b.lane[j]; return a; }
+  friend Vector operator*(Vector a, Vector b) { for (int j = 0; j < 8; ++j) a.lane[j] *= b.lane[j]; return a; }
+  friend Vector operator*(Vector a, A b) { for (int j = 0; j < 8; ++j) a.lane[j] *= b; return a; }
+};
+#endif
+
+// sum_c value(c)^2, where value_at(c) is one value and vector_at(c) the eight from c on.
+template <class A, class VectorAt, class ValueAt>
+FASTAD_INLINE A square_sum(int64_t channels, VectorAt vector_at, ValueAt value_at) {
+  Vector<A> low{}, high{};
+  int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes) {
+    const Vector<A> a = vector_at(c), b = vector_at(c + 8);
+    low = low + a * a;
+    high = high + b * b;
+  }
+  low = low + high;
+  A tail = 0;
+  for (; c < channels; ++c) tail += value_at(c) * value_at(c);
+  const A quarter[4] = {low[0] + low[4], low[1] + low[5], low[2] + low[6], low[3] + low[7]};
+  return ((quarter[0] + quarter[2]) + (quarter[1] + quarter[3])) + tail;
+}
+
+template <class A>
+FASTAD_INLINE Vector<A> load(const A* x) {
+  return *reinterpret_cast<const Vector<A>*>(x);
+}
+
+// ---- stage --------------------------------------------------------------------------------------
+
+// X -> A; the values are copied to scratch only where X is not A.
+template <class X, class A>
+FASTAD_INLINE void stage_planar(const X* FASTAD_RESTRICT x, int64_t stride, int64_t channels,
+                                int64_t pixels, A* FASTAD_RESTRICT scratch,
+                                A* FASTAD_RESTRICT square_sums) {
+  for (int64_t p = 0; p < pixels; ++p) square_sums[p] = 0;
+  int64_t c = 0;
+  for (; c + 4 <= channels; c += 4) {
+    const X* FASTAD_RESTRICT row[4];
+    for (int k = 0; k < 4; ++k) row[k] = x + (c + k) * stride;
+    for (int64_t p = 0; p < pixels; ++p) {
+      const A v0 = widen<A>(row[0][p]), v1 = widen<A>(row[1][p]);
+      const A v2 = widen<A>(row[2][p]), v3 = widen<A>(row[3][p]);
+      if constexpr (!std::is_same_v<X, A>) {
+        scratch[(c + 0) * pixels + p] = v0;
+        scratch[(c + 1) * pixels + p] = v1;
+        scratch[(c + 2) * pixels + p] = v2;
+        scratch[(c + 3) * pixels + p] = v3;
+      }
+      square_sums[p] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3);
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const A v = widen<A>(x[c * stride + p]);
+      if constexpr (!std::is_same_v<X, A>) scratch[c * pixels + p] = v;
+      square_sums[p] += v * v;
+    }
+  }
+}
+
+template <class X, class A>
+FASTAD_INLINE void stage_interleaved(const X* x, int64_t stride, int64_t channels, int64_t pixels,
+                                     A* scratch, A* FASTAD_RESTRICT square_sums) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    const A* values;
+    if constexpr (std::is_same_v<X, A>) {
+      values = x + p * stride;
+    } else {
+      const X* FASTAD_RESTRICT in = x + p * stride;
+      A* FASTAD_RESTRICT out = scratch + p * channels;
+      for (int64_t c = 0; c < channels; ++c) out[c] = widen<A>(in[c]);
+      values = out;
+    }
+    square_sums[p] = square_sum<A>(
+        channels, [&](int64_t c) FASTAD_LAMBDA { return load(values + c); },
+        [&](int64_t c) FASTAD_LAMBDA { return values[c]; });
+  }
+}
+
+// Teacher and student of different layouts: the block is transposed on its way to scratch.
+template <class X, class A>
+FASTAD_INLINE void stage_transposed(const X* FASTAD_RESTRICT x, Layout from, int64_t stride,
+                                    int64_t channels, int64_t pixels, A* FASTAD_RESTRICT scratch,
+                                    A* FASTAD_RESTRICT square_sums) {
+  for (int64_t p = 0; p < pixels; ++p) square_sums[p] = 0;
+  if (from == Layout::planar) {
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t p = 0; p < pixels; ++p) {
+        const A v = widen<A>(x[c * stride + p]);
+        scratch[p * channels + c] = v;
+        square_sums[p] += v * v;
+      }
+    }
+  } else {
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const A v = widen<A>(x[p * stride + c]);
+        scratch[c * pixels + p] = v;
+        square_sums[p] += v * v;
+      }
+    }
+  }
+}
+
+template <class X, class A>
+FASTAD_INLINE Staged<A> stage_as(const void* data, Layout from, int64_t stride, Layout to,
+                                 int64_t channels, int64_t pixels, A* scratch, A* square_sums) {
+  const X* x = static_cast<const X*>(data);
+  const int64_t scratch_stride = to == Layout::planar ? pixels : channels;
+  if (from != to) {
+    stage_transposed<X, A>(x, from, stride, channels, pixels, scratch, square_sums);
+    return {scratch, scratch_stride};
+  }
+  if (to == Layout::planar) {
+    stage_planar<X, A>(x, stride, channels, pixels, scratch, square_sums);
+  } else {
+    stage_interleaved<X, A>(x, stride, channels, pixels, scratch, square_sums);
+  }
+  if constexpr (std::is_same_v<X, A>) {
+    return {x, stride};
+  } else {
+    return {scratch, scratch_stride};
+  }
+}
+
+// ---- inverse norms ------------------------------------------------------------------------------
+
+template <class A>
+FASTAD_INLINE void inverse_norms_of(int64_t pixels, A eps, A* FASTAD_RESTRICT t,
+                                    A* FASTAD_RESTRICT s, A* FASTAD_RESTRICT projection) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    const A t_norm = std::sqrt(t[p]), s_norm = std::sqrt(s[p]);
+    t[p] = A(1) / (t_norm < eps ? eps : t_norm);
+    s[p] = A(1) / (s_norm < eps ? eps : s_norm);
+    const A t_hat = t_norm < eps ? t_norm * t[p] : A(1);
+    projection[p] = s_norm < eps ? A(-1) : A(0.5) * (A(1) - t_hat * t_hat);
+  }
+}
+
+// ---- distance -----------------------------------------------------------------------------------
+
+template <class A>
+FASTAD_INLINE void distance_planar(const A* FASTAD_RESTRICT t, int64_t t_stride,
+                                   const A* FASTAD_RESTRICT s, int64_t s_stride, int64_t channels,
+                                   int64_t pixels, const A* FASTAD_RESTRICT t_inverse,
+                                   const A* FASTAD_RESTRICT s_inverse,
+                                   A* FASTAD_RESTRICT distances) {
+  for (int64_t p = 0; p < pixels; ++p) distances[p] = 0;
+  int64_t c = 0;
+  for (; c + 4 <= channels; c += 4) {
+    const A *FASTAD_RESTRICT t0 = t + c * t_stride, *FASTAD_RESTRICT t1 = t0 + t_stride;
+    const A *FASTAD_RESTRICT t2 = t1 + t_stride, *FASTAD_RESTRICT t3 = t2 + t_stride;
+    const A *FASTAD_RESTRICT s0 = s + c * s_stride, *FASTAD_RESTRICT s1 = s0 + s_stride;
+    const A *FASTAD_RESTRICT s2 = s1 + s_stride, *FASTAD_RESTRICT s3 = s2 + s_stride;
+    for (int64_t p = 0; p < pixels; ++p) {
+      const A a = t_inverse[p], b = s_inverse[p];
+      const A u0 = t0[p] * a - s0[p] * b, u1 = t1[p] * a - s1[p] * b;
+      const A u2 = t2[p] * a - s2[p] * b, u3 = t3[p] * a - s3[p] * b;
+      distances[p] += (u0 * u0 + u1 * u1) + (u2 * u2 + u3 * u3);
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const A u = t[c * t_stride + p] * t_inverse[p] - s[c * s_stride + p] * s_inverse[p];
+      distances[p] += u * u;
+    }
+  }
+  for (int64_t p = 0; p < pixels; ++p) distances[p] *= A(0.5);
+}
+
+template <class A>
+FASTAD_INLINE void distance_interleaved(const A* t, int64_t t_stride, const A* s, int64_t s_stride,
+                                        int64_t channels, int64_t pixels, const A* t_inverse,
+                                        const A* s_inverse, A* FASTAD_RESTRICT distances) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    const A *t_pixel = t + p * t_stride, *s_pixel = s + p * s_stride;
+    const A t_scale = t_inverse[p], s_scale = s_inverse[p];
+    distances[p] = A(0.5) * square_sum<A>(
+                               channels,
+                               [&](int64_t c) FASTAD_LAMBDA {
+                                 return load(t_pixel + c) * t_scale - load(s_pixel + c) * s_scale;
+                               },
+                               [&](int64_t c) FASTAD_LAMBDA {
+                                 return t_pixel[c] * t_scale - s_pixel[c] * s_scale;
+                               });
+  }
+}
+
+template <class A>
+FASTAD_INLINE void distance_of(Staged<A> t, Staged<A> s, Layout layout, int64_t channels,
+                               int64_t pixels, const A* t_inverse, const A* s_inverse,
+                               A* distances) {
+  if (layout == Layout::planar) {
+    distance_planar<A>(t.data, t.stride, s.data, s.stride, channels, pixels, t_inverse, s_inverse,
+                       distances);
+  } else {
+    distance_interleaved<A>(t.data, t.stride, s.data, s.stride, channels, pixels, t_inverse,
+                            s_inverse, distances);
+  }
+}
+
+// ---- gradient -----------------------------------------------------------------------------------
+
+// u = s_hat - t_hat, without the part along s_hat, over the norm of s.
+template <class A>
+FASTAD_INLINE A gradient_value(A t, A s, A t_inverse, A s_inverse, A projection, A factor) {
+  const A s_hat = s * s_inverse;
+  return ((s_hat - t * t_inverse) - s_hat * projection) * factor;
+}
+
+template <class A, class Y>
+FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t channels,
+                               int64_t pixels, GradientTerms<A> terms, void* data,
+                               int64_t out_stride) {
+  const A* FASTAD_RESTRICT t_inverse = terms.t_inverse;
+  const A* FASTAD_RESTRICT s_inverse = terms.s_inverse;
+  const A* FASTAD_RESTRICT projection = terms.projection;
+  const A* FASTAD_RESTRICT scale = terms.scale;
+  if (layout == Layout::planar) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const A* FASTAD_RESTRICT t_row = t.data + c * t.stride;
+      const A* FASTAD_RESTRICT s_row = s.data + c * s.stride;
+      Y* FASTAD_RESTRICT out = static_cast<Y*>(data) + c * out_stride;
+      for (int64_t p = 0; p < pixels; ++p) {
+        out[p] = narrow<Y>(gradient_value<A>(t_row[p], s_row[p], t_inverse[p], s_inverse[p],
+                                             projection[p], scale[p]));
+      }
+    }
+  } else {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const A* FASTAD_RESTRICT t_pixel = t.data + p * t.stride;
+      const A* FASTAD_RESTRICT s_pixel = s.data + p * s.stride;
+      Y* FASTAD_RESTRICT out = static_cast<Y*>(data) + p * out_stride;
+      const A t_scale = t_inverse[p], s_scale = s_inverse[p], along = projection[p];
+      const A factor = scale[p];
+      for (int64_t c = 0; c < channels; ++c) {
+        out[c] = narrow<Y>(
+            gradient_value<A>(t_pixel[c], s_pixel[c], t_scale, s_scale, along, factor));
+      }
+    }
+  }
+}
+
+template <class Y>
+FASTAD_INLINE void scale_as(void* data, int64_t count, double factor) {
+  using A = std::conditional_t<std::is_same_v<Y, double>, double, float>;
+  Y* FASTAD_RESTRICT x = static_cast<Y*>(data);
+  const A f = static_cast<A>(factor);
+  for (int64_t i = 0; i < count; ++i) x[i] = narrow<Y>(widen<A>(x[i]) * f);
+}
+
+// ---- one function per accumulation type and instruction set --------------------------------------
+// target_clones does not take templates, so these plain functions inline everything above.
+
+#define FASTAD_BY_TYPE(TYPE, CALL)        \
+  switch (TYPE) {                         \
+    case DType::float64:                  \
+      return CALL(double);                \
+    case DType::float32:                  \
+      return CALL(float);                 \
+    case DType::float16:                  \
+      return CALL(Half);                  \
+    default:                              \
+      return CALL(BFloat16);              \
+  }
+
+FASTAD_CLONES Staged<float> stage_float(const void* x, DType type, Layout from, int64_t stride,
+                                        Layout to, int64_t channels, int64_t pixels,
+                                        float* scratch, float* sums) {
+#define FASTAD_CALL(X) stage_as<X, float>(x, from, stride, to, channels, pixels, scratch, sums)
+  FASTAD_BY_TYPE(type, FASTAD_CALL)
+#undef FASTAD_CALL
+}
+
+FASTAD_CLONES Staged<double> stage_double(const void* x, DType type, Layout from, int64_t stride,
+                                          Layout to, int64_t channels, int64_t pixels,
+                                          double* scratch, double* sums) {
+#define FASTAD_CALL(X) stage_as<X, double>(x, from, stride, to, channels, pixels, scratch, sums)
+  FASTAD_BY_TYPE(type, FASTAD_CALL)
+#undef FASTAD_CALL
+}
+
+FASTAD_CLONES void inverse_norms_float(int64_t pixels, float eps, float* t, float* s,
+                                       float* projection) {
+  inverse_norms_of<float>(pixels, eps, t, s, projection);
+}
+
+FASTAD_CLONES void inverse_norms_double(int64_t pixels, double eps, double* t, double* s,
+                                        double* projection) {
+  inverse_norms_of<double>(pixels, eps, t, s, projection);
+}
+
+FASTAD_CLONES void distance_float(Staged<float> t, Staged<float> s, Layout layout,
+                                  int64_t channels, int64_t pixels, const float* t_inverse,
+                                  const float* s_inverse, float* distances) {
+  distance_of<float>(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
+}
+
+FASTAD_CLONES void distance_double(Staged<double> t, Staged<double> s, Layout layout,
+                                   int64_t channels, int64_t pixels, const double* t_inverse,
+                                   const double* s_inverse, double* distances) {
+  distance_of<double>(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
+}
+
+FASTAD_CLONES void gradient_float(Staged<float> t, Staged<float> s, Layout layout,
+                                  int64_t channels, int64_t pixels, GradientTerms<float> terms,
+                                  void* out, DType type, int64_t out_stride) {
+#define FASTAD_CALL(Y) gradient_as<float, Y>(t, s, layout, channels, pixels, terms, out, out_stride)
+  FASTAD_BY_TYPE(type, FASTAD_CALL)
+#undef FASTAD_CALL
+}
+
+FASTAD_CLONES void gradient_double(Staged<double> t, Staged<double> s, Layout layout,
+                                   int64_t channels, int64_t pixels, GradientTerms<double> terms,
+                                   void* out, DType type, int64_t out_stride) {
+#define FASTAD_CALL(Y) \
+  gradient_as<double, Y>(t, s, layout, channels, pixels, terms, out, out_stride)
+  FASTAD_BY_TYPE(type, FASTAD_CALL)
+#undef FASTAD_CALL
+}
+
+}  // namespace
+
+template <>
+Staged<float> stage(const void* x, DType type, Layout from, int64_t stride, Layout to,
+                    int64_t channels, int64_t pixels, float* scratch, float* square_sums) {
+  return stage_float(x, type, from, stride, to, channels, pixels, scratch, square_sums);
+}
+template <>
+Staged<double> stage(const void* x, DType type, Layout from, int64_t stride, Layout to,
+                     int64_t channels, int64_t pixels, double* scratch, double* square_sums) {
+  return stage_double(x, type, from, stride, to, channels, pixels, scratch, square_sums);
+}
+
+template <>
+void inverse_norms(int64_t pixels, double eps, float* t, float* s, float* projection) {
+  inverse_norms_float(pixels, static_cast<float>(eps), t, s, projection);
+}
+template <>
+void inverse_norms(int64_t pixels, double eps, double* t, double* s, double* projection) {
+  inverse_norms_double(pixels, eps, t, s, projection);
+}
+
+template <>
+void distance(Staged<float> t, Staged<float> s, Layout layout, int64_t channels, int64_t pixels,
+              const float* t_inverse, const float* s_inverse, float* distances) {
+  distance_float(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
+}
+template <>
+void distance(Staged<double> t, Staged<double> s, Layout layout, int64_t channels, int64_t pixels,
+              const double* t_inverse, const double* s_inverse, double* distances) {
+  distance_double(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
+}
+
+template <>
+void gradient(Staged<float> t, Staged<float> s, Layout layout, int64_t channels, int64_t pixels,
+              GradientTerms<float> terms, void* out, DType type, int64_t out_stride) {
+  gradient_float(t, s, layout, channels, pixels, terms, out, type, out_stride);
+}
+template <>
+void gradient(Staged<double> t, Staged<double> s, Layout layout, int64_t channels, int64_t pixels,
+              GradientTerms<double> terms, void* out, DType type, int64_t out_stride) {
+  gradient_double(t, s, layout, channels, pixels, terms, out, type, out_stride);
+}
+
+FASTAD_CLONES void scale(void* x, DType type, int64_t count, double factor) {
+#define FASTAD_CALL(Y) scale_as<Y>(x, count, factor)
+  FASTAD_BY_TYPE(type, FASTAD_CALL)
+#undef FASTAD_CALL
+}
+
+const char* instruction_set() {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    return "x86-64-v4";
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "x86-64-v3";
+#endif
+  return "baseline";
+}
+
+}  // namespace fastad::cpu

@@ -1,0 +1,86 @@
+// The CPU inner loops: what happens to one block of pixels. Free of torch, so that an instruction
+// counter can run them alone.
+//
+// A block is `pixels` consecutive pixels of one image with all `channels`. It is small enough to
+// stay in the L2 cache, so memory is read once although the loops read the block two or three
+// times: norms first, then differences of normalised values (no 1 - dot, which would cancel for
+// nearly equal vectors), then the gradient.
+//
+// A block lies in memory either planar, element (c, p) at c * stride + p, or interleaved
+// (channels_last), at p * stride + c.
+
+#pragma once
+
+#include <cstdint>
+
+// GCC compiles a function marked so once per instruction set and picks at load time.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define FASTAD_CLONES \
+  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define FASTAD_CLONES
+#endif
+
+#if defined(__GNUC__)
+#define FASTAD_INLINE inline __attribute__((always_inline))
+#define FASTAD_LAMBDA __attribute__((always_inline))
+#define FASTAD_RESTRICT __restrict__
+#else
+#define FASTAD_INLINE inline
+#define FASTAD_LAMBDA
+#define FASTAD_RESTRICT __restrict
+#endif
+
+namespace fastad::cpu {
+
+enum class DType : uint8_t { float64, float32, float16, bfloat16 };
+enum class Layout : uint8_t { planar, interleaved };
+
+// The instruction set that FASTAD_CLONES picks on this machine.
+const char* instruction_set();
+
+// A block's values in the accumulation type A (float or double), where they lie, and how.
+template <class A>
+struct Staged {
+  const A* data;
+  int64_t stride;
+};
+
+// Reads a block of `type` laid out as `from`; square_sums[p] becomes the sum over c of x(c, p)^2.
+// Values come out laid out as `to`: in place where type and layout are already right, in `scratch`
+// (channels * pixels) otherwise.
+template <class A>
+Staged<A> stage(const void* x, DType type, Layout from, int64_t stride, Layout to, int64_t channels,
+                int64_t pixels, A* scratch, A* square_sums);
+
+// Square sums of teacher and student become 1 / max(norm, eps). projection[p] becomes
+// (|s_hat|^2 - |t_hat|^2) / 2, which is zero where no norm is clamped, and -1 where the student's
+// is: there the gradient has no part through the norm.
+template <class A>
+void inverse_norms(int64_t pixels, double eps, A* t, A* s, A* projection);
+
+// distances[p] = 1/2 sum_c (t(c, p) * t_inverse[p] - s(c, p) * s_inverse[p])^2
+template <class A>
+void distance(Staged<A> t, Staged<A> s, Layout layout, int64_t channels, int64_t pixels,
+              const A* t_inverse, const A* s_inverse, A* distances);
+
+// What the gradient needs of a pixel, besides the inverse norms. With u = t_hat - s_hat and the
+// chain rule through s / |s|: grad = scale * (s_hat * (1 - projection) - t_hat), where projection
+// is s_hat . (s_hat - t_hat), or zero where the norm is clamped to eps.
+template <class A>
+struct GradientTerms {
+  const A* t_inverse;
+  const A* s_inverse;
+  const A* projection;
+  const A* scale;
+};
+
+// Writes the gradient for the student's block, in its own type and layout.
+template <class A>
+void gradient(Staged<A> t, Staged<A> s, Layout layout, int64_t channels, int64_t pixels,
+              GradientTerms<A> terms, void* out, DType type, int64_t out_stride);
+
+// x[i] *= factor
+void scale(void* x, DType type, int64_t count, double factor);
+
+}  // namespace fastad::cpu

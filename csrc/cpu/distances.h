@@ -1,0 +1,35 @@
+// What other ops share with distances.
+
+#pragma once
+
+#include "cpu/pyramid.h"
+
+namespace fastad::cpu {
+
+// -> list of (N, H_l, W_l), float (double where the pyramid is)
+std::vector<Tensor> distances(const Pyramid& pyramid, const std::vector<Tensor>& student,
+                              double eps);
+
+// One gradient a level, of the student's shape, type and layout; the tensors go to `out`.
+inline std::vector<Features> empty_gradients(const std::vector<Tensor>& student,
+                                             std::vector<Tensor>& out) {
+  std::vector<Features> gradients;
+  for (const Tensor& s : student) {
+    out.push_back(torch::stable::empty_like(s));
+    gradients.emplace_back(out.back());
+  }
+  return gradients;
+}
+
+// Writes the gradient of a block whose `distances` have been replaced by the upstream gradient.
+template <class A>
+void write_gradient(const Pyramid& pyramid, const Block<A>& block, const Features& out) {
+  const Features& student = pyramid.levels()[block.level].student;
+  STD_TORCH_CHECK(out.layout == student.layout, "gradient and student differ in layout");
+  for (int64_t p = 0; p < block.pixels; ++p) block.distances[p] *= block.s_inverse[p];
+  gradient<A>(block.teacher, block.student, student.layout, student.channels, block.pixels,
+              {block.t_inverse, block.s_inverse, block.projection, block.distances},
+              out.at(block.image, block.pixel), out.type, out.row_stride());
+}
+
+}  // namespace fastad::cpu

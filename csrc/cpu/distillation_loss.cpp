@@ -1,0 +1,105 @@
+// Mean distance of a pyramid and its gradient for the student, in one sweep.
+//
+// Bytes: teacher and student are read once, the gradient is written once. Two sweeps would read
+// both twice, and eager PyTorch reads and writes normalised copies besides.
+
+#include <torch/csrc/stable/library.h>
+
+#include <limits>
+#include <tuple>
+
+#include "cpu/distances.h"
+
+namespace fastad::cpu {
+namespace {
+
+enum Reduction : int64_t { kMean = 0, kSum = 1, kNone = 2 };
+
+template <class A>
+void sweep(const Pyramid& pyramid, const std::vector<double>& coefficients, double eps,
+           const std::vector<Features>& gradients, std::vector<double>& partial_sums) {
+  pyramid.for_each_block<A>(eps, [&](const Block<A>& block) {
+    double sum = 0;
+    for (int64_t p = 0; p < block.pixels; ++p) sum += static_cast<double>(block.distances[p]);
+    partial_sums[block.task] = sum;
+    if (gradients.empty()) return;
+    std::fill_n(block.distances, block.pixels, static_cast<A>(coefficients[block.level]));
+    write_gradient(pyramid, block, gradients[block.level]);
+  });
+}
+
+template <class A>
+void store(const Tensor& out, const std::vector<double>& values) {
+  std::copy(values.begin(), values.end(), static_cast<A*>(out.data_ptr()));
+}
+
+std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> teacher,
+                                                          std::vector<Tensor> student,
+                                                          std::vector<double> level_weights,
+                                                          int64_t reduction, double eps,
+                                                          bool gradient) {
+  const Pyramid pyramid(teacher, student);
+  const auto& levels = pyramid.levels();
+  STD_TORCH_CHECK(!levels.empty() && level_weights.size() == levels.size(),
+                  "there must be a weight for every level");
+  std::vector<double> coefficients;
+  for (size_t i = 0; i < levels.size(); ++i) {
+    const double positions = static_cast<double>(levels[i].student.images * levels[i].student.pixels);
+    coefficients.push_back(reduction == kSum ? level_weights[i] : level_weights[i] / positions);
+  }
+  std::vector<Tensor> out;
+  std::vector<Features> gradients;
+  if (gradient) gradients = empty_gradients(student, out);
+  std::vector<double> partial_sums(pyramid.tasks());
+  pyramid.is_double() ? sweep<double>(pyramid, coefficients, eps, gradients, partial_sums)
+                      : sweep<float>(pyramid, coefficients, eps, gradients, partial_sums);
+
+  // In the order of the blocks, whichever thread did them.
+  std::vector<double> losses;
+  for (size_t i = 0; i < levels.size(); ++i) {
+    const int64_t end = i + 1 < levels.size() ? levels[i + 1].first_task : pyramid.tasks();
+    double sum = 0;
+    for (int64_t task = levels[i].first_task; task < end; ++task) sum += partial_sums[task];
+    const bool empty = levels[i].student.images == 0;  // a mean over nothing is NaN, as in torch
+    losses.push_back(empty && reduction != kSum ? std::numeric_limits<double>::quiet_NaN()
+                                                : sum * coefficients[i]);
+  }
+  const auto dtype = pyramid.is_double() ? ScalarType::Double : ScalarType::Float;
+  Tensor loss;
+  if (reduction == kNone) {
+    loss = torch::stable::new_empty(student[0], {static_cast<int64_t>(losses.size())}, dtype);
+  } else {
+    double sum = 0;
+    for (const double value : losses) sum += value;
+    losses = {sum};
+    loss = torch::stable::new_empty(student[0], {}, dtype);
+  }
+  pyramid.is_double() ? store<double>(loss, losses) : store<float>(loss, losses);
+  return {loss, out};
+}
+
+void scale_gradients_(std::vector<Tensor> gradients, Tensor grad_loss) {
+  const bool is_double = grad_loss.scalar_type() == ScalarType::Double;
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    const int64_t index = grad_loss.dim() == 0 ? 0 : static_cast<int64_t>(i);
+    const double factor = is_double ? static_cast<const double*>(grad_loss.data_ptr())[index]
+                                    : static_cast<const float*>(grad_loss.data_ptr())[index];
+    if (factor == 1.0) continue;
+    const Features x(gradients[i]);
+    const int64_t count = gradients[i].numel();
+    constexpr int64_t kChunk = 16384;
+    torch::stable::parallel_for(
+        0, (count + kChunk - 1) / kChunk, 4, [&](int64_t begin, int64_t end) {
+          const int64_t first = begin * kChunk, last = std::min(end * kChunk, count);
+          scale(x.data + first * x.element_size(), x.type, last - first, factor);
+        });
+  }
+}
+
+}  // namespace
+}  // namespace fastad::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(fastad, CPU, m) {
+  m.impl("distillation_loss", TORCH_BOX(&fastad::cpu::distillation_loss));
+  m.impl("scale_gradients_", TORCH_BOX(&fastad::cpu::scale_gradients_));
+}

@@ -1,0 +1,55 @@
+// Every op of fastad, as PyTorch sees it, and the Python module that carries them.
+//
+// Kernels register themselves: the CPU ones in csrc/cpu, in this module; the CUDA ones in
+// csrc/cuda, in fastad._C_cuda. Fake and autograd implementations stand in Python beside each op's
+// wrapper (fastad/ops). All C++ is written against the LibTorch stable ABI, so a build runs with
+// every torch from 2.10 on.
+//
+// Shapes: features (N, C_l, H_l, W_l), a list over the levels l; distances (N, H_l, W_l); anomaly
+// map (N, H, W); maximum (N,).
+
+#include <pybind11/pybind11.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/headeronly/version.h>
+
+#include <string>
+
+#include "cpu/block.h"
+
+#ifdef __VERSION__
+#define FASTAD_COMPILER __VERSION__
+#else
+#define FASTAD_COMPILER "unknown"
+#endif
+
+STABLE_TORCH_LIBRARY(fastad, m) {
+  m.def("distances(Tensor[] teacher, Tensor[] student, float eps) -> Tensor[]");
+  m.def(
+      "distances_backward(Tensor[] grad, Tensor[] teacher, Tensor[] student, float eps) "
+      "-> Tensor[]");
+  m.def(
+      "aggregate_maps(Tensor[] maps, SymInt height, SymInt width, bool product, float[] weights) "
+      "-> (Tensor map, Tensor maximum)");
+  m.def(
+      "aggregate_maps_backward(Tensor grad, Tensor[] maps, bool product, float[] weights) "
+      "-> Tensor[]");
+  m.def(
+      "anomaly_map(Tensor[] teacher, Tensor[] student, SymInt height, SymInt width, bool product, "
+      "float[] weights, float eps) -> (Tensor map, Tensor maximum, Tensor[] distances)");
+  // The gradients for the student come with the loss when `gradient` is set: the features are
+  // read once. `reduction` is 0 mean, 1 sum, 2 none (the levels' means).
+  m.def(
+      "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
+      "float eps, bool gradient) -> (Tensor loss, Tensor[] gradients)");
+  m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
+}
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Compiled part of fastad: importing it registers torch.ops.fastad.";
+  m.attr("torch_version") = std::to_string(TORCH_VERSION_MAJOR) + "." +
+                            std::to_string(TORCH_VERSION_MINOR) + "." +
+                            std::to_string(TORCH_VERSION_PATCH);
+  m.attr("compiler") = FASTAD_COMPILER;
+  m.attr("cpu_kernels") = fastad::cpu::instruction_set();
+  m.attr("cuda_status") = FASTAD_CUDA_STATUS;
+}

@@ -1,0 +1,21 @@
+"""fastad: student-teacher anomaly detection on fused C++ and CUDA kernels.
+
+Everything is imported on first use: ``import fastad`` costs little beyond ``import torch``.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_SUBMODULES = ("backbones", "data", "evaluation", "inference", "models", "ops", "training")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"fastad.{name}")
+    raise AttributeError(f"module 'fastad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBMODULES])

@@ -1,0 +1,45 @@
+"""Loads the compiled modules once, and says what was built.
+
+Importing this module registers ``torch.ops.fastad``.
+"""
+
+import importlib
+import importlib.util
+from typing import Any
+
+import torch
+
+try:
+    from fastad import _C
+except ImportError as error:
+    raise ImportError(
+        f"fastad's compiled module cannot be loaded ({error}). Install the package with "
+        "`pip install .` and leave the source folder, or build in place with `pip install -e .`; "
+        "after a change of Python, build again."
+    ) from error
+
+
+def _load_cuda() -> str | None:
+    """Loads the CUDA kernels where they were built; what was in the way, or None."""
+    if importlib.util.find_spec("fastad._C_cuda") is None:
+        return _C.cuda_status
+    if torch.version.cuda is None:
+        return f"built, but torch {torch.__version__} has no CUDA"
+    try:
+        importlib.import_module("fastad._C_cuda")
+    except ImportError as error:
+        return f"built, but cannot be loaded: {error}"
+    return None
+
+
+cuda_obstacle: str | None = _load_cuda()
+
+
+def build_info() -> dict[str, Any]:
+    """What was built: compiler, torch at build time, CUDA kernels (or why there are none)."""
+    return {
+        "built_with_torch": _C.torch_version,
+        "compiler": _C.compiler,
+        "cpu_kernels": _C.cpu_kernels,
+        "cuda_kernels": cuda_obstacle or "loaded",
+    }

@@ -1,0 +1,125 @@
+"""Checks of arguments that the ops share: one clear error each, naming argument and shape."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastad import _extension
+
+MAX_LEVELS = 8
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def _describe(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+
+
+def tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A list of 1 to 8 tensors of a floating dtype, on one CPU or CUDA device."""
+    if isinstance(tensors, Tensor) or not isinstance(tensors, Sequence):
+        raise TypeError(f"{name} must be a list of tensors, one a level, not {type(tensors)}")
+    if not 1 <= len(tensors) <= MAX_LEVELS:
+        raise ValueError(f"{name} must have 1 to {MAX_LEVELS} levels, not {len(tensors)}")
+    for i, x in enumerate(tensors):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}[{i}] must be a tensor, not {type(x)}")
+        if x.dtype not in _DTYPES:
+            raise TypeError(
+                f"{name}[{i}] must be float32, bfloat16, float16 or float64, not {_describe(x)}"
+            )
+        if x.device != tensors[0].device:
+            raise ValueError(
+                f"{name}[{i}] is on {x.device}, {name}[0] on {tensors[0].device}: all levels "
+                "must be on one device"
+            )
+    device = tensors[0].device.type
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"{name} must be on a CPU or CUDA device, not on {tensors[0].device}")
+    if device == "cuda" and _extension.cuda_obstacle is not None:
+        raise RuntimeError(
+            f"{name} is on {tensors[0].device}, but fastad's CUDA kernels are "
+            f"{_extension.cuda_obstacle}; build with FASTAD_CUDA=1, or move the tensors to the CPU"
+        )
+    return list(tensors)
+
+
+def _readable(x: Tensor) -> bool:
+    """Whether the kernels read (N, C, H, W) in place: contiguous or channels_last per image."""
+    _, channels, height, width = x.shape
+    _, c, h, w = x.stride()
+    rows_join = width <= 1 or height <= 1 or h == width * w
+    pixel = w if width > 1 else h if height > 1 else 1
+    return rows_join and (pixel == 1 or c == 1 or channels <= 1)
+
+
+def features(
+    teacher: Sequence[Tensor], student: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Two pyramids of (N, C_l, H_l, W_l) that agree level by level."""
+    teacher, student = tensor_list("teacher", teacher), tensor_list("student", student)
+    if len(teacher) != len(student):
+        raise ValueError(f"teacher has {len(teacher)} levels, student {len(student)}")
+    if teacher[0].device != student[0].device:
+        raise ValueError(f"teacher is on {teacher[0].device}, student on {student[0].device}")
+    for i, (t, s) in enumerate(zip(teacher, student, strict=True)):
+        if t.dim() != 4 or 0 in t.shape[1:]:
+            raise ValueError(
+                f"teacher[{i}] must be (N, C, H, W) with no empty axis but N, not {_describe(t)}"
+            )
+        if t.shape != s.shape:
+            raise ValueError(
+                f"teacher[{i}] is {_describe(t)}, student[{i}] is {_describe(s)}: shapes differ"
+            )
+        if t.shape[0] != teacher[0].shape[0]:
+            raise ValueError(
+                f"teacher[{i}] has a batch of {t.shape[0]}, teacher[0] of {teacher[0].shape[0]}"
+            )
+        for name, x in (("teacher", t), ("student", s)):
+            if not _readable(x):
+                raise ValueError(
+                    f"{name}[{i}] of shape {tuple(x.shape)} and strides {x.stride()} is neither "
+                    f"contiguous nor channels_last; call {name}[{i}].contiguous()"
+                )
+    return teacher, student
+
+
+def maps(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Maps (N, H_l, W_l) as contiguous tensors of one type: float32, or float64 if any is."""
+    tensors = tensor_list("maps", tensors)
+    for i, x in enumerate(tensors):
+        if x.dim() != 3 or 0 in x.shape[1:]:
+            raise ValueError(f"maps[{i}] must be (N, H, W) with H, W >= 1, not {_describe(x)}")
+        if x.shape[0] != tensors[0].shape[0]:
+            raise ValueError(
+                f"maps[{i}] has a batch of {x.shape[0]}, maps[0] of {tensors[0].shape[0]}"
+            )
+    double = any(x.dtype == torch.float64 for x in tensors)
+    dtype = torch.float64 if double else torch.float32
+    return [x.to(dtype).contiguous() for x in tensors]
+
+
+def output_size(size: Sequence[int]) -> tuple[int, int]:
+    if not isinstance(size, Sequence) or len(size) != 2 or any(n < 1 for n in size):
+        raise ValueError(f"size must be (height, width), both at least 1, not {size!r}")
+    return size[0], size[1]
+
+
+def is_product(aggregate: str) -> bool:
+    if aggregate not in ("product", "sum"):
+        raise ValueError(f"aggregate must be 'product' or 'sum', not {aggregate!r}")
+    return aggregate == "product"
+
+
+def level_weights(name: str, weights: Sequence[float] | None, levels: int) -> list[float]:
+    if weights is None:
+        return [1.0] * levels
+    if len(weights) != levels:
+        raise ValueError(f"{name} must have {levels} values, one a level, not {len(weights)}")
+    return [float(w) for w in weights]
+
+
+def norm_floor(eps: float) -> float:
+    if not eps > 0:
+        raise ValueError(f"eps must be positive, not {eps!r}")
+    return float(eps)

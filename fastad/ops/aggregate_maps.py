@@ -1,0 +1,75 @@
+"""Upsampling fused with the product or sum of the levels: wrapper, fake, autograd."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad.ops import _arguments
+
+
+def aggregate_maps(
+    maps: Sequence[Tensor],
+    size: tuple[int, int],
+    *,
+    aggregate: str = "product",
+    weights: Sequence[float] | None = None,
+    return_maximum: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Upsamples every level's map to ``size`` and joins them, without writing the upsampled maps.
+
+    Bilinear, ``align_corners=False``, by PyTorch's source-index rule (Wang et al., BMVC 2021,
+    eq. 4, for the product).
+
+    Args:
+        maps: list of 1 to 8 maps (N, H_l, W_l).
+        size: (H, W) of the result, in pixels.
+        aggregate: ``"product"`` of ``map ** weight``, or ``"sum"`` of ``weight * map``.
+        weights: one a level, 1 by default.
+        return_maximum: also return the maximum of each image, (N,), which the kernel takes along.
+            No gradient flows through it.
+
+    Returns:
+        (N, H, W) float32, or float64 if any map is; with ``return_maximum`` a pair.
+
+    Raises:
+        TypeError, ValueError: naming the argument and its shape.
+    """
+    maps = _arguments.maps(maps)
+    height, width = _arguments.output_size(size)
+    product = _arguments.is_product(aggregate)
+    weights = _arguments.level_weights("weights", weights, len(maps))
+    result, maximum = torch.ops.fastad.aggregate_maps(maps, height, width, product, weights)
+    return (result, maximum) if return_maximum else result
+
+
+@torch.library.register_fake("fastad::aggregate_maps")
+def _fake(
+    maps: list[Tensor], height: int, width: int, product: bool, weights: list[float]
+) -> tuple[Tensor, Tensor]:
+    batch = maps[0].shape[0]
+    return maps[0].new_empty((batch, height, width)), maps[0].new_empty((batch,))
+
+
+@torch.library.register_fake("fastad::aggregate_maps_backward")
+def _fake_backward(
+    grad: Tensor, maps: list[Tensor], product: bool, weights: list[float]
+) -> list[Tensor]:
+    return [torch.empty_like(m) for m in maps]
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    maps, _, _, ctx.product, ctx.weights = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*maps)
+
+
+def _backward(ctx: Any, grad: Tensor, grad_maximum: Tensor | None) -> tuple:
+    gradients = torch.ops.fastad.aggregate_maps_backward(
+        grad.contiguous(), list(ctx.saved_tensors), ctx.product, ctx.weights
+    )
+    return gradients, None, None, None, None
+
+
+torch.library.register_autograd("fastad::aggregate_maps", _backward, setup_context=_setup_context)

@@ -1,0 +1,91 @@
+"""Features to anomaly map in one call: wrapper, fake, autograd."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad.ops import _arguments
+from fastad.ops.distances import compute_dtype
+
+
+def anomaly_map(
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    size: tuple[int, int],
+    *,
+    aggregate: str = "product",
+    weights: Sequence[float] | None = None,
+    eps: float = 1e-12,
+    return_maximum: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The anomaly map of a student-teacher pair: ``aggregate_maps(distances(...), size)``.
+
+    Args:
+        teacher, student: lists of 1 to 8 levels (N, C_l, H_l, W_l); see :func:`distances`.
+        size: (H, W) of the map, in pixels.
+        aggregate, weights: how levels are joined; see :func:`aggregate_maps`.
+        eps: lower bound of a norm.
+        return_maximum: also return the maximum of each image, (N,), which the kernel takes along.
+            No gradient flows through it.
+
+    Returns:
+        (N, H, W) float32, or float64 if any input is; with ``return_maximum`` a pair. The gradient
+        goes to the student only.
+
+    Raises:
+        TypeError, ValueError: naming the argument and its shape.
+
+    Example:
+        >>> import torch
+        >>> from fastad import ops
+        >>> t = [torch.randn(1, 64, 64, 64), torch.randn(1, 128, 32, 32)]
+        >>> s = [torch.randn(1, 64, 64, 64), torch.randn(1, 128, 32, 32)]
+        >>> ops.anomaly_map(t, s, (256, 256)).shape
+        torch.Size([1, 256, 256])
+    """
+    teacher, student = _arguments.features(teacher, student)
+    height, width = _arguments.output_size(size)
+    product = _arguments.is_product(aggregate)
+    weights = _arguments.level_weights("weights", weights, len(teacher))
+    result, maximum, _ = torch.ops.fastad.anomaly_map(
+        teacher, student, height, width, product, weights, _arguments.norm_floor(eps)
+    )
+    return (result, maximum) if return_maximum else result
+
+
+@torch.library.register_fake("fastad::anomaly_map")
+def _fake(
+    teacher: list[Tensor],
+    student: list[Tensor],
+    height: int,
+    width: int,
+    product: bool,
+    weights: list[float],
+    eps: float,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    dtype = compute_dtype([*teacher, *student])
+    batch = student[0].shape[0]
+    maps = [s.new_empty((batch, *s.shape[2:]), dtype=dtype) for s in student]
+    return maps[0].new_empty((batch, height, width)), maps[0].new_empty((batch,)), maps
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    teacher, student, _, _, ctx.product, ctx.weights, ctx.eps = inputs
+    _, maximum, maps = output
+    ctx.mark_non_differentiable(maximum, *maps)
+    ctx.save_for_backward(*teacher, *student, *maps)
+
+
+def _backward(ctx: Any, grad: Tensor, grad_maximum: Any, grad_maps: Any) -> tuple:
+    saved, levels = ctx.saved_tensors, len(ctx.weights)
+    teacher, student = list(saved[:levels]), list(saved[levels : 2 * levels])
+    grad_maps = torch.ops.fastad.aggregate_maps_backward(
+        grad.contiguous(), list(saved[2 * levels :]), ctx.product, ctx.weights
+    )
+    gradients = torch.ops.fastad.distances_backward(grad_maps, teacher, student, ctx.eps)
+    return [None] * levels, gradients, None, None, None, None, None
+
+
+torch.library.register_autograd("fastad::anomaly_map", _backward, setup_context=_setup_context)

@@ -1,0 +1,115 @@
+"""Training loss of a student-teacher pair and its gradient in one sweep: wrapper, fake, autograd."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad.ops import _arguments
+from fastad.ops.distances import compute_dtype
+
+_REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
+
+
+def distillation_loss(
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    *,
+    level_weights: Sequence[float] | None = None,
+    reduction: str = "mean",
+    eps: float = 1e-12,
+) -> Tensor:
+    """The distance of normalised features, averaged over positions and batch, summed over levels.
+
+    Wang et al., "Student-teacher feature pyramid matching", BMVC 2021, eqs. 2-3. The features are
+    read once: the student's gradient is computed with the loss, and takes no memory besides itself.
+
+    Args:
+        teacher, student: lists of 1 to 8 levels (N, C_l, H_l, W_l); see :func:`distances`.
+        level_weights: factor of each level, 1 by default.
+        reduction: ``"mean"``, the weighted sum of the levels' means; ``"sum"``, of their sums;
+            ``"none"``, the weighted means of the levels, one by one.
+        eps: lower bound of a norm.
+
+    Returns:
+        A scalar, or (L,) for ``"none"``: float32, or float64 if any input is. NaN for the mean of
+        an empty batch. The gradient goes to the student only, and is itself not differentiable.
+
+    Raises:
+        TypeError, ValueError: naming the argument and its shape.
+    """
+    teacher, student = _arguments.features(teacher, student)
+    weights = _arguments.level_weights("level_weights", level_weights, len(teacher))
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction must be one of {list(_REDUCTIONS)}, not {reduction!r}")
+    # A float16 gradient waits for the backward: only there is the scale known that a GradScaler
+    # applies to keep it from underflowing.
+    gradient = torch.is_grad_enabled() and any(s.requires_grad for s in student)
+    gradient = gradient and all(s.dtype != torch.float16 for s in student)
+    loss, _ = torch.ops.fastad.distillation_loss(
+        teacher,
+        student,
+        weights,
+        _REDUCTIONS[reduction],
+        _arguments.norm_floor(eps),
+        gradient,
+    )
+    return loss
+
+
+@torch.library.register_fake("fastad::distillation_loss")
+def _fake(
+    teacher: list[Tensor],
+    student: list[Tensor],
+    level_weights: list[float],
+    reduction: int,
+    eps: float,
+    gradient: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    shape = (len(student),) if reduction == 2 else ()
+    loss = student[0].new_empty(shape, dtype=compute_dtype([*teacher, *student]))
+    return loss, [torch.empty_like(s) for s in student] if gradient else []
+
+
+@torch.library.register_fake("fastad::scale_gradients_")
+def _fake_scale(gradients: list[Tensor], grad_loss: Tensor) -> None:
+    return None
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, list[Tensor]]) -> None:
+    teacher, student, ctx.level_weights, ctx.reduction, ctx.eps, _ = inputs
+    ctx.gradients = output[1]
+    ctx.mark_non_differentiable(*output[1])
+    ctx.save_for_backward(*teacher, *student)
+
+
+def _backward(ctx: Any, grad_loss: Tensor, grad_gradients: Any) -> tuple:
+    gradients, ctx.gradients = ctx.gradients, []
+    if not gradients:  # float16, or a second backward through a retained graph
+        gradients = _recompute(ctx, grad_loss)
+    elif type(grad_loss) is Tensor:
+        # In place, and not at all where the scale is one: nobody else holds them.
+        torch.ops.fastad.scale_gradients_(gradients, grad_loss.contiguous())
+    else:  # under tracing, where a compiler fuses the product with its consumer
+        scales = grad_loss.expand(len(gradients)).unbind()
+        gradients = [(g * s).to(g.dtype) for g, s in zip(gradients, scales, strict=True)]
+    return [None] * len(gradients), gradients, None, None, None, None
+
+
+def _recompute(ctx: Any, grad_loss: Tensor) -> list[Tensor]:
+    saved = ctx.saved_tensors
+    levels = len(saved) // 2
+    teacher, student = list(saved[:levels]), list(saved[levels:])
+    grad_maps = []
+    scales = grad_loss.expand(levels).unbind()
+    for s, weight, scale in zip(student, ctx.level_weights, scales, strict=True):
+        shape = (s.shape[0], *s.shape[2:])
+        positions = 1 if ctx.reduction == _REDUCTIONS["sum"] else shape[0] * shape[1] * shape[2]
+        grad_maps.append((scale * (weight / max(positions, 1))).expand(shape).contiguous())
+    return torch.ops.fastad.distances_backward(grad_maps, teacher, student, ctx.eps)
+
+
+torch.library.register_autograd(
+    "fastad::distillation_loss", _backward, setup_context=_setup_context
+)

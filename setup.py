@@ -1,0 +1,102 @@
+"""Builds ``fastad._C`` and, where torch has CUDA and nvcc is there, ``fastad._C_cuda``.
+
+Environment: FASTAD_CUDA=0|1 (forbid, demand), TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, CXX.
+What is built depends on torch and nvcc alone, never on a visible GPU.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+OLDEST_TORCH = (2, 10)
+STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # LibTorch stable ABI of torch 2.10
+ARCHITECTURES = "8.0 8.6 8.9 9.0 10.0 12.0+PTX"
+
+
+def stop(sentence: str) -> None:
+    sys.exit(f"fastad cannot be built: {sentence}")
+
+
+def version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+
+
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ImportError as error:
+    stop(f"torch cannot be imported ({error}); install it first: pip install 'torch>=2.10'.")
+
+if version(torch.__version__) < OLDEST_TORCH:
+    stop(f"torch {torch.__version__} is too old; pip install 'torch>=2.10'.")
+
+compiler = os.environ.get("CXX", "cl" if os.name == "nt" else "c++")
+if shutil.which(compiler.split()[0]) is None:
+    stop(
+        f"there is no C++ compiler ({compiler!r} is not on PATH); install one, for example "
+        "apt install g++, or set CXX."
+    )
+
+
+def cuda_obstacle() -> str | None:
+    """What keeps the CUDA kernels from being built, or None."""
+    if os.environ.get("FASTAD_CUDA") == "0":
+        return "FASTAD_CUDA=0"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    nvcc = Path(cpp_extension.CUDA_HOME or "") / "bin" / ("nvcc.exe" if os.name == "nt" else "nvcc")
+    if cpp_extension.CUDA_HOME is None or not nvcc.is_file():
+        return "nvcc was not found (set CUDA_HOME)"
+    release = re.search(r"release (\d+)\.(\d+)", subprocess.check_output([nvcc, "-V"], text=True))
+    if release[1] != torch.version.cuda.split(".")[0]:
+        return f"nvcc is of CUDA {release[1]}.{release[2]}, torch of CUDA {torch.version.cuda}"
+    return None
+
+
+if os.environ.get("FASTAD_CUDA", "") not in ("", "0", "1"):
+    stop(f"FASTAD_CUDA={os.environ['FASTAD_CUDA']!r} is neither 0 (forbid) nor 1 (demand).")
+obstacle = cuda_obstacle()
+if os.environ.get("FASTAD_CUDA") == "1" and obstacle is not None:
+    stop(f"FASTAD_CUDA=1, but {obstacle}.")
+
+
+def sources(folder: str, ending: str) -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / folder).glob(f"*.{ending}"))
+
+
+status = "built" if obstacle is None else f"not built: {obstacle}"
+# Without contraction to FMA the distance of equal vectors is exactly zero, and every x86-64 CPU
+# computes the same bytes. The inner loops wait for memory, so it costs nothing.
+gcc = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+gcc += ["-Wno-psabi"]  # vectors never cross a function that is not inlined
+cxx = ["/O2", "/std:c++20"] if os.name == "nt" else gcc
+cpu = cpp_extension.CppExtension(
+    "fastad._C",
+    ["csrc/fastad.cpp", *sources("cpu", "cpp")],
+    include_dirs=[str(ROOT / "csrc")],
+    extra_compile_args={"cxx": [*cxx, *STABLE_ABI, f'-DFASTAD_CUDA_STATUS="{status}"']},
+)
+cpu.libraries = ["c10", "torch_cpu"]  # nothing of libtorch_python is used
+extensions = [cpu]
+if obstacle is None:
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    flags = [*STABLE_ABI, "-DUSE_CUDA"]
+    extensions.append(
+        cpp_extension.CUDAExtension(
+            "fastad._C_cuda",
+            sources("cuda", "cu"),
+            include_dirs=[str(ROOT / "csrc")],
+            extra_compile_args={"cxx": [*cxx, *flags], "nvcc": ["-O3", "-std=c++20", *flags]},
+        )
+    )
+
+setup(
+    ext_modules=extensions,
+    cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(no_python_abi_suffix=False)},
+)
