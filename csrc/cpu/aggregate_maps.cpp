@@ -102,18 +102,8 @@ class ExpandedRows {
 };
 
 template <class A>
-void join_rows(const std::vector<MapLevel<A>>& levels, std::vector<ExpandedRows<A>>& rows,
-               int64_t y, bool product, int64_t skip, int64_t width, A* out) {
-  bool first = true;
-  for (int64_t i = 0; i < static_cast<int64_t>(levels.size()); ++i) {
-    if (i == skip) continue;
-    const Join join = product ? (first ? Join::set_power : Join::multiply_power)
-                              : (first ? Join::set_scaled : Join::add_scaled);
-    blend_row<A>(rows[i].above(), rows[i].below(), levels[i].rows.w0[y], levels[i].rows.w1[y], join,
-                 levels[i].weight, width, out);
-    first = false;
-  }
-  if (first) std::fill_n(out, width, A(1));
+Blend<A> blend_at(const MapLevel<A>& level, ExpandedRows<A>& rows, int64_t y) {
+  return {rows.above(), rows.below(), level.rows.w0[y], level.rows.w1[y], level.weight};
 }
 
 // ---- forward ------------------------------------------------------------------------------------
@@ -125,14 +115,16 @@ void forward(const std::vector<MapLevel<A>>& levels, int64_t images, int64_t hei
   const int64_t grain = std::max<int64_t>(1, 8192 / width);
   torch::stable::parallel_for(0, images * height, grain, [&](int64_t begin, int64_t end) {
     std::vector<ExpandedRows<A>> rows;
+    std::vector<Blend<A>> blends(levels.size());
     for (const auto& level : levels) rows.emplace_back(level, width);
     for (int64_t row = begin; row < end; ++row) {
       const int64_t y = row % height;
-      for (auto& expanded : rows) {
-        if (row == begin || y == 0) expanded.start(row / height);
-        expanded.move_to(y);
+      for (size_t i = 0; i < levels.size(); ++i) {
+        if (row == begin || y == 0) rows[i].start(row / height);
+        rows[i].move_to(y);
+        blends[i] = blend_at<A>(levels[i], rows[i], y);
       }
-      join_rows<A>(levels, rows, y, product, -1, width, map + row * width);
+      join_row<A>(blends.data(), blends.size(), product, width, map + row * width);
       row_maxima[row] = row_maximum<A>(map + row * width, width);
     }
   });
@@ -153,6 +145,7 @@ void backward(const std::vector<MapLevel<A>>& levels, const std::vector<Tensor>&
     std::vector<ExpandedRows<A>> rows;
     for (const auto& level : levels) rows.emplace_back(level, width);
     std::vector<A> others(width), above_grad(width), below_grad(width);
+    std::vector<Blend<A>> blends;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / count, own = task % count;
       const MapLevel<A>& level = levels[own];
@@ -181,14 +174,16 @@ void backward(const std::vector<MapLevel<A>>& levels, const std::vector<Tensor>&
           above = level.rows.i0[y];
         }
         below = level.rows.i1[y];
+        blends.clear();
         for (int64_t i = 0; i < count; ++i) {
-          if (product || i == own) rows[i].move_to(y);
+          if (!product && i != own) continue;
+          rows[i].move_to(y);
+          if (i != own) blends.push_back(blend_at<A>(levels[i], rows[i], y));
         }
-        if (product) join_rows<A>(levels, rows, y, product, own, width, others.data());
-        blend_row_backward<A>(grad + (image * height + y) * width,
-                              product ? others.data() : nullptr, rows[own].above(),
-                              rows[own].below(), level.rows.w0[y], level.rows.w1[y], level.weight,
-                              width, above_grad.data(), below_grad.data());
+        if (product) join_row<A>(blends.data(), blends.size(), true, width, others.data());
+        join_row_backward<A>(grad + (image * height + y) * width,
+                             product ? others.data() : nullptr, blend_at<A>(level, rows[own], y),
+                             width, above_grad.data(), below_grad.data());
       }
       flush(above, above_grad);
       flush(below, below_grad);

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "cpu/number.h"
+#include "cpu/vector.h"
 
 namespace fastad::cpu {
 namespace {
@@ -11,26 +12,6 @@ namespace {
 // Sums over the channels of an interleaved pixel run in this many lanes on every instruction set:
 // the order of summation, and so the result, does not depend on the machine.
 constexpr int64_t kLanes = 16;
-
-#if defined(__GNUC__)
-// Half the lanes as one vector: 16 partial sums that stay in registers, which plain arrays do not.
-template <class A>
-struct VectorOf {
-  typedef A type __attribute__((vector_size(8 * sizeof(A)), aligned(sizeof(A)), may_alias));
-};
-template <class A>
-using Vector = typename VectorOf<A>::type;
-#else
-template <class A>
-struct Vector {
-  A lane[8];
-  A operator[](int j) const { return lane[j]; }
-  friend Vector operator+(Vector a, Vector b) { for (int j = 0; j < 8; ++j) a.lane[j] += b.lane[j]; return a; }
-  friend Vector operator-(Vector a, Vector b) { for (int j = 0; j < 8; ++j) a.lane[j] -= b.lane[j]; return a; }
-  friend Vector operator*(Vector a, Vector b) { for (int j = 0; j < 8; ++j) a.lane[j] *= b.lane[j]; return a; }
-  friend Vector operator*(Vector a, A b) { for (int j = 0; j < 8; ++j) a.lane[j] *= b; return a; }
-};
-#endif
 
 // sum_c value(c)^2, where value_at(c) is one value and vector_at(c) the eight from c on.
 template <class A, class VectorAt, class ValueAt>
@@ -47,11 +28,6 @@ FASTAD_INLINE A square_sum(int64_t channels, VectorAt vector_at, ValueAt value_a
   for (; c < channels; ++c) tail += value_at(c) * value_at(c);
   const A quarter[4] = {low[0] + low[4], low[1] + low[5], low[2] + low[6], low[3] + low[7]};
   return ((quarter[0] + quarter[2]) + (quarter[1] + quarter[3])) + tail;
-}
-
-template <class A>
-FASTAD_INLINE Vector<A> load(const A* x) {
-  return *reinterpret_cast<const Vector<A>*>(x);
 }
 
 // ---- stage --------------------------------------------------------------------------------------

@@ -80,7 +80,12 @@ class Pyramid {
 template <class A, class Visit>
 void Pyramid::for_each_block(double eps, const Visit& visit) const {
   torch::stable::parallel_for(0, tasks_, 1, [&](int64_t begin, int64_t end) {
-    std::vector<A> values(2 * largest_block_), of_pixel(4 * largest_pixels_);
+    // Kept from call to call: fresh memory would cost more in page faults than the work in it.
+    thread_local std::vector<A> values, of_pixel;
+    if (static_cast<int64_t>(values.size()) < 2 * largest_block_) values.resize(2 * largest_block_);
+    if (static_cast<int64_t>(of_pixel.size()) < 4 * largest_pixels_) {
+      of_pixel.resize(4 * largest_pixels_);
+    }
     int64_t index = 0;
     for (int64_t task = begin; task < end; ++task) {
       while (index + 1 < static_cast<int64_t>(levels_.size()) &&

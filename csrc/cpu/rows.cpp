@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "cpu/block.h"
+#include "cpu/vector.h"
 
 namespace fastad::cpu {
 namespace {
@@ -14,75 +14,115 @@ FASTAD_INLINE void expand(const A* FASTAD_RESTRICT row, const int* FASTAD_RESTRI
   for (int64_t x = 0; x < width; ++x) out[x] = w0[x] * row[i0[x]] + w1[x] * row[i1[x]];
 }
 
-template <class A>
-FASTAD_INLINE void blend(const A* FASTAD_RESTRICT above, const A* FASTAD_RESTRICT below, A h0, A h1,
-                         Join join, A weight, int64_t width, A* FASTAD_RESTRICT out) {
-  const bool power = join == Join::set_power || join == Join::multiply_power;
-  if (power && weight != A(1)) {
-    for (int64_t x = 0; x < width; ++x) {
-      const A value = std::pow(h0 * above[x] + h1 * below[x], weight);
-      out[x] = join == Join::set_power ? value : out[x] * value;
-    }
-  } else if (join == Join::set_power) {
-    for (int64_t x = 0; x < width; ++x) out[x] = h0 * above[x] + h1 * below[x];
-  } else if (join == Join::multiply_power) {
-    for (int64_t x = 0; x < width; ++x) out[x] *= h0 * above[x] + h1 * below[x];
-  } else if (join == Join::set_scaled) {
-    for (int64_t x = 0; x < width; ++x) out[x] = weight * (h0 * above[x] + h1 * below[x]);
-  } else {
-    for (int64_t x = 0; x < width; ++x) out[x] += weight * (h0 * above[x] + h1 * below[x]);
+// The usual case, a plain product, for `kCount` levels in one pass over the row.
+template <class A, int kCount, bool kFirst>
+FASTAD_INLINE void multiply(const Blend<A>* levels, int64_t width, A* FASTAD_RESTRICT out) {
+  const A *FASTAD_RESTRICT above[kCount], *FASTAD_RESTRICT below[kCount];
+  A h0[kCount], h1[kCount];
+  for (int i = 0; i < kCount; ++i) {
+    above[i] = levels[i].above, below[i] = levels[i].below;
+    h0[i] = levels[i].h0, h1[i] = levels[i].h1;
   }
+  for (int64_t x = 0; x < width; ++x) {
+    A value = h0[0] * above[0][x] + h1[0] * below[0][x];
+    for (int i = 1; i < kCount; ++i) value *= h0[i] * above[i][x] + h1[i] * below[i][x];
+    out[x] = kFirst ? value : out[x] * value;
+  }
+}
+
+template <class A>
+FASTAD_INLINE void join(const Blend<A>* levels, int64_t count, bool product, int64_t width,
+                        A* FASTAD_RESTRICT out) {
+  int64_t done = 0;
+  if (product) {
+    while (done < count && levels[done].weight == A(1)) ++done;
+    if (done >= 3) {
+      done = 3;
+      multiply<A, 3, true>(levels, width, out);
+    } else if (done == 2) {
+      multiply<A, 2, true>(levels, width, out);
+    } else if (done == 1) {
+      multiply<A, 1, true>(levels, width, out);
+    }
+  }
+  if (done == 0) {
+    for (int64_t x = 0; x < width; ++x) out[x] = product ? A(1) : A(0);
+  }
+  for (; done < count; ++done) {
+    const Blend<A>& level = levels[done];
+    const A *FASTAD_RESTRICT above = level.above, *FASTAD_RESTRICT below = level.below;
+    if (product && level.weight == A(1)) {
+      multiply<A, 1, false>(&level, width, out);
+    } else if (product) {
+      for (int64_t x = 0; x < width; ++x) {
+        out[x] *= std::pow(level.h0 * above[x] + level.h1 * below[x], level.weight);
+      }
+    } else {
+      for (int64_t x = 0; x < width; ++x) {
+        out[x] += level.weight * (level.h0 * above[x] + level.h1 * below[x]);
+      }
+    }
+  }
+}
+
+template <class A>
+FASTAD_INLINE A greater_or_nan(A a, A b) {
+  return (a > b) | (a != a) ? a : b;
 }
 
 template <class A>
 FASTAD_INLINE A maximum(const A* row, int64_t width) {
-  constexpr int kLanes = 32;
-  A lanes[kLanes];
-  for (int j = 0; j < kLanes; ++j) lanes[j] = row[0];
-  int64_t x = 0;
-  // Neither comparison holds once a lane is NaN, so it stays.
-  for (; x + kLanes <= width; x += kLanes) {
-    for (int j = 0; j < kLanes; ++j) {
-      const A v = row[x + j];
-      lanes[j] = (v > lanes[j]) | (v != v) ? v : lanes[j];
-    }
-  }
   A result = row[0];
-  for (int j = 0; j < kLanes; ++j) result = lanes[j] > result || lanes[j] != lanes[j] ? lanes[j] : result;
-  for (; x < width; ++x) result = row[x] > result || row[x] != row[x] ? row[x] : result;
+  int64_t x = 0;
+#if defined(__GNUC__)
+  if (width >= 16) {
+    // Neither comparison holds once a lane is NaN, so it stays.
+    Vector<A> low = load(row), high = load(row + 8);
+    for (x = 16; x + 16 <= width; x += 16) {
+      const Vector<A> a = load(row + x), b = load(row + x + 8);
+      low = (a > low) | (a != a) ? a : low;
+      high = (b > high) | (b != b) ? b : high;
+    }
+    low = (high > low) | (high != high) ? high : low;
+    for (int j = 0; j < 8; ++j) result = greater_or_nan<A>(low[j], result);
+  }
+#endif
+  for (; x < width; ++x) result = greater_or_nan<A>(row[x], result);
   return result;
 }
 
 template <class A>
-FASTAD_INLINE void blend_backward(const A* FASTAD_RESTRICT grad, const A* FASTAD_RESTRICT others,
-                                  const A* FASTAD_RESTRICT above, const A* FASTAD_RESTRICT below,
-                                  A h0, A h1, A weight, int64_t width,
-                                  A* FASTAD_RESTRICT above_grad, A* FASTAD_RESTRICT below_grad) {
+FASTAD_INLINE void join_backward(const A* FASTAD_RESTRICT grad, const A* FASTAD_RESTRICT others,
+                                 Blend<A> level, int64_t width, A* FASTAD_RESTRICT above_grad,
+                                 A* FASTAD_RESTRICT below_grad) {
   for (int64_t x = 0; x < width; ++x) {
-    A g = grad[x] * weight;
+    A g = grad[x] * level.weight;
     if (others != nullptr) {
       g *= others[x];
-      if (weight != A(1)) g *= std::pow(h0 * above[x] + h1 * below[x], weight - A(1));
+      if (level.weight != A(1)) {
+        const A value = level.h0 * level.above[x] + level.h1 * level.below[x];
+        g *= std::pow(value, level.weight - A(1));
+      }
     }
-    above_grad[x] += h0 * g;
-    below_grad[x] += h1 * g;
+    above_grad[x] += level.h0 * g;
+    below_grad[x] += level.h1 * g;
   }
 }
 
-#define FASTAD_ROWS(A)                                                                             \
-  FASTAD_CLONES void expand_##A(const A* row, const int* i0, const int* i1, const A* w0,           \
-                                const A* w1, int64_t width, A* out) {                              \
-    expand<A>(row, i0, i1, w0, w1, width, out);                                                    \
-  }                                                                                                \
-  FASTAD_CLONES void blend_##A(const A* above, const A* below, A h0, A h1, Join join, A weight,    \
-                               int64_t width, A* out) {                                            \
-    blend<A>(above, below, h0, h1, join, weight, width, out);                                      \
-  }                                                                                                \
-  FASTAD_CLONES A maximum_##A(const A* row, int64_t width) { return maximum<A>(row, width); }      \
-  FASTAD_CLONES void blend_backward_##A(const A* grad, const A* others, const A* above,            \
-                                        const A* below, A h0, A h1, A weight, int64_t width,       \
-                                        A* above_grad, A* below_grad) {                            \
-    blend_backward<A>(grad, others, above, below, h0, h1, weight, width, above_grad, below_grad);  \
+// target_clones does not take templates, so these plain functions inline everything above.
+#define FASTAD_ROWS(A)                                                                            \
+  FASTAD_CLONES void expand_##A(const A* row, const int* i0, const int* i1, const A* w0,          \
+                                const A* w1, int64_t width, A* out) {                             \
+    expand<A>(row, i0, i1, w0, w1, width, out);                                                   \
+  }                                                                                               \
+  FASTAD_CLONES void join_##A(const Blend<A>* levels, int64_t count, bool product, int64_t width, \
+                              A* out) {                                                           \
+    join<A>(levels, count, product, width, out);                                                  \
+  }                                                                                               \
+  FASTAD_CLONES A maximum_##A(const A* row, int64_t width) { return maximum<A>(row, width); }     \
+  FASTAD_CLONES void join_backward_##A(const A* grad, const A* others, Blend<A> level,            \
+                                       int64_t width, A* above_grad, A* below_grad) {             \
+    join_backward<A>(grad, others, level, width, above_grad, below_grad);                         \
   }
 FASTAD_ROWS(float)
 FASTAD_ROWS(double)
@@ -90,33 +130,32 @@ FASTAD_ROWS(double)
 
 }  // namespace
 
-#define FASTAD_ROWS(A)                                                                            \
-  template <>                                                                                     \
-  void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1,           \
-                  int64_t width, A* out) {                                                        \
-    expand_##A(row, i0, i1, w0, w1, width, out);                                                  \
-  }                                                                                               \
-  template <>                                                                                     \
-  void blend_row(const A* above, const A* below, A h0, A h1, Join join, A weight, int64_t width,  \
-                 A* out) {                                                                        \
-    blend_##A(above, below, h0, h1, join, weight, width, out);                                    \
-  }                                                                                               \
-  template <>                                                                                     \
-  A row_maximum(const A* row, int64_t width) {                                                    \
-    return maximum_##A(row, width);                                                               \
-  }                                                                                               \
-  template <>                                                                                     \
-  void blend_row_backward(const A* grad, const A* others, const A* above, const A* below, A h0,   \
-                          A h1, A weight, int64_t width, A* above_grad, A* below_grad) {          \
-    blend_backward_##A(grad, others, above, below, h0, h1, weight, width, above_grad, below_grad); \
-  }                                                                                               \
-  template <>                                                                                     \
-  void expand_row_backward(const A* expanded_grad, const int* i0, const int* i1, const A* w0,     \
-                           const A* w1, int64_t width, A* row_grad) {                             \
-    for (int64_t x = 0; x < width; ++x) {                                                         \
-      row_grad[i0[x]] += w0[x] * expanded_grad[x];                                                \
-      row_grad[i1[x]] += w1[x] * expanded_grad[x];                                                \
-    }                                                                                             \
+#define FASTAD_ROWS(A)                                                                           \
+  template <>                                                                                    \
+  void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1,          \
+                  int64_t width, A* out) {                                                       \
+    expand_##A(row, i0, i1, w0, w1, width, out);                                                 \
+  }                                                                                              \
+  template <>                                                                                    \
+  void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out) {    \
+    join_##A(levels, count, product, width, out);                                                \
+  }                                                                                              \
+  template <>                                                                                    \
+  A row_maximum(const A* row, int64_t width) {                                                   \
+    return maximum_##A(row, width);                                                              \
+  }                                                                                              \
+  template <>                                                                                    \
+  void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width,          \
+                         A* above_grad, A* below_grad) {                                         \
+    join_backward_##A(grad, others, level, width, above_grad, below_grad);                       \
+  }                                                                                              \
+  template <>                                                                                    \
+  void expand_row_backward(const A* expanded_grad, const int* i0, const int* i1, const A* w0,    \
+                           const A* w1, int64_t width, A* row_grad) {                            \
+    for (int64_t x = 0; x < width; ++x) {                                                        \
+      row_grad[i0[x]] += w0[x] * expanded_grad[x];                                               \
+      row_grad[i1[x]] += w1[x] * expanded_grad[x];                                               \
+    }                                                                                            \
   }
 FASTAD_ROWS(float)
 FASTAD_ROWS(double)

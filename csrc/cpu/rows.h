@@ -17,24 +17,27 @@ template <class A>
 void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1,
                 int64_t width, A* out);
 
-// How a level joins the others in an output row.
-enum class Join { set_power, multiply_power, set_scaled, add_scaled };
-
-// value = h0 * above[x] + h1 * below[x]; out[x] joins value^weight or weight * value.
+// A level's share in an output row: value = h0 * above[x] + h1 * below[x].
 template <class A>
-void blend_row(const A* above, const A* below, A h0, A h1, Join join, A weight, int64_t width,
-               A* out);
+struct Blend {
+  const A *above, *below;
+  A h0, h1, weight;
+};
+
+// out[x] = product of value^weight over the levels, or sum of weight * value; 1 or 0 for no level.
+template <class A>
+void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out);
 
 // The greatest value of a row; NaN where there is one.
 template <class A>
 A row_maximum(const A* row, int64_t width);
 
-// The backward of one blend: with v = h0 * above[x] + h1 * below[x], x's share of the gradient is
-// g[x] = grad[x] * others[x] * weight * v^(weight - 1) for the product, grad[x] * weight for the
-// sum (others null); above_grad += h0 * g and below_grad += h1 * g.
+// The backward of join_row for one level: g[x] = grad[x] * others[x] * weight *
+// value^(weight - 1) for the product of the others, grad[x] * weight for the sum (others null);
+// above_grad += h0 * g and below_grad += h1 * g.
 template <class A>
-void blend_row_backward(const A* grad, const A* others, const A* above, const A* below, A h0, A h1,
-                        A weight, int64_t width, A* above_grad, A* below_grad);
+void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width,
+                       A* above_grad, A* below_grad);
 
 // The backward of expand_row: row_grad[i] += w * expanded_grad[x]
 template <class A>

@@ -46,6 +46,8 @@ def tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _readable(x: Tensor) -> bool:
     """Whether the kernels read (N, C, H, W) in place: contiguous or channels_last per image."""
+    if x.is_contiguous():
+        return True
     _, channels, height, width = x.shape
     _, c, h, w = x.stride()
     rows_join = width <= 1 or height <= 1 or h == width * w
@@ -123,3 +125,11 @@ def norm_floor(eps: float) -> float:
     if not eps > 0:
         raise ValueError(f"eps must be positive, not {eps!r}")
     return float(eps)
+
+
+def refuse_second_derivative(op: str) -> None:
+    """For backwards whose result carries no graph: an error instead of a silently wrong zero."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{op} has no second derivative: call backward without create_graph=True"
+        )

@@ -66,6 +66,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> No
 
 
 def _backward(ctx: Any, grad: Tensor, grad_maximum: Tensor | None) -> tuple:
+    _arguments.refuse_second_derivative("aggregate_maps")
     gradients = torch.ops.fastad.aggregate_maps_backward(
         grad.contiguous(), list(ctx.saved_tensors), ctx.product, ctx.weights
     )

@@ -79,6 +79,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor, grad_maximum: Any, grad_maps: Any) -> tuple:
+    _arguments.refuse_second_derivative("anomaly_map")
     saved, levels = ctx.saved_tensors, len(ctx.weights)
     teacher, student = list(saved[:levels]), list(saved[levels : 2 * levels])
     grad_maps = torch.ops.fastad.aggregate_maps_backward(

@@ -58,6 +58,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
 
 
 def _backward(ctx: Any, grad: list[Tensor]) -> tuple:
+    _arguments.refuse_second_derivative("distances")
     saved = ctx.saved_tensors
     teacher, student = list(saved[: len(saved) // 2]), list(saved[len(saved) // 2 :])
     grad = [g.contiguous() for g in grad]

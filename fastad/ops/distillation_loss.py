@@ -85,6 +85,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, list[Tensor]])
 
 
 def _backward(ctx: Any, grad_loss: Tensor, grad_gradients: Any) -> tuple:
+    _arguments.refuse_second_derivative("distillation_loss")
     gradients, ctx.gradients = ctx.gradients, []
     if not gradients:  # float16, or a second backward through a retained graph
         gradients = _recompute(ctx, grad_loss)

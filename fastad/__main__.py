@@ -1,0 +1,5 @@
+"""``python -m fastad``: the command line."""
+
+from fastad.cli import main
+
+main()

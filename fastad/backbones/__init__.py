@@ -1,0 +1,96 @@
+"""Networks that turn an image into a pyramid of feature maps, and their pretrained weights.
+
+Any ``nn.Module`` that returns a list (or tuple) of feature maps (N, C_l, H_l, W_l) is a backbone;
+`build` makes those that come with the package.
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fastad.backbones.resnet import ARCHITECTURES, STAGES, ResNet
+from fastad.backbones.weights import WeightsNotFoundError, load
+
+NAMES = tuple(ARCHITECTURES)
+
+__all__ = ["NAMES", "ResNet", "WeightsNotFoundError", "build", "extract", "fresh_copy"]
+
+
+def build(
+    name: str,
+    layers: Sequence[str] = ("layer1", "layer2", "layer3"),
+    weights: str | os.PathLike | None = None,
+) -> ResNet:
+    """Make a backbone that returns the feature maps of ``layers``, in the order given.
+
+    Only the stages up to the deepest of ``layers`` are made, held and run.
+
+    Args:
+        name: one of `NAMES`.
+        layers: any of "layer1" to "layer4".
+        weights: None or "random" for a random initialisation from torch's generator; otherwise
+            whatever `fastad.backbones.weights.load` takes: a path or "auto".
+
+    Raises:
+        ValueError: unknown name or layer, or a weight file that does not fit.
+        WeightsNotFoundError: "auto" found no weights anywhere.
+
+    >>> backbone = build("resnet18", layers=("layer3", "layer1"))
+    >>> backbone.channels, backbone.strides
+    ([256, 64], [16, 4])
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"unknown backbone {name!r}; there are {', '.join(NAMES)}")
+    if isinstance(layers, str) or not layers or not set(layers) <= set(STAGES):
+        raise ValueError(
+            f"layers must be a sequence of names among {', '.join(STAGES)}; got {layers!r}"
+        )
+    backbone = ResNet(ARCHITECTURES[name], layers)
+    load(weights, name, backbone)
+    return backbone
+
+
+def extract(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+    """Run ``backbone`` on (N, 3, H, W) and check what it returns: a list of (N, C_l, H_l, W_l).
+
+    Raises:
+        TypeError: it returned something else; the message says what.
+    """
+    features = backbone(images)
+    is_list = isinstance(features, (list, tuple)) and len(features) > 0
+    if is_list and all(isinstance(f, Tensor) and f.dim() == 4 for f in features):
+        return list(features)
+    raise TypeError(
+        f"a backbone must return a list of feature maps (N, C, H, W); "
+        f"{type(backbone).__name__} returned {_describe(features)}"
+    )
+
+
+def fresh_copy(backbone: nn.Module) -> nn.Module:
+    """A copy of ``backbone`` with newly drawn parameters, for use as a student.
+
+    Raises:
+        ValueError: a module of it holds parameters but has no ``reset_parameters`` to draw them.
+    """
+    backbone = copy.deepcopy(backbone)
+    for name, module in backbone.named_modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+        elif any(True for _ in module.parameters(recurse=False)):
+            raise ValueError(
+                f"cannot make a student from {type(backbone).__name__}: its module {name!r} "
+                f"({type(module).__name__}) has no reset_parameters(); give the student itself"
+            )
+    return backbone.requires_grad_(True)
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, dict):
+        return f"a dict with keys {list(value)}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of [{', '.join(map(_describe, value))}]"
+    return f"{type(value).__name__} {value!r}"[:200]

@@ -1,0 +1,148 @@
+"""``fastad bench``: the fused ops and a model on this machine, in under a minute.
+
+Candidates take turns within each round, so that whatever else the machine does slows all of them:
+the ratios of medians mean more than the times.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad import models, ops
+from fastad.commands.output import check_writable, note, write_json
+from fastad.data import parse_size
+from fastad.training import resolve_device, resolve_precision
+
+SHAPES = ((64, 4), (128, 8), (256, 16))  # channels and stride: the pyramid of ResNet-18
+
+
+def bench(
+    *,
+    model: str,
+    device: str,
+    precision: str,
+    batch_sizes: Sequence[int],
+    image_size: str,
+    seconds: float,
+    json: str | None,
+) -> None:
+    """Measure and print; ``seconds`` is the time given to each comparison."""
+    if json is not None:
+        check_writable(json)
+    place = resolve_device(device)
+    dtype = resolve_precision(precision, place)
+    size = parse_size(image_size)
+    note(f"measuring on {place} with {torch.get_num_threads()} threads, {size[0]}x{size[1]}")
+    rows = []
+    for batch in batch_sizes:
+        rows += [
+            {"batch_size": batch, **row}
+            for row in (
+                _map(batch, size, place, seconds),
+                _loss(batch, size, place, seconds),
+                _model(model, batch, size, place, dtype, seconds),
+            )
+        ]
+    result = {
+        "device": str(place),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "image_size": list(size),
+        "model_precision": str(dtype).removeprefix("torch."),
+        "results": rows,
+    }
+    if json is not None:
+        write_json(json, result)
+    if json != "-":
+        for row in rows:
+            print(f"batch {row['batch_size']:<4}{_line(row)}")
+
+
+def interleaved_medians(
+    candidates: dict[str, Callable[[], Any]], device: torch.device, seconds: float
+) -> dict[str, float]:
+    """Median milliseconds of each candidate, in turns for ``seconds`` and at least 5 rounds."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    for run in candidates.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[next(iter(times))]) < 5:
+        for name, run in candidates.items():
+            wait()
+            start = time.perf_counter()
+            run()
+            wait()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _pyramid(batch: int, size: tuple[int, int], device: torch.device) -> list[Tensor]:
+    shapes = [(batch, c, max(size[0] // s, 1), max(size[1] // s, 1)) for c, s in SHAPES]
+    return [torch.rand(shape, device=device) for shape in shapes]
+
+
+def _map(batch: int, size: tuple[int, int], device: torch.device, seconds: float) -> dict[str, Any]:
+    teacher, student = _pyramid(batch, size, device), _pyramid(batch, size, device)
+    with torch.inference_mode():
+        medians = interleaved_medians(
+            {
+                "fused": lambda: ops.anomaly_map(teacher, student, size),
+                "reference": lambda: ops.reference.anomaly_map(teacher, student, size),
+            },
+            device,
+            seconds,
+        )
+    return _compared("anomaly_map", medians)
+
+
+def _loss(
+    batch: int, size: tuple[int, int], device: torch.device, seconds: float
+) -> dict[str, Any]:
+    teacher, student = _pyramid(batch, size, device), _pyramid(batch, size, device)
+    for level in student:
+        level.requires_grad_()
+    medians = interleaved_medians(
+        {
+            name: lambda loss=loss: torch.autograd.grad(loss(teacher, student), student)
+            for name, loss in (
+                ("fused", ops.distillation_loss),
+                ("reference", ops.reference.distillation_loss),
+            )
+        },
+        device,
+        seconds,
+    )
+    return _compared("distillation_loss forward + backward", medians)
+
+
+def _model(
+    name: str,
+    batch: int,
+    size: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+    seconds: float,
+) -> dict[str, Any]:
+    teacher = {"teacher_weights": None}  # speed does not depend on the weights
+    model = models.build(name, **teacher).eval().to(device, memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, *size, device=device).to(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
+        median = interleaved_medians({name: lambda: model(images)}, device, seconds)[name]
+    return {"work": name, "ms": median, "images_per_second": 1e3 * batch / median}
+
+
+def _compared(work: str, medians: dict[str, float]) -> dict[str, Any]:
+    fused, reference = medians["fused"], medians["reference"]
+    return {"work": work, "ms": fused, "reference_ms": reference, "ratio": reference / fused}
+
+
+def _line(row: dict[str, Any]) -> str:
+    text = f"{row['work']:38}{row['ms']:10.3f} ms"
+    if "ratio" in row:
+        return f"{text}   reference {row['reference_ms']:10.3f} ms   {row['ratio']:6.2f} x"
+    return f"{text}   {row['images_per_second']:.1f} images/s"

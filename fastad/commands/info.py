@@ -1,0 +1,89 @@
+"""``fastad info``: what was built, what the machine offers, what a detector file holds."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+import fastad
+from fastad import backbones
+from fastad.inference import load
+from fastad.training import resolve_device, resolve_precision
+
+
+def info(detector: str | None) -> None:
+    """Print aligned lines, of the detector where one is given, else of the installation."""
+    lines = machine() if detector is None else contents(detector)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:{width}}  {value}")
+
+
+def machine() -> list[tuple[str, str]]:
+    """The package, its build, the processor, the devices and the weights found."""
+    device = resolve_device("auto")
+    precision = resolve_precision("auto", device)
+    lines = [
+        ("fastad", fastad.__version__),
+        ("python", platform.python_version()),
+        ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        *_build(),
+        ("processor", f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"),
+    ]
+    for index in range(torch.cuda.device_count()):
+        p = torch.cuda.get_device_properties(index)
+        memory = f"{p.total_memory / 2**30:.0f} GiB"
+        lines.append((f"cuda:{index}", f"{p.name}, sm_{p.major}{p.minor}, {memory}"))
+    if torch.cuda.device_count() == 0:
+        lines.append(("cuda", "no device"))
+    lines.append(("auto means", f"{device}, {str(precision).removeprefix('torch.')}"))
+    return lines + _weights()
+
+
+def _build() -> list[tuple[str, str]]:
+    try:
+        from fastad._extension import build_info
+    except ImportError as error:
+        return [("compiled module", f"missing: {error}")]
+    return [(name.replace("_", " "), str(value)) for name, value in build_info().items()]
+
+
+def _weights() -> list[tuple[str, str]]:
+    folder = os.environ.get("FASTAD_WEIGHTS")
+    places = [("FASTAD_WEIGHTS", Path(folder).expanduser())] if folder else []
+    places.append(("torch.hub's cache", Path(torch.hub.get_dir()) / "checkpoints"))
+    lines = [] if folder else [("FASTAD_WEIGHTS", "not set")]
+    for name, place in places:
+        found = place.iterdir() if place.is_dir() else ()
+        files = sorted(f.name for f in found if f.name.startswith(backbones.NAMES))
+        lines.append((name, f"{place}: {', '.join(files) or 'no weights'}"))
+    return lines
+
+
+def contents(detector: str) -> list[tuple[str, str]]:
+    """What a detector file holds."""
+    artifact = load(detector)
+    training = artifact.training
+    parameters = sum(p.numel() for p in artifact.model.parameters())
+    height, width = artifact.image_size
+    lines = [
+        ("detector", detector),
+        ("model", f"{artifact.model.name}, {parameters:,} parameters with its teachers"),
+        ("image size", f"{height}x{width} (height x width)"),
+        ("file size", f"{Path(detector).stat().st_size / 1e6:.1f} MB"),
+        ("written by", ", ".join(f"{k} {v}" for k, v in artifact.versions.items())),
+    ]
+    if artifact.threshold is None:
+        lines.append(("threshold", "none: no images were held out"))
+    else:
+        lines.append(
+            (
+                "threshold",
+                f"{artifact.threshold:.6g}, for a false-positive rate of "
+                f"{artifact.false_positive_rate:g}, from {artifact.calibration.size} scores",
+            )
+        )
+    lines += [(f"model.{k}", str(v)) for k, v in vars(artifact.model.config).items()]
+    shown = {k: v for k, v in training.items() if isinstance(v, (str, int, float))}
+    return lines + [(f"training.{k}", str(v)) for k, v in shown.items()]

@@ -1,0 +1,20 @@
+"""From a trained model to decisions: predictor, threshold, one file, heat maps."""
+
+from fastad.inference.artifact import Artifact, ArtifactError, load, save
+from fastad.inference.heatmaps import colour_scale, overlay, save_heatmap
+from fastad.inference.predictor import PredictionResult, Predictor
+from fastad.inference.threshold import conformal_threshold, p_values
+
+__all__ = [
+    "Artifact",
+    "ArtifactError",
+    "PredictionResult",
+    "Predictor",
+    "colour_scale",
+    "conformal_threshold",
+    "load",
+    "overlay",
+    "p_values",
+    "save",
+    "save_heatmap",
+]

@@ -1,0 +1,174 @@
+"""A detector in one file: weights, preprocessing, threshold and history, without pickle.
+
+The file is a safetensors file. Its tensors are the model's state dict, teachers included; its
+header's metadata holds ``format`` ("fastad"), ``format_version`` and ``detector``, a JSON object
+with everything else and a checksum of the tensors.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import fastad
+from fastad import models
+from fastad._files import write_atomically
+from fastad.inference.predictor import Predictor
+from fastad.models import AnomalyModel
+
+FORMAT_VERSION = 1
+
+
+class ArtifactError(ValueError):
+    """A file is no detector that this version can read; the message names it and says why."""
+
+
+@dataclass
+class Artifact:
+    """A trained model and what is needed to use it as it was trained.
+
+    Attributes:
+        model: any of `fastad.models`, made from names (not from a backbone of your own).
+        image_size: (height, width) that images are resized to.
+        calibration: (n,) scores of held-out normal images; empty where none were held out.
+        false_positive_rate: what the threshold was chosen for.
+        threshold: above it an image is anomalous; None without calibration scores.
+        training: the training record as plain JSON values.
+        versions: of the packages that wrote the file.
+    """
+
+    model: AnomalyModel
+    image_size: tuple[int, int]
+    calibration: np.ndarray
+    false_positive_rate: float
+    threshold: float | None
+    training: dict[str, Any]
+    versions: dict[str, str] = field(
+        default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
+    )
+
+    def predictor(self, **options: Any) -> Predictor:
+        """A `Predictor`; options: device, precision, batch_size."""
+        return Predictor(
+            self.model,
+            self.image_size,
+            threshold=self.threshold,
+            calibration=self.calibration,
+            **options,
+        )
+
+
+def save(path: str | Path, artifact: Artifact) -> None:
+    """Write a detector to one file, atomically.
+
+    Raises ValueError where the model's config cannot be written as JSON (a backbone that is a
+    module), and OSError where the file cannot be written.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in artifact.model.state_dict().items()}
+    config = {}
+    for option in dataclasses.fields(artifact.model.config):
+        name, value = option.name, getattr(artifact.model.config, option.name)
+        config[name] = value = str(value) if isinstance(value, os.PathLike) else value
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise ValueError(
+                f"a model whose {name} is a {type(value).__name__} cannot be saved to one file: "
+                "its options must be names and numbers"
+            ) from None
+    content = {
+        "model": artifact.model.name,
+        "config": config,
+        "image_size": list(artifact.image_size),
+        "calibration": np.asarray(artifact.calibration, dtype=np.float64).tolist(),
+        "false_positive_rate": artifact.false_positive_rate,
+        "threshold": artifact.threshold,
+        "training": artifact.training,
+        "versions": artifact.versions,
+        "sha256": _digest(tensors),
+    }
+    metadata = {
+        "format": "fastad",
+        "format_version": str(FORMAT_VERSION),
+        "detector": json.dumps(content),
+    }
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load(path: str | Path) -> Artifact:
+    """Read a detector written by `save`; the model is on the CPU, in eval mode.
+
+    Raises FileNotFoundError when there is no such file, and ArtifactError for a file that is
+    damaged, of another kind, or written by a newer version.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no detector file {path}")
+    if not Path(path).is_file():
+        raise ArtifactError(f"{path} is a folder, not a detector file")
+    metadata, tensors = _read(path)
+    try:
+        version = int(metadata["format_version"])
+        if version > FORMAT_VERSION:
+            raise ArtifactError(
+                f"{path} was written by a newer fastad (format {version}, this one reads up to "
+                f"{FORMAT_VERSION}): update fastad"
+            )
+        content = json.loads(metadata["detector"])
+        if content["sha256"] != _digest(tensors):
+            raise ArtifactError(f"{path} is damaged: its checksum does not match its weights")
+        height, width = content["image_size"]
+        return Artifact(
+            model=_model(content["model"], content["config"], tensors),
+            image_size=(int(height), int(width)),
+            calibration=np.array(content["calibration"], dtype=np.float64),
+            false_positive_rate=float(content["false_positive_rate"]),
+            threshold=content["threshold"],
+            training=content["training"],
+            versions=content["versions"],
+        )
+    except ArtifactError:
+        raise
+    except Exception as error:  # any field may be missing or hold anything
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise ArtifactError(f"{path} cannot be read as a detector ({reason})") from error
+
+
+def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "fastad":
+                raise ArtifactError(f"{path} is a safetensors file, but no fastad detector")
+            return metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (ArtifactError, PermissionError):
+        raise
+    except Exception as error:  # the reader's own error class, and others for odd headers
+        raise ArtifactError(f"{path} is no fastad detector, or damaged: {error}") from error
+
+
+def _model(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyModel:
+    # The teacher is in the file: its weights need not be found again.
+    source = {"teacher_weights": None} if "teacher_weights" in config else {}
+    with torch.random.fork_rng(devices=[]):  # the random weights are replaced at once
+        model = models.build(name, **{**config, **source})
+    model.load_state_dict(tensors)
+    for option in source:
+        setattr(model.config, option, config[option])
+    return model.eval()
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

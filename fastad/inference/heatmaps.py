@@ -1,0 +1,64 @@
+"""Pictures of where an image is anomalous: the anomaly map in colour over the image."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fastad._files import atomic_path
+from fastad.data.images import resize
+
+# matplotlib's "inferno" (van der Walt and Smith, CC0) at 17 equal steps: perceptually uniform,
+# readable in grey and with any colour vision.
+INFERNO = np.array(
+    [
+        [0, 0, 4], [11, 7, 36], [33, 12, 74], [61, 9, 101], [87, 16, 110], [113, 25, 110],
+        [138, 34, 106], [163, 44, 97], [188, 55, 84], [210, 70, 68], [228, 90, 49],
+        [241, 115, 29], [249, 142, 9], [252, 172, 17], [249, 203, 53], [242, 234, 105],
+        [252, 255, 164],
+    ],
+    dtype=np.float32,
+)  # fmt: skip
+
+
+def colour_scale(threshold: float) -> float:
+    """Map value that gets the brightest colour: twice the threshold, so that the middle of the
+    scale is where an image becomes anomalous. One scale makes the pictures comparable."""
+    return 2.0 * threshold if threshold > 0 else 1.0
+
+
+def colourise(values: np.ndarray) -> np.ndarray:
+    """Values (...) in [0, 1], clipped -> inferno colours (..., 3), float32 in [0, 255]."""
+    position = np.clip(values, 0.0, 1.0) * (len(INFERNO) - 1)
+    low = np.minimum(position.astype(np.int64), len(INFERNO) - 2)
+    part = (position - low)[..., None].astype(np.float32)
+    return INFERNO[low] * (1 - part) + INFERNO[low + 1] * part
+
+
+def overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: float) -> np.ndarray:
+    """Anomaly map in colour over its image.
+
+    image: (H, W, 3) uint8; anomaly_map: (h, w) floats, resized to the image; scale: map value of
+    the brightest colour. Returns (H, W, 3) uint8. Where the map is 0 the image is unchanged; the
+    colour covers more of it the higher the map, up to three quarters from half of the scale on.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    if anomaly_map.ndim != 2:
+        raise ValueError(f"anomaly_map must be (h, w), got {anomaly_map.shape}")
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}")
+    level = torch.from_numpy(np.ascontiguousarray(anomaly_map, dtype=np.float32))[None]
+    level = np.clip(resize(level, image.shape[:2])[0].numpy() / scale, 0.0, 1.0)
+    cover = 0.75 * np.minimum(2 * level, 1.0)[..., None]
+    return np.rint(image * (1 - cover) + colourise(level) * cover).astype(np.uint8)
+
+
+def save_heatmap(
+    path: str | Path, image: np.ndarray, anomaly_map: np.ndarray, scale: float
+) -> None:
+    """Write ``overlay(image, anomaly_map, scale)`` as a PNG, atomically."""
+    picture = Image.fromarray(overlay(image, anomaly_map, scale))
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")

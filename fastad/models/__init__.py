@@ -1,0 +1,47 @@
+"""The anomaly detection models, by name."""
+
+import dataclasses
+from typing import Any
+
+from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction
+from fastad.models.stpm import STPM, STPMConfig
+
+MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (STPM,)}
+
+__all__ = [
+    "MODELS",
+    "STPM",
+    "AnomalyModel",
+    "FrozenTeacher",
+    "Prediction",
+    "STPMConfig",
+    "build",
+    "model_class",
+]
+
+
+def model_class(name: str) -> type[AnomalyModel]:
+    """The class behind a name in `MODELS`; ValueError for an unknown one."""
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build(name: str, **options: Any) -> AnomalyModel:
+    """Make a model; ``options`` are the fields of its config dataclass.
+
+    Students get a random initialisation from torch's generator: seed it for the same one again.
+
+    Raises:
+        ValueError: unknown name, or a value that the config refuses.
+        TypeError: unknown option.
+        WeightsNotFoundError: no weights for the teacher.
+
+    >>> model = build("stpm", backbone="resnet18", teacher_weights=None)
+    """
+    model = model_class(name)
+    fields = [field.name for field in dataclasses.fields(model.Config)]
+    unknown = [option for option in options if option not in fields]
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r} of {name}; there are: {', '.join(fields)}")
+    return model(model.Config(**options))

@@ -1,0 +1,125 @@
+"""What every model shares: its prediction, its checks, its frozen teachers.
+
+A model takes RGB images (N, 3, H, W), floating, in [0, 1], and normalises them itself, so that an
+exported graph carries its preprocessing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastad import backbones
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Prediction:
+    """What a model says about a batch; higher is more anomalous.
+
+    Attributes:
+        score: (N,), one number an image.
+        anomaly_map: (N, H, W), one number a pixel of the input.
+    """
+
+    score: Tensor
+    anomaly_map: Tensor
+
+
+# torch.export has to know how to take a result apart.
+torch.export.register_dataclass(Prediction)
+
+
+class FrozenTeacher(nn.Module):
+    """A backbone that nothing changes: always in eval mode, no gradient, no graph.
+
+    Input (N, 3, H, W), output the backbone's list of feature maps (N, C_l, H_l, W_l).
+    """
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "FrozenTeacher":
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return backbones.extract(self.backbone, images)
+
+
+class AnomalyModel(nn.Module):
+    """Base of all models: subclasses give ``name``, ``Config``, ``forward`` and ``loss``.
+
+    Attributes:
+        name: the name in the registry.
+        Config: dataclass of the model's options.
+        training_defaults: what its authors chose of `fastad.training.TrainingConfig`.
+        config: the options of this instance.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+    training_defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Check a batch (N, 3, H, W) and bring it to ImageNet's mean and standard deviation.
+
+        Raises:
+            ValueError: another shape.
+            TypeError: not floating point.
+        """
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"images must be RGB of shape (N, 3, H, W); got shape {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise TypeError(
+                f"images must be floating point in [0, 1]; got {images.dtype} of shape "
+                f"{tuple(images.shape)} (divide uint8 by 255)"
+            )
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Score images (N, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Named scalars whose sum training minimises.
+
+        ``batch["image"]``: (N, 3, H, W) floating in [0, 1]; more entries as the data set gives.
+        """
+        raise NotImplementedError
+
+    def student_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that training changes."""
+        return (p for p in self.parameters() if p.requires_grad)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for a torch optimizer; a group may set options of its own, such as ``lr``."""
+        return [{"params": list(self.student_parameters())}]
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The part of the state dict outside frozen teachers (tensors not copied)."""
+        frozen = tuple(
+            f"{name}." for name, m in self.named_modules() if isinstance(m, FrozenTeacher)
+        )
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(frozen)}
+
+    def validation_score(self, images: Tensor) -> Tensor:
+        """The model's own score on held-out normal images (N, 3, H, W): (N,), lower is better.
+
+        The mean of an image's anomaly map, unless a model knows better.
+        """
+        return self(images).anomaly_map.flatten(1).mean(dim=1)

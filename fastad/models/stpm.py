@@ -1,0 +1,134 @@
+"""STPM: student-teacher feature pyramid matching.
+
+Wang et al., "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021,
+arXiv 2103.04257. A student learns to reproduce a pretrained teacher's feature maps on normal
+images; where it fails on a new image, there is something that the normal images did not show.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from fastad import backbones, ops
+from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction
+
+
+@dataclass
+class STPMConfig:
+    """Options of `STPM`.
+
+    Attributes:
+        backbone: name of the network of teacher and student, or the teacher itself: any module
+            that returns a list of feature maps. It gets images of ImageNet's mean and deviation;
+            ``layers`` and ``teacher_weights`` are then unused.
+        layers: stages whose feature maps are compared.
+        teacher_weights: "auto", a path, or None ("random") for a teacher that is loaded later.
+        aggregate: "product" of the levels (the paper) or their "sum".
+        aggregate_size: levels are joined at the size of the "input" (the paper), or at that of the
+            first "layer" and then resized (the authors' code; cheaper, coarser).
+        weights: one number a level: exponents of the product, factors of the sum; None for 1.
+        eps: smallest norm by which a feature vector is divided.
+        student: the student of a ``backbone`` that is a module; None for a copy of it with newly
+            drawn parameters.
+    """
+
+    backbone: str | nn.Module = "resnet18"
+    layers: Sequence[str] = ("layer1", "layer2", "layer3")
+    teacher_weights: str | None = "auto"
+    aggregate: str = "product"
+    aggregate_size: str = "input"
+    weights: Sequence[float] | None = None
+    eps: float = 1e-12
+    student: nn.Module | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.layers, str):  # the backbone refuses a string with a clear message
+            self.layers = tuple(self.layers)
+        for field, allowed in (
+            ("aggregate", ("product", "sum")),
+            ("aggregate_size", ("input", "layer")),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ValueError(
+                    f"{field} must be {' or '.join(map(repr, allowed))}; "
+                    f"got {getattr(self, field)!r}"
+                )
+        if not isinstance(self.eps, (int, float)) or not self.eps > 0:
+            raise ValueError(f"eps must be a number above 0; got {self.eps!r}")
+        if self.weights is not None:
+            self.weights = [float(weight) for weight in self.weights]
+            if isinstance(self.backbone, str) and len(self.weights) != len(self.layers):
+                raise ValueError(
+                    f"weights must have one number for each of the {len(self.layers)} layers; "
+                    f"got {self.weights}"
+                )
+
+
+class STPM(AnomalyModel):
+    """A frozen teacher, a student of the same kind, and the distance of their feature maps.
+
+    The score of an image is the maximum of its map. The training defaults are the authors': SGD
+    with learning rate 0.4, momentum 0.9, weight decay 1e-4, batches of 32, 100 epochs.
+    """
+
+    name = "stpm"
+    Config = STPMConfig
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 100,
+        "batch_size": 32,
+        "optimizer": "sgd",
+        "learning_rate": 0.4,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+    }
+
+    def __init__(self, config: STPMConfig):
+        super().__init__(config)
+        backbone = config.backbone
+        if isinstance(backbone, nn.Module):
+            self.student = config.student or backbones.fresh_copy(backbone)
+            self.teacher = FrozenTeacher(backbone)
+        else:
+            if config.student is not None:
+                raise ValueError(f"student goes with a backbone that is a module, not {backbone!r}")
+            teacher = backbones.build(backbone, config.layers, config.teacher_weights)
+            self.teacher = FrozenTeacher(teacher)
+            self.student = backbones.build(backbone, config.layers)
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Images (N, 3, H, W) in [0, 1] -> the teacher's and the student's (N, C_l, H_l, W_l)."""
+        images = self.normalize(images)
+        return self.teacher(images), backbones.extract(self.student, images)
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
+        teacher, student = self.features(images)
+        size = (images.shape[-2], images.shape[-1])
+        options = {
+            "aggregate": self.config.aggregate,
+            "weights": self.config.weights,
+            "eps": self.config.eps,
+        }
+        if self.config.aggregate_size == "input":
+            anomaly_map, score = ops.anomaly_map(
+                teacher, student, size, return_maximum=True, **options
+            )
+        else:
+            first = (teacher[0].shape[-2], teacher[0].shape[-1])
+            joined = ops.anomaly_map(teacher, student, first, **options)
+            anomaly_map, score = ops.aggregate_maps([joined], size, return_maximum=True)
+        return Prediction(score, anomaly_map)
+
+    def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Squared distances of normalised features, averaged per level and summed over levels.
+
+        The authors' code omits the factor 1/2 of the paper's distance, and their learning rate
+        belongs to that: hence a weight of 2 on each level.
+        """
+        teacher, student = self.features(batch["image"])
+        distance = ops.distillation_loss(
+            teacher, student, level_weights=[2.0] * len(teacher), eps=self.config.eps
+        )
+        return {"distillation": distance}

@@ -1,0 +1,102 @@
+"""What a training says while it runs, and a listener that shows it on a terminal or in a log."""
+
+import sys
+from dataclasses import dataclass
+from typing import TextIO
+
+
+@dataclass(frozen=True)
+class EpochProgress:
+    """One step done, or, with ``validation_score`` set, one epoch.
+
+    Attributes:
+        epoch, epochs: counted from 1.
+        step, steps: steps done in this epoch, and their number.
+        images_per_second: trained on in this epoch so far.
+        seconds_left: estimate to the end of the training.
+        losses: means over the epoch by name, at its end only.
+        validation_score: of the held-out images, at the end of an epoch only; lower is better.
+        is_best: whether it is the lowest so far.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_second: float
+    seconds_left: float
+    losses: dict[str, float] | None = None
+    validation_score: float | None = None
+    is_best: bool = False
+
+
+class ConsoleProgress:
+    """A bar on a terminal, one plain line an epoch elsewhere; to stderr unless told otherwise.
+
+    Pass it to the trainer as ``progress``; use it as a context manager so that the bar goes away
+    after an error as well.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream or sys.stderr
+        self._bar = None
+        self._task = None
+
+    def __enter__(self) -> "ConsoleProgress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+
+    def __call__(self, event: EpochProgress) -> None:
+        if self.stream.isatty():
+            self._show_bar(event)
+        elif event.validation_score is not None:
+            print(_line(event), file=self.stream, flush=True)
+
+    def _show_bar(self, event: EpochProgress) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=Console(file=self.stream),
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=event.epochs * event.steps, epoch="", text="")
+            self._bar.start()
+        if event.validation_score is not None:
+            self._bar.console.print(_line(event), highlight=False)
+        self._bar.update(
+            self._task,
+            completed=(event.epoch - 1) * event.steps + event.step,
+            epoch=f"{event.epoch}/{event.epochs}",
+            text=_speed(event),
+        )
+        if event.epoch == event.epochs and event.validation_score is not None:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _line(event: EpochProgress) -> str:
+    losses = "  ".join(f"{name} {value:.5g}" for name, value in event.losses.items())
+    best = " (best)" if event.is_best else ""
+    width = len(str(event.epochs))
+    return (
+        f"epoch {event.epoch:{width}d}/{event.epochs}  {losses}  "
+        f"validation {event.validation_score:.5g}{best}  {_speed(event)}"
+    )
+
+
+def _speed(event: EpochProgress) -> str:
+    minutes, seconds = divmod(round(event.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    return f"{event.images_per_second:.1f} images/s  {left} left"

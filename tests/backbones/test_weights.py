@@ -1,0 +1,260 @@
+"""Pretrained weights: where they are looked for, what fits, and what the errors say."""
+
+import hashlib
+import io
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fastad import backbones
+from fastad.backbones import weights
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path, monkeypatch):
+    """No weights from the user's environment, an empty hub cache, no network."""
+    monkeypatch.delenv("FASTAD_WEIGHTS", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+    def offline(url, timeout):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(weights.urllib.request, "urlopen", offline)
+
+
+@pytest.fixture
+def small():
+    """A backbone of one stage and its state dict."""
+    torch.manual_seed(1)
+    backbone = backbones.build("resnet18", ("layer1",))
+    return backbone, {k: v.clone() for k, v in backbone.state_dict().items()}
+
+
+def assert_loaded(path, state):
+    torch.manual_seed(2)
+    loaded = backbones.build("resnet18", ("layer1",), weights=path)
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.backbone."])
+def test_wrappers_prefixes_and_extra_keys(tmp_path, small, wrap, prefix):
+    _, state = small
+    file = {f"{prefix}{k}": v for k, v in state.items() if "num_batches" not in k}
+    file[f"{prefix}fc.weight"] = torch.zeros(1000, 512)
+    file["head.conv1.weight"] = torch.zeros(1)
+    torch.save(wrap(file), tmp_path / "w.pth")
+    assert_loaded(tmp_path / "w.pth", state)
+
+
+def test_safetensors(tmp_path, small):
+    _, state = small
+    save_file(state, tmp_path / "w.safetensors")
+    assert_loaded(str(tmp_path / "w.safetensors"), state)
+
+
+def test_half_precision_files_load_as_float32(tmp_path, small):
+    _, state = small
+    torch.save(
+        {k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "w.pt"
+    )
+    loaded = backbones.build("resnet18", ("layer1",), weights=tmp_path / "w.pt")
+    assert loaded.conv1.weight.dtype == torch.float32
+    assert torch.equal(loaded.conv1.weight, state["conv1.weight"].half().float())
+
+
+def test_missing_keys_are_named_with_the_file(tmp_path, small):
+    _, state = small
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(
+        ValueError,
+        match=r"w\.pth: missing key 'layer2\.0\.conv1\.weight' \(128, 64, 3, 3\) and \d+ more "
+        "keys, needed by resnet18; the file holds conv1, bn1, layer1",
+    ):
+        backbones.build("resnet18", weights=tmp_path / "w.pth")
+
+
+def test_misshapen_keys_are_named_with_both_shapes_and_nothing_is_loaded(tmp_path, small):
+    backbone, state = small
+    before = backbone.conv1.weight.clone()
+    bad = {**state, "conv1.weight": torch.zeros(64, 3, 7, 7), "bn1.bias": torch.zeros(32)}
+    torch.save(bad, tmp_path / "w.pth")
+    with pytest.raises(
+        ValueError, match=r"w\.pth: key 'bn1\.bias' has shape \(32,\), resnet18 needs \(64,\)"
+    ):
+        weights.load(tmp_path / "w.pth", "resnet18", backbone)
+    assert torch.equal(backbone.conv1.weight, before)
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 broken"])
+def test_foreign_files_are_named(tmp_path, suffix, content):
+    (tmp_path / f"w{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"w\{suffix} is not a readable weight file: \S"):
+        weights.read(tmp_path / f"w{suffix}")
+
+
+def test_pickled_code_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"conv1.weight": Evil()}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="is not a readable weight file"):
+        weights.read(tmp_path / "w.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), {"a": 1}, [torch.zeros(1)]])
+def test_files_without_named_tensors(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(
+        ValueError, match=r"w\.pth holds no named tensors, but a (Tensor|dict|list)"
+    ):
+        weights.read(tmp_path / "w.pth")
+
+
+def test_a_file_belongs_to_the_longest_name_that_it_begins_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path))
+    for name in ("resnet50_caffe_x.pth", "wide_resnet50_2-95.pth", "resnet18_y.safetensors"):
+        (tmp_path / name).touch()
+    (tmp_path / "resnet34.txt").touch()
+    (tmp_path / "resnet34_folder.pth").mkdir()
+    assert weights.resolve("auto", "resnet50_caffe").name == "resnet50_caffe_x.pth"
+    assert weights.resolve("auto", "wide_resnet50_2").name == "wide_resnet50_2-95.pth"
+    assert weights.resolve("auto", "resnet18").name == "resnet18_y.safetensors"
+    for name in ("resnet50", "resnet34"):
+        with pytest.raises(backbones.WeightsNotFoundError, match=rf"holds no file named {name}\*"):
+            weights.resolve("auto", name)
+
+
+def test_several_files_for_one_backbone_are_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path))
+    for name in ("resnet18_b.pth", "resnet18_a.pth"):
+        (tmp_path / name).touch()
+    with pytest.warns(
+        UserWarning, match=r"resnet18_a\.pth, resnet18_b\.pth; taking resnet18_a\.pth"
+    ):
+        assert weights.resolve("auto", "resnet18").name == "resnet18_a.pth"
+
+
+def test_the_environment_comes_before_the_cache(tmp_path, monkeypatch):
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert weights.resolve("auto", "resnet18") == cached
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(folder))
+    assert weights.resolve("auto", "resnet18") == cached
+    (folder / "resnet18.pth").touch()
+    assert weights.resolve("auto", "resnet18") == folder / "resnet18.pth"
+
+
+def test_one_error_names_all_the_ways(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        backbones.build("resnet18", weights="auto")
+    assert isinstance(caught.value, backbones.WeightsNotFoundError)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        "resnet18",
+        "--teacher-weights PATH",
+        "FASTAD_WEIGHTS is not set",
+        str(tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"),
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        "network is unreachable",
+    ):
+        assert part in message
+    with pytest.raises(backbones.WeightsNotFoundError, match="no download for resnet50_caffe"):
+        weights.resolve("auto", "resnet50_caffe")
+
+
+def test_wrong_sources(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no weight file .*absent\.pth \(for resnet18\)"):
+        weights.resolve(tmp_path / "absent.pth", "resnet18")
+    with pytest.raises(ValueError, match="no embedded teacher; weights may be 'auto', 'random' or"):
+        weights.resolve("embedded", "resnet18")
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path / "absent"))
+    with pytest.raises(FileNotFoundError, match=r"FASTAD_WEIGHTS=.*absent is not a folder"):
+        weights.resolve("auto", "resnet18")
+
+
+class Response(io.BytesIO):
+    headers = {"Content-Length": "12"}  # noqa: RUF012
+
+
+def serve(monkeypatch, content):
+    """A server with ``content`` for resnet18, whose digest is in the URL."""
+    digest = hashlib.sha256(b"good weights").hexdigest()[:8]
+    monkeypatch.setitem(weights.DOWNLOADS, "resnet18", f"https://host/models/resnet18-{digest}.pth")
+    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda url, timeout: Response(content))
+    return f"resnet18-{digest}.pth"
+
+
+def test_a_download_lands_in_the_hub_cache(tmp_path, monkeypatch, capsys):
+    name = serve(monkeypatch, b"good weights")
+    path = weights.resolve("auto", "resnet18")
+    assert path == tmp_path / "hub" / "checkpoints" / name
+    assert path.read_bytes() == b"good weights"
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"downloading https://host/models/{name}" in captured.err
+
+
+def test_a_download_with_another_digest_leaves_nothing(tmp_path, monkeypatch):
+    serve(monkeypatch, b"bad weights.")
+    with pytest.raises(backbones.WeightsNotFoundError, match="12 bytes received have SHA-256"):
+        weights.resolve("auto", "resnet18")
+    assert list((tmp_path / "hub" / "checkpoints").iterdir()) == []
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(weights, "TIMEOUT", 0.05)
+    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda url, timeout: time.sleep(2))
+    start = time.monotonic()
+    with pytest.raises(backbones.WeightsNotFoundError, match=r"no answer within 0\.05 s"):
+        weights.resolve("auto", "resnet18")
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50_caffe"])
+def test_real_weights_tell_defects_from_normal_images(shared_data, monkeypatch, name):
+    """A nearest-neighbour detector: pretrained features separate, random ones hardly do."""
+    from PIL import Image
+
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(shared_data / "weights"))
+    backbone = backbones.build(name, ("layer2", "layer3"), weights="auto").eval()
+    bottle = shared_data / "mvtec_ad" / "bottle"
+
+    def features(folder, count):
+        from numpy import asarray
+
+        paths = sorted((bottle / folder).iterdir())[:count]
+        images = [Image.open(p).convert("RGB").resize((128, 128)) for p in paths]
+        batch = torch.stack([torch.from_numpy(asarray(i).copy()) for i in images]).permute(
+            0, 3, 1, 2
+        )
+        mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+        std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        with torch.inference_mode():
+            layer2, layer3 = backbone((batch / 255 - mean) / std)
+        assert layer2.isfinite().all()
+        assert layer3.isfinite().all()
+        up = torch.nn.functional.interpolate(layer3, layer2.shape[-2:], mode="bilinear")
+        return torch.cat([layer2, up], dim=1)  # N C H W
+
+    bank = features("train/good", 12)
+    bank = bank.permute(0, 2, 3, 1).flatten(0, 2)
+
+    def scores(maps):
+        return torch.stack([torch.cdist(m.flatten(1).T, bank).amin(1).max() for m in maps])
+
+    normal, broken = scores(features("test/good", 8)), scores(features("test/broken_large", 8))
+    auroc = (broken[:, None] > normal[None]).float().mean()
+    assert auroc >= 0.95

@@ -1,0 +1,214 @@
+"""Every command from end to end, on small synthetic images."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastad import inference
+
+TRAIN = ["--image-size", "64", "--epochs", "1", "--batch-size", "4", "--precision", "float32"]
+
+
+def write(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def test_training_result(detector, weights, images):
+    artifact = inference.load(detector)
+    assert artifact.image_size == (64, 64)
+    assert artifact.model.config.teacher_weights == str(weights)
+    assert artifact.model.config.weights == [1.0, 1.0, 0.5]
+    assert artifact.training["seed"] == 3
+    assert artifact.training["epochs"] == 1
+    assert artifact.training["config"]["learning_rate"] == 0.4  # the model's own default
+    assert artifact.training["config"]["batch_size"] == 4
+    assert artifact.false_positive_rate == 0.01
+    # The calibration scores are those of the held-out images, by the path of prediction.
+    held_out = artifact.training["held_out"]
+    paths = [images / "train" / "good" / f"{i}.png" for i in held_out]
+    scores = artifact.predictor(device="cpu", precision="float32").predict(paths).score
+    np.testing.assert_allclose(artifact.calibration, scores, rtol=1e-5)
+    assert artifact.threshold == artifact.calibration.max()
+    assert len(held_out) == 2
+
+
+def test_evaluate(fastad, detector, images, tmp_path):
+    code, out, err = fastad("evaluate", detector, images, "--json", tmp_path / "m.json")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["counts"] == {"normal": 2, "defect": 2, "defect_without_mask": 0}
+    assert metrics["per_defect"]["hole"]["aupro"] == metrics["aupro"]
+    assert 0 <= metrics["image_auroc"] <= 1
+    assert metrics["at_threshold"]["threshold"] == inference.load(detector).threshold
+    assert f"{metrics['pixel_auroc']:.4f}" in out
+    assert "false alarms" in out
+
+
+def test_evaluate_to_stdout_is_json_alone(fastad, detector, images):
+    code, out, _ = fastad("evaluate", detector, images, "--json", "-")
+    assert code == 0
+    assert set(json.loads(out)) >= {"image_auroc", "aupro", "per_defect", "counts"}
+
+
+def test_undefined_scores_are_null(fastad, detector, images, tmp_path):
+    write(tmp_path / "test/good/0.png", np.zeros((9, 9, 3), np.uint8))
+    code, out, _ = fastad("evaluate", detector, tmp_path, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["image_auroc"] is None
+
+
+def test_predict_with_heatmaps_and_csv(fastad, detector, images, tmp_path):
+    out, table = tmp_path / "out", tmp_path / "scores.csv"
+    code, printed, err = fastad(
+        "predict", detector, images / "test", "--output", out, "--heatmaps", "--csv", table
+    )
+    assert code == 0, err
+    assert printed == ""
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert list(rows[0]) == ["path", "score", "p_value", "is_anomalous"]
+    assert [row["path"] for row in rows] == [
+        str(images / "test" / name / f"{i}.png") for name in ("good", "hole") for i in range(2)
+    ]
+    artifact = inference.load(detector)
+    expected = artifact.predictor().predict(images / "test")
+    assert [float(row["score"]) for row in rows] == pytest.approx(expected.score.tolist())
+    assert [row["is_anomalous"] == "True" for row in rows] == expected.is_anomalous.tolist()
+    pictures = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png"))
+    assert pictures == ["good/0.png", "good/1.png", "hole/0.png", "hole/1.png"]
+    assert Image.open(out / "hole" / "0.png").size == (64, 72)  # the image's own
+
+
+def test_predict_to_json(fastad, detector, images, tmp_path):
+    one = images / "test" / "hole" / "0.png"
+    code, out, _ = fastad("predict", detector, one, one, "--json", "-")
+    assert code == 0
+    content = json.loads(out)
+    assert [row["path"] for row in content["images"]] == [str(one)]
+    assert isinstance(content["images"][0]["is_anomalous"], bool)
+    assert content["threshold"] == inference.load(detector).threshold
+
+
+def test_predict_to_stdout_and_to_a_folder(fastad, detector, images, tmp_path):
+    _, out, _ = fastad("predict", detector, images / "test" / "good")
+    assert out.splitlines()[0] == "path,score,p_value,is_anomalous"
+    assert len(out.splitlines()) == 3
+    fastad("predict", detector, images / "test" / "good", "--output", tmp_path / "new" / "dir")
+    assert (tmp_path / "new" / "dir" / "scores.csv").read_text() == out
+
+
+def test_images_of_one_name_get_two_heatmaps(fastad, detector, tmp_path):
+    for name in ("a.png", "a.bmp", "b.png"):
+        write(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    code, _, err = fastad("predict", detector, tmp_path, "--output", tmp_path / "o", "--heatmaps")
+    assert code == 0, err
+    names = sorted(p.name for p in (tmp_path / "o").glob("*.png"))
+    assert names == ["a.bmp.png", "a.png.png", "b.png"]
+
+
+def test_info(fastad, detector):
+    code, out, _ = fastad("info")
+    assert code == 0
+    assert torch.__version__ in out
+    assert "FASTAD_WEIGHTS" in out
+    assert "auto means" in out
+    code, out, _ = fastad("info", detector)
+    assert code == 0
+    assert "64x64 (height x width)" in out
+    assert "training.best_epoch" in out
+
+
+def test_info_finds_weights(fastad, weights, monkeypatch):
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(weights.parent))
+    assert "resnet18_random.pth" in fastad("info")[1]
+
+
+def test_bench(fastad, tmp_path):
+    code, out, err = fastad(
+        "bench", "--image-size", "64", "--batch-size", "1", "--batch-size", "2",
+        "--seconds", "0", "--json", tmp_path / "b.json",
+    )  # fmt: skip
+    assert code == 0, err
+    results = json.loads((tmp_path / "b.json").read_text())["results"]
+    assert [row["batch_size"] for row in results] == [1, 1, 1, 2, 2, 2]
+    for row in results:
+        if "ratio" in row:
+            assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ms"])
+        else:
+            assert row["images_per_second"] == pytest.approx(1e3 * row["batch_size"] / row["ms"])
+    assert len(out.splitlines()) == 6
+
+
+def test_seed_decides_everything(fastad, images, weights, tmp_path):
+    files = [tmp_path / "a.fastad", tmp_path / "b.fastad", tmp_path / "c.fastad"]
+    for path, seed in zip(files, (0, 0, 1), strict=True):
+        code, _, err = fastad(
+            "train", images, *TRAIN, "--teacher-weights", weights, "--output", path, "--seed", seed
+        )
+        assert code == 0, err
+        assert "saved" in err
+    a, b, c = (inference.load(path) for path in files)
+    assert np.array_equal(a.calibration, b.calibration)
+    assert not np.array_equal(a.calibration, c.calibration)
+    assert a.training["held_out"] != c.training["held_out"]
+
+
+def test_too_few_held_out_images_are_said_in_one_line(fastad, images, weights, tmp_path):
+    code, _, err = fastad(
+        "train", images, *TRAIN, "--teacher-weights", weights, "--output", tmp_path / "w.fastad"
+    )
+    assert code == 0
+    lines = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 1
+    assert "a false-positive rate of 0.01 needs at least 99 held-out normal images" in lines[0]
+
+
+def test_set_wins_over_options_and_reaches_the_training(fastad, images, weights, tmp_path):
+    code, _, err = fastad(
+        "train", images, *TRAIN, "--teacher-weights", weights, "--output", tmp_path / "d.fastad",
+        "--set", "validation_fraction=0", "--set", "learning_rate=0.01", "--set", "layers=layer1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "no images held out" in err
+    artifact = inference.load(tmp_path / "d.fastad")
+    assert artifact.threshold is None
+    assert artifact.model.config.layers == ("layer1",)
+    assert artifact.training["config"]["learning_rate"] == 0.01
+    code, out, _ = fastad("predict", tmp_path / "d.fastad", images / "test" / "good")
+    assert code == 0
+    assert all(line.endswith(",,") for line in out.splitlines()[1:])  # no p-value, no decision
+
+
+def interrupt_at(monkeypatch, epoch, step):
+    from fastad.training import ConsoleProgress
+
+    def listen(self, event):
+        if (event.epoch, event.step) == (epoch, step) and event.losses is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConsoleProgress, "__call__", listen)
+
+
+def test_interrupt_saves_what_there_is(fastad, images, weights, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 2, 1)
+    arguments = ["train", images, *TRAIN, "--teacher-weights", weights, "--set", "epochs=5"]
+    code, _, err = fastad(*arguments, "--output", tmp_path / "i.fastad")
+    assert code == 0, err
+    assert "stopped by the user" in err
+    training = inference.load(tmp_path / "i.fastad").training
+    assert training["interrupted"]
+    assert training["epochs"] == 1
+
+
+def test_interrupt_before_anything_is_learnt(fastad, images, weights, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 1, 1)
+    code, _, err = fastad(
+        "train", images, *TRAIN, "--teacher-weights", weights, "--output", tmp_path / "i.fastad"
+    )
+    assert code == 1
+    assert "nothing to save" in err
+    assert not (tmp_path / "i.fastad").exists()

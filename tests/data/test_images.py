@@ -1,0 +1,237 @@
+"""Reading, resizing and finding images."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fastad.data import (
+    ImageError,
+    find_images,
+    parse_size,
+    read_image,
+    read_mask,
+    resize,
+    resize_masks,
+)
+
+RGB = np.random.default_rng(0).integers(0, 256, (11, 7, 3), dtype=np.uint8)
+
+
+def save(tmp_path: Path, array: np.ndarray, name: str = "a.png", mode: str | None = None) -> Path:
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(tmp_path / name)
+    return tmp_path / name
+
+
+def test_rgb_is_read_exactly(tmp_path):
+    image = read_image(save(tmp_path, RGB))
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous()
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), RGB)
+
+
+def test_grey_and_bilevel_become_rgb(tmp_path):
+    grey = read_image(save(tmp_path, RGB[:, :, 0]))
+    assert grey.shape == (3, 11, 7)
+    assert all(np.array_equal(channel.numpy(), RGB[:, :, 0]) for channel in grey)
+    assert set(read_image(save(tmp_path, RGB[:, :, 0] > 127)).unique().tolist()) == {0, 255}
+
+
+def test_palette_gives_its_colours(tmp_path):
+    colours = np.zeros((4, 4, 3), np.uint8)
+    colours[:2] = (200, 10, 30)
+    path = tmp_path / "p.png"
+    Image.fromarray(colours).convert("P", palette=Image.Palette.ADAPTIVE, colors=2).save(path)
+    assert Image.open(path).mode == "P"
+    assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), colours)
+
+
+def test_alpha_is_dropped(tmp_path):
+    rgba = np.dstack([RGB, np.zeros((11, 7), np.uint8)])
+    assert np.array_equal(read_image(save(tmp_path, rgba)).permute(1, 2, 0).numpy(), RGB)
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    flat = np.full((8, 8, 3), (200, 40, 90), np.uint8)
+    image = read_image(save(tmp_path, flat, "c.tif", "CMYK"))
+    assert Image.open(tmp_path / "c.tif").mode == "CMYK"
+    assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - flat).max() <= 2
+
+
+@pytest.mark.parametrize("name", ["s.png", "s.tif"])
+def test_16_bit_is_scaled_to_8_bits(tmp_path, name):
+    values = np.array([[0, 128, 129, 257], [32767, 32768, 65406, 65535]], np.uint16)
+    image = read_image(save(tmp_path, values, name))
+    assert image[0].tolist() == [[0, 0, 1, 1], [127, 128, 254, 255]]
+    assert torch.equal(image[0], image[2])
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a clockwise quarter turn
+    Image.fromarray(RGB).save(tmp_path / "r.png", exif=exif)
+    turned = np.rot90(RGB, k=-1)
+    assert np.array_equal(read_image(tmp_path / "r.png").permute(1, 2, 0).numpy(), turned)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
+        read_image(tmp_path / "nothing.png")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Truncated File Read")
+@pytest.mark.parametrize("keep", [0, 20, 60, 0.5, 0.9])
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "tif", "webp"])
+def test_truncated_files_are_named(tmp_path, keep, ending):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, {"jpg": "jpeg", "tif": "tiff"}.get(ending, ending))
+    data = buffer.getvalue()
+    path = tmp_path / f"cut.{ending}"
+    path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+    with pytest.raises(ImageError, match=f"cut.{ending}"):
+        read_image(path)
+    with pytest.raises(ImageError, match=f"cut.{ending}"):
+        read_mask(path)
+
+
+def test_empty_text_and_folder_are_image_errors(tmp_path):
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ImageError, match=r"empty\.png: is empty"):
+        read_image(tmp_path / "empty.png")
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(ImageError, match=r"text\.png"):
+        read_image(tmp_path / "text.png")
+    with pytest.raises(ImageError, match=str(tmp_path)):
+        read_image(tmp_path)
+
+
+def test_decompression_bomb(tmp_path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(png)
+    with pytest.raises(ImageError, match=r"bomb\.png"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_32_bit_pixels_are_refused(tmp_path):
+    with pytest.raises(ImageError, match=r"f\.tif.*no known range"):
+        read_image(save(tmp_path, np.ones((3, 3), np.float32), "f.tif"))
+    with pytest.raises(ImageError, match=r"i\.tif.*no known range"):
+        read_image(save(tmp_path, np.full((3, 3), 70000, np.int32), "i.tif"))
+    with pytest.raises(ImageError, match=r"f\.tif.*no known range"):
+        read_mask(tmp_path / "f.tif")
+
+
+def test_mask_is_above_half_of_the_range(tmp_path):
+    grey = np.array([[0, 1, 127, 128, 255]], np.uint8)
+    assert read_mask(save(tmp_path, grey)).tolist() == [[False, False, False, True, True]]
+    deep = np.array([[0, 255, 32767, 32768, 65535]], np.uint16)
+    assert read_mask(save(tmp_path, deep)).tolist() == [[False, False, False, True, True]]
+    assert read_mask(save(tmp_path, grey > 127)).tolist() == [[False, False, False, True, True]]
+    colour = np.repeat(grey[:, :, None], 3, axis=2)
+    assert read_mask(save(tmp_path, colour)).tolist() == [[False, False, False, True, True]]
+
+
+sides = st.integers(1, 90)
+
+
+@settings(deadline=None, max_examples=60)
+@example(h=2, w=1, new_h=3, new_w=1, seed=0)  # where torch's kernel is wrong
+@given(h=sides, w=sides, new_h=sides, new_w=sides, seed=st.integers(0, 2**31))
+def test_resize_is_within_one_grey_level_of_pillow(h, w, new_h, new_w, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+    ours = resize(torch.from_numpy(image).permute(2, 0, 1), (new_h, new_w))
+    theirs = np.array(Image.fromarray(image).resize((new_w, new_h), Image.Resampling.BILINEAR))
+    assert ours.dtype == torch.uint8
+    assert ours.shape == (3, new_h, new_w)
+    assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_resize_keeps_floating_dtypes(dtype):
+    image = torch.rand(2, 3, 40, 30, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    result = resize(image.to(dtype), (13, 17))
+    assert result.dtype == dtype
+    assert result.shape == (2, 3, 13, 17)
+    expected = resize(image, (13, 17))
+    torch.testing.assert_close(result.double(), expected, atol=5e-3, rtol=0)
+
+
+def test_resize_of_float_and_uint8_agree_and_an_unchanged_size_is_free():
+    image = torch.from_numpy(RGB).permute(2, 0, 1)
+    small = resize(image.float(), (5, 3))
+    assert torch.equal(resize(image, (5, 3)), small.round().to(torch.uint8))
+    assert resize(image, (11, 7)) is image
+
+
+def test_resize_errors():
+    with pytest.raises(ValueError, match=r"shape \(4, 4\)"):
+        resize(torch.zeros(4, 4), (2, 2))
+    with pytest.raises(TypeError, match="int64"):
+        resize(torch.zeros(3, 4, 4, dtype=torch.int64), (2, 2))
+
+
+@pytest.mark.parametrize("size", [(4, 3), (13, 21), (30, 30)])
+def test_masks_are_resized_by_nearest_pixel_centre(size):
+    mask = np.random.default_rng(0).random((12, 9)) > 0.5
+    rows = ((np.arange(size[0]) + 0.5) * 12 / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * 9 / size[1]).astype(int)
+    result = resize_masks(torch.from_numpy(mask), size)
+    assert result.dtype == torch.bool
+    assert np.array_equal(result.numpy(), mask[np.ix_(rows, columns)])
+    assert resize_masks(torch.from_numpy(mask)[None, None], size).shape == (1, 1, *size)
+
+
+def test_parse_size():
+    assert parse_size("256") == parse_size(256) == parse_size((256, 256)) == (256, 256)
+    assert (
+        parse_size("640x256") == parse_size(" 640 X 256 ") == parse_size([640, 256]) == (640, 256)
+    )
+
+
+@pytest.mark.parametrize(
+    "size", ["", "0", "x", "64x", "-5", "1x2x3", 0, 2.5, (1,), (0, 4), True, None]
+)
+def test_parse_size_errors(size):
+    with pytest.raises(ValueError, match="image size must be like 256 or 640x256"):
+        parse_size(size)
+
+
+def test_find_images_is_nested_natural_and_skips_the_hidden(tmp_path):
+    names = ["b/10.PNG", "b/2.jpg", "a.tiff", "B/x.webp", "c.Jpeg", ".hidden.png", ".git/x.png"]
+    for name in [*names, "notes.txt", "png"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    found = [p.relative_to(tmp_path).as_posix() for p in find_images(tmp_path)]
+    assert found == ["a.tiff", "b/2.jpg", "b/10.PNG", "B/x.webp", "c.Jpeg"]
+
+
+def test_find_images_follows_links_to_folders(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "1.png").touch()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "good").symlink_to(tmp_path / "real")
+    assert find_images(tmp_path / "set") == [tmp_path / "set" / "good" / "1.png"]
+
+
+def test_find_images_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        find_images(tmp_path / "nowhere")
+    (tmp_path / "file.png").touch()
+    with pytest.raises(NotADirectoryError, match=r"file\.png"):
+        find_images(tmp_path / "file.png")

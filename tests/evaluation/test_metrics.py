@@ -1,0 +1,179 @@
+"""Image and pixel scores against an independent, slow definition."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from fastad.evaluation import aupro, image_metrics, pixel_metrics
+
+
+def slow_aupro(masks, maps, fpr_limit):
+    """Straight from the definition: loops, flood fill, one comparison a threshold."""
+    regions = []
+    for image, mask in enumerate(masks):
+        left = {(int(r), int(c)) for r, c in zip(*np.nonzero(mask), strict=True)}
+        while left:
+            todo, region = [left.pop()], []
+            while todo:
+                r, c = todo.pop()
+                region.append((image, r, c))
+                for dr in (-1, 0, 1):
+                    for dc in (-1, 0, 1):
+                        if (r + dr, c + dc) in left:
+                            left.remove((r + dr, c + dc))
+                            todo.append((r + dr, c + dc))
+            regions.append(region)
+    normal = maps[~masks]
+    points = [(0.0, 0.0)]
+    for threshold in sorted(set(maps.ravel().tolist()), reverse=True):
+        overlaps = [np.mean([maps[pixel] >= threshold for pixel in region]) for region in regions]
+        points.append((float(np.mean(normal >= threshold)), float(np.mean(overlaps))))
+    area = 0.0
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x0 >= fpr_limit or x1 == x0:
+            continue
+        if x1 > fpr_limit:
+            y1 = y0 + (y1 - y0) * (fpr_limit - x0) / (x1 - x0)
+            x1 = fpr_limit
+        area += (x1 - x0) * (y0 + y1) / 2
+    return area / fpr_limit
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+    levels=st.sampled_from([1, 2, 5, 1000]),
+    density=st.sampled_from([0.05, 0.3, 0.8]),
+    limit=st.sampled_from([0.01, 0.05, 0.3, 0.5, 1.0]),
+)
+def test_aupro_is_the_definition(seed, shape, levels, density, limit):
+    rng = np.random.default_rng(seed)
+    masks = rng.random(shape) < density
+    maps = rng.integers(0, levels, shape).astype(np.float32)  # few levels: many ties
+    if masks.all() or not masks.any():
+        assert math.isnan(aupro(masks, maps, fpr_limit=limit))
+        return
+    assert aupro(masks, maps, fpr_limit=limit) == pytest.approx(
+        slow_aupro(masks, maps, limit), abs=1e-9
+    )
+
+
+def test_aupro_of_a_perfect_a_constant_and_an_inverted_map():
+    masks = np.zeros((2, 8, 8), bool)
+    masks[0, 1:3, 1:3] = masks[0, 5:, 5:] = masks[1, 4, 4] = True
+    maps = masks.astype(float)
+    assert aupro(masks, maps) == 1.0
+    assert aupro(masks, np.ones_like(maps)) == pytest.approx(0.15)  # the diagonal: limit / 2
+    assert aupro(masks, -maps) == 0.0
+
+
+def test_aupro_counts_regions_not_pixels_and_joins_diagonal_neighbours():
+    masks = np.zeros((1, 10, 10), bool)
+    masks[0, 0, :9] = True  # a large region that is found
+    masks[0, 5, 5] = masks[0, 6, 6] = True  # one diagonal region of two pixels, half found
+    maps = np.zeros((1, 10, 10))
+    maps[masks] = 1.0
+    maps[0, 6, 6] = -1.0
+    start = (1 + 0.5) / 2  # one region whole, the other by half; all normal pixels are tied next
+    assert aupro(masks, maps) == pytest.approx(start)
+
+
+def test_aupro_never_exceeds_one():
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 40, 40)) < 0.02  # hundreds of shares whose sum may round above one
+    maps = masks + 0.0
+    assert aupro(masks, maps) <= 1.0
+
+
+@pytest.mark.parametrize("limit", [0, -0.1, 1.5, math.nan])
+def test_aupro_limit(limit):
+    masks = np.eye(3, dtype=bool)[None]
+    with pytest.raises(ValueError, match="fpr_limit must be in"):
+        aupro(masks, masks.astype(float), fpr_limit=limit)
+
+
+def test_image_metrics_by_hand():
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
+    metrics = image_metrics(labels, scores)
+    assert metrics["image_auroc"] == pytest.approx(3 / 4)  # three of four pairs in order
+    assert metrics["image_ap"] == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics["image_f1_max"] == pytest.approx(4 / 5)  # two found, one false alarm
+
+
+def test_pixel_metrics_by_hand():
+    masks = np.array([[[False, False], [True, True]]])
+    maps = np.array([[[0.1, 0.4], [0.35, 0.8]]])
+    metrics = pixel_metrics(masks, maps, fpr_limit=1.0)
+    assert metrics["pixel_auroc"] == pytest.approx(3 / 4)
+    assert metrics["pixel_ap"] == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics["pixel_f1_max"] == pytest.approx(4 / 5)
+    assert metrics["pixel_f1_threshold"] == 0.35
+    assert metrics["aupro"] == pytest.approx(3 / 4)  # one region: the same as the AUROC
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=30))
+def test_f1_max_is_the_best_over_all_thresholds(pairs):
+    labels = np.array([label for label, _ in pairs])
+    scores = np.array([float(score) for _, score in pairs])
+    found = image_metrics(labels.astype(int), scores)["image_f1_max"]
+    if labels.all() or not labels.any():
+        assert math.isnan(found)
+        return
+    best = 0.0
+    for threshold in scores:
+        called = scores >= threshold
+        true = (called & labels).sum()
+        best = max(best, 2 * true / (called.sum() + labels.sum()))
+    assert found == pytest.approx(best)
+
+
+@pytest.mark.parametrize("levels", [3, 50, 10**6])
+def test_curves_are_those_of_scikit_learn(levels):
+    rng = np.random.default_rng(levels)
+    masks = rng.random((3, 20, 30)) < 0.1
+    maps = rng.integers(0, levels, masks.shape) + masks * levels / 3
+    metrics = pixel_metrics(masks, maps)
+    labels, scores = masks.ravel(), maps.ravel()
+    assert metrics["pixel_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert metrics["pixel_ap"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    called = scores >= metrics["pixel_f1_threshold"]
+    assert metrics["pixel_f1_max"] == pytest.approx(f1_score(labels, called), abs=1e-12)
+
+
+def test_one_class_alone_is_undefined():
+    for label in (0, 1):
+        metrics = image_metrics(np.full(3, label), np.arange(3.0))
+        assert all(math.isnan(value) for value in metrics.values())
+        masks = np.full((2, 3, 3), bool(label))
+        metrics = pixel_metrics(masks, np.random.default_rng(0).random((2, 3, 3)))
+        assert all(math.isnan(value) for value in metrics.values())
+
+
+def test_errors_name_what_is_wrong():
+    masks, maps = np.zeros((2, 4, 4), bool), np.zeros((2, 4, 4))
+    with pytest.raises(ValueError, match=r"\(2, 4, 4\) and \(2, 4, 5\)"):
+        pixel_metrics(masks, np.zeros((2, 4, 5)))
+    with pytest.raises(ValueError, match="not empty"):
+        pixel_metrics(masks[:0], maps[:0])
+    with pytest.raises(ValueError, match="masks must be bool, got uint8"):
+        pixel_metrics(masks.astype(np.uint8), maps)
+    with pytest.raises(ValueError, match="maps must be floating point, got int64"):
+        aupro(masks, maps.astype(np.int64))
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="maps must be finite, but 1 of 32"):
+            pixel_metrics(masks, np.where(np.arange(32).reshape(2, 4, 4) == 5, bad, maps))
+        with pytest.raises(ValueError, match="scores must be finite"):
+            image_metrics(np.array([0, 1]), np.array([0.0, bad]))
+    with pytest.raises(ValueError, match=r"N >= 1.*\(0,\)"):
+        image_metrics(np.array([]), np.array([]))
+    with pytest.raises(ValueError, match=r"\(3,\) and \(2,\)"):
+        image_metrics(np.zeros(3), np.zeros(2))
+    with pytest.raises(ValueError, match=r"labels must be 0 \(normal\) or 1"):
+        image_metrics(np.array([0, 2]), np.zeros(2))

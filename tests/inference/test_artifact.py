@@ -1,0 +1,178 @@
+"""One file for a detector: complete, exact, and clear about what is wrong with it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from fastad import models
+from fastad.inference import Artifact, ArtifactError, load, save
+
+IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def artifact(tiny_model):
+    return Artifact(
+        model=tiny_model,
+        image_size=(32, 48),
+        calibration=np.array([0.1, 1 / 3, 0.7]),
+        false_positive_rate=0.25,
+        threshold=1 / 3,
+        training={"epochs": 2, "losses": [{"distillation": 0.5}]},
+    )
+
+
+@pytest.fixture
+def path(artifact, tmp_path):
+    save(tmp_path / "d.fastad", artifact)
+    return tmp_path / "d.fastad"
+
+
+def rewrite(path, **changes):
+    """Change the metadata of a file; None removes a key."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | changes
+    save_file(load_file(path), path, {k: v for k, v in metadata.items() if v is not None})
+
+
+def test_round_trip_is_exact(artifact, path):
+    random_state = torch.get_rng_state()
+    loaded = load(path)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    for name, tensor in artifact.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor), name
+    assert loaded.model.config == artifact.model.config
+    assert not loaded.model.training
+    assert loaded.image_size == (32, 48)
+    assert np.array_equal(loaded.calibration, artifact.calibration)
+    assert loaded.false_positive_rate == 0.25
+    assert loaded.threshold == 1 / 3
+    assert loaded.training == artifact.training
+    assert loaded.versions["torch"] == torch.__version__
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(IMAGES).score, artifact.model(IMAGES).score)
+
+
+def test_predictor_has_everything(artifact, path):
+    before = artifact.predictor(device="cpu", precision="float32").predict(IMAGES)
+    after = load(path).predictor(device="cpu", precision="float32").predict(IMAGES)
+    assert np.array_equal(before.score, after.score)
+    assert np.array_equal(before.anomaly_map, after.anomaly_map)
+    assert np.array_equal(before.is_anomalous, after.is_anomalous)
+    assert np.array_equal(before.p_value, after.p_value)
+
+
+def test_the_teacher_is_inside_and_its_source_remembered(path, tiny_model, tmp_path):
+    torch.manual_seed(5)
+    model = models.build("stpm", teacher_weights=None, layers=("layer1",))
+    model.config.teacher_weights = "/nowhere/teacher.pth"
+    save(path, Artifact(model, (32, 32), np.empty(0), 0.01, None, {}))
+    loaded = load(path)
+    assert loaded.model.config.teacher_weights == "/nowhere/teacher.pth"
+    teacher = loaded.model.teacher.state_dict()
+    assert all(torch.equal(teacher[k], v) for k, v in model.teacher.state_dict().items())
+    assert loaded.threshold is None
+    assert loaded.calibration.shape == (0,)
+
+
+def test_channels_last_weights_are_saved(artifact, tmp_path):
+    artifact.model.to(memory_format=torch.channels_last)
+    save(tmp_path / "c.fastad", artifact)
+    for name, tensor in load(tmp_path / "c.fastad").model.state_dict().items():
+        assert torch.equal(tensor, artifact.model.state_dict()[name]), name
+
+
+def test_a_failed_save_leaves_the_old_file(artifact, path):
+    before = path.read_bytes()
+    artifact.training = {"bad": object()}
+    with pytest.raises(TypeError):
+        save(path, artifact)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_backbone_of_your_own_cannot_be_saved(artifact, tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    model = models.STPM(models.STPMConfig(backbone=network))
+    with pytest.raises(ValueError, match="whose backbone is a Sequential cannot be saved"):
+        save(tmp_path / "x.fastad", Artifact(model, (8, 8), np.empty(0), 0.01, None, {}))
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no detector file .*x\.fastad"):
+        load(tmp_path / "x.fastad")
+    with pytest.raises(ArtifactError, match="is a folder"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 500, 0.2, 0.5, 0.999])
+def test_truncated(path, keep):
+    data = path.read_bytes()
+    path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+    with pytest.raises(ArtifactError, match=r"d\.fastad is no fastad detector, or damaged"):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\xff" * 1000, b"\x80\x02}q\x00."])
+def test_foreign(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"d\.fastad is no fastad detector"):
+        load(path)
+
+
+def test_other_safetensors_file(path):
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ArtifactError, match=r"d\.fastad is a safetensors file, but no fastad"):
+        load(path)
+
+
+def test_a_flipped_bit_in_the_weights(path):
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"d\.fastad is damaged: its checksum"):
+        load(path)
+
+
+def test_newer_format(path):
+    rewrite(path, format_version="2")
+    with pytest.raises(ArtifactError, match=r"newer fastad \(format 2, .* up to 1\): update"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"detector": None},
+        {"detector": "not json"},
+        {"detector": "[]"},
+        {"format_version": None},
+        {"format_version": "x"},
+    ],
+)
+def test_metadata_that_makes_no_sense(path, changes):
+    rewrite(path, **changes)
+    with pytest.raises(ArtifactError, match=r"d\.fastad cannot be read as a detector"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("model", "future_model", "unknown model 'future_model'"),
+        ("config", {"teacher_weights": None}, "KeyError|Missing key|state_dict"),
+        ("config", {"teacher_weights": None, "unknown": 1}, "unknown option 'unknown'"),
+        ("image_size", [32], "ValueError"),
+    ],
+)
+def test_content_that_does_not_fit(path, key, value, match):
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["detector"])
+    content[key] = value
+    rewrite(path, detector=json.dumps(content))
+    with pytest.raises(ArtifactError, match=match):
+        load(path)

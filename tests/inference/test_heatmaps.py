@@ -1,0 +1,57 @@
+"""Heat maps."""
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastad.inference import colour_scale, overlay, save_heatmap
+from fastad.inference.heatmaps import colourise
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def test_colours_are_inferno():
+    values = np.linspace(0, 1, 256)
+    expected = matplotlib.colormaps["inferno"](values)[:, :3] * 255
+    assert np.abs(colourise(values) - expected).max() < 8
+    assert np.array_equal(colourise(np.array([-1.0, 2.0])), colourise(np.array([0.0, 1.0])))
+
+
+def test_nothing_changes_where_the_map_is_zero():
+    assert np.array_equal(overlay(IMAGE, np.zeros((5, 5)), 1.0), IMAGE)
+
+
+def test_a_higher_map_is_covered_more():
+    grey = np.full((4, 40, 3), 60, np.uint8)
+    ramp = np.tile(np.linspace(0, 1, 40), (4, 1))
+    change = np.abs(overlay(grey, ramp, 1.0).astype(int) - 60).sum(axis=2)[0]
+    assert change[0] == 0
+    assert change[-1] == change.max()
+    clipped = overlay(grey, ramp * 50, 1.0)[0, -1]
+    assert np.array_equal(clipped, overlay(grey, ramp, 1.0)[0, -1])
+
+
+def test_the_scale_is_common_to_all_images():
+    dim, bright = np.full((20, 30), 0.1), np.full((20, 30), 0.2)
+    assert np.array_equal(overlay(IMAGE, dim, 0.1), overlay(IMAGE, bright, 0.2))
+    assert not np.array_equal(overlay(IMAGE, dim, 0.2), overlay(IMAGE, bright, 0.2))
+    assert colour_scale(0.25) == 0.5
+    assert colour_scale(0.0) == 1.0
+
+
+def test_save_writes_a_png_of_the_image_size(tmp_path):
+    save_heatmap(tmp_path / "h.png", IMAGE, np.ones((4, 6), np.float32), 2.0)
+    picture = Image.open(tmp_path / "h.png")
+    assert picture.format == "PNG"
+    assert np.array_equal(np.array(picture), overlay(IMAGE, np.ones((4, 6)), 2.0))
+    assert [p.name for p in tmp_path.iterdir()] == ["h.png"]
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"image must be \(H, W, 3\) uint8"):
+        overlay(IMAGE[:, :, 0], np.zeros((2, 2)), 1.0)
+    with pytest.raises(ValueError, match="anomaly_map must be"):
+        overlay(IMAGE, np.zeros(2), 1.0)
+    with pytest.raises(ValueError, match="scale must be positive"):
+        overlay(IMAGE, np.zeros((2, 2)), 0.0)

@@ -1,0 +1,81 @@
+"""Atomic writes: the whole new file, or the old one."""
+
+import os
+import stat
+
+import pytest
+
+from fastad._files import atomic_path, write_atomically
+
+
+def test_the_file_appears_whole_and_alone(tmp_path):
+    target = tmp_path / "out.json"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".json"
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path):
+    target = tmp_path / "out.json"
+    target.write_text("old")
+
+    def fail(path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(target, fail)
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+def test_a_writer_that_replaces_the_temporary_is_kept(tmp_path):
+    def replace(path):
+        path.unlink()
+        path.write_text("again")
+
+    write_atomically(tmp_path / "a", replace)
+    assert (tmp_path / "a").read_text() == "again"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX file modes")
+def test_the_mode_is_that_of_the_old_file_or_the_usual_one(tmp_path):
+    target = tmp_path / "a"
+    old = os.umask(0o027)
+    try:
+        write_atomically(target, lambda p: p.write_text("1"))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    target.chmod(0o604)
+    write_atomically(target, lambda p: p.write_text("2"))
+    assert stat.S_IMODE(target.stat().st_mode) == 0o604
+
+
+def test_a_link_stays_a_link(tmp_path):
+    target, link = tmp_path / "a", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_atomically(link, lambda p: p.write_text("new"))
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_clear_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
+        write_atomically(tmp_path / "nowhere" / "a", lambda p: None)
+    with pytest.raises(IsADirectoryError, match="it is a folder"):
+        write_atomically(tmp_path, lambda p: None)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(PermissionError, match=r"cannot write .*out.json: Permission denied"):
+        write_atomically(tmp_path / "out.json", lambda p: None)

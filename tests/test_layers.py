@@ -1,0 +1,155 @@
+"""The layering rules, read from the imports of every file: dependencies point strictly downward."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A file may import from its own row and from rows below it.
+ROWS = (
+    ("__main__",),
+    ("cli",),
+    ("commands",),
+    ("detector",),
+    ("inference",),
+    ("training",),
+    ("evaluation",),
+    ("models",),
+    ("data",),
+    ("backbones",),
+    ("ops",),
+    ("_extension",),
+    ("_C", "_C_cuda", "_files"),
+)
+# Rows that are lower, and forbidden all the same.
+FORBIDDEN = {("models", "data")}
+VAGUE = {"utils", "util", "common", "helpers", "misc"}
+
+
+def row(part: str) -> int | None:
+    return next((i for i, names in enumerate(ROWS) if part in names), None)
+
+
+def imported_modules(path: Path, package: str) -> set[str]:
+    """Dotted names that a file imports, also inside functions; relative ones made absolute."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            names.add(base)
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def python_violations(root: Path) -> list[str]:
+    found = []
+    for path in sorted((root / "fastad").rglob("*.py")):
+        relative = path.relative_to(root).with_suffix("")
+        package = ".".join(relative.parts[:-1])
+        part = relative.parts[1]
+        if VAGUE & set(relative.parts):
+            found.append(f"{relative} says nothing by its name")
+        imports = {n.split(".")[1] for n in imported_modules(path, package) if n[:7] == "fastad."}
+        if part == "__init__":
+            # The package itself imports lazily, by name.
+            found += [f"{relative} imports {name}" for name in imports]
+        elif row(part) is None:
+            found.append(f"{relative} is in no row: give it one")
+        else:
+            for name in sorted(imports):
+                below = row(name)
+                if below is None or name == part:
+                    continue
+                if below <= row(part) or (part, name) in FORBIDDEN:
+                    found.append(f"{relative} imports fastad.{name}")
+    return found
+
+
+def is_cuda(path: Path, root: Path) -> bool:
+    return path.suffix in (".cu", ".cuh") or "cuda" in path.relative_to(root / "csrc").parts
+
+
+def include_violations(root: Path) -> list[str]:
+    found = []
+    for path in sorted((root / "csrc").rglob("*")):
+        if path.suffix not in (".cpp", ".h", ".hpp", ".cu", ".cuh"):
+            continue
+        for include in re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)', path.read_text(), re.M):
+            names_cuda = re.search(r"(^|/)(cuda|cub|cooperative_groups)|\.cuh$", include)
+            names_cpu = re.search(r"(^|/)cpu/", include)
+            if names_cpu if is_cuda(path, root) else names_cuda:
+                found.append(f"{path.relative_to(root)} includes {include}")
+    return found
+
+
+def test_python_files_import_only_from_rows_below():
+    assert python_violations(ROOT) == []
+
+
+def test_no_cpu_file_includes_a_cuda_header_nor_the_reverse():
+    assert include_violations(ROOT) == []
+
+
+def test_every_row_is_the_name_of_a_part():
+    parts = {p.stem for p in (ROOT / "fastad").iterdir() if p.name != "__pycache__"}
+    expected = {"inference", "training", "evaluation", "models", "data", "backbones", "ops"}
+    assert expected <= parts
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "said"),
+    [
+        ("models/new.py", "import fastad.data", "fastad/models/new imports fastad.data"),
+        ("models/new.py", "from fastad import data", "fastad/models/new imports fastad.data"),
+        ("models/new.py", "from ..data import folder", "fastad/models/new imports fastad.data"),
+        ("evaluation/a.py", "def f():\n  from fastad.training import Trainer", "fastad.training"),
+        ("ops/a.py", "from fastad.backbones.resnet import ResNet", "fastad.backbones"),
+        ("_files.py", "from fastad import ops", "fastad/_files imports fastad.ops"),
+        ("__init__.py", "from fastad import models", "fastad/__init__ imports models"),
+        ("extra.py", "", "fastad/extra is in no row"),
+        ("data/utils.py", "", "fastad/data/utils says nothing by its name"),
+    ],
+)
+def test_python_rules_can_fail(tmp_path, path, code, said):
+    file = tmp_path / "fastad" / path
+    file.parent.mkdir(parents=True)
+    file.write_text(code)
+    [violation] = python_violations(tmp_path)
+    assert said in violation
+
+
+def test_allowed_imports_pass(tmp_path):
+    code = {
+        "training/a.py": "import fastad\nfrom fastad.models import base\nfrom . import b",
+        "training/b.py": "import torch\nfrom fastad._files import atomic_path",
+    }
+    for path, text in code.items():
+        file = tmp_path / "fastad" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert python_violations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "include"),
+    [
+        ("cpu/a.cpp", "<cuda_runtime.h>"),
+        ("cpu/a.cpp", '"../cuda/block.cuh"'),
+        ("bilinear.h", "<cuda_fp16.h>"),
+        ("cuda/a.cu", '"../cpu/simd.h"'),
+        ("cuda/a.cu", '"cpu/simd.h"'),
+    ],
+)
+def test_include_rules_can_fail(tmp_path, path, include):
+    file = tmp_path / "csrc" / path
+    file.parent.mkdir(parents=True)
+    file.write_text(f"#include <cstdint>\n#include {include}\n")
+    assert include_violations(tmp_path) == [f"csrc/{path} includes {include[1:-1]}"]
