@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "cpu/rows.h"
 
@@ -111,11 +112,14 @@ Blend<A> blend_at(const MapLevel<A>& level, ExpandedRows<A>& rows, int64_t y) {
 template <class A>
 void forward(const std::vector<MapLevel<A>>& levels, int64_t images, int64_t height, int64_t width,
              bool product, A* map, A* maximum) {
-  std::vector<A> row_maxima(images * height);
+  // A thread may begin and end amid an image: it leaves its maximum at its last row of the image.
+  constexpr A kLowest = -std::numeric_limits<A>::infinity();
+  std::vector<A> maxima(images * height, kLowest);
   const int64_t grain = std::max<int64_t>(1, 8192 / width);
   torch::stable::parallel_for(0, images * height, grain, [&](int64_t begin, int64_t end) {
     std::vector<ExpandedRows<A>> rows;
     std::vector<Blend<A>> blends(levels.size());
+    Maximum<A> greatest(kLowest);
     for (const auto& level : levels) rows.emplace_back(level, width);
     for (int64_t row = begin; row < end; ++row) {
       const int64_t y = row % height;
@@ -125,11 +129,17 @@ void forward(const std::vector<MapLevel<A>>& levels, int64_t images, int64_t hei
         blends[i] = blend_at<A>(levels[i], rows[i], y);
       }
       join_row<A>(blends.data(), blends.size(), product, width, map + row * width);
-      row_maxima[row] = row_maximum<A>(map + row * width, width);
+      greatest.update(map + row * width, width);
+      if (y + 1 == height || row + 1 == end) {
+        maxima[row] = greatest.value();
+        greatest = Maximum<A>(kLowest);
+      }
     }
   });
   for (int64_t n = 0; n < images; ++n) {
-    maximum[n] = row_maximum<A>(row_maxima.data() + n * height, height);
+    Maximum<A> greatest(kLowest);
+    greatest.update(maxima.data() + n * height, height);
+    maximum[n] = greatest.value();
   }
 }
 
@@ -181,9 +191,9 @@ void backward(const std::vector<MapLevel<A>>& levels, const std::vector<Tensor>&
           if (i != own) blends.push_back(blend_at<A>(levels[i], rows[i], y));
         }
         if (product) join_row<A>(blends.data(), blends.size(), true, width, others.data());
-        join_row_backward<A>(grad + (image * height + y) * width,
-                             product ? others.data() : nullptr, blend_at<A>(level, rows[own], y),
-                             width, above_grad.data(), below_grad.data());
+        join_row_backward<A>(grad + (image * height + y) * width, product ? others.data() : nullptr,
+                             blend_at<A>(level, rows[own], y), width, above_grad.data(),
+                             below_grad.data());
       }
       flush(above, above_grad);
       flush(below, below_grad);
@@ -216,9 +226,9 @@ void check(const std::vector<Tensor>& maps, const std::vector<double>& weights) 
     STD_TORCH_CHECK(map.scalar_type() == maps[0].scalar_type() && map.size(0) == maps[0].size(0),
                     "maps must agree in type and batch");
   }
-  STD_TORCH_CHECK(maps[0].scalar_type() == ScalarType::Float ||
-                      maps[0].scalar_type() == ScalarType::Double,
-                  "maps must be float32 or float64");
+  STD_TORCH_CHECK(
+      maps[0].scalar_type() == ScalarType::Float || maps[0].scalar_type() == ScalarType::Double,
+      "maps must be float32 or float64");
 }
 
 std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> maps, bool product,

@@ -180,14 +180,13 @@ FASTAD_INLINE void distance_interleaved(const A* t, int64_t t_stride, const A* s
   for (int64_t p = 0; p < pixels; ++p) {
     const A *t_pixel = t + p * t_stride, *s_pixel = s + p * s_stride;
     const A t_scale = t_inverse[p], s_scale = s_inverse[p];
-    distances[p] = A(0.5) * square_sum<A>(
-                               channels,
-                               [&](int64_t c) FASTAD_LAMBDA {
-                                 return load(t_pixel + c) * t_scale - load(s_pixel + c) * s_scale;
-                               },
-                               [&](int64_t c) FASTAD_LAMBDA {
-                                 return t_pixel[c] * t_scale - s_pixel[c] * s_scale;
-                               });
+    distances[p] =
+        A(0.5) *
+        square_sum<A>(
+            channels,
+            [&](int64_t c)
+                FASTAD_LAMBDA { return load(t_pixel + c) * t_scale - load(s_pixel + c) * s_scale; },
+            [&](int64_t c) FASTAD_LAMBDA { return t_pixel[c] * t_scale - s_pixel[c] * s_scale; });
   }
 }
 
@@ -206,29 +205,17 @@ FASTAD_INLINE void distance_of(Staged<A> t, Staged<A> s, Layout layout, int64_t 
 
 // ---- gradient -----------------------------------------------------------------------------------
 
-// u = s_hat - t_hat, without the part along s_hat, over the norm of s.
-template <class A>
-FASTAD_INLINE A gradient_value(A t, A s, A t_inverse, A s_inverse, A projection, A factor) {
-  const A s_hat = s * s_inverse;
-  return ((s_hat - t * t_inverse) - s_hat * projection) * factor;
-}
-
 template <class A, class Y>
 FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t channels,
-                               int64_t pixels, GradientTerms<A> terms, void* data,
-                               int64_t out_stride) {
-  const A* FASTAD_RESTRICT t_inverse = terms.t_inverse;
-  const A* FASTAD_RESTRICT s_inverse = terms.s_inverse;
-  const A* FASTAD_RESTRICT projection = terms.projection;
-  const A* FASTAD_RESTRICT scale = terms.scale;
+                               int64_t pixels, const A* FASTAD_RESTRICT t_scale,
+                               const A* FASTAD_RESTRICT s_scale, void* data, int64_t out_stride) {
   if (layout == Layout::planar) {
     for (int64_t c = 0; c < channels; ++c) {
       const A* FASTAD_RESTRICT t_row = t.data + c * t.stride;
       const A* FASTAD_RESTRICT s_row = s.data + c * s.stride;
       Y* FASTAD_RESTRICT out = static_cast<Y*>(data) + c * out_stride;
       for (int64_t p = 0; p < pixels; ++p) {
-        out[p] = narrow<Y>(gradient_value<A>(t_row[p], s_row[p], t_inverse[p], s_inverse[p],
-                                             projection[p], scale[p]));
+        out[p] = narrow<Y>(s_row[p] * s_scale[p] - t_row[p] * t_scale[p]);
       }
     }
   } else {
@@ -236,12 +223,8 @@ FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t 
       const A* FASTAD_RESTRICT t_pixel = t.data + p * t.stride;
       const A* FASTAD_RESTRICT s_pixel = s.data + p * s.stride;
       Y* FASTAD_RESTRICT out = static_cast<Y*>(data) + p * out_stride;
-      const A t_scale = t_inverse[p], s_scale = s_inverse[p], along = projection[p];
-      const A factor = scale[p];
-      for (int64_t c = 0; c < channels; ++c) {
-        out[c] = narrow<Y>(
-            gradient_value<A>(t_pixel[c], s_pixel[c], t_scale, s_scale, along, factor));
-      }
+      const A a = s_scale[p], b = t_scale[p];
+      for (int64_t c = 0; c < channels; ++c) out[c] = narrow<Y>(s_pixel[c] * a - t_pixel[c] * b);
     }
   }
 }
@@ -254,39 +237,40 @@ FASTAD_INLINE void scale_as(void* data, int64_t count, double factor) {
   for (int64_t i = 0; i < count; ++i) x[i] = narrow<Y>(widen<A>(x[i]) * f);
 }
 
-// ---- one function per accumulation type and instruction set --------------------------------------
-// target_clones does not take templates, so these plain functions inline everything above.
+// ---- one function per accumulation type and instruction set
+// -------------------------------------- target_clones does not take templates, so these plain
+// functions inline everything above.
 
-#define FASTAD_BY_TYPE(TYPE, CALL)        \
-  switch (TYPE) {                         \
-    case DType::float64:                  \
-      return CALL(double);                \
-    case DType::float32:                  \
-      return CALL(float);                 \
-    case DType::float16:                  \
-      return CALL(Half);                  \
-    default:                              \
-      return CALL(BFloat16);              \
+#define FASTAD_BY_TYPE(TYPE, CALL) \
+  switch (TYPE) {                  \
+    case DType::float64:           \
+      return CALL(double);         \
+    case DType::float32:           \
+      return CALL(float);          \
+    case DType::float16:           \
+      return CALL(Half);           \
+    default:                       \
+      return CALL(BFloat16);       \
   }
 
 FASTAD_CLONES Staged<float> stage_float(const void* x, DType type, Layout from, int64_t stride,
-                                        Layout to, int64_t channels, int64_t pixels,
-                                        float* scratch, float* sums) {
+                                        Layout to, int64_t channels, int64_t pixels, float* scratch,
+                                        float* sums){
 #define FASTAD_CALL(X) stage_as<X, float>(x, from, stride, to, channels, pixels, scratch, sums)
-  FASTAD_BY_TYPE(type, FASTAD_CALL)
+    FASTAD_BY_TYPE(type, FASTAD_CALL)
 #undef FASTAD_CALL
 }
 
 FASTAD_CLONES Staged<double> stage_double(const void* x, DType type, Layout from, int64_t stride,
                                           Layout to, int64_t channels, int64_t pixels,
-                                          double* scratch, double* sums) {
+                                          double* scratch, double* sums){
 #define FASTAD_CALL(X) stage_as<X, double>(x, from, stride, to, channels, pixels, scratch, sums)
-  FASTAD_BY_TYPE(type, FASTAD_CALL)
+    FASTAD_BY_TYPE(type, FASTAD_CALL)
 #undef FASTAD_CALL
 }
 
-FASTAD_CLONES void inverse_norms_float(int64_t pixels, float eps, float* t, float* s,
-                                       float* projection) {
+FASTAD_CLONES
+    void inverse_norms_float(int64_t pixels, float eps, float* t, float* s, float* projection) {
   inverse_norms_of<float>(pixels, eps, t, s, projection);
 }
 
@@ -295,9 +279,9 @@ FASTAD_CLONES void inverse_norms_double(int64_t pixels, double eps, double* t, d
   inverse_norms_of<double>(pixels, eps, t, s, projection);
 }
 
-FASTAD_CLONES void distance_float(Staged<float> t, Staged<float> s, Layout layout,
-                                  int64_t channels, int64_t pixels, const float* t_inverse,
-                                  const float* s_inverse, float* distances) {
+FASTAD_CLONES void distance_float(Staged<float> t, Staged<float> s, Layout layout, int64_t channels,
+                                  int64_t pixels, const float* t_inverse, const float* s_inverse,
+                                  float* distances) {
   distance_of<float>(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
 }
 
@@ -307,19 +291,21 @@ FASTAD_CLONES void distance_double(Staged<double> t, Staged<double> s, Layout la
   distance_of<double>(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
 }
 
-FASTAD_CLONES void gradient_float(Staged<float> t, Staged<float> s, Layout layout,
-                                  int64_t channels, int64_t pixels, GradientTerms<float> terms,
-                                  void* out, DType type, int64_t out_stride) {
-#define FASTAD_CALL(Y) gradient_as<float, Y>(t, s, layout, channels, pixels, terms, out, out_stride)
-  FASTAD_BY_TYPE(type, FASTAD_CALL)
+FASTAD_CLONES void gradient_float(Staged<float> t, Staged<float> s, Layout layout, int64_t channels,
+                                  int64_t pixels, const float* t_scale, const float* s_scale,
+                                  void* out, DType type, int64_t out_stride){
+#define FASTAD_CALL(Y) \
+  gradient_as<float, Y>(t, s, layout, channels, pixels, t_scale, s_scale, out, out_stride)
+    FASTAD_BY_TYPE(type, FASTAD_CALL)
 #undef FASTAD_CALL
 }
 
-FASTAD_CLONES void gradient_double(Staged<double> t, Staged<double> s, Layout layout,
-                                   int64_t channels, int64_t pixels, GradientTerms<double> terms,
-                                   void* out, DType type, int64_t out_stride) {
+FASTAD_CLONES
+    void gradient_double(Staged<double> t, Staged<double> s, Layout layout, int64_t channels,
+                         int64_t pixels, const double* t_scale, const double* s_scale, void* out,
+                         DType type, int64_t out_stride) {
 #define FASTAD_CALL(Y) \
-  gradient_as<double, Y>(t, s, layout, channels, pixels, terms, out, out_stride)
+  gradient_as<double, Y>(t, s, layout, channels, pixels, t_scale, s_scale, out, out_stride)
   FASTAD_BY_TYPE(type, FASTAD_CALL)
 #undef FASTAD_CALL
 }
@@ -359,13 +345,15 @@ void distance(Staged<double> t, Staged<double> s, Layout layout, int64_t channel
 
 template <>
 void gradient(Staged<float> t, Staged<float> s, Layout layout, int64_t channels, int64_t pixels,
-              GradientTerms<float> terms, void* out, DType type, int64_t out_stride) {
-  gradient_float(t, s, layout, channels, pixels, terms, out, type, out_stride);
+              const float* t_scale, const float* s_scale, void* out, DType type,
+              int64_t out_stride) {
+  gradient_float(t, s, layout, channels, pixels, t_scale, s_scale, out, type, out_stride);
 }
 template <>
 void gradient(Staged<double> t, Staged<double> s, Layout layout, int64_t channels, int64_t pixels,
-              GradientTerms<double> terms, void* out, DType type, int64_t out_stride) {
-  gradient_double(t, s, layout, channels, pixels, terms, out, type, out_stride);
+              const double* t_scale, const double* s_scale, void* out, DType type,
+              int64_t out_stride) {
+  gradient_double(t, s, layout, channels, pixels, t_scale, s_scale, out, type, out_stride);
 }
 
 FASTAD_CLONES void scale(void* x, DType type, int64_t count, double factor) {

@@ -15,8 +15,7 @@
 
 // GCC compiles a function marked so once per instruction set and picks at load time.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define FASTAD_CLONES \
-  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define FASTAD_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define FASTAD_CLONES
 #endif
@@ -64,21 +63,11 @@ template <class A>
 void distance(Staged<A> t, Staged<A> s, Layout layout, int64_t channels, int64_t pixels,
               const A* t_inverse, const A* s_inverse, A* distances);
 
-// What the gradient needs of a pixel, besides the inverse norms. With u = t_hat - s_hat and the
-// chain rule through s / |s|: grad = scale * (s_hat * (1 - projection) - t_hat), where projection
-// is s_hat . (s_hat - t_hat), or zero where the norm is clamped to eps.
-template <class A>
-struct GradientTerms {
-  const A* t_inverse;
-  const A* s_inverse;
-  const A* projection;
-  const A* scale;
-};
-
-// Writes the gradient for the student's block, in its own type and layout.
+// out(c, p) = s(c, p) * s_scale[p] - t(c, p) * t_scale[p], the gradient for the student's block, in
+// its own type and layout.
 template <class A>
 void gradient(Staged<A> t, Staged<A> s, Layout layout, int64_t channels, int64_t pixels,
-              GradientTerms<A> terms, void* out, DType type, int64_t out_stride);
+              const A* t_scale, const A* s_scale, void* out, DType type, int64_t out_stride);
 
 // x[i] *= factor
 void scale(void* x, DType type, int64_t count, double factor);

@@ -21,15 +21,22 @@ inline std::vector<Features> empty_gradients(const std::vector<Tensor>& student,
   return gradients;
 }
 
-// Writes the gradient of a block whose `distances` have been replaced by the upstream gradient.
+// Writes the gradient of a block whose `distances` have been replaced by the upstream gradient g.
+//
+// With u = s_hat - t_hat and the chain rule through s_hat = s / |s|, the gradient is
+// g (u - s_hat (s_hat . u)) / |s| = s * s_scale - t * t_scale, where s_hat . u is `projection`.
 template <class A>
 void write_gradient(const Pyramid& pyramid, const Block<A>& block, const Features& out) {
   const Features& student = pyramid.levels()[block.level].student;
   STD_TORCH_CHECK(out.layout == student.layout, "gradient and student differ in layout");
-  for (int64_t p = 0; p < block.pixels; ++p) block.distances[p] *= block.s_inverse[p];
-  gradient<A>(block.teacher, block.student, student.layout, student.channels, block.pixels,
-              {block.t_inverse, block.s_inverse, block.projection, block.distances},
-              out.at(block.image, block.pixel), out.type, out.row_stride());
+  A *t_scale = block.t_inverse, *s_scale = block.s_inverse;
+  for (int64_t p = 0; p < block.pixels; ++p) {
+    const A factor = block.distances[p] * block.s_inverse[p];
+    t_scale[p] *= factor;
+    s_scale[p] *= factor * (A(1) - block.projection[p]);
+  }
+  gradient<A>(block.teacher, block.student, student.layout, student.channels, block.pixels, t_scale,
+              s_scale, out.at(block.image, block.pixel), out.type, out.row_stride());
 }
 
 }  // namespace fastad::cpu

@@ -44,7 +44,8 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> te
                   "there must be a weight for every level");
   std::vector<double> coefficients;
   for (size_t i = 0; i < levels.size(); ++i) {
-    const double positions = static_cast<double>(levels[i].student.images * levels[i].student.pixels);
+    const double positions =
+        static_cast<double>(levels[i].student.images * levels[i].student.pixels);
     coefficients.push_back(reduction == kSum ? level_weights[i] : level_weights[i] / positions);
   }
   std::vector<Tensor> out;

@@ -40,8 +40,8 @@ FASTAD_INLINE A widen(Half x) {
   const float normal = std::bit_cast<float>((magnitude << 13) + 0x70000000u) * 0x1p-112f;
   const float subnormal = std::bit_cast<float>(magnitude | 0x3f000000u) - 0.5f;
   const uint32_t choose = 0u - static_cast<uint32_t>(magnitude < 0x0400u);
-  const uint32_t bits = (std::bit_cast<uint32_t>(subnormal) & choose) |
-                        (std::bit_cast<uint32_t>(normal) & ~choose);
+  const uint32_t bits =
+      (std::bit_cast<uint32_t>(subnormal) & choose) | (std::bit_cast<uint32_t>(normal) & ~choose);
   return static_cast<A>(std::bit_cast<float>(bits | sign));
 }
 

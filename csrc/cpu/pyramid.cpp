@@ -3,9 +3,12 @@
 namespace fastad::cpu {
 namespace {
 
-// A block's teacher and student together stay in half of a 512 KiB L2 cache where planar (longer
-// rows read memory faster), in the L1 cache where interleaved.
-constexpr int64_t kPlanarBlock = 32768, kInterleavedBlock = 4096;  // channels * pixels
+// channels * pixels of a block. Planar blocks are long, because memory is read fastest in long
+// rows: at most 1 MiB of teacher and student, and short enough that a single image still gives
+// every thread several (by the size of the work alone, so that no sum depends on the number of
+// threads). Interleaved pixels are contiguous anyway: their blocks stay in the L1 cache.
+constexpr int64_t kLongestPlanar = 131072, kShortestPlanar = 16384, kInterleaved = 4096;
+constexpr int64_t kPlanarBlocks = 16;
 
 DType dtype_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
@@ -48,14 +51,18 @@ Features::Features(const Tensor& x) : type(dtype_of(x)) {
 
 Pyramid::Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& student) {
   STD_TORCH_CHECK(teacher.size() == student.size(), "teacher and student differ in their levels");
+  int64_t elements = 0;
+  for (const Tensor& s : student) elements += s.numel();
+  const int64_t planar_block =
+      std::clamp(elements / kPlanarBlocks, kShortestPlanar, kLongestPlanar);
   for (size_t i = 0; i < teacher.size(); ++i) {
     Level level{Features(teacher[i]), Features(student[i]), 0, 0, tasks_};
     const Features &t = level.teacher, &s = level.student;
     STD_TORCH_CHECK(t.images == s.images && t.channels == s.channels && t.pixels == s.pixels,
                     "teacher and student differ in shape at level ", i);
     const bool planar = s.layout == Layout::planar;
-    const int64_t elements = planar ? kPlanarBlock : kInterleavedBlock;
-    level.block = std::max<int64_t>(elements / std::max<int64_t>(s.channels, 1), planar ? 16 : 1);
+    const int64_t block = planar ? planar_block : kInterleaved;
+    level.block = std::max<int64_t>(block / std::max<int64_t>(s.channels, 1), planar ? 16 : 1);
     level.block = std::max<int64_t>(std::min(level.block, s.pixels), 1);
     level.blocks = (s.pixels + level.block - 1) / level.block;
     tasks_ += s.images * level.blocks;

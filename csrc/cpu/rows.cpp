@@ -11,7 +11,24 @@ template <class A>
 FASTAD_INLINE void expand(const A* FASTAD_RESTRICT row, const int* FASTAD_RESTRICT i0,
                           const int* FASTAD_RESTRICT i1, const A* FASTAD_RESTRICT w0,
                           const A* FASTAD_RESTRICT w1, int64_t width, A* FASTAD_RESTRICT out) {
-  for (int64_t x = 0; x < width; ++x) out[x] = w0[x] * row[i0[x]] + w1[x] * row[i1[x]];
+  int64_t x = 0;
+#if defined(__GNUC__) && !defined(__clang__)
+  if constexpr (sizeof(A) == sizeof(int)) {
+    // Where eight neighbours read from eight neighbouring pixels, as all upsampling but the
+    // slightest does, one load and two shuffles replace sixteen gathers. `last` keeps the load
+    // inside the row.
+    const int last = width > 0 ? i1[width - 1] - 7 : -1;
+    for (; x + 8 <= width; x += 8) {
+      const int base = i0[x] < last ? i0[x] : last;
+      if (base < 0 || i1[x + 7] - base > 7) break;
+      const Vector<A> source = load(row + base);
+      const Vector<A> a = __builtin_shuffle(source, load(i0 + x) - base);
+      const Vector<A> b = __builtin_shuffle(source, load(i1 + x) - base);
+      *reinterpret_cast<Vector<A>*>(out + x) = load(w0 + x) * a + load(w1 + x) * b;
+    }
+  }
+#endif
+  for (; x < width; ++x) out[x] = w0[x] * row[i0[x]] + w1[x] * row[i1[x]];
 }
 
 // The usual case, a plain product, for `kCount` levels in one pass over the row.
@@ -71,24 +88,20 @@ FASTAD_INLINE A greater_or_nan(A a, A b) {
 }
 
 template <class A>
-FASTAD_INLINE A maximum(const A* row, int64_t width) {
-  A result = row[0];
+FASTAD_INLINE void update_maximum(const A* row, int64_t width, A* lanes) {
   int64_t x = 0;
 #if defined(__GNUC__)
-  if (width >= 16) {
-    // Neither comparison holds once a lane is NaN, so it stays.
-    Vector<A> low = load(row), high = load(row + 8);
-    for (x = 16; x + 16 <= width; x += 16) {
-      const Vector<A> a = load(row + x), b = load(row + x + 8);
-      low = (a > low) | (a != a) ? a : low;
-      high = (b > high) | (b != b) ? b : high;
-    }
-    low = (high > low) | (high != high) ? high : low;
-    for (int j = 0; j < 8; ++j) result = greater_or_nan<A>(low[j], result);
+  // Neither comparison holds once a lane is NaN, so it stays.
+  Vector<A> low = load(lanes), high = load(lanes + 8);
+  for (; x + 16 <= width; x += 16) {
+    const Vector<A> a = load(row + x), b = load(row + x + 8);
+    low = (a > low) | (a != a) ? a : low;
+    high = (b > high) | (b != b) ? b : high;
   }
+  *reinterpret_cast<Vector<A>*>(lanes) = low;
+  *reinterpret_cast<Vector<A>*>(lanes + 8) = high;
 #endif
-  for (; x < width; ++x) result = greater_or_nan<A>(row[x], result);
-  return result;
+  for (; x < width; ++x) lanes[x % 16] = greater_or_nan<A>(row[x], lanes[x % 16]);
 }
 
 template <class A>
@@ -119,7 +132,9 @@ FASTAD_INLINE void join_backward(const A* FASTAD_RESTRICT grad, const A* FASTAD_
                               A* out) {                                                           \
     join<A>(levels, count, product, width, out);                                                  \
   }                                                                                               \
-  FASTAD_CLONES A maximum_##A(const A* row, int64_t width) { return maximum<A>(row, width); }     \
+  FASTAD_CLONES void maximum_##A(const A* row, int64_t width, A* lanes) {                         \
+    update_maximum<A>(row, width, lanes);                                                         \
+  }                                                                                               \
   FASTAD_CLONES void join_backward_##A(const A* grad, const A* others, Blend<A> level,            \
                                        int64_t width, A* above_grad, A* below_grad) {             \
     join_backward<A>(grad, others, level, width, above_grad, below_grad);                         \
@@ -130,35 +145,50 @@ FASTAD_ROWS(double)
 
 }  // namespace
 
-#define FASTAD_ROWS(A)                                                                           \
-  template <>                                                                                    \
-  void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1,          \
-                  int64_t width, A* out) {                                                       \
-    expand_##A(row, i0, i1, w0, w1, width, out);                                                 \
-  }                                                                                              \
-  template <>                                                                                    \
-  void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out) {    \
-    join_##A(levels, count, product, width, out);                                                \
-  }                                                                                              \
-  template <>                                                                                    \
-  A row_maximum(const A* row, int64_t width) {                                                   \
-    return maximum_##A(row, width);                                                              \
-  }                                                                                              \
-  template <>                                                                                    \
-  void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width,          \
-                         A* above_grad, A* below_grad) {                                         \
-    join_backward_##A(grad, others, level, width, above_grad, below_grad);                       \
-  }                                                                                              \
-  template <>                                                                                    \
-  void expand_row_backward(const A* expanded_grad, const int* i0, const int* i1, const A* w0,    \
-                           const A* w1, int64_t width, A* row_grad) {                            \
-    for (int64_t x = 0; x < width; ++x) {                                                        \
-      row_grad[i0[x]] += w0[x] * expanded_grad[x];                                               \
-      row_grad[i1[x]] += w1[x] * expanded_grad[x];                                               \
-    }                                                                                            \
+#define FASTAD_ROWS(A)                                                                        \
+  template <>                                                                                 \
+  void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1,       \
+                  int64_t width, A* out) {                                                    \
+    expand_##A(row, i0, i1, w0, w1, width, out);                                              \
+  }                                                                                           \
+  template <>                                                                                 \
+  void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out) { \
+    join_##A(levels, count, product, width, out);                                             \
+  }                                                                                           \
+  template <>                                                                                 \
+  void Maximum<A>::update(const A* row, int64_t width) {                                      \
+    maximum_##A(row, width, lanes);                                                           \
+  }                                                                                           \
+  template <>                                                                                 \
+  void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width,       \
+                         A* above_grad, A* below_grad) {                                      \
+    join_backward_##A(grad, others, level, width, above_grad, below_grad);                    \
+  }                                                                                           \
+  template <>                                                                                 \
+  void expand_row_backward(const A* expanded_grad, const int* i0, const int* i1, const A* w0, \
+                           const A* w1, int64_t width, A* row_grad) {                         \
+    for (int64_t x = 0; x < width; ++x) {                                                     \
+      row_grad[i0[x]] += w0[x] * expanded_grad[x];                                            \
+      row_grad[i1[x]] += w1[x] * expanded_grad[x];                                            \
+    }                                                                                         \
   }
 FASTAD_ROWS(float)
 FASTAD_ROWS(double)
 #undef FASTAD_ROWS
+
+template <class A>
+Maximum<A>::Maximum(A first) {
+  for (A& lane : lanes) lane = first;
+}
+
+template <class A>
+A Maximum<A>::value() const {
+  A result = lanes[0];
+  for (const A lane : lanes) result = greater_or_nan<A>(lane, result);
+  return result;
+}
+
+template struct Maximum<float>;
+template struct Maximum<double>;
 
 }  // namespace fastad::cpu

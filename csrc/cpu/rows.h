@@ -14,8 +14,8 @@ namespace fastad::cpu {
 
 // out[x] = w0[x] * row[i0[x]] + w1[x] * row[i1[x]]
 template <class A>
-void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1,
-                int64_t width, A* out);
+void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1, int64_t width,
+                A* out);
 
 // A level's share in an output row: value = h0 * above[x] + h1 * below[x].
 template <class A>
@@ -28,16 +28,23 @@ struct Blend {
 template <class A>
 void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out);
 
-// The greatest value of a row; NaN where there is one.
+// Greatest values seen so far, in lanes; NaN once there was one. Joined at the end of an image
+// rather than of a row: the join is a chain of unpredictable branches.
 template <class A>
-A row_maximum(const A* row, int64_t width);
+struct Maximum {
+  A lanes[16];
+
+  explicit Maximum(A first);
+  void update(const A* row, int64_t width);
+  A value() const;
+};
 
 // The backward of join_row for one level: g[x] = grad[x] * others[x] * weight *
 // value^(weight - 1) for the product of the others, grad[x] * weight for the sum (others null);
 // above_grad += h0 * g and below_grad += h1 * g.
 template <class A>
-void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width,
-                       A* above_grad, A* below_grad);
+void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width, A* above_grad,
+                       A* below_grad);
 
 // The backward of expand_row: row_grad[i] += w * expanded_grad[x]
 template <class A>

@@ -62,10 +62,10 @@ def bench(
             print(f"batch {row['batch_size']:<4}{_line(row)}")
 
 
-def interleaved_medians(
+def interleaved(
     candidates: dict[str, Callable[[], Any]], device: torch.device, seconds: float
-) -> dict[str, float]:
-    """Median milliseconds of each candidate, in turns for ``seconds`` and at least 5 rounds."""
+) -> dict[str, list[float]]:
+    """Milliseconds of each candidate's runs, in turns for ``seconds`` and at least 5 rounds."""
     wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     for run in candidates.values():
         run()
@@ -78,6 +78,13 @@ def interleaved_medians(
             run()
             wait()
             times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def _medians(
+    candidates: dict[str, Callable[[], Any]], device: torch.device, seconds: float
+) -> dict[str, float]:
+    times = interleaved(candidates, device, seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -89,7 +96,7 @@ def _pyramid(batch: int, size: tuple[int, int], device: torch.device) -> list[Te
 def _map(batch: int, size: tuple[int, int], device: torch.device, seconds: float) -> dict[str, Any]:
     teacher, student = _pyramid(batch, size, device), _pyramid(batch, size, device)
     with torch.inference_mode():
-        medians = interleaved_medians(
+        medians = _medians(
             {
                 "fused": lambda: ops.anomaly_map(teacher, student, size),
                 "reference": lambda: ops.reference.anomaly_map(teacher, student, size),
@@ -106,7 +113,7 @@ def _loss(
     teacher, student = _pyramid(batch, size, device), _pyramid(batch, size, device)
     for level in student:
         level.requires_grad_()
-    medians = interleaved_medians(
+    medians = _medians(
         {
             name: lambda loss=loss: torch.autograd.grad(loss(teacher, student), student)
             for name, loss in (
@@ -132,7 +139,7 @@ def _model(
     model = models.build(name, **teacher).eval().to(device, memory_format=torch.channels_last)
     images = torch.rand(batch, 3, *size, device=device).to(memory_format=torch.channels_last)
     with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
-        median = interleaved_medians({name: lambda: model(images)}, device, seconds)[name]
+        median = _medians({name: lambda: model(images)}, device, seconds)[name]
     return {"work": name, "ms": median, "images_per_second": 1e3 * batch / median}
 
 

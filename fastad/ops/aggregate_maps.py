@@ -62,11 +62,14 @@ def _fake_backward(
 def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     maps, _, _, ctx.product, ctx.weights = inputs
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros for outputs that carry no gradient
     ctx.save_for_backward(*maps)
 
 
-def _backward(ctx: Any, grad: Tensor, grad_maximum: Tensor | None) -> tuple:
+def _backward(ctx: Any, grad: Tensor | None, grad_maximum: Any) -> tuple:
     _arguments.refuse_second_derivative("aggregate_maps")
+    if grad is None:
+        return [None] * len(ctx.weights), None, None, None, None
     gradients = torch.ops.fastad.aggregate_maps_backward(
         grad.contiguous(), list(ctx.saved_tensors), ctx.product, ctx.weights
     )

@@ -75,12 +75,15 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     teacher, student, _, _, ctx.product, ctx.weights, ctx.eps = inputs
     _, maximum, maps = output
     ctx.mark_non_differentiable(maximum, *maps)
+    ctx.set_materialize_grads(False)  # no zeros for outputs that carry no gradient
     ctx.save_for_backward(*teacher, *student, *maps)
 
 
-def _backward(ctx: Any, grad: Tensor, grad_maximum: Any, grad_maps: Any) -> tuple:
+def _backward(ctx: Any, grad: Tensor | None, grad_maximum: Any, grad_maps: Any) -> tuple:
     _arguments.refuse_second_derivative("anomaly_map")
     saved, levels = ctx.saved_tensors, len(ctx.weights)
+    if grad is None:
+        return [None] * levels, [None] * levels, None, None, None, None, None
     teacher, student = list(saved[:levels]), list(saved[levels : 2 * levels])
     grad_maps = torch.ops.fastad.aggregate_maps_backward(
         grad.contiguous(), list(saved[2 * levels :]), ctx.product, ctx.weights

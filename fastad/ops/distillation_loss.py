@@ -1,4 +1,4 @@
-"""Training loss of a student-teacher pair and its gradient in one sweep: wrapper, fake, autograd."""
+"""Training loss of a student-teacher pair and its gradient in one sweep."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -81,11 +81,15 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, list[Tensor]])
     teacher, student, ctx.level_weights, ctx.reduction, ctx.eps, _ = inputs
     ctx.gradients = output[1]
     ctx.mark_non_differentiable(*output[1])
+    ctx.set_materialize_grads(False)  # no zeros for outputs that carry no gradient
     ctx.save_for_backward(*teacher, *student)
 
 
-def _backward(ctx: Any, grad_loss: Tensor, grad_gradients: Any) -> tuple:
+def _backward(ctx: Any, grad_loss: Tensor | None, grad_gradients: Any) -> tuple:
     _arguments.refuse_second_derivative("distillation_loss")
+    levels = len(ctx.level_weights)
+    if grad_loss is None:
+        return [None] * levels, [None] * levels, None, None, None, None
     gradients, ctx.gradients = ctx.gradients, []
     if not gradients:  # float16, or a second backward through a retained graph
         gradients = _recompute(ctx, grad_loss)
@@ -93,9 +97,9 @@ def _backward(ctx: Any, grad_loss: Tensor, grad_gradients: Any) -> tuple:
         # In place, and not at all where the scale is one: nobody else holds them.
         torch.ops.fastad.scale_gradients_(gradients, grad_loss.contiguous())
     else:  # under tracing, where a compiler fuses the product with its consumer
-        scales = grad_loss.expand(len(gradients)).unbind()
+        scales = grad_loss.expand(levels).unbind()
         gradients = [(g * s).to(g.dtype) for g, s in zip(gradients, scales, strict=True)]
-    return [None] * len(gradients), gradients, None, None, None, None
+    return [None] * levels, gradients, None, None, None, None
 
 
 def _recompute(ctx: Any, grad_loss: Tensor) -> list[Tensor]:

@@ -28,7 +28,7 @@ def test_forward_and_backward(shapes, dtype, layouts):
     grads = torch.autograd.grad(found, student, [u.to(out_dtype) for u in upstream])
     exact_grads = torch.autograd.grad(expected, exact_student, upstream)
     assert max(map(deviation, grads, exact_grads)) < STORED[dtype]
-    assert all(g.dtype == dtype and g.stride() == s.stride() for g, s in zip(grads, student))
+    assert all(g.dtype == dtype and g.stride() == s.stride() for g, s in zip(grads, student, strict=True))
 
     found = ops.anomaly_map(teacher, student, SIZE)
     expected = reference.anomaly_map(exact_teacher, exact_student, SIZE)
@@ -127,7 +127,7 @@ def test_nearly_equal_vectors_keep_relative_accuracy(layout):
     # Scaled, so that neither the difference nor 1 - dot of raw values would do.
     student = [(1.7 * t * (1 + 1e-3 * torch.randn_like(t))).requires_grad_() for t in teacher]
     expected = reference.distances(doubled(teacher), doubled(student))
-    for found, exact in zip(ops.distances(teacher, student), expected):
+    for found, exact in zip(ops.distances(teacher, student), expected, strict=True):
         assert ((found.double() - exact).abs() / exact).max() < 1e-3  # 1 - dot has errors near 1
 
 
@@ -177,7 +177,7 @@ def test_gradients_accumulate_over_two_losses():
     exact_teacher, exact_student = doubled(teacher), doubled(student)
     for module, t, s in ((ops, teacher, student), (reference, exact_teacher, exact_student)):
         (module.distillation_loss(t, s) + 3 * module.distillation_loss(t, s)).backward()
-    for s, e in zip(student, exact_student):
+    for s, e in zip(student, exact_student, strict=True):
         assert deviation(s.grad, e.grad) < 5e-6
 
 
@@ -231,4 +231,4 @@ def test_same_bytes_on_every_run_and_for_every_number_of_threads():
     finally:
         torch.set_num_threads(threads)
     for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0]))
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
