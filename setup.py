@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent
 OLDEST_TORCH = (2, 10)
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # LibTorch stable ABI of torch 2.10
 ARCHITECTURES = "8.0 8.6 8.9 9.0 10.0 12.0+PTX"
+CURE = "install a CUDA build of torch and the CUDA toolkit of its version, or leave FASTAD_CUDA unset"
 
 
 def stop(sentence: str) -> None:
@@ -63,7 +64,7 @@ if os.environ.get("FASTAD_CUDA", "") not in ("", "0", "1"):
     stop(f"FASTAD_CUDA={os.environ['FASTAD_CUDA']!r} is neither 0 (forbid) nor 1 (demand).")
 obstacle = cuda_obstacle()
 if os.environ.get("FASTAD_CUDA") == "1" and obstacle is not None:
-    stop(f"FASTAD_CUDA=1, but {obstacle}.")
+    stop(f"FASTAD_CUDA=1, but {obstacle}; {CURE}.")
 
 
 def sources(folder: str, ending: str) -> list[str]:
