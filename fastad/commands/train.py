@@ -85,7 +85,7 @@ def train(
                 report(sum(map(len, parts)), len(record.held_out))
         calibration = np.concatenate(parts).astype(np.float64)
         threshold = conformal_threshold(calibration, false_positive_rate)
-    training = record.to_dict() | {"data": str(Path(data)), "images": len(paths)}
+    training = record.to_dict() | {"data": Path(data).resolve().name, "images": len(paths)}
     save(output, Artifact(detector, size, calibration, false_positive_rate, threshold, training))
     stopped = " (stopped by the user)" if record.interrupted else ""
     limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
