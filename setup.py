@@ -13,11 +13,13 @@ from pathlib import Path
 
 from setuptools import setup
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 10)
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # LibTorch stable ABI of torch 2.10
 ARCHITECTURES = "8.0 8.6 8.9 9.0 10.0 12.0+PTX"
-CURE = "install a CUDA build of torch and the CUDA toolkit of its version, or leave FASTAD_CUDA unset"
+CURE = (
+    "install a CUDA build of torch and the CUDA toolkit of its version, or leave FASTAD_CUDA unset"
+)
 
 
 def stop(sentence: str) -> None:
@@ -33,6 +35,12 @@ try:
     from torch.utils import cpp_extension
 except ImportError as error:
     stop(f"torch cannot be imported ({error}); install it first: pip install 'torch>=2.10'.")
+
+try:
+    # Not the copy that torch carries: that of some versions refuses to stand beside the stable ABI.
+    import pybind11
+except ImportError:
+    stop("pybind11 is missing; pip install pybind11, or build without --no-build-isolation.")
 
 if version(torch.__version__) < OLDEST_TORCH:
     stop(f"torch {torch.__version__} is too old; pip install 'torch>=2.10'.")
@@ -75,12 +83,12 @@ status = "built" if obstacle is None else f"not built: {obstacle}"
 # Without contraction to FMA the distance of equal vectors is exactly zero, and every x86-64 CPU
 # computes the same bytes. The inner loops wait for memory, so it costs nothing.
 gcc = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-gcc += ["-Wno-psabi"]  # vectors never cross a function that is not inlined
+gcc += ["-g0", "-Wno-psabi"]  # vectors never cross a function that is not inlined
 cxx = ["/O2", "/std:c++20"] if os.name == "nt" else gcc
 cpu = cpp_extension.CppExtension(
     "fastad._C",
     ["csrc/fastad.cpp", *sources("cpu", "cpp")],
-    include_dirs=[str(ROOT / "csrc")],
+    include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
     extra_compile_args={"cxx": [*cxx, *STABLE_ABI, f'-DFASTAD_CUDA_STATUS="{status}"']},
 )
 cpu.libraries = ["c10", "torch_cpu"]  # nothing of libtorch_python is used

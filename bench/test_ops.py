@@ -1,6 +1,6 @@
 """pytest-benchmark suite of the ops: fused, eager reference, torch.compile of the reference.
 
-    pytest bench --benchmark-only --benchmark-group-by=group
+pytest bench --benchmark-only --benchmark-group-by=group
 """
 
 import pytest

@@ -3,7 +3,6 @@
 Importing this module registers ``torch.ops.fastad``.
 """
 
-import importlib
 import importlib.util
 from typing import Any
 
@@ -21,13 +20,14 @@ except ImportError as error:
 
 def _load_cuda() -> str | None:
     """Loads the CUDA kernels where they were built; what was in the way, or None."""
-    if importlib.util.find_spec("fastad._C_cuda") is None:
+    module = importlib.util.find_spec("fastad._C_cuda")
+    if module is None:
         return _C.cuda_status
     if torch.version.cuda is None:
         return f"built, but torch {torch.__version__} has no CUDA"
     try:
-        importlib.import_module("fastad._C_cuda")
-    except ImportError as error:
+        torch.ops.load_library(module.origin)  # a library that registers kernels, no Python module
+    except OSError as error:
         return f"built, but cannot be loaded: {error}"
     return None
 

@@ -18,6 +18,9 @@ for _scheme in ("purelib", "platlib"):
     if _folder not in sys.path:
         sys.path.append(_folder)
 
+if not any(map(importlib.util.find_spec, ("wheel", "setuptools.command.bdist_wheel"))):
+    sys.exit("fastad cannot be built: setuptools is too old to write wheels; pip install wheel.")
+
 
 def _torch_requirement() -> list[str]:
     return [] if importlib.util.find_spec("torch") else ["torch>=2.10"]

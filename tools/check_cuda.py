@@ -55,7 +55,8 @@ def readable(symbols: list[str]) -> list[str]:
     done = subprocess.run([tool], input="\n".join(symbols), capture_output=True, text=True)
     names = []
     for name in done.stdout.splitlines():
-        name = re.sub(r"\(anonymous namespace\)::|[A-Za-z_]\w*::(?=\w)|^void ", "", name)
+        name = name.replace("(anonymous namespace)::", "").removeprefix("void ")
+        name = re.sub(r"\w+::(?=\w)", "", name)
         names.append(re.sub(r"\([^()]*\)$", "", name))
     return names
 

@@ -28,7 +28,9 @@ def test_forward_and_backward(shapes, dtype, layouts):
     grads = torch.autograd.grad(found, student, [u.to(out_dtype) for u in upstream])
     exact_grads = torch.autograd.grad(expected, exact_student, upstream)
     assert max(map(deviation, grads, exact_grads)) < STORED[dtype]
-    assert all(g.dtype == dtype and g.stride() == s.stride() for g, s in zip(grads, student, strict=True))
+    assert all(
+        g.dtype == dtype and g.stride() == s.stride() for g, s in zip(grads, student, strict=True)
+    )
 
     found = ops.anomaly_map(teacher, student, SIZE)
     expected = reference.anomaly_map(exact_teacher, exact_student, SIZE)

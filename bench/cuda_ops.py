@@ -1,0 +1,153 @@
+"""Speed of the CUDA ops against the device's copy bandwidth and against plain PyTorch.
+
+    python bench/cuda_ops.py [--batch 64] [--json FILE]
+
+ResNet-18's pyramid at 256x256. For each op: its time, the bytes it must move (every input read
+once, every result written once), the share of a measured device copy's bandwidth this makes, and
+how many times as long the eager and the compiled reference take. Candidates take turns in one
+process; a time is the median over CUDA events, on inputs that rotate so that none stays in the L2
+cache. Floors: 75 % of the copy's bandwidth, 10 times eager, 2 times torch.compile. Prints JSON;
+without a CUDA device it says so and ends with code 0.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyramid import LEVELS, pyramid
+
+from fastad import _extension, ops
+
+SIZE = (256, 256)
+CASES = {
+    "float32": {},
+    "float32 channels_last": {"channels_last": True},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "bfloat16 channels_last": {"dtype": torch.bfloat16, "channels_last": True},
+    "float16": {"dtype": torch.float16},
+    "float16 channels_last": {"dtype": torch.float16, "channels_last": True},
+}
+
+
+def interleaved(candidates: dict[str, Callable[[int], Any]], repeats: int = 60) -> dict[str, float]:
+    """Median milliseconds of candidate(i), i counting the calls, candidates taking turns."""
+    for run in candidates.values():
+        for i in range(5):
+            run(i)
+    times: dict[str, list[tuple]] = {name: [] for name in candidates}
+    for i in range(repeats):
+        for name, run in candidates.items():
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda._sleep(4_000_000)  # the host runs ahead: its time is not measured
+            start.record()
+            run(i)
+            end.record()
+            times[name].append((start, end))
+    torch.cuda.synchronize()
+    return {n: statistics.median(s.elapsed_time(e) for s, e in t) for n, t in times.items()}
+
+
+def copy_bandwidth() -> float:
+    """Bytes per second of a device-to-device copy, bytes read plus bytes written."""
+    source = torch.empty(2**31, dtype=torch.uint8, device="cuda").fill_(1)
+    target = torch.empty_like(source)
+    milliseconds = interleaved({"copy": lambda i: target.copy_(source)}, 20)["copy"]
+    return 2 * source.numel() / milliseconds * 1e3
+
+
+def row(candidates: dict[str, Callable], moved: int, bandwidth: float) -> dict[str, float]:
+    times = interleaved(candidates)
+    fused = times["fused"]
+    return {
+        "fused_us": round(1e3 * fused, 1),
+        "megabytes": round(moved / 1e6, 1),
+        "of_copy_bandwidth": round(moved / (fused * 1e-3) / bandwidth, 3),
+        **{name: round(t / fused, 2) for name, t in times.items() if name != "fused"},
+    }
+
+
+def measure(batch: int, bandwidth: float, **features: Any) -> dict[str, dict[str, float]]:
+    """Rows of the three ops on one kind of features."""
+    size = sum(batch * c * (256 // stride) ** 2 for c, stride in LEVELS)
+    size *= torch.empty((), dtype=features.get("dtype")).element_size()
+    maps = sum(4 * batch * (256 // stride) ** 2 for _, stride in LEVELS)
+    sets = max(2, round(300e6 / size))
+    teachers = [pyramid(batch, device="cuda", **features) for _ in range(sets)]
+    students = [pyramid(batch, device="cuda", requires_grad=True, **features) for _ in range(sets)]
+    one = torch.ones((), device="cuda")
+
+    def candidates(function: Callable, plain: Callable) -> dict[str, Callable]:
+        # dynamic=False and a fresh cache: each kind of features gets its own specialised code.
+        torch._dynamo.reset()
+        compiled = torch.compile(plain, dynamic=False)
+        runs = {"fused": function, "eager": plain, "compile": compiled}
+
+        def call(run: Callable) -> Callable[[int], Any]:
+            return lambda i: run(teachers[i % sets], students[i % sets])
+
+        return {name: call(run) for name, run in runs.items()}
+
+    def loss_and_gradient(distillation_loss: Callable) -> Callable:
+        def run(teacher: list, student: list) -> Any:
+            return torch.autograd.grad(distillation_loss(teacher, student), student, one)
+
+        return run
+
+    rows = {}
+    with torch.no_grad():
+        pair = candidates(ops.distances, ops.reference.distances)
+        rows["distances"] = row(pair, 2 * size + maps, bandwidth)
+        pair = candidates(
+            lambda t, s: ops.anomaly_map(t, s, SIZE),
+            lambda t, s: ops.reference.anomaly_map(t, s, SIZE),
+        )
+        moved = 2 * size + 2 * maps + 4 * batch * SIZE[0] * SIZE[1]
+        rows["anomaly_map"] = row(pair, moved, bandwidth)
+    torch._dynamo.reset()
+    compiled = torch.compile(ops.reference.distillation_loss, dynamic=False)
+    losses = {"fused": ops.distillation_loss, "eager": ops.reference.distillation_loss}
+    runs = {n: loss_and_gradient(f) for n, f in {**losses, "compile": compiled}.items()}
+    calls = {
+        name: lambda i, run=run: run(teachers[i % sets], students[i % sets])
+        for name, run in runs.items()
+    }
+    rows["distillation_loss, forward and backward"] = row(calls, 3 * size, bandwidth)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--json", type=Path, help="write the result to this file, too")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("skipped: there is no CUDA device", file=sys.stderr)
+        return 0
+    if _extension.cuda_obstacle is not None:
+        print(f"skipped: the CUDA kernels are {_extension.cuda_obstacle}", file=sys.stderr)
+        return 0
+    bandwidth = copy_bandwidth()
+    result = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "batch": arguments.batch,
+        "copy_terabytes_per_second": round(bandwidth / 1e12, 3),
+        "rows": {
+            name: measure(arguments.batch, bandwidth, **features)
+            for name, features in CASES.items()
+        },
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    if arguments.json is not None:
+        arguments.json.write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+// Features to anomaly map in one op and two launches: the distances of all levels, then their
+// upsampling with product or sum and maximum. The first also starts the reduction of the second,
+// so that nothing has to be cleared in between.
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "cuda/aggregate_maps.cuh"
+#include "cuda/distances.cuh"
+
+namespace fastad::cuda {
+namespace {
+
+std::tuple<Tensor, Tensor, std::vector<Tensor>> anomaly_map(
+    std::vector<Tensor> teacher, std::vector<Tensor> student, int64_t height, int64_t width,
+    bool product, std::vector<double> weights, double eps) {
+  const torch::stable::accelerator::DeviceGuard guard(device_of(student));
+  bool is_double = false;
+  for (const auto* features : {&teacher, &student}) {
+    for (const Tensor& x : *features) is_double |= x.scalar_type() == ScalarType::Double;
+  }
+  const ScalarType dtype = is_double ? ScalarType::Double : ScalarType::Float;
+  const int64_t images = student[0].size(0);
+  Tensor map = torch::stable::new_empty(student[0], {images, height, width}, dtype);
+  Tensor maximum = torch::stable::new_empty(student[0], {images}, dtype);
+  std::vector<Tensor> maps = compute_distances(teacher, student, eps, &maximum);
+  aggregate_into(maps, product, weights, map, maximum);
+  return {map, maximum, maps};
+}
+
+}  // namespace
+}  // namespace fastad::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(fastad, CUDA, m) {
+  m.impl("anomaly_map", TORCH_BOX(&fastad::cuda::anomaly_map));
+}

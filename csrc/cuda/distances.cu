@@ -1,0 +1,145 @@
+// Distance of normalised features per pixel, and its gradient for the student: all levels of a
+// pyramid in one launch.
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include "cuda/distances.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/maximum.cuh"
+#include "cuda/pixel_tile.cuh"
+
+namespace fastad::cuda {
+namespace {
+
+struct DistancesParams {
+  FeaturePyramid pyramid;
+  void* maps[kMaxLevels];  // (N, H_l, W_l): distances, or their gradients in the backward
+  void* maximum;           // (N,), to be set to the identity of maximum.cuh; may be null
+  int64_t images;
+  double eps;
+};
+
+// teacher, student (N, C_l, H_l, W_l) -> maps (N, H_l, W_l).
+//
+// Bytes: every feature once, 4 a pixel written. ResNet-18 pyramid at batch 64: float32 235 MB and
+// 1.4 MB, 55 us at 4.3 TB/s; bfloat16 27 us. A thread has 8 vectors of 16 bytes in flight, a
+// multiprocessor about 96 KiB at 3 blocks, some four times what latency times bandwidth asks for.
+template <class T>
+__global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 3)
+    distances_kernel(const __grid_constant__ DistancesParams params) {
+  using Acc = typename T::Acc;
+  const FeaturePyramid& pyramid = params.pyramid;
+  const int block = blockIdx.x;
+  if (params.maximum != nullptr) {
+    const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
+    for (int64_t n = int64_t{kThreads} * block + threadIdx.x; n < params.images; n += threads) {
+      Acc identity;
+      memset(&identity, kMaximumIdentityByte, sizeof(Acc));
+      store(static_cast<Acc*>(params.maximum) + n, identity);
+    }
+  }
+  const int l = find_level(pyramid, block);
+  visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
+    tile.norms(static_cast<Acc>(params.eps));
+    const Acc distance = tile.distance();
+    if (tile.writes()) store(static_cast<Acc*>(params.maps[l]) + tile.owned_pixel(), distance);
+  });
+}
+
+// maps (N, H_l, W_l), teacher, student -> gradient of the student (N, C_l, H_l, W_l).
+//
+// Bytes: every feature once, the gradient once. ResNet-18 pyramid at batch 64: float32 352 MB,
+// 82 us at 4.3 TB/s; bfloat16 41 us. The tile stays in registers from norms to gradient.
+template <class T>
+__global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
+    distances_backward_kernel(const __grid_constant__ DistancesParams params) {
+  using Acc = typename T::Acc;
+  const FeaturePyramid& pyramid = params.pyramid;
+  const int block = blockIdx.x, l = find_level(pyramid, block);
+  visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
+    const Acc eps = static_cast<Acc>(params.eps);
+    const Norms<Acc> norms = tile.norms(eps);
+    const Acc distance = tile.distance();
+    Acc upstream = 0;
+    if (tile.owns()) {
+      upstream = load(static_cast<const Acc*>(params.maps[l]) + tile.owned_pixel());
+    }
+    tile.write_gradient(norms, distance, upstream, eps);
+  });
+}
+
+template <class T>
+void launch_distances(const DistancesParams& params, cudaStream_t stream) {
+  launch(distances_kernel<T>, block_count(params.pyramid), kThreads, shared_bytes(params.pyramid),
+         stream, params);
+}
+
+template <class T>
+void launch_distances_backward(const DistancesParams& params, cudaStream_t stream) {
+  launch(distances_backward_kernel<T>, block_count(params.pyramid), kThreads,
+         shared_bytes(params.pyramid), stream, params);
+}
+
+}  // namespace
+
+std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
+                                      const std::vector<Tensor>& student, double eps,
+                                      const Tensor* maximum) {
+  DistancesParams params = {};
+  params.pyramid = make_pyramid(teacher, student);
+  params.eps = eps;
+  params.images = student[0].size(0);
+  if (maximum != nullptr) params.maximum = maximum->mutable_data_ptr();
+  std::vector<Tensor> maps;
+  for (const Tensor& s : student) {
+    maps.push_back(torch::stable::new_empty(s, {s.size(0), s.size(2), s.size(3)},
+                                            result_dtype(params.pyramid)));
+    params.maps[maps.size() - 1] = maps.back().mutable_data_ptr();
+  }
+  if (block_count(params.pyramid) == 0) return maps;
+  const cudaStream_t stream = current_stream(student[0].get_device_index());
+  visit_traits(params.pyramid,
+               [&](auto traits) { launch_distances<decltype(traits)>(params, stream); });
+  return maps;
+}
+
+namespace {
+
+std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student,
+                              double eps) {
+  const torch::stable::accelerator::DeviceGuard guard(device_of(student));
+  return compute_distances(teacher, student, eps, nullptr);
+}
+
+std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Tensor> teacher,
+                                       std::vector<Tensor> student, double eps) {
+  const torch::stable::accelerator::DeviceGuard guard(device_of(student));
+  STD_TORCH_CHECK(grad.size() == student.size(), "there must be a gradient for every level");
+  std::vector<Tensor> gradients;
+  for (const Tensor& s : student) gradients.push_back(torch::stable::empty_like(s));
+  DistancesParams params = {};
+  params.pyramid = make_pyramid(teacher, student, gradients);
+  params.eps = eps;
+  for (size_t l = 0; l < grad.size(); ++l) {
+    STD_TORCH_CHECK(grad[l].scalar_type() == result_dtype(params.pyramid) &&
+                        grad[l].numel() == params.pyramid.levels[l].pixels &&
+                        grad[l].get_device_index() == student[l].get_device_index(),
+                    "the gradient of level ", l, " does not belong to its distances");
+    grad[l] = torch::stable::contiguous(grad[l]);
+    params.maps[l] = const_cast<void*>(grad[l].const_data_ptr());
+  }
+  if (block_count(params.pyramid) == 0) return gradients;
+  const cudaStream_t stream = current_stream(student[0].get_device_index());
+  visit_traits(params.pyramid,
+               [&](auto traits) { launch_distances_backward<decltype(traits)>(params, stream); });
+  return gradients;
+}
+
+}  // namespace
+}  // namespace fastad::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(fastad, CUDA, m) {
+  m.impl("distances", TORCH_BOX(&fastad::cuda::distances));
+  m.impl("distances_backward", TORCH_BOX(&fastad::cuda::distances_backward));
+}

@@ -1,0 +1,17 @@
+// What the other ops call of distances.cu.
+
+#pragma once
+
+#include <vector>
+
+#include "cuda/tensors.cuh"
+
+namespace fastad::cuda {
+
+// Distances of a pyramid, a tensor (N, H, W) a level, in one launch on the current stream.
+// `maximum`, if given, is set to the identity of maximum.cuh on the way.
+std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
+                                      const std::vector<Tensor>& student, double eps,
+                                      const Tensor* maximum);
+
+}  // namespace fastad::cuda

@@ -1,0 +1,248 @@
+// Mean distance of a pyramid and its gradient for the student, in one sweep over the features; and
+// the scaling of that gradient by what autograd hands down.
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "cuda/launch.cuh"
+#include "cuda/pixel_tile.cuh"
+#include "cuda/tensors.cuh"
+
+namespace fastad::cuda {
+namespace {
+
+enum Reduction : int64_t { kMean = 0, kSum = 1, kNone = 2 };
+
+struct LossParams {
+  FeaturePyramid pyramid;
+  double coefficients[kMaxLevels];  // of a level's sum of distances in the loss
+  void* partial_sums;               // (blocks,)
+  unsigned int* finished;           // blocks that have written theirs; zero at launch
+  void* loss;                       // (L,) where the levels are kept apart, else one number
+  bool by_level;
+  double eps;
+};
+
+constexpr int kScaleVectors = 4;  // of a thread
+
+struct ScaleParams {
+  void* gradients[kMaxLevels];
+  ScalarType dtypes[kMaxLevels];
+  int64_t elements[kMaxLevels];
+  int first_block[kMaxLevels + 1];
+  int count;
+  const void* factor;  // grad_loss, of dtype factor_dtype
+  ScalarType factor_dtype;
+  bool by_level;
+};
+
+// The sum over a block, in every thread; always in one order.
+template <class Acc>
+__device__ __forceinline__ Acc sum_over_block(Acc value) {
+  TeamMemory<Acc>& memory = shared_memory<TeamMemory<Acc>>();
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) memory.partial[0][0][threadIdx.x / kWarp] = value;
+  __syncthreads();
+  value = 0;
+  for (int warp = 0; warp < kWarps; ++warp) value += memory.partial[0][0][warp];
+  return value;
+}
+
+// Adds the blocks' sums, level by level, in the order of the blocks whichever came last.
+template <class Acc>
+__device__ void finish_loss(const LossParams& params) {
+  const FeaturePyramid& pyramid = params.pyramid;
+  const Acc* partial_sums = static_cast<const Acc*>(params.partial_sums);
+  Acc* loss = static_cast<Acc*>(params.loss);
+  Acc joined = 0;
+  for (int l = 0; l < pyramid.count; ++l) {
+    Acc sum = 0;
+    for (int b = pyramid.first_block[l] + threadIdx.x; b < pyramid.first_block[l + 1];
+         b += kThreads) {
+      sum += load_written(partial_sums + b);
+    }
+    const Acc level = static_cast<Acc>(params.coefficients[l]) * sum_over_block(sum);
+    if (params.by_level && threadIdx.x == 0) store(loss + l, level);
+    joined += level;
+  }
+  if (!params.by_level && threadIdx.x == 0) store(loss, joined);
+}
+
+// teacher, student (N, C_l, H_l, W_l) -> loss, and the gradient of the student where asked for.
+//
+// Bytes: every feature once, the gradient once: ResNet-18 pyramid at batch 64: float32 352 MB,
+// 82 us at 4.3 TB/s; bfloat16 41 us. The tile stays in registers from norms to gradient. A mean
+// over nothing is 0 * infinity = NaN, as in torch.
+template <class T>
+__global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
+    distillation_loss_kernel(const __grid_constant__ LossParams params) {
+  using Acc = typename T::Acc;
+  const FeaturePyramid& pyramid = params.pyramid;
+  const int block = blockIdx.x, blocks = pyramid.first_block[pyramid.count];
+  if (block < blocks) {  // with no pixels at all one block comes to finish
+    const int l = find_level(pyramid, block);
+    Acc sum = 0;
+    visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
+      const Acc eps = static_cast<Acc>(params.eps);
+      const Norms<Acc> norms = tile.norms(eps);
+      const Acc distance = tile.distance();
+      if (tile.writes()) sum = distance;
+      if (pyramid.levels[l].gradient.data != nullptr) {
+        tile.write_gradient(norms, distance, static_cast<Acc>(params.coefficients[l]), eps);
+      }
+    });
+    sum = sum_over_block(sum);
+    if (threadIdx.x == 0) store(static_cast<Acc*>(params.partial_sums) + block, sum);
+  }
+
+  bool last = false;
+  if (threadIdx.x == 0) {
+    __threadfence();  // the sum is written before it is counted
+    last = atomicAdd(params.finished, 1u) == gridDim.x - 1;
+    __threadfence();
+  }
+  if (__syncthreads_or(last)) finish_loss<Acc>(params);
+}
+
+// gradients *= grad_loss, all levels; nothing is read or written where the factor is 1, which is
+// what autograd hands to a loss that nothing was done to.
+//
+// Bytes: each gradient once read, once written: 235 MB for the float32 pyramid of ResNet-18 at
+// batch 64, 55 us at 4.3 TB/s; none for factor 1.
+__global__ void __launch_bounds__(kThreads)
+    scale_gradients_kernel(const __grid_constant__ ScaleParams params) {
+  const int block = blockIdx.x;
+  int l = 0;
+  while (l + 1 < params.count && block >= params.first_block[l + 1]) ++l;
+  const int place = params.by_level ? l : 0;
+  double factor;
+  if (params.factor_dtype == ScalarType::Double) {
+    factor = load(static_cast<const double*>(params.factor) + place);
+  } else {
+    factor = load(static_cast<const float*>(params.factor) + place);
+  }
+  if (factor == 1.0) return;
+  visit_dtype(params.dtypes[l], [&](auto x) {
+    using U = decltype(x);
+    using Acc = std::conditional_t<std::is_same_v<U, double>, double, float>;
+    constexpr int kSize = kVectorSize<U>;
+    using Values = Vector<U, kSize>;
+    U* data = static_cast<U*>(params.gradients[l]);
+    const int64_t elements = params.elements[l];
+    const int64_t first_vector =
+        static_cast<int64_t>(block - params.first_block[l]) * kThreads * kScaleVectors;
+    // Allocations are aligned to 16 bytes; views into them need not be.
+    const bool aligned = reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
+#pragma unroll
+    for (int k = 0; k < kScaleVectors; ++k) {
+      const int64_t i = (first_vector + k * kThreads + threadIdx.x) * kSize;
+      if (aligned && i + kSize <= elements) {
+        Values values = load_written(reinterpret_cast<const Values*>(data + i));
+#pragma unroll
+        for (int e = 0; e < kSize; ++e) {
+          values.v[e] = static_cast<U>(static_cast<Acc>(values.v[e]) * static_cast<Acc>(factor));
+        }
+        store(reinterpret_cast<Values*>(data + i), values);
+      } else {
+        for (int64_t e = i; e < min(i + kSize, elements); ++e) {
+          store(data + e, static_cast<U>(static_cast<Acc>(load_written(data + e)) *
+                                         static_cast<Acc>(factor)));
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void launch_distillation_loss(const LossParams& params, cudaStream_t stream) {
+  const int blocks = std::max(block_count(params.pyramid), 1);
+  check(cudaMemsetAsync(params.finished, 0, sizeof(*params.finished), stream));
+  launch(distillation_loss_kernel<T>, blocks, kThreads, shared_bytes(params.pyramid), stream,
+         params);
+}
+
+std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> teacher,
+                                                          std::vector<Tensor> student,
+                                                          std::vector<double> level_weights,
+                                                          int64_t reduction, double eps,
+                                                          bool gradient) {
+  const int device = device_of(student);
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  STD_TORCH_CHECK(level_weights.size() == student.size(), "there must be a weight for every level");
+  std::vector<Tensor> gradients;
+  if (gradient) {
+    for (const Tensor& s : student) gradients.push_back(torch::stable::empty_like(s));
+  }
+  LossParams params = {};
+  params.pyramid = make_pyramid(teacher, student, gradients);
+  params.eps = eps;
+  params.by_level = reduction == kNone;
+  for (size_t l = 0; l < student.size(); ++l) {
+    const double positions = static_cast<double>(params.pyramid.levels[l].pixels);
+    params.coefficients[l] = reduction == kSum ? level_weights[l] : level_weights[l] / positions;
+  }
+
+  const ScalarType dtype = result_dtype(params.pyramid);
+  const int64_t levels = params.pyramid.count;
+  Tensor loss = params.by_level ? torch::stable::new_empty(student[0], {levels}, dtype)
+                                : torch::stable::new_empty(student[0], {}, dtype);
+  params.loss = loss.mutable_data_ptr();
+  // One allocation: the counter in the first 16 bytes, then the sums of the blocks.
+  const int64_t bytes = kVectorBytes + block_count(params.pyramid) * element_size(dtype);
+  Tensor scratch = torch::stable::new_empty(student[0], {bytes}, ScalarType::Byte);
+  char* scratch_bytes = static_cast<char*>(scratch.mutable_data_ptr());
+  params.finished = reinterpret_cast<unsigned int*>(scratch_bytes);
+  params.partial_sums = scratch_bytes + kVectorBytes;
+
+  const cudaStream_t stream = current_stream(device);
+  visit_traits(params.pyramid,
+               [&](auto traits) { launch_distillation_loss<decltype(traits)>(params, stream); });
+  return {loss, gradients};
+}
+
+void scale_gradients_(std::vector<Tensor> gradients, Tensor grad_loss) {
+  const int device = device_of(gradients);
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  grad_loss = torch::stable::contiguous(grad_loss);
+  ScaleParams params = {};
+  params.count = static_cast<int>(gradients.size());
+  params.factor = grad_loss.const_data_ptr();
+  params.factor_dtype = grad_loss.scalar_type();
+  params.by_level = grad_loss.dim() > 0;
+  STD_TORCH_CHECK(
+      params.factor_dtype == ScalarType::Float || params.factor_dtype == ScalarType::Double,
+      "grad_loss must be float32 or float64");
+  STD_TORCH_CHECK(grad_loss.numel() == (params.by_level ? params.count : 1) &&
+                      grad_loss.get_device_index() == device,
+                  "grad_loss must be one number, or one for every level, beside the gradients");
+  for (int l = 0; l < params.count; ++l) {
+    const Tensor& x = gradients[l];
+    int64_t extent = 1;  // elements from the first to the last in memory
+    for (int64_t axis = 0; axis < x.dim(); ++axis) extent += (x.size(axis) - 1) * x.stride(axis);
+    STD_TORCH_CHECK(x.numel() == 0 || extent == x.numel(), "gradients must be dense");
+    params.gradients[l] = x.mutable_data_ptr();
+    params.dtypes[l] = floating_dtype(x);
+    params.elements[l] = x.numel();
+    const int64_t of_block =
+        kThreads * kScaleVectors * kVectorBytes / element_size(params.dtypes[l]);
+    const int64_t last = params.first_block[l] + (x.numel() + of_block - 1) / of_block;
+    STD_TORCH_CHECK(last <= std::numeric_limits<int>::max(), "gradients are too large");
+    params.first_block[l + 1] = static_cast<int>(last);
+  }
+  const int blocks = params.first_block[params.count];
+  if (blocks == 0) return;
+  launch(scale_gradients_kernel, blocks, kThreads, 0, current_stream(device), params);
+}
+
+}  // namespace
+}  // namespace fastad::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(fastad, CUDA, m) {
+  m.impl("distillation_loss", TORCH_BOX(&fastad::cuda::distillation_loss));
+  m.impl("scale_gradients_", TORCH_BOX(&fastad::cuda::scale_gradients_));
+}

@@ -1,0 +1,214 @@
+"""Kernels that read features: distances, their gradient, the loss with its gradient."""
+
+import pytest
+import torch
+from arrangements import ARRANGEMENTS, STORED, assert_close, computed, exact, features
+
+from fastad.ops import reference
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+EPS = 1e-12
+# (C, H, W) of the levels.
+SHAPES = {
+    "pyramid": [(64, 8, 8), (128, 8, 4), (256, 4, 4)],
+    "odd": [(5, 7, 9), (33, 13, 1), (17, 1, 11)],
+    "pixel": [(2, 1, 1), (19, 1, 1), (64, 1, 1)],
+    "narrow": [(2, 8, 9), (3, 4, 4), (8, 16, 16)],
+    "wide": [(1030, 3, 5), (600, 4, 4), (1024, 2, 4)],
+    "widest": [(4112, 2, 2)],
+    "eight": [(3 + i, 1 + i, 9 - i) for i in range(8)],
+}
+
+
+def check_all_ops(kernels, teacher, student):
+    """Distances, their backward and the loss with gradients against autograd in float64."""
+    ops, tolerance = kernels.ops, computed(*teacher, *student)
+    stored = max(tolerance, *(STORED[s.dtype] for s in student))
+    exact_teacher, exact_student = exact(teacher), exact(student, requires_grad=True)
+    out_dtype = torch.float64 if tolerance < 1e-10 else torch.float32
+
+    found = ops.distances(teacher, student, EPS)
+    expected = reference.distances(exact_teacher, exact_student, eps=EPS)
+    assert {d.dtype for d in found} == {out_dtype}
+    assert_close(found, [e.detach() for e in expected], tolerance)
+
+    upstream = [torch.randn_like(d) for d in found]
+    found = ops.distances_backward(upstream, teacher, student, EPS)
+    expected = torch.autograd.grad(expected, exact_student, exact(upstream))
+    assert [g.dtype for g in found] == [s.dtype for s in student]
+    assert [g.stride() for g in found] == [torch.empty_like(s).stride() for s in student]
+    assert_close(found, expected, stored)
+
+    weights = [1.0, 0.5, 3.0, 1.5, 0.25, 2.0, 1.0, 0.0][: len(teacher)]
+    arguments = dict(level_weights=weights, reduction="mean", eps=EPS)
+    loss, found = ops.distillation_loss(teacher, student, weights, 0, EPS, True)
+    expected_loss = reference.distillation_loss(exact_teacher, exact_student, **arguments)
+    expected = torch.autograd.grad(expected_loss, exact_student)
+    assert loss.dtype == out_dtype
+    assert_close([loss], [expected_loss.detach()], tolerance)
+    assert_close(found, expected, stored)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("arrangement", ["planar", "interleaved"])
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+def test_shapes(kernels, shapes, arrangement, dtype):
+    teacher = features(shapes, arrangement, dtype, kernels.device)
+    student = features(shapes, arrangement, dtype, kernels.device)
+    check_all_ops(kernels, teacher, student)
+
+
+@pytest.mark.parametrize("student_arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("teacher_arrangement", ARRANGEMENTS)
+def test_arrangements(kernels, teacher_arrangement, student_arrangement):
+    shapes = [(32, 4, 8), (7, 5, 3)]
+    for dtype in (torch.float32, torch.bfloat16):
+        teacher = features(shapes, teacher_arrangement, dtype, kernels.device)
+        student = features(shapes, student_arrangement, dtype, kernels.device)
+        check_all_ops(kernels, teacher, student)
+
+
+@pytest.mark.parametrize("student_dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("teacher_dtype", DTYPES, ids=str)
+def test_dtypes_of_teacher_and_student(kernels, teacher_dtype, student_dtype):
+    shapes = [(64, 4, 4), (5, 3, 7)]
+    for arrangement in ("planar", "interleaved"):
+        teacher = features(shapes, "planar", teacher_dtype, kernels.device)
+        student = features(shapes, arrangement, student_dtype, kernels.device)
+        check_all_ops(kernels, teacher, student)
+
+
+def test_dtypes_of_levels(kernels):
+    shapes = [(16, 4, 4)] * 4
+    for dtypes in (DTYPES, DTYPES[:3]):
+        teacher, student = [], []
+        for shape, dtype, other in zip(shapes, dtypes, reversed(dtypes), strict=False):
+            teacher += features([shape], "planar", dtype, kernels.device)
+            student += features([shape], "interleaved", other, kernels.device)
+        check_all_ops(kernels, teacher, student)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 5])
+def test_batch(kernels, batch):
+    shapes = [(64, 4, 4), (6, 3, 5)]
+    teacher = features(shapes, device=kernels.device, batch=batch)
+    student = features(shapes, device=kernels.device, batch=batch)
+    if batch:
+        return check_all_ops(kernels, teacher, student)
+    found = kernels.ops.distances(teacher, student, EPS)
+    assert [d.shape for d in found] == [(0, 4, 4), (0, 3, 5)]
+    assert kernels.ops.distances_backward(found, teacher, student, EPS)[1].shape == (0, 6, 3, 5)
+    for reduction, expected in ((0, [torch.nan]), (1, [0.0]), (2, [torch.nan] * 2)):
+        loss, gradients = kernels.ops.distillation_loss(
+            teacher, student, [1.0, 2.0], reduction, EPS, True
+        )
+        torch.testing.assert_close(loss.cpu().reshape(-1), torch.tensor(expected), equal_nan=True)
+        assert gradients[0].shape == (0, 64, 4, 4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_reductions(kernels, reduction):
+    shapes, weights = [(64, 8, 8), (7, 3, 5), (16, 4, 4)], [0.5, 2.0, 0.0]
+    teacher = features(shapes, device=kernels.device)
+    student = features(shapes, "interleaved", device=kernels.device)
+    code = ["mean", "sum", "none"].index(reduction)
+    loss, gradients = kernels.ops.distillation_loss(teacher, student, weights, code, EPS, True)
+    exact_student = exact(student, requires_grad=True)
+    expected = reference.distillation_loss(
+        exact(teacher), exact_student, level_weights=weights, reduction=reduction
+    )
+    assert_close([loss], [expected.detach()], 5e-6)
+    assert_close(gradients, torch.autograd.grad(expected.sum(), exact_student), 5e-6)
+    alone, none = kernels.ops.distillation_loss(teacher, student, weights, code, EPS, False)
+    assert none == []
+    assert torch.equal(alone, loss)
+
+
+@pytest.mark.parametrize("arrangement", ["planar", "interleaved", "planar_misaligned"])
+def test_nearly_equal_vectors_keep_relative_accuracy(kernels, arrangement):
+    for scale in (1.0, 3.7):  # of the student: directions are compared, not lengths
+        (teacher,) = features([(64, 8, 8)], arrangement, device=kernels.device)
+        noise = 1 + 1e-4 * torch.randn_like(teacher)
+        student = ARRANGEMENTS[arrangement](teacher * noise * scale)
+        (found,) = kernels.ops.distances([teacher], [student], EPS)
+        (expected,) = reference.distances(exact([teacher]), exact([student]))
+        assert ((found.cpu() - expected).abs() / expected).max() < 1e-4
+    (found,) = kernels.ops.distances([teacher], [teacher.clone()], EPS)
+    assert (found == 0).all()
+
+
+@pytest.mark.parametrize("arrangement", ["planar", "interleaved", "interleaved_misaligned"])
+@pytest.mark.parametrize("eps", [1e-12, 1e-3, 10.0])
+def test_zero_and_short_vectors(kernels, eps, arrangement):
+    teacher = features([(16, 4, 4)], "planar", device=kernels.device)
+    student = features([(16, 4, 4)], "planar", device=kernels.device)
+    teacher[0][:, :, 0] = 0  # against a vector, and against zero below
+    student[0][:, :, :, 0] = 0
+    student[0][:, :, 3] *= 1e-4  # shorter than the middle eps
+    teacher, student = ([ARRANGEMENTS[arrangement](x) for x in y] for y in (teacher, student))
+    exact_student = exact(student, requires_grad=True)
+    expected = reference.distances(exact(teacher), exact_student, eps=eps)
+    found = kernels.ops.distances(teacher, student, eps)
+    assert_close(found, [e.detach() for e in expected], 5e-6)
+    upstream = [torch.ones_like(d) for d in found]
+    found = kernels.ops.distances_backward(upstream, teacher, student, eps)
+    expected = torch.autograd.grad(expected, exact_student, exact(upstream))
+    clamped = exact_student[0].detach().norm(dim=1, keepdim=True) < eps
+    for part in (clamped, ~clamped):  # gradients of the former are larger by 1 / eps
+        assert_close([found[0].cpu() * part], [expected[0] * part], 5e-6)
+
+
+def test_one_channel_has_a_sign_but_no_direction(kernels):
+    for arrangement in ("planar", "interleaved", "planar_misaligned"):
+        teacher, student = (
+            features([(1, 4, 4)], arrangement, device=kernels.device) for _ in range(2)
+        )
+        (found,) = kernels.ops.distances(teacher, student, EPS)
+        opposite = (teacher[0].sign() != student[0].sign())[:, 0]
+        torch.testing.assert_close(found, 2.0 * opposite)
+        _, (gradient,) = kernels.ops.distillation_loss(teacher, student, [1.0], 1, EPS, True)
+        assert (gradient * student[0]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("arrangement", ["planar", "interleaved", "planar_misaligned"])
+def test_nan_stays_where_it_is(kernels, arrangement):
+    for which in (0, 1):
+        pair = [features([(16, 4, 4)], "planar", device=kernels.device) for _ in range(2)]
+        pair[which][0][1, 5, 2, 3] = torch.nan
+        teacher, student = ([ARRANGEMENTS[arrangement](x) for x in y] for y in pair)
+        (found,) = kernels.ops.distances(teacher, student, EPS)
+        expected = torch.zeros(2, 4, 4, dtype=torch.bool)
+        expected[1, 2, 3] = True
+        assert torch.equal(found.isnan().cpu(), expected)
+        loss, (gradient,) = kernels.ops.distillation_loss(teacher, student, [1.0], 0, EPS, True)
+        assert loss.isnan()
+        assert torch.equal(gradient.isnan().cpu(), expected[:, None].expand(2, 16, 4, 4))
+
+
+def test_bits_do_not_depend_on_the_order_of_threads(kernels):
+    shapes = [(64, 16, 16), (70, 5, 5), (300, 2, 3)]
+    teacher = features(shapes, device=kernels.device, batch=3)
+    student = features(shapes, device=kernels.device, batch=3)
+
+    def results() -> list[torch.Tensor]:
+        kernels.shuffle()
+        found = kernels.ops.distances(teacher, student, EPS)
+        loss, gradients = kernels.ops.distillation_loss(teacher, student, [1.0] * 3, 0, EPS, True)
+        return [*found, loss, *gradients]
+
+    first = results()
+    for _ in range(3):
+        assert all(torch.equal(a, b) for a, b in zip(first, results(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_scale_gradients(kernels, dtype):
+    gradients = features([(5, 33, 40), (3, 1, 1), (64, 2, 2)], "planar", dtype, kernels.device)
+    gradients[1] = ARRANGEMENTS["planar_misaligned"](gradients[1])
+    before = [g.clone() for g in gradients]
+    scales = torch.tensor([0.5, 1.0, -3.0], device=kernels.device)
+    for scale in (scales, scales[2], scales[1].double()):
+        kernels.ops.scale_gradients_(gradients, scale)
+        factors = scale.expand(3)
+        before = [(b.double() * f.double()).to(dtype) for b, f in zip(before, factors, strict=True)]
+        assert all(torch.equal(g, b) for g, b in zip(gradients, before, strict=True))

@@ -1,0 +1,136 @@
+"""Kernels that upsample and join maps, their gradients, and the whole anomaly map."""
+
+import pytest
+import torch
+from arrangements import assert_close, computed, exact, features
+
+from fastad.ops import reference
+
+EPS = 1e-12
+# Sizes of the levels, and of the map.
+SIZES = {
+    "pyramid": ([(16, 16), (8, 8), (4, 4)], (64, 64)),
+    "odd": ([(7, 9), (3, 5)], (31, 29)),
+    "wide": ([(3, 40), (5, 7)], (9, 300)),
+    "down": ([(33, 47), (64, 20)], (6, 10)),
+    "mixed": ([(33, 4), (5, 150)], (12, 37)),
+    "same": ([(5, 6), (1, 1)], (5, 6)),
+    "pixel": ([(4, 4), (1, 1)], (1, 1)),
+    "one": ([(9, 11)], (20, 20)),
+    "far": ([(1, 1), (2, 3)], (3, 520)),
+    "eight": ([(2 + i, 9 - i) for i in range(8)], (17, 19)),
+}
+WEIGHTS = [1.0, 0.5, 2.0, 1.0, 1.7, 1.0, 3.0, 0.25]
+
+
+def upsample_and_join(maps, size, product, weights):
+    aggregate = "product" if product else "sum"
+    return reference.aggregate_maps(maps, size, aggregate=aggregate, weights=weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("mode", ["product", "powers", "sum"])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_aggregate_maps_and_backward(kernels, sizes, mode, dtype):
+    levels, size = sizes
+    product = mode != "sum"
+    weights = [1.0] * len(levels) if mode == "product" else WEIGHTS[: len(levels)]
+    maps = [(torch.rand(3, *s) + 0.2).to(kernels.device, dtype) for s in levels]
+    exact_maps = exact(maps, requires_grad=True)
+    expected = upsample_and_join(exact_maps, size, product, weights)
+
+    found, maximum = kernels.ops.aggregate_maps(maps, *size, product, weights)
+    assert found.dtype == maximum.dtype == dtype
+    assert torch.equal(maximum, found.amax(dim=(1, 2)))
+    # Source coordinates are float32 too: a weight is as exact as its distance from zero allows.
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-7 * max(max(s) for s in [*levels, (50,)])
+    assert_close([found], [expected.detach()], tolerance)
+
+    upstream = torch.randn_like(found)
+    grads = kernels.ops.aggregate_maps_backward(upstream, maps, product, weights)
+    expected = torch.autograd.grad(expected, exact_maps, exact([upstream])[0])
+    assert [g.dtype for g in grads] == [dtype] * len(maps)
+    assert_close(grads, expected, tolerance)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 2.0], [-1.0, 1.0], [1.0, 0.0]])
+@pytest.mark.parametrize("product", [True, False])
+def test_unusual_weights(kernels, product, weights):
+    maps = [(torch.rand(2, *s) + 0.2).to(kernels.device) for s in ((5, 4), (2, 3))]
+    exact_maps = exact(maps, requires_grad=True)
+    expected = upsample_and_join(exact_maps, (10, 12), product, weights)
+    found, _ = kernels.ops.aggregate_maps(maps, 10, 12, product, weights)
+    assert_close([found], [expected.detach()], 1e-5)
+    upstream = torch.ones_like(found)
+    grads = kernels.ops.aggregate_maps_backward(upstream, maps, product, weights)
+    expected = torch.autograd.grad(expected.sum(), exact_maps)
+    assert_close(grads, expected, 1e-5)
+
+
+def test_zeros_have_the_gradient_of_the_other_levels(kernels):
+    maps = [torch.zeros(1, 2, 2), torch.rand(1, 4, 4) + 1, torch.rand(1, 3, 3) + 1]
+    maps = [m.to(kernels.device) for m in maps]
+    exact_maps = exact(maps, requires_grad=True)
+    expected = upsample_and_join(exact_maps, (8, 8), True, [1.0] * 3).sum()
+    upstream = torch.ones(1, 8, 8, device=kernels.device)
+    grads = kernels.ops.aggregate_maps_backward(upstream, maps, True, [1.0] * 3)
+    assert_close(grads, torch.autograd.grad(expected, exact_maps), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_maximum(kernels, dtype):
+    maps = torch.randn(7, 6, 150)
+    maps[1] = -1 - torch.rand(6, 150)  # all negative
+    maps[2] = -1e38
+    maps[3, 2, 3] = torch.nan
+    maps[4, 5, 149] = 1e38
+    maps[5] = 0.0
+    maps[6] = -0.0
+    maps[6, 3, 140] = -torch.nan
+    maps = maps.to(kernels.device, dtype)
+    kernels.shuffle()
+    found, maximum = kernels.ops.aggregate_maps([maps], 6, 150, False, [1.0])
+    expected = found.amax(dim=(1, 2))
+    torch.testing.assert_close(maximum, expected, rtol=0, atol=0, equal_nan=True)
+    assert maximum.isnan().tolist() == [False] * 3 + [True] + [False] * 2 + [True]
+
+
+def test_empty_batch(kernels):
+    maps = [torch.empty(0, n, n, device=kernels.device) for n in (4, 2)]
+    found, maximum = kernels.ops.aggregate_maps(maps, 8, 9, True, [1.0, 1.0])
+    assert found.shape == (0, 8, 9)
+    assert maximum.shape == (0,)
+    grads = kernels.ops.aggregate_maps_backward(found, maps, True, [1.0, 1.0])
+    assert [g.shape for g in grads] == [(0, 4, 4), (0, 2, 2)]
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_anomaly_map(kernels, dtype, batch):
+    shapes, size, weights = [(64, 8, 8), (128, 4, 4), (9, 3, 5)], (37, 52), [1.0, 0.5, 1.0]
+    teacher = features(shapes, "planar", dtype, kernels.device, batch)
+    student = features(shapes, "interleaved", dtype, kernels.device, batch)
+    for product in (True, False):
+        found, maximum, maps = kernels.ops.anomaly_map(
+            teacher, student, *size, product, weights, EPS
+        )
+        expected_maps = reference.distances(exact(teacher), exact(student))
+        expected = upsample_and_join(expected_maps, size, product, weights)
+        assert_close(maps, expected_maps, computed(*student))
+        assert_close([found], [expected], 4 * computed(*student))
+        assert maximum.shape == (batch,)
+        assert batch == 0 or torch.equal(maximum, found.amax(dim=(1, 2)))
+
+
+def test_bits_do_not_depend_on_the_order_of_threads(kernels):
+    maps = [torch.rand(3, n, n, device=kernels.device) for n in (20, 7)]
+    upstream = torch.randn(3, 50, 141, device=kernels.device)
+
+    def results() -> list[torch.Tensor]:
+        kernels.shuffle()
+        joined = kernels.ops.aggregate_maps(maps, 50, 141, True, [1.0, 2.0])
+        return [*joined, *kernels.ops.aggregate_maps_backward(upstream, maps, True, [1.0, 2.0])]
+
+    first = results()
+    for _ in range(3):
+        assert all(torch.equal(a, b) for a, b in zip(first, results(), strict=True))
