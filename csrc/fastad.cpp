@@ -16,8 +16,10 @@
 
 #include "cpu/block.h"
 
-#ifdef __VERSION__
+#if defined(__clang__)
 #define FASTAD_COMPILER __VERSION__
+#elif defined(__GNUC__)
+#define FASTAD_COMPILER "g++ " __VERSION__
 #else
 #define FASTAD_COMPILER "unknown"
 #endif
