@@ -17,12 +17,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         FileNotFoundError: the folder of ``path`` does not exist.
         IsADirectoryError: ``path`` is a folder.
+        OSError: ``path`` is a device or a pipe, which a rename would replace.
         PermissionError: the folder cannot be written to.
     """
     # Through a link the file that it points to is replaced, not the link.
     path = Path(path).resolve()
     if path.is_dir():
         raise IsADirectoryError(f"cannot write the file {path}: it is a folder")
+    if path.exists() and not path.is_file():
+        raise OSError(f"cannot write {path}: it is no regular file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
     try:

@@ -79,3 +79,11 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.mkstemp", refuse)
     with pytest.raises(PermissionError, match=r"cannot write .*out.json: Permission denied"):
         write_atomically(tmp_path / "out.json", lambda p: None)
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no regular file"):
+        write_atomically(pipe, lambda path: path.write_text("new"))
+    assert pipe.is_fifo()

@@ -85,3 +85,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def refuse_overwriting(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """ValueError where a result would replace a file that is read."""
+    read = {path.resolve() for path in inputs}
+    for target in targets:
+        if target.resolve() in read:
+            raise ValueError(f"{target} is one of the inputs and would be overwritten")

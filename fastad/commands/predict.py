@@ -4,7 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastad.commands.output import check_writable, progress, write_csv, write_json
+from fastad.commands.output import (
+    check_writable,
+    progress,
+    refuse_overwriting,
+    write_csv,
+    write_json,
+)
 from fastad.data import find_images, read_image
 from fastad.inference import PredictionResult, colour_scale, load, save_heatmap
 
@@ -39,6 +45,10 @@ def predict(
     predictor = artifact.predictor(device=device, precision=precision, batch_size=batch_size)
 
     names = _picture_names(paths)
+    targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
+    if heatmaps:
+        targets += [Path(output) / name for name in names.values()]
+    refuse_overwriting(targets, [*paths, Path(detector)])
     rows: list[dict[str, Any]] = []
     with progress("predicting") as report:
         for result in predictor.stream(paths):

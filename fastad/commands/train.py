@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fastad import models
-from fastad.commands.output import check_writable, note, progress
+from fastad.commands.output import check_writable, note, progress, refuse_overwriting
 from fastad.commands.settings import parse_settings
 from fastad.data import ImageDataset, parse_size, training_images
 from fastad.inference import Artifact, Predictor, conformal_threshold, save
@@ -53,6 +53,7 @@ def train(
     resolve_device(config.device)
     check_writable(output)
     paths = training_images(data)
+    refuse_overwriting([Path(output)], paths)
     torch.manual_seed(config.seed)
     detector = models.build(model, **given)
 

@@ -77,10 +77,16 @@ def features(
     if type(teacher) is list and type(student) is list:
         try:
             if _plain(teacher, student):
-                return teacher, student
+                return _without_gradient(teacher), student
         except (AttributeError, IndexError):
             pass  # not tensors, or none: said below
-    return _checked_features(teacher, student)
+    teacher, student = _checked_features(teacher, student)
+    return _without_gradient(teacher), student
+
+
+def _without_gradient(teacher: list[Tensor]) -> list[Tensor]:
+    """The teacher never gets a gradient: a result that depends on it alone must not claim one."""
+    return [t.detach() if t.requires_grad else t for t in teacher]
 
 
 def _checked_features(

@@ -132,3 +132,11 @@ def test_the_teacher_never_gets_a_gradient():
     sum(d.sum() for d in ops.distances(teacher, student)).backward()
     assert all(t.grad is None for t in teacher)
     assert all(s.grad is not None for s in student)
+
+
+@pytest.mark.parametrize("function", ["distances", "anomaly_map", "distillation_loss"])
+def test_swapped_arguments_do_not_seem_to_learn(function):
+    teacher, student = double_pair()
+    arguments = ((7, 6),) if function == "anomaly_map" else ()
+    result = getattr(ops, function)(student, teacher, *arguments)
+    assert not any(r.requires_grad for r in (result if isinstance(result, list) else [result]))
