@@ -132,6 +132,8 @@ class ImageDataset(Dataset):
     N * 3 * H * W bytes; False decodes on every access. Raises what ``read_image`` raises.
     """
 
+    is_fixed = True  # nothing is drawn at random: training may keep what teachers say of an image
+
     def __init__(
         self,
         paths: Sequence[str | Path],

@@ -95,12 +95,21 @@ class AnomalyModel(nn.Module):
         """Score images (N, 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
-    def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Named scalars whose sum training minimises.
 
-        ``batch["image"]``: (N, 3, H, W) floating in [0, 1]; more entries as the data set gives.
+        ``batch["image"]``: (N, 3, H, W) floating in [0, 1]; more entries as the data set gives, and
+        those of `teacher_features` where they were computed before.
         """
         raise NotImplementedError
+
+    def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """What frozen teachers make of images (N, 3, H, W): name -> list of (N, C_l, H_l, W_l).
+
+        For images that come again in every epoch, training computes this once and adds it to the
+        batches. Empty for a model that has no use for that.
+        """
+        return {}
 
     def student_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that training changes."""
@@ -117,9 +126,9 @@ class AnomalyModel(nn.Module):
         )
         return {k: v for k, v in self.state_dict().items() if not k.startswith(frozen)}
 
-    def validation_score(self, images: Tensor) -> Tensor:
-        """The model's own score on held-out normal images (N, 3, H, W): (N,), lower is better.
+    def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
+        """The model's own score on a batch of held-out normal images: (N,), lower is better.
 
-        The mean of an image's anomaly map, unless a model knows better.
+        The mean of an image's anomaly map, unless a model knows better. ``batch`` as in `loss`.
         """
-        return self(images).anomaly_map.flatten(1).mean(dim=1)
+        return self(batch["image"]).anomaly_map.flatten(1).mean(dim=1)

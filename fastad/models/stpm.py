@@ -97,14 +97,33 @@ class STPM(AnomalyModel):
             self.teacher = FrozenTeacher(teacher)
             self.student = backbones.build(backbone, config.layers)
 
-    def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Images (N, 3, H, W) in [0, 1] -> the teacher's and the student's (N, C_l, H_l, W_l)."""
+    def features(
+        self, images: Tensor, teacher: list[Tensor] | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Images (N, 3, H, W) in [0, 1] -> the teacher's and the student's (N, C_l, H_l, W_l).
+
+        ``teacher``: its features where they are known already.
+        """
         images = self.normalize(images)
-        return self.teacher(images), backbones.extract(self.student, images)
+        if teacher is None:
+            teacher = self.teacher(images)
+        return teacher, backbones.extract(self.student, images)
+
+    def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """``{"teacher": list of (N, C_l, H_l, W_l)}`` for images (N, 3, H, W) in [0, 1]."""
+        return {"teacher": self.teacher(self.normalize(images))}
 
     def forward(self, images: Tensor) -> Prediction:
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
-        teacher, student = self.features(images)
+        return self._compare(images)
+
+    def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
+        """Mean of the anomaly map of each image, as the authors choose the epoch: (N,)."""
+        prediction = self._compare(batch["image"], batch.get("teacher"))
+        return prediction.anomaly_map.flatten(1).mean(dim=1)
+
+    def _compare(self, images: Tensor, teacher: list[Tensor] | None = None) -> Prediction:
+        teacher, student = self.features(images, teacher)
         size = (images.shape[-2], images.shape[-1])
         options = {
             "aggregate": self.config.aggregate,
@@ -121,13 +140,13 @@ class STPM(AnomalyModel):
             anomaly_map, score = ops.aggregate_maps([joined], size, return_maximum=True)
         return Prediction(score, anomaly_map)
 
-    def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Squared distances of normalised features, averaged per level and summed over levels.
 
         The authors' code omits the factor 1/2 of the paper's distance, and their learning rate
         belongs to that: hence a weight of 2 on each level.
         """
-        teacher, student = self.features(batch["image"])
+        teacher, student = self.features(batch["image"], batch.get("teacher"))
         distance = ops.distillation_loss(
             teacher, student, level_weights=[2.0] * len(teacher), eps=self.config.eps
         )

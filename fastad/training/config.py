@@ -30,6 +30,8 @@ class TrainingConfig:
             parameters and their updates stay float32.
         channels_last: memory format of the model and the images.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        feature_cache_gib: memory in which the teachers' features of all images are kept, where they
+            fit and nothing changes the images; 0 computes them in every step.
         deterministic: on CUDA, let cuDNN take only algorithms that give the same bits every time.
 
     Raises:
@@ -48,6 +50,7 @@ class TrainingConfig:
     precision: str = "auto"
     channels_last: bool = True
     device: str = "auto"
+    feature_cache_gib: float = 4.0
     deterministic: bool = True
 
     def __post_init__(self):
@@ -62,6 +65,11 @@ class TrainingConfig:
         self._require("momentum", _is_fraction(self.momentum), "in [0, 1)")
         self._require(
             "weight_decay", _is_number(self.weight_decay) and self.weight_decay >= 0, "at least 0"
+        )
+        self._require(
+            "feature_cache_gib",
+            _is_number(self.feature_cache_gib) and self.feature_cache_gib >= 0,
+            "at least 0",
         )
         self._require("validation_fraction", _is_fraction(self.validation_fraction), "in [0, 1)")
         two_fractions = (

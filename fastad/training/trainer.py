@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ import fastad
 from fastad.models import AnomalyModel
 from fastad.training.batches import load_batch, shuffled_batches, split_indices
 from fastad.training.config import TrainingConfig
+from fastad.training.features import TeacherFeatures, is_fixed
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress
 from fastad.training.record import TrainingRecord
@@ -53,13 +55,15 @@ class Trainer:
         self._memory_format = (
             torch.channels_last if self.config.channels_last else torch.contiguous_format
         )
+        self._features: TeacherFeatures | None = None
 
     def fit(self, dataset: Dataset | Tensor) -> TrainingRecord:
         """Train on a map-style data set of normal images, or a tensor (N, 3, H, W) of them.
 
         An item is an image (3, H, W), uint8 or float in [0, 1], or a dict with one as "image". All
-        images have one size. A KeyboardInterrupt ends the training early, keeps the best epoch so
-        far and is said in the record.
+        images have one size. What frozen teachers say of a tensor's images, or of those of a data
+        set whose ``is_fixed`` is True, is computed once and kept. A KeyboardInterrupt ends the
+        training early, keeps the best epoch so far and is said in the record.
 
         Raises:
             ValueError: no images, or images of several sizes.
@@ -114,6 +118,7 @@ class Trainer:
         shuffle = torch.Generator().manual_seed(config.seed)
         best, best_score, start = None, math.inf, time.monotonic()
         try:
+            self._features = self._teacher_features(dataset)
             for epoch in range(1, config.epochs + 1):
                 clock = _Clock(start, epoch, config.epochs)
                 batches = shuffled_batches(train, config.batch_size, shuffle)
@@ -137,6 +142,26 @@ class Trainer:
             model.eval()
             record.seconds = time.monotonic() - start
 
+    def _teacher_features(self, dataset: Dataset | Tensor) -> TeacherFeatures | None:
+        max_bytes = self.config.feature_cache_gib * 2**30
+        if max_bytes == 0 or not is_fixed(dataset):
+            return None
+
+        def load(indices: Tensor) -> dict[str, Any]:
+            return load_batch(dataset, indices, self.device, self._memory_format)
+
+        with self._autocast():
+            return TeacherFeatures(
+                self.model, load, len(dataset), self.config.batch_size, max_bytes
+            )
+
+    def _load(self, dataset: Dataset | Tensor, indices: Tensor) -> dict[str, Any]:
+        batch = load_batch(dataset, indices, self.device, self._memory_format)
+        return batch if self._features is None else batch | self._features.of(indices)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32)
+
     def _train_epoch(
         self,
         dataset: Dataset | Tensor,
@@ -150,8 +175,8 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         last_total = None
         for step, indices in enumerate(batches, start=1):
-            batch = load_batch(dataset, indices, self.device, self._memory_format)
-            with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
+            batch = self._load(dataset, indices)
+            with self._autocast():
                 losses = _checked(self.model.loss(batch))
             total = sum(losses.values())
             optimizer.zero_grad(set_to_none=True)
@@ -175,9 +200,9 @@ class Trainer:
         self.model.eval()
         total = torch.zeros((), dtype=torch.float64)
         for indices in held_out.split(self.config.batch_size):
-            batch = load_batch(dataset, indices, self.device, self._memory_format)
-            with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-                scores = self.model.validation_score(batch["image"])
+            batch = self._load(dataset, indices)
+            with self._autocast():
+                scores = self.model.validation_score(batch)
             if scores.shape != (len(indices),):
                 raise TypeError(
                     f"validation_score of {self.model.name} must return shape ({len(indices)},); "

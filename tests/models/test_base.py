@@ -86,4 +86,4 @@ def test_the_trained_state_is_all_but_the_teacher():
 
 def test_the_validation_score_is_the_mean_of_the_map():
     images = torch.rand(3, 3, 4, 5)
-    torch.testing.assert_close(Toy().validation_score(images), images[:, 0].mean((1, 2)))
+    torch.testing.assert_close(Toy().validation_score({"image": images}), images[:, 0].mean((1, 2)))

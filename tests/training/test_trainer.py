@@ -51,11 +51,12 @@ class Toy(AnomalyModel):
         anomaly_map = (teacher - student).float().square().mean(1)
         return Prediction(anomaly_map.amax((1, 2)), anomaly_map)
 
-    def validation_score(self, images):
+    def validation_score(self, batch):
         assert not self.training
         assert torch.is_inference_mode_enabled()
+        images = batch["image"]
         if self.scores is None:
-            return super().validation_score(images)
+            return super().validation_score(batch)
         self.snapshots.append({k: v.clone() for k, v in self.student.state_dict().items()})
         return torch.full((len(images),), self.scores[len(self.snapshots) - 1])
 
@@ -136,8 +137,8 @@ def test_the_best_epoch_is_restored_with_its_buffers(images):
 
 def test_the_score_averages_over_images_not_batches():
     class ByBrightness(Toy):
-        def validation_score(self, images):
-            return images.mean((1, 2, 3))
+        def validation_score(self, batch):
+            return batch["image"].mean((1, 2, 3))
 
     images = torch.rand(9, 3, 8, 8)
     trainer = Trainer(ByBrightness(), options(epochs=1, batch_size=3, validation_fraction=0.45))
