@@ -1,9 +1,11 @@
 """Checks of arguments that the ops share: one clear error each, naming argument and shape."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastad import _extension
 
@@ -74,6 +76,7 @@ def features(
     teacher: Sequence[Tensor], student: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Two pyramids of (N, C_l, H_l, W_l) that agree level by level."""
+    _refuse_tangents(student)
     if type(teacher) is list and type(student) is list:
         try:
             if _plain(teacher, student):
@@ -82,6 +85,17 @@ def features(
             pass  # not tensors, or none: said below
     teacher, student = _checked_features(teacher, student)
     return _without_gradient(teacher), student
+
+
+def _refuse_tangents(tensors: Sequence[Tensor]) -> None:
+    """Without this, forward-mode differentiation would find a derivative of zero."""
+    if forward_ad._current_level < 0:  # outside of it, as nearly always
+        return
+    for x in tensors:
+        if isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None:
+            raise NotImplementedError(
+                "fastad.ops have no forward-mode derivative (jvp): use fastad.ops.reference for it"
+            )
 
 
 def _without_gradient(teacher: list[Tensor]) -> list[Tensor]:
@@ -122,6 +136,7 @@ def _checked_features(
 def maps(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Maps (N, H_l, W_l) as contiguous tensors of one type: float32, or float64 if any is."""
     tensors = tensor_list("maps", tensors)
+    _refuse_tangents(tensors)
     for i, x in enumerate(tensors):
         if x.dim() != 3 or 0 in x.shape[1:]:
             raise ValueError(f"maps[{i}] must be (N, H, W) with H, W >= 1, not {_describe(x)}")
@@ -135,7 +150,11 @@ def maps(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def output_size(size: Sequence[int]) -> tuple[int, int]:
-    if not isinstance(size, Sequence) or len(size) != 2 or any(n < 1 for n in size):
+    is_pair = isinstance(size, Sequence) and len(size) == 2
+    # A torch.SymInt stands for a size that an exported graph leaves open.
+    if not is_pair or any(
+        isinstance(n, bool) or not isinstance(n, (int, torch.SymInt)) or n < 1 for n in size
+    ):
         raise ValueError(f"size must be (height, width), both at least 1, not {size!r}")
     return size[0], size[1]
 
@@ -151,12 +170,15 @@ def level_weights(name: str, weights: Sequence[float] | None, levels: int) -> li
         return [1.0] * levels
     if len(weights) != levels:
         raise ValueError(f"{name} must have {levels} values, one a level, not {len(weights)}")
-    return [float(w) for w in weights]
+    weights = [float(w) for w in weights]
+    if not all(map(math.isfinite, weights)):
+        raise ValueError(f"{name} must be finite, not {weights}")
+    return weights
 
 
 def norm_floor(eps: float) -> float:
-    if not eps > 0:
-        raise ValueError(f"eps must be positive, not {eps!r}")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps must be positive and finite, not {eps!r}")
     return float(eps)
 
 

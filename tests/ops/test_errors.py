@@ -9,6 +9,7 @@ from fastad import ops
 
 X = torch.randn(2, 3, 4, 5)
 MAP = torch.rand(2, 4, 5)
+NAN, INF = float("nan"), float("inf")
 
 FEATURES = [
     ("not a list", X, [X], TypeError, "teacher must be a list of tensors"),
@@ -48,6 +49,14 @@ def test_features(function, teacher, student, error, match):
         (lambda: ops.anomaly_map([X], [X], 8), "size must be (height, width)"),
         (lambda: ops.anomaly_map([X], [X], (8, 0)), "size must be (height, width)"),
         (lambda: ops.anomaly_map([X], [X], (8, 8, 8)), "size must be (height, width)"),
+        (lambda: ops.anomaly_map([X], [X], (4.5, 4)), "size must be (height, width)"),
+        (lambda: ops.anomaly_map([X], [X], ("a", 4)), "size must be (height, width)"),
+        (lambda: ops.anomaly_map([X], [X], (True, 4)), "size must be (height, width)"),
+        (lambda: ops.anomaly_map([X], [X], "88"), "size must be (height, width)"),
+        (lambda: ops.anomaly_map([X], [X], (8, 8), weights=[NAN]), "weights must be finite"),
+        (lambda: ops.aggregate_maps([MAP], (8, 8), weights=[INF]), "weights must be finite"),
+        (lambda: ops.distillation_loss([X], [X], level_weights=[NAN]), "level_weights must be"),
+        (lambda: ops.distances([X], [X], eps=INF), "eps must be positive"),
         (lambda: ops.anomaly_map([X], [X], (8, 8), aggregate="max"), "aggregate must be"),
         (lambda: ops.anomaly_map([X], [X], (8, 8), weights=[1, 2]), "weights must have 1 values"),
         (lambda: ops.anomaly_map([X], [X], (8, 8), eps=0.0), "eps must be positive"),
@@ -62,3 +71,20 @@ def test_features(function, teacher, student, error, match):
 def test_options(call, match):
     with pytest.raises(ValueError, match=re.escape(match)):
         call()
+
+
+def test_forward_mode_is_refused_rather_than_zero():
+    calls = {
+        "distances": lambda x: ops.distances([X], [x])[0],
+        "anomaly_map": lambda x: ops.anomaly_map([X], [x], (8, 8)),
+        "distillation_loss": lambda x: ops.distillation_loss([X], [x]),
+    }
+    for call in calls.values():
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            torch.func.jvp(call, (X,), (X,))
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: ops.aggregate_maps([x], (8, 8)), (MAP,), (MAP,))
+    # A tangent of the teacher alone is no mistake: it never gets a derivative.
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(X, X)
+        assert ops.distances([dual], [X])[0].shape == (2, 4, 5)
