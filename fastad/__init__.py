@@ -8,14 +8,17 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+_NAMES = ("Detector", "load")
 _SUBMODULES = ("backbones", "data", "evaluation", "inference", "models", "ops", "training")
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"fastad.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module("fastad.detector"), name)
     raise AttributeError(f"module 'fastad' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SUBMODULES])
+    return sorted([*globals(), *_NAMES, *_SUBMODULES])

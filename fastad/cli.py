@@ -6,14 +6,16 @@ by the command that needs it, so that ``fastad --help`` answers at once.
 
 import sys
 import warnings
-from typing import Annotated, NoReturn
+from enum import Enum
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 app = typer.Typer(
     name="fastad",
     help="Detect visual anomalies with student-teacher networks trained on good images only.",
-    epilog="Every command takes --traceback, which shows where an error came from.",
+    epilog="Every command takes --quiet (warnings and errors only), --verbose (details), and "
+    "--traceback (where an error came from).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,8 +25,30 @@ Detector = Annotated[
     str, typer.Argument(metavar="DETECTOR", help="Detector file made by `fastad train`.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Of convolutions; auto takes the fastest that the device has units for."),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a step.")]
+
+
+def _check_rate(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"must be between 0 and 1; got {value}")
+    return value
+
+
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--false-positive-rate",
+        callback=_check_rate,
+        help="Another threshold than the file's, from the held-out scores that it keeps.",
+    ),
+]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - for stdout.")
 ]
@@ -32,20 +56,32 @@ JsonFile = Annotated[
 
 @app.callback()
 def options(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Details on stderr.")] = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an error came from.")
     ] = False,
 ) -> None:
-    # `main` takes the flag out, wherever it stands; it is declared to appear in the help.
+    # `main` takes these flags out, wherever they stand; they are declared to appear in the help.
     pass
 
 
-@app.command()
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad train bottle --output bottle.fastad\n\n"
+    "fastad train good_images --image-size auto --epochs 60 --false-positive-rate 0.02\n\n"
+    "fastad train bottle --set backbone=resnet34 --set learning_rate=0.1\n\n"
+    "fastad train bottle --output bottle.fastad --resume\n\n"
+)
 def train(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="Folder in MVTec layout (train/good), or of good images."
+            metavar="DATA",
+            help="Folder in the layout of MVTec AD (train/good), MVTec LOCO, BTAD or VisA, or any "
+            "folder of good images.",
         ),
     ],
     model: Annotated[str, typer.Option(help="Name of the model.")] = "stpm",
@@ -55,7 +91,12 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the images; the model's own if left out.")
     ] = None,
-    image_size: Annotated[str, typer.Option(help="256, or 640x256 (height x width).")] = "256",
+    image_size: Annotated[
+        str,
+        typer.Option(
+            help="256, 640x256 (height x width), or auto for the aspect ratio of the images."
+        ),
+    ] = "256",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images a step; the model's own if left out.")
     ] = None,
@@ -70,11 +111,20 @@ def train(
         ),
     ] = None,
     false_positive_rate: Annotated[
-        float, typer.Option(help="Share of good images that the threshold may call anomalous.")
+        float,
+        typer.Option(
+            callback=_check_rate,
+            help="Share of good images that the threshold may call anomalous.",
+        ),
     ] = 0.01,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the initialisation, the hold-out split and the order.")
     ] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with an interrupted training (FILE.checkpoint)."),
+    ] = False,
+    skip_bad: SkipBad = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,6 +145,8 @@ def train(
             output=output,
             image_size=image_size,
             false_positive_rate=false_positive_rate,
+            resume=resume,
+            skip_bad=skip_bad,
             settings=settings or [],
             model_options={"teacher_weights": teacher_weights},
             training_options={
@@ -109,13 +161,19 @@ def train(
         raise typer.BadParameter(str(error)) from error
 
 
-@app.command()
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad evaluate bottle.fastad bottle\n\n"
+    "fastad evaluate bottle.fastad bottle --json metrics.json\n\n"
+)
 def evaluate(
     detector: Detector,
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="Folder in MVTec layout (test, ground_truth).")
     ],
     json: JsonFile = None,
+    false_positive_rate: Rate = None,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     precision: Precision = "auto",
     batch_size: BatchSize = 32,
@@ -123,10 +181,24 @@ def evaluate(
     """Measure a detector on labelled test images."""
     from fastad.commands.evaluate import evaluate as run
 
-    run(detector, data, json=json, device=device, precision=precision, batch_size=batch_size)
+    run(
+        detector,
+        data,
+        json=json,
+        false_positive_rate=false_positive_rate,
+        skip_bad=skip_bad,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
 
 
-@app.command()
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad predict bottle.fastad new_images --output out --heatmaps --csv scores.csv\n\n"
+    "fastad predict bottle.fastad image.png --json - --quiet\n\n"
+    "fastad predict bottle.fastad new_images --output out --masks --false-positive-rate 0.05\n\n"
+)
 def predict(
     detector: Detector,
     images: Annotated[
@@ -145,13 +217,18 @@ def predict(
     heatmaps: Annotated[
         bool, typer.Option("--heatmaps", help="Draw each anomaly map over its image.")
     ] = False,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Write what is above the pixel threshold, white.")
+    ] = False,
+    false_positive_rate: Rate = None,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     precision: Precision = "auto",
     batch_size: BatchSize = 32,
 ) -> None:
     """Score images; without --output, --json and --csv the scores go to stdout."""
-    if heatmaps and output is None:
-        raise typer.BadParameter("--heatmaps needs --output DIR")
+    if (heatmaps or masks) and output is None:
+        raise typer.BadParameter(f"{'--heatmaps' if heatmaps else '--masks'} needs --output DIR")
     if json is not None and csv is not None:
         raise typer.BadParameter("--json and --csv exclude each other")
     from fastad.commands.predict import predict as run
@@ -163,13 +240,73 @@ def predict(
         json=json,
         csv=csv,
         heatmaps=heatmaps,
+        masks=masks,
+        false_positive_rate=false_positive_rate,
+        skip_bad=skip_bad,
         device=device,
         precision=precision,
         batch_size=batch_size,
     )
 
 
-@app.command()
+class ExportFormat(str, Enum):
+    onnx = "onnx"
+    openvino = "openvino"
+    torch_export = "torch-export"
+    aotinductor = "aotinductor"
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad export bottle.fastad --format onnx --verify bottle/test/good\n\n"
+    "fastad export bottle.fastad --format openvino --output line/bottle.xml\n\n"
+    "fastad export bottle.fastad --format aotinductor --fused-ops\n\n"
+)
+def export(
+    detector: Detector,
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            help="onnx and openvino need pip install 'fastad\\[export]'; aotinductor compiles for "
+            "this machine's processor and needs a C++ compiler."
+        ),
+    ],
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGES",
+            help="Image or folder to compare the detector and the file on; random images if left "
+            "out.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Where it goes; beside DETECTOR if left out."),
+    ] = None,
+    fused_ops: Annotated[
+        bool,
+        typer.Option(
+            "--fused-ops",
+            help="Keep fastad's fused ops in a torch-export or aotinductor file: a little faster, "
+            "but `import fastad` must come before loading it.",
+        ),
+    ] = False,
+) -> None:
+    """Write a detector for another runtime, once its results there equal the detector's.
+
+    The graph takes images (N, H, W, 3), uint8 RGB of any size, and gives score and anomaly_map;
+    resize and normalisation are inside. An image is anomalous when its score is above the
+    threshold, which lies in the file's metadata, with the calibration scores, and can be changed.
+    No file is written where results differ by more than 0.5 %.
+    """
+    if fused_ops and format in (ExportFormat.onnx, ExportFormat.openvino):
+        raise typer.BadParameter(f"--fused-ops: {format.value} cannot hold fastad's ops")
+    from fastad.commands.export import export as run
+
+    run(detector, format=format.value, output=output, images=verify, fused_ops=fused_ops)
+
+
+@app.command(epilog="Examples:\n\nfastad info\n\nfastad info bottle.fastad\n\n")
 def info(
     detector: Annotated[
         str | None, typer.Argument(metavar="[DETECTOR]", help="Show what is in this file instead.")
@@ -181,7 +318,9 @@ def info(
     run(detector)
 
 
-@app.command()
+@app.command(
+    epilog="Examples:\n\nfastad bench\n\nfastad bench --batch-size 32 --json speed.json\n\n"
+)
 def bench(
     model: Annotated[str, typer.Option(help="Name of the model.")] = "stpm",
     device: Device = "auto",
@@ -207,15 +346,57 @@ def bench(
     )
 
 
+@app.command(
+    epilog="Examples:\n\nfastad demo\n\n"
+    "fastad demo --output out --teacher-weights resnet18.pth --epochs 20\n\n"
+)
+def demo(
+    output: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="Folder for images, detectors, pictures and the page."),
+    ] = "fastad-demo",
+    teacher_weights: Annotated[
+        str, typer.Option(metavar="auto|PATH", help="Pretrained weights, as of `fastad train`.")
+    ] = "auto",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 12,
+    image_size: Annotated[str, typer.Option(help="192, or 640x256 (height x width).")] = "192",
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the images and the training.")] = 0,
+) -> None:
+    """Render three synthetic products, learn good ones, find defects, and show it on a page."""
+    from fastad.commands.demo import demo as run
+    from fastad.data import parse_size
+
+    try:
+        size = parse_size(image_size)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    run(
+        output=output,
+        teacher_weights=teacher_weights,
+        epochs=epochs,
+        image_size=size,
+        device=device,
+        seed=seed,
+    )
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 a failure (one line on stderr), 2 wrong usage."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    show_traceback = "--traceback" in arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    flags = set()
+    for names in (("--traceback",), ("--quiet", "-q"), ("--verbose", "-v")):
+        if any(name in arguments for name in names):
+            flags.add(names[0])
+            arguments = [a for a in arguments if a not in names]
     warnings.showwarning = _show_warning
     try:
-        app([a for a in arguments if a != "--traceback"], prog_name="fastad")
+        from fastad.commands.output import set_up_log
+
+        set_up_log(-1 if "--quiet" in flags else int("--verbose" in flags))
+        app(arguments, prog_name="fastad")
     except Exception as error:
-        if show_traceback:
+        if "--traceback" in flags:
             raise
         print(f"error: {_reason(error)}", file=sys.stderr)
         sys.exit(1)

@@ -14,6 +14,7 @@ ROWS = (
     ("cli",),
     ("commands",),
     ("detector",),
+    ("_estimator",),
     ("inference",),
     ("training",),
     ("evaluation",),

@@ -2,28 +2,38 @@
 
     python tools/readme_picture.py [--output FILE] [--epochs N]
 
-The images are those of `rendered_products`, in MVTec layout in a temporary folder; the rest is the
-command line of the package: train, evaluate, predict --heatmaps. The teacher's weights come from
-FASTAD_WEIGHTS, torch.hub's cache, or a download. A few minutes on two CPU cores.
+The images are those of `fastad.data.products`, in MVTec layout in a temporary folder; the rest is
+the command line of the package: train, evaluate, predict --heatmaps. The teacher's weights come
+from FASTAD_WEIGHTS, torch.hub's cache, or a download. A few minutes on two CPU cores.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
-from rendered_products import PRODUCTS, TRAIN, draw_set
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # works from a checkout, without installing
+
+from fastad.cli import main as command_line  # noqa: E402
+from fastad.data.products import PRODUCTS, Counts, write_dataset  # noqa: E402
+
+SHOWN = ("flange", "blister")
+COUNTS = Counts(train=40, test_good=16, test_defect=6)
 CELL, GAP, LEFT, TOP, BELOW = 140, 6, 44, 34, 94  # pixels of the picture
 HELD_OUT = 0.25  # of the good images
 PAPER, INK, FAINT, RED, GREEN = "#15181d", "#f0f2f5", "#a4acb8", "#ff8b78", "#7fd69a"
 
 
 def fastad(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "fastad", *map(str, arguments)], check=True)
+    try:
+        command_line(list(map(str, arguments)))
+    except SystemExit as stop:
+        if stop.code:
+            raise
 
 
 def detect(folder: Path, epochs: int) -> tuple[dict, dict]:
@@ -40,7 +50,7 @@ def detect(folder: Path, epochs: int) -> tuple[dict, dict]:
 
 def compose(data: Path, results: dict[str, tuple[dict, dict]]) -> Image.Image:
     """One column for each kind of test image, for the one that has the median score."""
-    columns = [(p, kind) for p in PRODUCTS for kind in ("good", *PRODUCTS[p][1])]
+    columns = [(p, kind) for p in SHOWN for kind in ("good", *PRODUCTS[p].defects)]
     width = LEFT + len(columns) * (CELL + GAP) + 2 * GAP
     picture = Image.new("RGB", (width, TOP + 3 * (CELL + GAP) + BELOW), PAPER)
     draw, font, small = ImageDraw.Draw(picture), *map(ImageFont.load_default, (15, 13))
@@ -78,10 +88,11 @@ def compose(data: Path, results: dict[str, tuple[dict, dict]]) -> Image.Image:
         y = TOP + 3 * (CELL + GAP) + 12
         draw.text((x + CELL // 2, y), kind, INK, font, "mm")
         draw.text((x + CELL // 2, y + 19), f"{shown['score']:#.2g}  {text}", colour, font, "mm")
-    held_out = round(TRAIN * HELD_OUT)
+    held_out = round(COUNTS.train * HELD_OUT)
+    learnt = COUNTS.train - held_out
     text = (
         "The products are rendered, not photographed. Of each kind, the image with the median "
-        f"score is shown.\nSTPM (ResNet-18) learnt from {TRAIN - held_out} good images of each "
+        f"score is shown.\nSTPM (ResNet-18) learnt from {learnt} good images of each "
         f"product; {held_out} more set the epoch and the threshold, the middle of the colour scale."
     )
     middle = (width // 2, picture.height - 26)
@@ -91,14 +102,14 @@ def compose(data: Path, results: dict[str, tuple[dict, dict]]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Path(__file__).resolve().parents[1] / "docs" / "heatmaps.png"
+    default = ROOT / "docs" / "heatmaps.png"
     parser.add_argument("--output", type=Path, default=default, metavar="FILE")
     parser.add_argument("--epochs", type=int, default=12)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data, results = Path(folder), {}
-        for product in PRODUCTS:
-            draw_set(data / product, product)
+        for product in SHOWN:
+            write_dataset(data / product, product, COUNTS)
             results[product] = detect(data / product, arguments.epochs)
         picture = compose(data, results)
     for product, (metrics, _) in results.items():

@@ -15,7 +15,15 @@ from fastad.backbones.weights import WeightsNotFoundError, load
 
 NAMES = tuple(ARCHITECTURES)
 
-__all__ = ["NAMES", "ResNet", "WeightsNotFoundError", "build", "extract", "fresh_copy"]
+__all__ = [
+    "NAMES",
+    "ResNet",
+    "WeightsNotFoundError",
+    "build",
+    "check_names",
+    "extract",
+    "fresh_copy",
+]
 
 
 def build(
@@ -41,15 +49,20 @@ def build(
     >>> backbone.channels, backbone.strides
     ([256, 64], [16, 4])
     """
+    check_names(name, layers)
+    backbone = ResNet(ARCHITECTURES[name], layers)
+    load(weights, name, backbone)
+    return backbone
+
+
+def check_names(name: str, layers: Sequence[str]) -> None:
+    """ValueError for an unknown backbone, or for layers that it does not have."""
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown backbone {name!r}; there are {', '.join(NAMES)}")
     if isinstance(layers, str) or not layers or not set(layers) <= set(STAGES):
         raise ValueError(
             f"layers must be a sequence of names among {', '.join(STAGES)}; got {layers!r}"
         )
-    backbone = ResNet(ARCHITECTURES[name], layers)
-    load(weights, name, backbone)
-    return backbone
 
 
 def extract(backbone: nn.Module, images: Tensor) -> list[Tensor]:

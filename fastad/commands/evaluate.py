@@ -3,40 +3,33 @@
 import math
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from fastad.commands.output import check_writable, progress, write_json
+from fastad.commands.output import check_writable, progress, skipped, write_json
 from fastad.data import test_samples
-from fastad.evaluation import evaluate as measure
-from fastad.inference import load
+from fastad.detector import load
 
 COLUMNS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max")
 
 
 def evaluate(
-    detector: str, data: str, *, json: str | None, device: str, precision: str, batch_size: int
+    detector: str,
+    data: str,
+    *,
+    json: str | None,
+    false_positive_rate: float | None,
+    skip_bad: bool,
+    device: str,
+    precision: str,
+    batch_size: int,
 ) -> None:
     """Measure, write JSON where asked, and print a table unless the JSON went to stdout."""
     if json is not None:
         check_writable(json)
-    samples = test_samples(data)
-    artifact = load(detector)
-    predictor = artifact.predictor(device=device, precision=precision, batch_size=batch_size)
-
-    def predict(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        result = predictor.predict_batch(images)
-        return result.score, result.anomaly_map
-
-    with progress("evaluating") as report:
-        metrics = measure(
-            predict,
-            samples,
-            artifact.image_size,
-            threshold=artifact.threshold,
-            batch_size=batch_size,
-            progress=report,
-        )
+    test_samples(data)  # a folder that is none is found before the model is read
+    loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
+    if false_positive_rate is not None:
+        loaded.set_threshold(false_positive_rate)
+    with skipped() as skip, progress("evaluating") as report:
+        metrics = loaded.evaluate(data, progress=report, skip=skip if skip_bad else None)
     if json is not None:
         write_json(json, metrics)
     if json != "-":
@@ -60,11 +53,16 @@ def _print(metrics: dict[str, Any]) -> None:
     console.width = max(console.width, 120)
     console.print(table)
     counts = metrics["counts"]
-    console.print(f"{counts['normal']} normal images, {counts['defect']} with defects")
+    skipped = f", {counts['skipped']} unreadable" if counts["skipped"] else ""
+    console.print(f"{counts['normal']} normal images, {counts['defect']} with defects{skipped}")
     if chosen := metrics.get("at_threshold"):
         console.print(
             f"at the threshold {chosen['threshold']:.4g}: "
             f"{chosen['true_positive_rate']:.1%} of the defects found, "
             f"{chosen['false_positive_rate']:.1%} false alarms"
         )
+    if not metrics["pixel_metrics"]["exact"]:
+        bounds = metrics["pixel_metrics"]["error_bound"]
+        worst = max((v for v in bounds.values() if not math.isnan(v)), default=0.0)
+        console.print(f"pixel scores of so many maps come from histograms, within {worst:.1g}")
     console.print("F1 max picks its threshold on the test labels: an upper bound")

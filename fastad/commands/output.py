@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import logging
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastad._files import write_atomically
+from fastad._files import atomic_path, write_atomically
+
+log = logging.getLogger("fastad")
 
 LOG_SECONDS = 10.0  # between two plain lines of progress
 
@@ -40,22 +43,18 @@ def check_writable(target: str) -> None:
     """Find out before long work whether a file can be written; OSError where it cannot."""
     if target == "-":
         return
-    path = Path(target).resolve()
-    probe = path.with_name(f"{path.name}.probe")
-    # The same checks, and the same messages, as the write itself.
-    if path.is_dir():
-        write_atomically(path, lambda _: None)
-    write_atomically(probe, lambda _: None)
-    probe.unlink()
+    with suppress(_OnlyATryError), atomic_path(target):
+        raise _OnlyATryError  # so that nothing is replaced
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function to call with the images done and their number.
 
-    A bar on a terminal, a plain line every ten seconds elsewhere; both on stderr.
+    A bar on a terminal, a plain line every ten seconds elsewhere; both on stderr, and neither with
+    --quiet.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         from rich.console import Console
         from rich.progress import Progress
 
@@ -65,18 +64,52 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         return
     shown = time.monotonic()
 
-    def log(done: int, total: int) -> None:
+    def line(done: int, total: int) -> None:
         nonlocal shown
         if time.monotonic() - shown > LOG_SECONDS:
             shown = time.monotonic()
             note(f"{what}: {done} of {total} images")
 
-    yield log
+    yield line
 
 
 def note(text: str) -> None:
-    """A line for the reader, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the reader, on stderr; not with --quiet."""
+    log.info(text)
+
+
+@contextmanager
+def skipped() -> Iterator[Callable[[object, Exception], None]]:
+    """Give a function to report unreadable images to; says at the end how many there were."""
+    count = 0
+
+    def skip(_: object, error: Exception) -> None:
+        nonlocal count
+        count += 1
+        log.warning(f"skipped: {error}")
+
+    yield skip
+    if count:
+        log.warning(f"{count} unreadable images were skipped")
+
+
+def set_up_log(verbosity: int) -> None:
+    """Messages of the package to stderr as plain lines; -1 for warnings only, 1 for details."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines())
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel({-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}[verbosity])
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        return f"{prefix}{record.getMessage()}"
+
+
+class _OnlyATryError(Exception):
+    pass
 
 
 def _finite(value: Any) -> Any:

@@ -4,15 +4,22 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+
+from fastad._files import write_atomically
 from fastad.commands.output import (
     check_writable,
     progress,
     refuse_overwriting,
+    skipped,
     write_csv,
     write_json,
 )
-from fastad.data import find_images, read_image
-from fastad.inference import PredictionResult, colour_scale, load, save_heatmap
+from fastad.data import find_images, read_image, resize_masks
+from fastad.detector import load
+from fastad.inference import PredictionResult, colour_scale, save_heatmap
 
 COLUMNS = ("path", "score", "p_value", "is_anomalous")
 
@@ -25,6 +32,9 @@ def predict(
     json: str | None,
     csv: str | None,
     heatmaps: bool,
+    masks: bool,
+    false_positive_rate: float | None,
+    skip_bad: bool,
     device: str,
     precision: str,
     batch_size: int,
@@ -32,41 +42,56 @@ def predict(
     """Predict files and folders of images.
 
     Rows go to the CSV or JSON file named, else to scores.csv in the output folder, else to stdout
-    as CSV. Heat maps go to the output folder, named after the images.
+    as CSV. Heat maps and masks go to the output folder, named after the images.
     """
-    if output is not None:
-        Path(output).mkdir(parents=True, exist_ok=True)
-    if json is None and csv is None:
-        csv = "-" if output is None else str(Path(output) / "scores.csv")
     for target in filter(None, (json, csv)):
         check_writable(target)
+    if json is None and csv is None:
+        csv = "-" if output is None else str(Path(output) / "scores.csv")
     paths = _paths(images)
-    artifact = load(detector)
-    predictor = artifact.predictor(device=device, precision=precision, batch_size=batch_size)
+    loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
+    if false_positive_rate is not None:
+        loaded.set_threshold(false_positive_rate)
+        loaded.set_pixel_threshold(false_positive_rate)
+    if masks and loaded.pixel_threshold_ is None:
+        raise ValueError(f"{detector} has no pixel threshold: no images were held out")
 
     names = _picture_names(paths)
     targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
-    if heatmaps:
-        targets += [Path(output) / name for name in names.values()]
+    for wanted, ending in ((heatmaps, ".png"), (masks, "_mask.png")):
+        targets += [Path(output, f"{name}{ending}") for name in names.values()] if wanted else []
     refuse_overwriting(targets, [*paths, Path(detector)])
+    if output is not None:
+        Path(output).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    with progress("predicting") as report:
-        for result in predictor.stream(paths):
-            batch = paths[len(rows) : len(rows) + len(result.score)]
-            if heatmaps:
-                # Without calibration the batch at hand is all there is to scale by.
-                scale = colour_scale(artifact.threshold or float(result.anomaly_map.max()) / 2)
-                for path, anomaly_map in zip(batch, result.anomaly_map, strict=True):
-                    picture = Path(output) / names[path]
-                    picture.parent.mkdir(parents=True, exist_ok=True)
-                    image = read_image(path).permute(1, 2, 0).numpy()
-                    save_heatmap(picture, image, anomaly_map, scale)
-            rows += _rows(batch, result)
+    with skipped() as skip, progress("predicting") as report:
+        for result in loaded.stream(paths, skip=skip if skip_bad else None):
+            for i, path in enumerate(result.paths if heatmaps or masks else ()):
+                image = read_image(path).permute(1, 2, 0).numpy()
+                if heatmaps:
+                    # Without calibration the batch at hand is all there is to scale by.
+                    top = loaded.pixel_threshold_ or float(result.anomaly_map.max()) / 2
+                    target = _made(Path(output, f"{names[path]}.png"))
+                    save_heatmap(target, image, result.anomaly_map[i], colour_scale(top))
+                if masks:
+                    mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
+                    _save_mask(_made(Path(output, f"{names[path]}_mask.png")), mask.numpy())
+            rows += _rows(result)
             report(len(rows), len(paths))
     if json is not None:
-        write_json(json, {"threshold": artifact.threshold, "images": rows})
+        write_json(json, {"threshold": loaded.threshold_, "images": rows})
     if csv is not None:
         write_csv(csv, COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _save_mask(path: Path, mask: np.ndarray) -> None:
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    write_atomically(path, lambda temporary: picture.save(temporary, "PNG"))
 
 
 def _paths(images: list[str]) -> list[Path]:
@@ -82,19 +107,17 @@ def _paths(images: list[str]) -> list[Path]:
 
 
 def _picture_names(paths: list[Path]) -> dict[Path, Path]:
-    """Image -> name of its heat map: below the folder that all images share, ending in .png."""
+    """Image -> name of its pictures without ending, below the folder that all images share."""
     root = os.path.commonpath([path.resolve().parent for path in paths])
     whole = {path: Path(os.path.relpath(path.resolve(), root)) for path in paths}
     short = [name.with_suffix("") for name in whole.values()]
     return {
-        path: Path(f"{name}.png")
-        if short.count(name.with_suffix("")) > 1
-        else name.with_suffix(".png")
+        path: name if short.count(name.with_suffix("")) > 1 else name.with_suffix("")
         for path, name in whole.items()
     }
 
 
-def _rows(paths: list[Path], result: PredictionResult) -> list[dict[str, Any]]:
+def _rows(result: PredictionResult) -> list[dict[str, Any]]:
     return [
         {
             "path": str(path),
@@ -102,5 +125,5 @@ def _rows(paths: list[Path], result: PredictionResult) -> list[dict[str, Any]]:
             "p_value": None if result.p_value is None else float(result.p_value[i]),
             "is_anomalous": None if result.is_anomalous is None else bool(result.is_anomalous[i]),
         }
-        for i, path in enumerate(paths)
+        for i, path in enumerate(result.paths)
     ]

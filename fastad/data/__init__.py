@@ -1,29 +1,27 @@
 """Images on disk: reading, the package's one resize, and folders as data sets."""
 
-from fastad.data.folder import (
-    ImageDataset,
-    Sample,
-    iterate_batches,
-    test_samples,
-    training_images,
-)
+from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
+    auto_size,
     find_images,
     parse_size,
     read_image,
-    read_mask,
     resize,
-    resize_masks,
 )
+from fastad.data.layouts import Sample, TrainingImages, test_samples, training_images
+from fastad.data.masks import read_ground_truth, read_mask, resize_masks
 
 __all__ = [
     "ImageDataset",
     "ImageError",
     "Sample",
+    "TrainingImages",
+    "auto_size",
     "find_images",
     "iterate_batches",
     "parse_size",
+    "read_ground_truth",
     "read_image",
     "read_mask",
     "resize",

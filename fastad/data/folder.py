@@ -1,18 +1,11 @@
-"""Folders as data sets: the MVTec AD layout, or any folder of images.
+"""Images from many files: in batches, read ahead in threads, and as a data set to train on."""
 
-MVTec layout::
-
-    bottle/train/good/000.png              normal images to learn from
-    bottle/test/good/000.png               normal images to test on
-    bottle/test/broken/000.png             defects, one folder a type
-    bottle/ground_truth/broken/000_mask.png    white where the defect is (000.png works too)
-"""
-
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,82 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastad.data.images import ENDINGS, find_images, natural_key, parse_size, read_image, resize
+from fastad.data.images import ImageError, parse_size, read_image, resize
 
 # Decoding and resizing release the interpreter lock; more threads than this only add memory.
 READER_THREADS = min(8, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A test image: ``label`` 0 normal, 1 defect; ``mask_path`` None for a normal image and for a
-    defect without ground truth."""
-
-    path: Path
-    label: int
-    defect_type: str
-    mask_path: Path | None
-
-
-def training_images(data: str | Path) -> list[Path]:
-    """Paths of the normal images to learn from.
-
-    ``train/good`` where it exists, otherwise every image below the folder. A folder with ``train``,
-    ``test`` or ``ground_truth`` but without ``train/good`` is refused, because taking every
-    image would train on the defects.
-
-    Raises FileNotFoundError, NotADirectoryError, or ValueError when there is no image.
-    """
-    data = Path(data)
-    folder = data
-    if (data / "train" / "good").is_dir():
-        folder = data / "train" / "good"
-    else:
-        parts = [n for n in ("train", "test", "ground_truth") if (data / n).is_dir()]
-        if parts:
-            raise FileNotFoundError(
-                f"{data} has a folder {parts[0]!r} but no 'train/good' with the normal images; "
-                "give the folder of normal images itself to train on that"
-            )
-    paths = find_images(folder)
-    if not paths:
-        raise ValueError(f"no images in {folder} (looked for {' '.join(ENDINGS)})")
-    return paths
-
-
-def test_samples(data: str | Path) -> list[Sample]:
-    """Test images of a folder in MVTec layout, normal ones (``test/good``) first.
-
-    A defect's mask is ``ground_truth/TYPE/NAME_mask.*`` or ``ground_truth/TYPE/NAME.*``, and None
-    where there is none. Raises FileNotFoundError when ``test`` is missing, ValueError when it
-    holds no images in folders.
-    """
-    data = Path(data)
-    if not data.is_dir():
-        raise FileNotFoundError(f"no such folder: {data}")
-    test = data / "test"
-    if not test.is_dir():
-        raise FileNotFoundError(
-            f"{data} has no folder 'test' (test/good for normal images, test/TYPE for defects)"
-        )
-    types = [f.name for f in test.iterdir() if f.is_dir() and not f.name.startswith(".")]
-    types.sort(key=lambda name: (name != "good", natural_key(name)))
-    samples = []
-    for defect_type in types:
-        truth = data / "ground_truth" / defect_type
-        masks = {}
-        if defect_type != "good" and truth.is_dir():
-            masks = {p.relative_to(truth).with_suffix("").as_posix(): p for p in find_images(truth)}
-        for path in find_images(test / defect_type):
-            name = path.relative_to(test / defect_type).with_suffix("").as_posix()
-            mask = masks.get(f"{name}_mask", masks.get(name))
-            samples.append(Sample(path, int(defect_type != "good"), defect_type, mask))
-    if not samples:
-        raise ValueError(f"no images in the folders of {test} (looked for {' '.join(ENDINGS)})")
-    return samples
-
-
-test_samples.__test__ = False  # the name is no test of pytest's where a test module imports it
 
 
 def iterate_batches(
@@ -104,32 +25,62 @@ def iterate_batches(
     size: tuple[int, int],
     batch_size: int,
     read: Callable[[Any], Tensor] = read_image,
-) -> Iterator[Tensor]:
-    """Images as batches (N, 3, H, W) uint8 at ``size``, in order.
+    skip: Callable[[int, Exception], None] | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Positions in ``items`` and their images (n, 3, H, W) uint8 at ``size``, in order.
 
     ``read`` turns an item (a path unless told otherwise) into uint8 (3, h, w). Threads read ahead
     by one batch; no more than two batches are ever held.
+
+    With ``skip``, an item that raises ImageError or OSError is reported to it and left out; a
+    batch may then be shorter, but never empty. Without it, and for every other error, the error
+    is raised. Raises ValueError for a batch size below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    todo = enumerate(items)
 
     def load(item: Any) -> Tensor:
         return resize(read(item), size)
 
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        todo = iter(items)
-        ahead = deque(pool.submit(load, item) for item in islice(todo, batch_size))
+    def submit(count: int) -> list[tuple[int, Future]]:
+        return [(position, pool.submit(load, item)) for position, item in islice(todo, count)]
+
+    pool = ThreadPoolExecutor(READER_THREADS)
+    try:
+        ahead = deque(submit(batch_size))
         while ahead:
-            batch = []
+            positions, images = [], []
             for _ in range(min(batch_size, len(ahead))):
-                batch.append(ahead.popleft().result())
-                ahead.extend(pool.submit(load, item) for item in islice(todo, 1))
-            yield torch.stack(batch)
+                position, future = ahead.popleft()
+                try:
+                    images.append(future.result())
+                    positions.append(position)
+                except (ImageError, OSError) as error:
+                    if skip is None:
+                        raise
+                    skip(position, error)
+                ahead.extend(submit(1))
+            if images:
+                yield positions, torch.stack(images)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class ImageDataset(Dataset):
     """Map-style data set of image files: item -> uint8 (3, H, W) at ``size``.
 
     ``in_memory=True`` decodes every file once, at construction, with a few threads, and keeps
-    N * 3 * H * W bytes; False decodes on every access. Raises what ``read_image`` raises.
+    N * 3 * H * W bytes; False decodes on every access, which processes may do too. With
+    ``skip_bad``, unreadable files are left out; when not in memory, every file is decoded once at
+    construction to find them.
+
+    Raises what ``read_image`` raises, and ValueError when there is no image or all are left out.
+
+    Attributes:
+        paths: of the images, in order.
+        skipped: the files left out and why.
+        images: (N, 3, H, W) uint8, None when not in memory.
     """
 
     is_fixed = True  # nothing is drawn at random: training may keep what teachers say of an image
@@ -139,18 +90,53 @@ class ImageDataset(Dataset):
         paths: Sequence[str | Path],
         size: int | str | tuple[int, int],
         in_memory: bool = True,
+        skip_bad: bool = False,
     ) -> None:
-        if not paths:
+        given = [Path(path) for path in paths]
+        if not given:
             raise ValueError("paths: at least one image is needed")
-        self.paths = [Path(path) for path in paths]
         self.size = parse_size(size)
+        self.skipped: list[tuple[Path, str]] = []
         self.images: Tensor | None = None
+        kept: list[int] = []
+
+        def note(position: int, error: Exception) -> None:
+            self.skipped.append((given[position], str(error)))
+
+        skip = note if skip_bad else None
         if in_memory:
-            self.images = torch.empty(len(self.paths), 3, *self.size, dtype=torch.uint8)
-            start = 0
-            for batch in iterate_batches(self.paths, self.size, 64):
-                self.images[start : start + len(batch)] = batch
-                start += len(batch)
+            images = torch.empty(len(given), 3, *self.size, dtype=torch.uint8)
+            for positions, batch in iterate_batches(given, self.size, 64, skip=skip):
+                images[len(kept) : len(kept) + len(batch)] = batch
+                kept += positions
+            self.images = images[: len(kept)]
+        elif skip_bad:
+            for positions, _ in iterate_batches(given, (1, 1), 64, _decoded_corner, note):
+                kept += positions
+        else:
+            kept = list(range(len(given)))
+        if not kept:
+            raise ValueError(
+                f"none of the {len(given)} images can be read; the first: {self.skipped[0][1]}"
+            )
+        self.paths = [given[position] for position in kept]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the images' size, number, order and file names, and of the pixels in memory.
+
+        Not in memory, the files' sizes and modification times stand for the pixels. Raises OSError
+        when a file has gone.
+        """
+        digest = hashlib.sha256(repr(self.size).encode())
+        for path in self.paths:
+            digest.update(os.fsencode(path.name) + b"\0")
+            if self.images is None:
+                facts = path.stat()
+                digest.update(f"{facts.st_size} {facts.st_mtime_ns}\0".encode())
+        if self.images is not None:
+            digest.update(self.images.numpy())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -159,3 +145,7 @@ class ImageDataset(Dataset):
         if self.images is not None:
             return self.images[index]
         return resize(read_image(self.paths[index]), self.size)
+
+
+def _decoded_corner(path: Path) -> Tensor:
+    return read_image(path)[:, :1, :1]

@@ -5,17 +5,27 @@ level of Pillow's BILINEAR. Using one function everywhere is what keeps a detect
 same on the line as in training.
 """
 
+import math
 import os
 import re
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
+MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+# By content, whatever the ending says. Not every decoder of Pillow's: some run other programs.
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 
 
 class ImageError(ValueError):
@@ -28,28 +38,12 @@ def read_image(path: str | Path) -> Tensor:
     The EXIF rotation is applied, grey and palette images become RGB, an alpha channel is dropped,
     16-bit values are scaled to 8 bits (65535 -> 255), of several frames the first is taken.
 
-    Raises FileNotFoundError when there is no such file, ImageError for anything that is not a
-    complete image.
+    Raises FileNotFoundError or PermissionError, and ImageError for anything that is not a complete
+    image or has too many pixels (twice Pillow's MAX_IMAGE_PIXELS, or the environment variable
+    FASTAD_MAX_PIXELS).
     """
-    image = _open(path)
-    try:
+    with open_image(path) as image:
         return torch.from_numpy(rgb_array(image)).permute(2, 0, 1).contiguous()
-    except ValueError as error:
-        raise ImageError(f"{path}: cannot be read as an RGB image: {error}") from error
-
-
-def read_mask(path: str | Path) -> Tensor:
-    """Read a ground-truth mask: bool (H, W), true where a value exceeds half of its range.
-
-    A colour mask is turned grey first. Errors as in ``read_image``.
-    """
-    image = _open(path)
-    try:
-        if image.mode == "P" or len(image.getbands()) > 1:
-            image = image.convert("RGB").convert("L")
-        return torch.from_numpy(_grey_to_8_bits(image) > 127)
-    except ValueError as error:
-        raise ImageError(f"{path}: cannot be read as a mask: {error}") from error
 
 
 def rgb_array(image: Image.Image) -> np.ndarray:
@@ -58,39 +52,89 @@ def rgb_array(image: Image.Image) -> np.ndarray:
     Raises ValueError for pixels without a known range (32-bit integers and floats).
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        grey = _grey_to_8_bits(image)
+    if image.mode.startswith(("I", "F")):
+        grey = ((deep_values(image) + 128) // 257).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB would warn
     return np.array(image.convert("RGB"))
 
 
-def _open(path: str | Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-        image.load()
-    except (FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # broken files raise whatever the decoder stumbles over
-        reason = "is empty" if _is_empty(path) else f"is no readable image: {error}"
-        raise ImageError(f"{path}: {reason}") from error
-    return image
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Give a file's first frame, its header read and its pixels not yet.
+
+    Whatever goes wrong with it inside the block, decoding too, is raised as ImageError; errors
+    otherwise as in ``read_image``.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):  # a named pipe would wait for its writer for ever
+        raise ImageError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
+    with open(path, "rb") as file:
+        try:
+            image = _decoder(file, path)
+            _check_pixels(image)
+            yield image
+        except Exception as error:  # broken files raise whatever the decoder stumbles over
+            reason = f"cannot be read as an image: {error or type(error).__name__}"
+            if os.fstat(file.fileno()).st_size == 0:
+                reason = "is empty"
+            raise ImageError(f"{path}: {reason}") from error
 
 
-def _is_empty(path: str | Path) -> bool:
-    return os.path.isfile(path) and os.path.getsize(path) == 0
+def _decoder(file: BinaryIO, path: str | Path) -> Image.Image:
+    # Image.open would warn of, or refuse, images by a limit of its own that only global state
+    # lifts; nothing of the warnings module can be silenced in one thread alone.
+    Image.init()
+    prefix = file.read(16)
+    for factory, accepts in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
+        if accepts(prefix) is True:
+            file.seek(0)
+            try:
+                return factory(file, os.fspath(path))
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:
+                raise ValueError(f"its header is damaged: {error}") from error
+            except Image.DecompressionBombError as error:  # WebP alone checks this early
+                raise ValueError(f"{error} PIL.Image.MAX_IMAGE_PIXELS raises it.") from error
+    raise ValueError(f"it is none of {', '.join(FORMATS)}")
 
 
-def _grey_to_8_bits(image: Image.Image) -> np.ndarray:
-    """One-channel image -> (H, W) uint8."""
+def _check_pixels(image: Image.Image) -> None:
+    given = os.environ.get("FASTAD_MAX_PIXELS", "").strip()
+    if given and not (given.isdecimal() and int(given) > 0):
+        raise ValueError(f"FASTAD_MAX_PIXELS must be a number of pixels; it is {given!r}")
+    width, height = image.size
+    pillows = Image.MAX_IMAGE_PIXELS
+    if pillows is None and not given:
+        return
+    limit = int(given) if given else 2 * pillows
+    if width * height > limit:
+        raise ValueError(
+            f"{height}x{width} is {width * height} pixels, more than the limit of {limit}; the "
+            "environment variable FASTAD_MAX_PIXELS raises it for files that you trust"
+        )
+    if image.format == "TIFF" and pillows is not None and width * height > pillows:
+        # Decoding would apply Pillow's limit again; it does not where memory is there already.
+        image.im = Image.core.new(image.mode, _stored_size(image))
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) as stored; of a TIFF, ``size`` is that after the EXIF rotation or before it,
+    as Pillow's version has it."""
+    if image.format == "TIFF":
+        return image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    return image.size
+
+
+def deep_values(image: Image.Image) -> np.ndarray:
+    """Pixels of a 16-bit grey image: (H, W) int64."""
     if image.mode == "F":
         raise ValueError("32-bit float pixels have no known range; save it with 8 or 16 bits")
-    if not image.mode.startswith("I"):
-        return np.array(image.convert("L"))
     # 16-bit files come as "I;16" or, from some Pillow versions and formats, as 32-bit "I".
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("32-bit integer pixels have no known range; save it with 8 or 16 bits")
-    return ((values + 128) // 257).astype(np.uint8)
+    return values
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -120,20 +164,11 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return result if images.ndim == 4 else result[0]
 
 
-def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bool masks (..., H, W) to ``size`` by nearest neighbour (pixel centres)."""
-    if tuple(masks.shape[-2:]) == tuple(size):
-        return masks
-    flat = masks.reshape(-1, 1, *masks.shape[-2:]).to(torch.uint8)
-    return (
-        F.interpolate(flat, size=size, mode="nearest-exact")
-        .bool()
-        .reshape(*masks.shape[:-2], *size)
-    )
-
-
 def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
-    """``256``, ``"256"``, ``"640x256"`` (height x width) or ``(640, 256)`` -> (height, width)."""
+    """``256``, ``"256"``, ``"640x256"`` (height x width) or ``(640, 256)`` -> (height, width).
+
+    Raises ValueError for anything else, and for a side above `MAX_SIDE`.
+    """
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+)\s*)?", size)
         sides = (int(match[1]), int(match[2] or match[1])) if match else ()
@@ -147,7 +182,36 @@ def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"image size must be like 256 or 640x256 (height x width) and positive, got {size!r}"
         )
+    if max(sides) > MAX_SIDE:
+        raise ValueError(f"image size may be at most {MAX_SIDE} a side, got {size!r}")
     return sides
+
+
+def auto_size(paths: Sequence[str | Path]) -> tuple[int, int]:
+    """(height, width) with the images' median aspect ratio, for ``image_size="auto"``.
+
+    The shorter side is 256, the longer a multiple of 32 and at most 1024. Headers are read alone,
+    of at most 256 images spread evenly; unreadable files are passed over. Raises ValueError for no
+    path at all, ImageError when no file looked at is readable.
+    """
+    if not paths:
+        raise ValueError("paths: at least one image is needed")
+    ratios, first_error = [], None
+    for i in np.unique(np.linspace(0, len(paths) - 1, 256).round().astype(int)):
+        try:
+            with open_image(paths[i]) as image:
+                # The base class: PNG's own method decodes the pixels to look for EXIF after them.
+                orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+                width, height = _stored_size(image)
+                turned = orientation in (5, 6, 7, 8)
+                ratios.append(math.log(width / height if turned else height / width))
+        except (ImageError, OSError) as error:
+            first_error = first_error or error
+    if not ratios:
+        raise ImageError(f"image size auto: no image is readable; the first error: {first_error}")
+    ratio = math.exp(float(np.median(ratios)))
+    longer = min(1024, 32 * math.floor(max(ratio, 1 / ratio) * 8 + 0.5))
+    return (longer, 256) if ratio > 1 else (256, longer)
 
 
 def find_images(folder: str | Path) -> list[Path]:

@@ -1,14 +1,15 @@
-"""Evaluation of a detector on a labelled test set."""
+"""Evaluation of a detector on a labelled test set, batch by batch."""
 
+import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
 
-from fastad.data.folder import Sample, iterate_batches
-from fastad.data.images import ImageError, read_mask, resize_masks
-from fastad.evaluation.metrics import image_metrics, pixel_metrics
+from fastad.data import ImageError, Sample, iterate_batches, read_ground_truth, resize_masks
+from fastad.evaluation.metrics import image_metrics
+from fastad.evaluation.pixels import EXACT_BYTES, PixelScores
 
 Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 
@@ -21,6 +22,8 @@ def evaluate(
     threshold: float | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
+    skip: Callable[[Sample, Exception], None] | None = None,
+    exact_bytes: int = EXACT_BYTES,
 ) -> dict:
     """Scores of a detector over test samples, overall and for every defect type.
 
@@ -29,60 +32,79 @@ def evaluate(
     ``pixel_metrics`` and
 
     - ``per_defect``: {type: the same scores over the images of this type and all normal ones}
-    - ``counts``: {"normal", "defect", "defect_without_mask"}
+    - ``pixel_metrics``: {"exact": bool, "error_bound": {score: how far from exact it can be},
+      "per_defect": {type: the same bounds}}. Maps are kept, and the pixel scores are exact, while
+      the maps take no more than ``exact_bytes`` (sorting them takes some 16 times that for a
+      moment); beyond, they come from histograms, and memory does not grow with the images
+    - ``counts``: {"normal", "defect", "defect_without_mask", "skipped"}
     - with ``threshold``, ``at_threshold``: {"threshold", "false_positive_rate",
       "true_positive_rate"}, an image being called a defect above the threshold.
 
-    Pixel scores leave out defects without ground truth (a warning says how many); they are NaN
-    when none has any, and image scores are NaN when a class is missing. ``progress`` is called
-    with the images done and their number. Raises ValueError for an empty list and ImageError for
-    files that cannot be read or a mask that marks nothing.
+    The samples choose nothing but the "F1 max" scores, which are an oracle: their thresholds are
+    picked on the labels of these samples, so they bound from above what a threshold can reach.
+
+    Pixel scores leave out defects without ground truth. Scores without both classes are NaN.
+    A warning says which and why. ``progress`` is called with the images done and their number.
+    With ``skip``, a sample whose image or mask cannot be used is reported to it and left out.
+
+    Raises ValueError for an empty list, when no sample can be read, and for scores or maps that
+    are not finite, which names the image; without ``skip``, ImageError or OSError for a file that
+    cannot be read, and ImageError for a mask that marks nothing.
     """
     if not samples:
         raise ValueError("samples: at least one test image is needed")
-    scores, maps, masks = [], [], []
-    batches = iterate_batches([s.path for s in samples], size, batch_size)
-    for start, batch in _numbered(batches):
-        batch_scores, batch_maps = predict(batch)
-        scores.append(np.asarray(batch_scores))
-        maps.append(np.asarray(batch_maps))
-        for sample in samples[start : start + len(batch)]:
-            masks.append(_ground_truth(sample, maps[-1].shape[1:]))
+    pixels = PixelScores(exact_bytes)
+    kept: list[Sample] = []
+    scores: list[float] = []
+    skipped = missing = 0
+
+    def leave_out(sample: Sample, error: Exception) -> None:
+        nonlocal skipped
+        if skip is None:
+            raise error
+        skipped += 1
+        skip(sample, error)
+
+    batches = iterate_batches(
+        [sample.path for sample in samples],
+        size,
+        batch_size,
+        skip=None if skip is None else lambda i, error: leave_out(samples[i], error),
+    )
+    for positions, batch in batches:
+        for position, score, anomaly_map in zip(positions, *_run(predict, batch), strict=True):
+            sample = samples[position]
+            try:
+                mask = _ground_truth(sample, anomaly_map.shape)
+            except (ImageError, OSError) as error:
+                leave_out(sample, error)
+                continue
+            _require_finite(sample, score, anomaly_map)
+            kept.append(sample)
+            scores.append(float(score))
+            if mask is None:
+                missing += 1
+            else:
+                pixels.update(sample.defect_type if sample.label else None, mask, anomaly_map)
         if progress is not None:
-            progress(start + len(batch), len(samples))
-    scores, maps, masks = np.concatenate(scores), np.concatenate(maps), np.stack(masks)
+            progress(positions[-1] + 1, len(samples))
+    if not kept:
+        raise ValueError(f"samples: none of the {len(samples)} test images can be read")
+    if progress is not None:
+        progress(len(samples), len(samples))
 
-    labels = np.array([s.label for s in samples])
-    types = np.array([s.defect_type for s in samples])
-    with_truth = np.array([s.label == 0 or s.mask_path is not None for s in samples])
-    missing = int((~with_truth).sum())
-    if missing:
-        warnings.warn(
-            f"{missing} of {int(labels.sum())} defect images have no ground-truth mask and are "
-            "left out of the pixel scores",
-            stacklevel=2,
-        )
-
-    def measure(chosen: np.ndarray) -> dict[str, float]:
-        pixels = chosen & with_truth
-        result = image_metrics(labels[chosen], scores[chosen])
-        if not pixels.any():  # every image is a defect without ground truth
-            nothing = pixel_metrics(np.zeros((1, 1, 1), bool), np.zeros((1, 1, 1)))
-            return result | nothing
-        return result | pixel_metrics(masks[pixels], maps[pixels])
-
-    result = measure(np.ones(len(samples), dtype=bool))
-    result["per_defect"] = {
-        str(name): measure((types == name) | (labels == 0))
-        for name in dict.fromkeys(types[labels == 1])
-    }
+    result, bounds, labels = _measure(kept, np.array(scores), pixels)
+    result["pixel_metrics"] = {"exact": pixels.exact, **bounds}
     result["counts"] = {
         "normal": int((labels == 0).sum()),
         "defect": int(labels.sum()),
         "defect_without_mask": missing,
+        "skipped": skipped,
     }
+    for text in _reservations(result):
+        warnings.warn(text, stacklevel=2)
     if threshold is not None:
-        called = scores > threshold
+        called = np.array(scores) > float(threshold)
         result["at_threshold"] = {
             "threshold": float(threshold),
             "false_positive_rate": _mean(called[labels == 0]),
@@ -91,20 +113,78 @@ def evaluate(
     return result
 
 
-def _numbered(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    start = 0
-    for batch in batches:
-        yield start, batch
-        start += len(batch)
+def _measure(
+    samples: list[Sample], scores: np.ndarray, pixels: PixelScores
+) -> tuple[dict, dict, np.ndarray]:
+    """The scores of all samples and of every defect type, their error bounds, the labels."""
+    labels = np.array([sample.label for sample in samples])
+    types = np.array([sample.defect_type for sample in samples])
+    names = [str(name) for name in dict.fromkeys(types[labels == 1])]
+    pixel, bound = pixels.compute([None, *names])
+    result = image_metrics(labels, scores) | pixel | {"per_defect": {}}
+    bounds = {"error_bound": bound, "per_defect": {}}
+    for name in names:
+        chosen = (types == name) | (labels == 0)
+        pixel, bounds["per_defect"][name] = pixels.compute([None, name])
+        result["per_defect"][name] = image_metrics(labels[chosen], scores[chosen]) | pixel
+    return result, bounds, labels
 
 
-def _ground_truth(sample: Sample, size: tuple[int, int]) -> np.ndarray:
-    if sample.mask_path is None:
+def _run(predict: Predict, batch: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    scores, maps = map(np.asarray, predict(batch))
+    if scores.shape != (len(batch),) or maps.ndim != 3 or len(maps) != len(batch):
+        raise ValueError(
+            f"predict must give scores ({len(batch)},) and maps ({len(batch)}, h, w) for "
+            f"{len(batch)} images, got shapes {scores.shape} and {maps.shape}"
+        )
+    return scores, maps
+
+
+def _ground_truth(sample: Sample, size: tuple[int, int]) -> np.ndarray | None:
+    """Mask (H, W) of a sample, empty for a normal one; None for a defect without ground truth."""
+    if sample.label == 0:
         return np.zeros(size, dtype=bool)
-    mask = read_mask(sample.mask_path)
+    if not sample.mask_paths:
+        return None
+    mask = read_ground_truth(sample.mask_paths)
     if not mask.any():
-        raise ImageError(f"{sample.mask_path}: the mask of a defect marks no pixel")
+        names = ", ".join(str(path) for path in sample.mask_paths)
+        raise ImageError(f"{names}: the mask of a defect marks no pixel")
     return resize_masks(mask, size).numpy()
+
+
+def _require_finite(sample: Sample, score: float, anomaly_map: np.ndarray) -> None:
+    if not math.isfinite(score):
+        raise ValueError(f"{sample.path}: the model's score is {score}, which cannot be ranked")
+    bad = anomaly_map.size - int(np.isfinite(anomaly_map).sum())
+    if bad:
+        raise ValueError(
+            f"{sample.path}: {bad} of {anomaly_map.size} values of the model's anomaly map are "
+            "NaN or infinite"
+        )
+
+
+def _reservations(result: dict) -> list[str]:
+    """What a reader of the scores has to know: what is left out, what is undefined and why."""
+    counts, texts = result["counts"], []
+    if counts["defect_without_mask"]:
+        texts.append(
+            f"{counts['defect_without_mask']} of {counts['defect']} defect images have no "
+            "ground-truth mask and are left out of the pixel scores"
+        )
+    if not counts["defect"]:
+        texts.append("image and pixel scores are undefined (NaN): no test image has a defect")
+        return texts
+    if not counts["normal"]:
+        texts.append("image scores are undefined (NaN): no test image is normal")
+    rows = {"all defects": result, **result["per_defect"]}
+    names = [name for name, row in rows.items() if math.isnan(row["aupro"])]
+    if names:
+        texts.append(
+            f"pixel scores of {', '.join(names)} are undefined (NaN): no pixel, or every pixel, "
+            "is marked as a defect in their ground truth"
+        )
+    return texts
 
 
 def _mean(values: np.ndarray) -> float:

@@ -44,7 +44,7 @@ def pixel_metrics(
     when no pixel, or every pixel, is a defect. Raises ValueError for empty, mismatched or
     non-finite input.
     """
-    masks, maps = _checked(masks, maps)
+    masks, maps = checked_pixels(masks, maps)
     auroc, ap, f1, threshold = _curves(masks.ravel(), maps.ravel())
     return {
         "pixel_auroc": auroc,
@@ -67,9 +67,8 @@ def aupro(masks: np.ndarray, maps: np.ndarray, *, fpr_limit: float = 0.3) -> flo
     masks: (N, H, W) bool; maps: (N, H, W) finite floats. NaN when no pixel, or every pixel, is a
     defect. Raises ValueError as ``pixel_metrics``, and for a limit outside (0, 1].
     """
-    masks, maps = _checked(masks, maps)
-    if not 0 < fpr_limit <= 1:
-        raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit}")
+    masks, maps = checked_pixels(masks, maps)
+    checked_limit(fpr_limit)
     regions, count = ndimage.label(masks, structure=EIGHT_NEIGHBOURS)
     normal = masks.size - int(masks.sum())
     if count == 0 or normal == 0:
@@ -114,7 +113,10 @@ def _curves(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float, float
     )
 
 
-def _checked(masks: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_pixels(
+    masks: np.ndarray, maps: np.ndarray, dtype: type[np.floating] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and maps (N, H, W) as arrays, the maps in ``dtype``; ValueError says what is wrong."""
     masks, maps = np.asarray(masks), np.asarray(maps)
     if masks.ndim != 3 or masks.shape != maps.shape or masks.size == 0:
         raise ValueError(
@@ -123,8 +125,17 @@ def _checked(masks: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarra
         )
     if masks.dtype != bool:
         raise ValueError(f"masks must be bool, got {masks.dtype}")
+    if not np.issubdtype(maps.dtype, np.floating):
+        raise ValueError(f"maps must be floating point, got {maps.dtype}")
+    maps = maps.astype(dtype or maps.dtype, copy=False)
     _require_finite("maps", maps)
     return masks, maps
+
+
+def checked_limit(fpr_limit: float) -> None:
+    """ValueError for a limit on the false positive rate outside (0, 1]."""
+    if not 0 < fpr_limit <= 1:
+        raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit}")
 
 
 def _require_finite(name: str, values: np.ndarray) -> None:

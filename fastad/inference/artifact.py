@@ -1,8 +1,8 @@
 """A detector in one file: weights, preprocessing, threshold and history, without pickle.
 
 The file is a safetensors file. Its tensors are the model's state dict, teachers included; its
-header's metadata holds ``format`` ("fastad"), ``format_version`` and ``detector``, a JSON object
-with everything else and a checksum of the tensors.
+header's metadata holds ``format`` ("fastad"), ``format_version``, ``detector``, a JSON object with
+everything else, and ``sha256``, a checksum over the tensors and that object.
 """
 
 import dataclasses
@@ -42,6 +42,8 @@ class Artifact:
         calibration: (n,) scores of held-out normal images; empty where none were held out.
         false_positive_rate: what the threshold was chosen for.
         threshold: above it an image is anomalous; None without calibration scores.
+        pixel_calibration: (n,) maxima of the anomaly maps of the same held-out images.
+        pixel_threshold: above it a pixel is part of the mask; None without calibration.
         training: the training record as plain JSON values.
         versions: of the packages that wrote the file.
     """
@@ -52,6 +54,8 @@ class Artifact:
     false_positive_rate: float
     threshold: float | None
     training: dict[str, Any]
+    pixel_calibration: np.ndarray = field(default_factory=lambda: np.empty(0))
+    pixel_threshold: float | None = None
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
@@ -62,6 +66,7 @@ class Artifact:
             self.model,
             self.image_size,
             threshold=self.threshold,
+            pixel_threshold=self.pixel_threshold,
             calibration=self.calibration,
             **options,
         )
@@ -92,14 +97,17 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "calibration": np.asarray(artifact.calibration, dtype=np.float64).tolist(),
         "false_positive_rate": artifact.false_positive_rate,
         "threshold": artifact.threshold,
+        "pixel_calibration": np.asarray(artifact.pixel_calibration, dtype=np.float64).tolist(),
+        "pixel_threshold": artifact.pixel_threshold,
         "training": artifact.training,
         "versions": artifact.versions,
-        "sha256": _digest(tensors),
     }
+    text = json.dumps(content)
     metadata = {
         "format": "fastad",
         "format_version": str(FORMAT_VERSION),
-        "detector": json.dumps(content),
+        "detector": text,
+        "sha256": _digest(tensors, text),
     }
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
@@ -122,9 +130,9 @@ def load(path: str | Path) -> Artifact:
                 f"{path} was written by a newer fastad (format {version}, this one reads up to "
                 f"{FORMAT_VERSION}): update fastad"
             )
+        if metadata["sha256"] != _digest(tensors, metadata["detector"]):
+            raise ArtifactError(f"{path} is damaged: its checksum does not match its content")
         content = json.loads(metadata["detector"])
-        if content["sha256"] != _digest(tensors):
-            raise ArtifactError(f"{path} is damaged: its checksum does not match its weights")
         height, width = content["image_size"]
         return Artifact(
             model=_model(content["model"], content["config"], tensors),
@@ -132,6 +140,8 @@ def load(path: str | Path) -> Artifact:
             calibration=np.array(content["calibration"], dtype=np.float64),
             false_positive_rate=float(content["false_positive_rate"]),
             threshold=content["threshold"],
+            pixel_calibration=np.array(content["pixel_calibration"], dtype=np.float64),
+            pixel_threshold=content["pixel_threshold"],
             training=content["training"],
             versions=content["versions"],
         )
@@ -166,9 +176,10 @@ def _model(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Ano
     return model.eval()
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -1,17 +1,17 @@
-"""Scores, anomaly maps and decisions for images of any origin."""
+"""A model over images on one device: the code that turns pictures into decisions."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from fastad.data.folder import iterate_batches
-from fastad.data.images import find_images, parse_size, read_image, resize, rgb_array
+from fastad.data import parse_size
+from fastad.data.inputs import image_batches, shortened
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device, resolve_precision
@@ -27,16 +27,22 @@ class PredictionResult:
         is_anomalous: (N,) bool, score above the threshold; None without a threshold.
         p_value: (N,) float64, the share of normal images that look at least as anomalous; None
             without calibration scores.
+        mask: (N, H, W) bool, pixels above the pixel threshold; None without one.
+        paths: the N images' files, where all were given as paths; None otherwise.
     """
 
     score: np.ndarray
     anomaly_map: np.ndarray
     is_anomalous: np.ndarray | None = None
     p_value: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    paths: list[Path] | None = None
 
 
 class Predictor:
     """Runs a model over images: decoding ahead in threads, one resize, batches, one device.
+
+    Threads may share one: predicting changes nothing in it.
 
     Args:
         model: put into eval mode and moved to the device, in place.
@@ -45,6 +51,7 @@ class Predictor:
         precision: "auto", "float32", "bfloat16" or "float16", by the rule of training.
         batch_size: images a step.
         threshold: above it an image is anomalous; None for no decision.
+        pixel_threshold: above it a pixel belongs to the mask; None for no mask.
         calibration: (n,) scores of held-out normal images for p-values; None or empty for none.
 
     Raises:
@@ -60,6 +67,7 @@ class Predictor:
         precision: str = "auto",
         batch_size: int = 32,
         threshold: float | None = None,
+        pixel_threshold: float | None = None,
         calibration: np.ndarray | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -69,42 +77,49 @@ class Predictor:
         self.dtype = resolve_precision(precision, self.device)
         self.batch_size = batch_size
         self.threshold = threshold
+        self.pixel_threshold = pixel_threshold
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)
 
-    def predict(self, images: Any) -> PredictionResult:
-        """Predict all images at once.
+    def predict(
+        self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
+    ) -> PredictionResult:
+        """Predict all images at once; their forms are those of `fastad.data.inputs`.
 
-        images: a path to an image or a folder, a Pillow image, a list of paths and Pillow images,
-        a uint8 array (N, H, W, 3), or a tensor (N, 3, H, W), uint8 or floating in [0, 1].
-
-        The result holds N * H * W floats: use `stream` where that is too much.
+        The result holds N * H * W floats: use `stream` where that is too much. ``skip`` is called
+        with the path (or position) and the error of an unreadable image, which is then left out.
 
         Raises:
             TypeError, ValueError: images is something else, or empty; the message says what.
             FileNotFoundError, ImageError: a file is missing or no image; the message names it.
         """
-        results = list(self.stream(images))
+        results = list(self.stream(images, skip=skip))
 
-        def join(name: str) -> np.ndarray | None:
+        def join(name: str) -> Any:
             values = [getattr(result, name) for result in results]
-            return None if values[0] is None else np.concatenate(values)
+            if any(value is None for value in values):
+                return None
+            return list(chain(*values)) if name == "paths" else np.concatenate(values)
 
-        return PredictionResult(
-            join("score"), join("anomaly_map"), join("is_anomalous"), join("p_value")
-        )
+        return PredictionResult(*(join(field.name) for field in fields(PredictionResult)))
 
-    def stream(self, images: Any) -> Iterator[PredictionResult]:
-        """As `predict`, one result a batch; any iterable of paths and Pillow images will do.
+    def stream(
+        self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
+    ) -> Iterator[PredictionResult]:
+        """As `predict`, one result a batch; any iterable of single images will do.
 
         Memory does not grow with the number of images.
         """
         empty = True
-        for batch in self._batches(images):
+        for paths, batch in image_batches(images, self.image_size, self.batch_size, skip):
+            if len(batch) == 0:
+                continue
             empty = False
-            yield self.predict_batch(batch)
+            result = self.predict_batch(batch)
+            result.paths = paths
+            yield result
         if empty:
-            raise ValueError(f"images: there are no images in {_short(images)}")
+            raise ValueError(f"images: there are no images in {shortened(images)}")
 
     @torch.inference_mode()
     def predict_batch(self, images: Tensor) -> PredictionResult:
@@ -119,64 +134,11 @@ class Predictor:
         score = prediction.score.float().cpu().numpy()
         anomaly_map = prediction.anomaly_map.float().cpu().numpy()
         wide = score.astype(np.float64)
+        threshold, pixel_threshold = self.threshold, self.pixel_threshold
         return PredictionResult(
             score,
             anomaly_map,
-            None if self.threshold is None else wide > self.threshold,
+            None if threshold is None else wide > threshold,
             p_values(wide, self.calibration) if self.calibration.size else None,
+            None if pixel_threshold is None else anomaly_map > np.float64(pixel_threshold),
         )
-
-    def _batches(self, images: Any) -> Iterator[Tensor]:
-        if isinstance(images, np.ndarray):
-            if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-                raise ValueError(
-                    "images: an array must be uint8 of shape (N, H, W, 3); "
-                    f"got {images.dtype} {images.shape}"
-                )
-            images = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-        if isinstance(images, Tensor):
-            _check_tensor(images)
-            for start in range(0, len(images), self.batch_size):
-                part = images[start : start + self.batch_size]
-                # Resizing gives back its input's dtype; half precision would lose digits there.
-                yield resize(part if part.dtype == torch.uint8 else part.float(), self.image_size)
-            return
-        if isinstance(images, (str, Path)):
-            images = find_images(images) if Path(images).is_dir() else [images]
-        elif isinstance(images, Image.Image):
-            images = [images]
-        elif not isinstance(images, Iterable):
-            raise TypeError(
-                "images must be a path, a folder, paths, Pillow images, a uint8 array "
-                f"(N, H, W, 3) or a tensor (N, 3, H, W); got {_short(images)}"
-            )
-        yield from iterate_batches(images, self.image_size, self.batch_size, _read)
-
-
-def _read(item: Any) -> Tensor:
-    if isinstance(item, (str, Path)):
-        return read_image(item)
-    if isinstance(item, Image.Image):
-        return torch.from_numpy(rgb_array(item)).permute(2, 0, 1)
-    raise TypeError(f"images must be paths or Pillow images; one is {_short(item)}")
-
-
-def _check_tensor(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
-            f"images: a tensor must have shape (N, 3, H, W); got {tuple(images.shape)}"
-        )
-    if images.dtype == torch.uint8:
-        return
-    if not images.is_floating_point():
-        raise TypeError(f"images: a tensor must be uint8 or floating point; got {images.dtype}")
-    if images.numel() and not (images.min() >= 0 and images.max() <= 1):  # false for NaN too
-        raise ValueError(
-            "images: a floating tensor must be in [0, 1]; "
-            f"got {images.min().item():g} to {images.max().item():g}"
-        )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text[:80]}{'...' if len(text) > 80 else ''}"

@@ -5,6 +5,7 @@ arXiv 2103.04257. A student learns to reproduce a pretrained teacher's feature m
 images; where it fails on a new image, there is something that the normal images did not show.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -44,7 +45,8 @@ class STPMConfig:
     student: nn.Module | None = None
 
     def __post_init__(self):
-        if not isinstance(self.layers, str):  # the backbone refuses a string with a clear message
+        if isinstance(self.backbone, str):
+            backbones.check_names(self.backbone, self.layers)
             self.layers = tuple(self.layers)
         for field, allowed in (
             ("aggregate", ("product", "sum")),
@@ -59,6 +61,8 @@ class STPMConfig:
             raise ValueError(f"eps must be a number above 0; got {self.eps!r}")
         if self.weights is not None:
             self.weights = [float(weight) for weight in self.weights]
+            if not all(map(math.isfinite, self.weights)):
+                raise ValueError(f"weights must be finite numbers; got {self.weights}")
             if isinstance(self.backbone, str) and len(self.weights) != len(self.layers):
                 raise ValueError(
                     f"weights must have one number for each of the {len(self.layers)} layers; "

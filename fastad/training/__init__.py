@@ -1,13 +1,16 @@
-"""Training: one loop for every model, its options, and what it reports."""
+"""Training: one loop for every model, its options, its checkpoints, and what it reports."""
 
+from fastad.training.checkpoint import CheckpointError
 from fastad.training.config import TrainingConfig
+from fastad.training.divergence import TrainingDivergedError
 from fastad.training.precision import PRECISIONS, resolve_device, resolve_precision
 from fastad.training.progress import ConsoleProgress, EpochProgress
 from fastad.training.record import TrainingRecord
-from fastad.training.trainer import Trainer, TrainingDivergedError
+from fastad.training.trainer import Trainer
 
 __all__ = [
     "PRECISIONS",
+    "CheckpointError",
     "ConsoleProgress",
     "EpochProgress",
     "Trainer",

@@ -1,7 +1,12 @@
-"""From a data set to batches on the device, and its split."""
+"""Which images are trained on and which held out, and how items become batches."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+import operator
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,6 +23,30 @@ def split_indices(size: int, fraction: float, seed: int) -> tuple[Tensor, Tensor
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
+def split_off(size: int, held_out: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The other indices below ``size``, and ``held_out``, both sorted.
+
+    Raises:
+        TypeError: an index is no integer.
+        ValueError: an index is out of range or there twice, or no image is left to train on.
+    """
+    try:
+        indices = sorted(operator.index(index) for index in held_out)
+    except TypeError:
+        raise TypeError(f"held_out must hold integers; got {held_out!r:.100}") from None
+    for index in indices:
+        if not 0 <= index < size:
+            raise ValueError(f"held_out: there is no image {index} among {size} (from 0)")
+    if len(set(indices)) < len(indices):
+        twice = next(a for a, b in itertools.pairwise(indices) if a == b)
+        raise ValueError(f"held_out: image {twice} is there twice")
+    if len(indices) == size:
+        raise ValueError(f"held_out: all {size} images are held out, none is left to train on")
+    rest = torch.ones(size, dtype=torch.bool)
+    rest[indices] = False
+    return rest.nonzero().flatten(), torch.tensor(indices, dtype=torch.int64)
+
+
 def shuffled_batches(indices: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
     """``indices`` in random order, in pieces; a last piece of one image only if it is the only."""
     order = indices[torch.randperm(len(indices), generator=generator)]
@@ -27,27 +56,51 @@ def shuffled_batches(indices: Tensor, batch_size: int, generator: torch.Generato
     return batches
 
 
-def load_batch(
-    dataset: Dataset | Tensor,
-    indices: Tensor,
-    device: torch.device,
-    memory_format: torch.memory_format,
+def is_fixed(dataset: Dataset | Tensor) -> bool:
+    """Whether an index always gives the same image: a tensor, or a data set that says so."""
+    return isinstance(dataset, Tensor) or getattr(dataset, "is_fixed", False) is True
+
+
+def read_batch(
+    dataset: Dataset | Tensor, indices: Sequence[int], seed: int = 0, epoch: int = 0
 ) -> dict[str, Tensor]:
-    """Items -> {"image": (N, 3, H, W) float32 in [0, 1], ...}, on ``device``.
+    """Items -> {"image": (N, 3, H, W), ...} on the CPU.
 
     An item is an image, uint8 or float in [0, 1], (3, H, W), or a dict with it as "image"; other
-    tensors of the dict are stacked as they are, anything else is left out. Images travel to the
-    device as uint8, a quarter of the bytes.
+    tensors of the dict are stacked as they are, anything else is left out.
+
+    A data set that is not fixed may draw from torch's, numpy's and Python's global generators: for
+    each item they are seeded by (seed, epoch, index), so that an item does not depend on what was
+    read before it or on the process that reads it, and put back afterwards.
 
     Raises:
         TypeError: an item is something else.
-        ValueError: an image of another shape, or images of several sizes.
+        ValueError: images of several sizes.
     """
+    indices = list(indices)
     if isinstance(dataset, Tensor):
-        batch = {"image": dataset[indices]}
-    else:
-        items = [dataset[index] for index in indices.tolist()]
-        batch = _stack(items, indices.tolist())
+        return {"image": dataset[indices]}
+    if is_fixed(dataset):
+        return _stack([dataset[index] for index in indices], indices)
+    items = []
+    with _generators_put_back():
+        for index in indices:
+            _seed_generators(seed, epoch, index)
+            items.append(dataset[index])
+    return _stack(items, indices)
+
+
+def to_device(
+    batch: Mapping[str, Tensor], device: torch.device, memory_format: torch.memory_format
+) -> dict[str, Tensor]:
+    """A batch on ``device`` with its "image" as (N, 3, H, W) float32 in [0, 1].
+
+    Images travel to the device as uint8, a quarter of the bytes.
+
+    Raises:
+        TypeError: images that are neither uint8 nor floating point.
+        ValueError: images of another shape.
+    """
     batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
     images = batch["image"]
     if images.dim() != 4 or images.shape[1] != 3:
@@ -76,3 +129,22 @@ def _stack(items: list, indices: Sequence[int]) -> dict[str, Tensor]:
             )
     keys = [key for key, value in items[0].items() if isinstance(value, Tensor)]
     return {key: torch.stack([item[key] for item in items]) for key in keys}
+
+
+def _seed_generators(*key: int) -> None:
+    words = np.random.SeedSequence(key).generate_state(3)
+    # Not torch.manual_seed, which would seed the CUDA generators as well.
+    torch.default_generator.manual_seed(int(words[0]))
+    np.random.seed(words[1])
+    random.seed(int(words[2]))
+
+
+@contextmanager
+def _generators_put_back() -> Iterator[None]:
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])

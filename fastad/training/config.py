@@ -32,6 +32,8 @@ class TrainingConfig:
         device: "auto", "cpu", "cuda" or "cuda:N".
         feature_cache_gib: memory in which the teachers' features of all images are kept, where they
             fit and nothing changes the images; 0 computes them in every step.
+        workers: processes that read images of a data set that is not in memory; 0 reads them in the
+            training's own, "auto" takes one a processor, at most four. The result is the same.
         deterministic: on CUDA, let cuDNN take only algorithms that give the same bits every time.
 
     Raises:
@@ -51,12 +53,19 @@ class TrainingConfig:
     channels_last: bool = True
     device: str = "auto"
     feature_cache_gib: float = 4.0
+    workers: int | str = "auto"
     deterministic: bool = True
 
     def __post_init__(self):
         for field in ("epochs", "batch_size"):
             self._require(field, _is_integer(getattr(self, field), 1), "an integer of at least 1")
         self._require("seed", _is_integer(self.seed, 0), "an integer of at least 0")
+        self._require("seed", self.seed < 2**63, "below 2**63")
+        self._require(
+            "workers",
+            self.workers == "auto" or _is_integer(self.workers, 0),
+            "'auto' or an integer of at least 0",
+        )
         self._require("optimizer", self.optimizer in OPTIMIZERS, _one_of(OPTIMIZERS))
         self._require("precision", self.precision in PRECISIONS, _one_of(PRECISIONS))
         self._require(

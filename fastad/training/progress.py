@@ -1,6 +1,7 @@
 """What a training says while it runs, and a listener that shows it on a terminal or in a log."""
 
 import sys
+import time
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -28,6 +29,32 @@ class EpochProgress:
     losses: dict[str, float] | None = None
     validation_score: float | None = None
     is_best: bool = False
+
+
+class Clock:
+    """Rate of an epoch, and the time left of a training that began at ``start``.
+
+    Args:
+        start: `time.monotonic` when the first epoch began.
+        epoch: this one, counted from 1; ``first`` to ``epochs`` are run.
+    """
+
+    def __init__(self, start: float, epoch: int, first: int, epochs: int):
+        self.epoch, self.epochs = epoch, epochs
+        self.images = 0  # trained on in this epoch
+        self._start, self._first = start, first
+        self._epoch_start = time.monotonic()
+        self._rate, self._counted = 0.0, 0
+
+    def read(self, epoch_done: float) -> tuple[float, float]:
+        """(images a second, seconds left) where ``epoch_done`` of the epoch, in (0, 1], is done."""
+        now = time.monotonic()
+        if self.images != self._counted:  # validation does not count
+            self._counted = self.images
+            self._rate = self.images / max(now - self._epoch_start, 1e-9)
+        done = self.epoch - self._first + epoch_done
+        to_do = self.epochs - self._first + 1 - done
+        return self._rate, (now - self._start) * to_do / done
 
 
 class ConsoleProgress:

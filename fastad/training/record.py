@@ -17,7 +17,7 @@ class TrainingRecord:
         validation_scores: for each epoch, the mean of the model's own score on held-out normals.
         n_train, n_validation: images.
         held_out: indices into the data set of the images not trained on.
-        seconds: of the whole training.
+        seconds: of the whole training, the parts before and after an interruption added up.
         seed: of split, order and random layers.
         config: the training options asked for.
         device, precision: what they came to.
@@ -44,6 +44,15 @@ class TrainingRecord:
     seconds: float = 0.0
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def still_falling(self) -> bool:
+        """Whether the last epoch is the best and the last tenth of them brought more than 10 %."""
+        if self.epochs < 3 or self.best_epoch != self.epochs:
+            return False
+        last = max(1, round(self.epochs / 10))
+        before, after = self.validation_scores[-1 - last], self.validation_scores[-1]
+        return before - after > 0.1 * abs(before)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and strings."""

@@ -1,9 +1,9 @@
 """The one training loop, for every model."""
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,16 +12,23 @@ from torch.utils.data import Dataset
 
 import fastad
 from fastad.models import AnomalyModel
-from fastad.training.batches import load_batch, shuffled_batches, split_indices
+from fastad.training.batches import (
+    is_fixed,
+    shuffled_batches,
+    split_indices,
+    split_off,
+    to_device,
+)
+from fastad.training.checkpoint import load_checkpoint, save_checkpoint
 from fastad.training.config import TrainingConfig
-from fastad.training.features import TeacherFeatures, is_fixed
+from fastad.training.divergence import require_finite
+from fastad.training.features import TeacherFeatures
+from fastad.training.identity import changes, identify, require_same
 from fastad.training.precision import resolve_device, resolve_precision
-from fastad.training.progress import EpochProgress
+from fastad.training.progress import Clock, EpochProgress
+from fastad.training.reader import BatchReader, resolve_workers
 from fastad.training.record import TrainingRecord
-
-
-class TrainingDivergedError(RuntimeError):
-    """A loss or a validation score is no longer a finite number."""
+from fastad.training.state import TrainingState
 
 
 class Trainer:
@@ -29,7 +36,7 @@ class Trainer:
 
     A share of the images is held out; after every epoch the model's own `validation_score` is
     averaged over them, and at the end the weights of the epoch with the lowest mean are restored.
-    The same seed, machine and number of threads give the same bytes.
+    The same seed, machine and number of threads give the same bytes, also after an interruption.
 
     Args:
         model: trained in place; afterwards in eval mode, on the device that was trained on.
@@ -55,26 +62,53 @@ class Trainer:
         self._memory_format = (
             torch.channels_last if self.config.channels_last else torch.contiguous_format
         )
+        # While training: how images are read, and what teachers say of them.
+        self._reader: BatchReader | None = None
         self._features: TeacherFeatures | None = None
 
-    def fit(self, dataset: Dataset | Tensor) -> TrainingRecord:
+    def fit(
+        self,
+        dataset: Dataset | Tensor,
+        *,
+        held_out: Sequence[int] | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> TrainingRecord:
         """Train on a map-style data set of normal images, or a tensor (N, 3, H, W) of them.
 
         An item is an image (3, H, W), uint8 or float in [0, 1], or a dict with one as "image". All
         images have one size. What frozen teachers say of a tensor's images, or of those of a data
-        set whose ``is_fixed`` is True, is computed once and kept. A KeyboardInterrupt ends the
-        training early, keeps the best epoch so far and is said in the record.
+        set whose ``is_fixed`` is True, is computed once and kept. Of a data set with a string as
+        ``fingerprint``, a resumed training checks that. A KeyboardInterrupt ends the training
+        early, keeps the best epoch so far and is said in the record.
+
+        Args:
+            dataset: the images.
+            held_out: indices of the images to hold out, instead of a random share; empty for none.
+            checkpoint: a file to write after every epoch, atomically; it stays at the end.
+            resume: go on from ``checkpoint``, with more epochs if the config says so. The weights
+                are then the same bytes as after a training without interruption.
 
         Raises:
-            ValueError: no images, or images of several sizes.
+            ValueError: no images, images of several sizes, or ``held_out`` that cannot be.
             TypeError: items that are no images, or a model whose loss is no dict of scalars.
+            FileNotFoundError: no checkpoint to resume, or no folder to write it to.
+            CheckpointError: the checkpoint is damaged or of another training.
+            OSError: the checkpoint cannot be written; the one written before stays as it was.
             TrainingDivergedError: a loss or score became NaN or infinite; the model keeps the best
-                epoch before it, if there was one.
+                epoch before it, if there was one, and the checkpoint the last good epoch.
         """
         if len(dataset) == 0:
             raise ValueError("dataset: there are no images to train on")
+        if checkpoint is None and resume:
+            raise ValueError("resume: name the checkpoint to resume from")
+        if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+            raise FileNotFoundError(f"checkpoint {checkpoint}: there is no such folder")
         config = self.config
-        train, held_out = split_indices(len(dataset), config.validation_fraction, config.seed)
+        if held_out is None:
+            train, validation = split_indices(len(dataset), config.validation_fraction, config.seed)
+        else:
+            train, validation = split_off(len(dataset), held_out)
         record = TrainingRecord(
             model=self.model.name,
             config=dataclasses.asdict(config),
@@ -84,98 +118,114 @@ class Trainer:
             versions={"torch": torch.__version__, "fastad": fastad.__version__},
             threads=torch.get_num_threads(),
             n_train=len(train),
-            n_validation=len(held_out),
-            held_out=held_out.tolist(),
+            n_validation=len(validation),
+            held_out=validation.tolist(),
         )
-        if len(held_out) == 0:
-            reason = (
-                "the data set has one image" if config.validation_fraction else "none asked for"
-            )
+        if len(validation) == 0:
+            one = len(dataset) == 1 and config.validation_fraction > 0 and held_out is None
+            reason = "the data set has one image" if one else "none asked for"
             record.notes.append(
                 f"no images held out ({reason}): the epoch was chosen by the training images"
             )
-            held_out = train
 
+        self.model.to(self.device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        state = TrainingState(self.model, config, self.device, self.dtype, record)
         devices = [self.device] if self.device.type == "cuda" else []
         cudnn = torch.backends.cudnn.flags(
             enabled=True, benchmark=not config.deterministic, deterministic=config.deterministic
         )
         with torch.random.fork_rng(devices), cudnn:
             torch.manual_seed(config.seed)  # for random layers
-            self._run(dataset, train, held_out, record)
+            save = None
+            if checkpoint is not None:
+                identity = identify(self.model, config, dataset, validation)
+                if resume:
+                    self._resume(state, checkpoint, identity)
+
+                def save() -> None:
+                    save_checkpoint(checkpoint, state.capture(identity))
+
+            self._run(dataset, train, validation if len(validation) else train, state, save)
+        if record.still_falling:
+            record.notes.append(
+                "the validation score was still falling at the last epoch: more epochs would help"
+            )
         return record
 
+    def _resume(self, state: TrainingState, path: str | Path, identity: dict[str, Any]) -> None:
+        found = load_checkpoint(path)
+        require_same(path, found.identity, identity, found.record.epochs, self.config.epochs)
+        state.restore(found, path)
+        state.record.notes += changes(found.record, state.record)
+
     def _run(
-        self, dataset: Dataset | Tensor, train: Tensor, held_out: Tensor, record: TrainingRecord
+        self,
+        dataset: Dataset | Tensor,
+        train: Tensor,
+        held_out: Tensor,
+        state: TrainingState,
+        save: Callable[[], None] | None,
     ) -> None:
-        config, model = self.config, self.model
-        model.to(self.device)
-        if config.channels_last:
-            model.to(memory_format=torch.channels_last)
-        optimizer = _optimizer(config, model)
-        # Half precision loses small gradients below its range; scaling keeps them in it.
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        shuffle = torch.Generator().manual_seed(config.seed)
-        best, best_score, start = None, math.inf, time.monotonic()
+        config, record = self.config, state.record
+        first, before, start = record.epochs + 1, record.seconds, time.monotonic()
+        if first > config.epochs:
+            state.restore_best()
+            return
+        self._reader = BatchReader(dataset, resolve_workers(config.workers, dataset), config.seed)
         try:
             self._features = self._teacher_features(dataset)
-            for epoch in range(1, config.epochs + 1):
-                clock = _Clock(start, epoch, config.epochs)
-                batches = shuffled_batches(train, config.batch_size, shuffle)
-                losses = self._train_epoch(dataset, batches, optimizer, scaler, clock)
-                score = self._validate(dataset, held_out, epoch)
-                is_best = score < best_score
-                if is_best:
-                    # Only what was trained: the teacher does not change.
-                    best_score = score
-                    best = {k: v.to("cpu", copy=True) for k, v in model.trained_state().items()}
-                    record.best_epoch = epoch
-                record.losses.append(losses)
-                record.validation_scores.append(score)
-                record.epochs = epoch
+            for epoch in range(first, config.epochs + 1):
+                clock = Clock(start, epoch, first, config.epochs)
+                batches = shuffled_batches(train, config.batch_size, state.shuffle)
+                losses = self._train_epoch(batches, state, clock)
+                score = self._validate(held_out, epoch)
+                is_best = state.end_epoch(losses, score)
+                record.seconds = before + time.monotonic() - start
+                if save is not None:
+                    save()
                 self._report(clock, len(batches), len(batches), losses, score, is_best)
         except KeyboardInterrupt:
             record.interrupted = True
         finally:
-            if best is not None:
-                model.load_state_dict(best, strict=False)
-            model.eval()
-            record.seconds = time.monotonic() - start
+            self._reader.close()
+            self._features = None
+            state.restore_best()
+            record.seconds = before + time.monotonic() - start
 
     def _teacher_features(self, dataset: Dataset | Tensor) -> TeacherFeatures | None:
         max_bytes = self.config.feature_cache_gib * 2**30
         if max_bytes == 0 or not is_fixed(dataset):
             return None
-
-        def load(indices: Tensor) -> dict[str, Any]:
-            return load_batch(dataset, indices, self.device, self._memory_format)
-
+        batches = torch.arange(len(dataset)).split(self.config.batch_size)
+        loaded = self._loaded(batches, epoch=0)
         with self._autocast():
-            return TeacherFeatures(
-                self.model, load, len(dataset), self.config.batch_size, max_bytes
-            )
+            return TeacherFeatures(self.model, loaded, len(dataset), max_bytes)
 
-    def _load(self, dataset: Dataset | Tensor, indices: Tensor) -> dict[str, Any]:
-        batch = load_batch(dataset, indices, self.device, self._memory_format)
-        return batch if self._features is None else batch | self._features.of(indices)
+    def _loaded(
+        self, batches: Sequence[Tensor], epoch: int
+    ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Indices and the batch of them on the device, with teachers' features that were kept."""
+        for indices, batch in zip(batches, self._reader.read(batches, epoch), strict=True):
+            batch = to_device(batch, self.device, self._memory_format)
+            if self._features is not None:
+                batch |= self._features.of(indices)
+            yield indices, batch
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32)
 
     def _train_epoch(
-        self,
-        dataset: Dataset | Tensor,
-        batches: list[Tensor],
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        clock: "_Clock",
+        self, batches: list[Tensor], state: TrainingState, clock: Clock
     ) -> dict[str, float]:
         """Mean of each loss over the images."""
         self.model.train()
+        optimizer, scaler = state.optimizer, state.scaler
         sums: dict[str, Tensor] = {}
         last_total = None
-        for step, indices in enumerate(batches, start=1):
-            batch = self._load(dataset, indices)
+        loaded = self._loaded(batches, clock.epoch)
+        for step, (indices, batch) in enumerate(loaded, start=1):
             with self._autocast():
                 losses = _checked(self.model.loss(batch))
             total = sum(losses.values())
@@ -187,20 +237,21 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value.detach().double() * len(indices)
             # One step late, so that a CUDA device always has the next step queued.
             if last_total is not None:
-                self._require_finite(last_total, "loss", clock.epoch, step - 1)
+                self._require_finite(last_total, "loss", f"epoch {clock.epoch}, step {step - 1}")
             last_total = total.detach()
             clock.images += len(indices)
             self._report(clock, step, len(batches))
-        self._require_finite(last_total, "loss", clock.epoch, len(batches))
+        self._require_finite(last_total, "loss", f"epoch {clock.epoch}, step {len(batches)}")
         return {name: float(value) / clock.images for name, value in sums.items()}
 
     @torch.inference_mode()
-    def _validate(self, dataset: Dataset | Tensor, held_out: Tensor, epoch: int) -> float:
+    def _validate(self, held_out: Tensor, epoch: int) -> float:
         """Mean of the model's validation score over the held-out images."""
         self.model.eval()
         total = torch.zeros((), dtype=torch.float64)
-        for indices in held_out.split(self.config.batch_size):
-            batch = self._load(dataset, indices)
+        batches = held_out.split(self.config.batch_size)
+        # The same draws in every epoch, so that their scores can be compared.
+        for indices, batch in self._loaded(batches, epoch=0):
             with self._autocast():
                 scores = self.model.validation_score(batch)
             if scores.shape != (len(indices),):
@@ -209,25 +260,15 @@ class Trainer:
                     f"got {tuple(scores.shape)}"
                 )
             total += scores.double().sum().cpu()
-        self._require_finite(total, "validation score", epoch)
+        self._require_finite(total, "validation score", f"epoch {epoch}")
         return float(total) / len(held_out)
 
-    def _require_finite(
-        self, value: Tensor, what: str, epoch: int, step: int | None = None
-    ) -> None:
-        if math.isfinite(value.item()):
-            return
-        where = f"epoch {epoch}" if step is None else f"epoch {epoch}, step {step}"
-        cures = [f"a lower learning rate (--set learning_rate={self.config.learning_rate / 4:g})"]
-        if self.dtype != torch.float32:
-            cures.append("--precision float32")
-        raise TrainingDivergedError(
-            f"the {what} became {value.item()} in {where}; try {' or '.join(cures)}"
-        )
+    def _require_finite(self, value: Tensor, what: str, where: str) -> None:
+        require_finite(value, what, where, self.config.learning_rate, self.dtype)
 
     def _report(
         self,
-        clock: "_Clock",
+        clock: Clock,
         step: int,
         steps: int,
         losses: dict[str, float] | None = None,
@@ -239,34 +280,6 @@ class Trainer:
         rate, left = clock.read(step / steps)
         epoch, epochs = clock.epoch, clock.epochs
         self.progress(EpochProgress(epoch, epochs, step, steps, rate, left, losses, score, is_best))
-
-
-class _Clock:
-    """Rate of an epoch and time left of the training, which began at ``start``."""
-
-    def __init__(self, start: float, epoch: int, epochs: int):
-        self.start, self.epoch, self.epochs = start, epoch, epochs
-        self.epoch_start, self.images = time.monotonic(), 0
-        self._rate, self._counted = 0.0, 0
-
-    def read(self, epoch_done: float) -> tuple[float, float]:
-        now = time.monotonic()
-        if self.images != self._counted:  # validation does not count
-            self._counted = self.images
-            self._rate = self.images / max(now - self.epoch_start, 1e-9)
-        done = (self.epoch - 1 + epoch_done) / self.epochs
-        return self._rate, (now - self.start) * (1 - done) / done
-
-
-def _optimizer(config: TrainingConfig, model: AnomalyModel) -> torch.optim.Optimizer:
-    groups = model.parameter_groups()
-    if not any(group["params"] for group in groups):
-        raise ValueError(f"model {model.name} has no parameters to train")
-    rate, decay = config.learning_rate, config.weight_decay
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, weight_decay=decay)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate, betas=config.betas, weight_decay=decay)
 
 
 def _checked(losses: object) -> Mapping[str, Tensor]:

@@ -41,7 +41,7 @@ def test_evaluate(fastad, detector, images, tmp_path):
     code, out, err = fastad("evaluate", detector, images, "--json", tmp_path / "m.json")
     assert code == 0, err
     metrics = json.loads((tmp_path / "m.json").read_text())
-    assert metrics["counts"] == {"normal": 2, "defect": 2, "defect_without_mask": 0}
+    assert metrics["counts"] == {"normal": 2, "defect": 2, "defect_without_mask": 0, "skipped": 0}
     assert metrics["per_defect"]["hole"]["aupro"] == metrics["aupro"]
     assert 0 <= metrics["image_auroc"] <= 1
     assert metrics["at_threshold"]["threshold"] == inference.load(detector).threshold
@@ -210,5 +210,5 @@ def test_interrupt_before_anything_is_learnt(fastad, images, weights, tmp_path, 
         "train", images, *TRAIN, "--teacher-weights", weights, "--output", tmp_path / "i.fastad"
     )
     assert code == 1
-    assert "nothing to save" in err
+    assert "nothing was saved" in err
     assert not (tmp_path / "i.fastad").exists()

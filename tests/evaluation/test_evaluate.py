@@ -1,13 +1,15 @@
 """Evaluation over files on disk, with a stand-in for the detector."""
 
 import math
+import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fastad.data import ImageError
+from fastad.data import ImageError, Sample
 from fastad.data import test_samples as labelled
 from fastad.evaluation import evaluate
 
@@ -59,13 +61,19 @@ def test_overall_and_per_defect(dataset, batch_size):
     assert metrics["per_defect"]["scratch"]["image_auroc"] == 0.5
     assert metrics["per_defect"]["scratch"]["pixel_auroc"] == 0.0
     assert list(metrics["per_defect"]) == ["hole", "scratch"]
-    assert metrics["counts"] == {"normal": 2, "defect": 3, "defect_without_mask": 0}
+    assert metrics["counts"] == {
+        "normal": 2,
+        "defect": 3,
+        "defect_without_mask": 0,
+        "skipped": 0,
+    }
     assert metrics["at_threshold"] == {
         "threshold": 0.5,
         "false_positive_rate": 0.0,
         "true_positive_rate": pytest.approx(2 / 3),
     }
-    assert done[-1] == (5, 5)
+    batches = [(min(n, 5), 5) for n in range(batch_size, 5 + batch_size, batch_size)]
+    assert done == [*batches, (5, 5)]
 
 
 def test_a_threshold_is_optional_and_strict(dataset):
@@ -85,7 +93,10 @@ def test_defects_without_ground_truth_are_left_out_and_said(dataset):
 
 def test_without_any_ground_truth_only_image_scores_are_defined(dataset):
     (dataset / "ground_truth").rename(dataset / "elsewhere")
-    with pytest.warns(UserWarning, match="3 of 3"):
+    with (
+        pytest.warns(UserWarning, match="3 of 3 defect images"),
+        pytest.warns(UserWarning, match="pixel scores of all defects, hole, scratch are undefined"),
+    ):
         metrics = evaluate(brightness, labelled(dataset), (16, 16))
     assert metrics["image_auroc"] == pytest.approx(5 / 6)
     assert math.isnan(metrics["pixel_auroc"])
@@ -93,19 +104,172 @@ def test_without_any_ground_truth_only_image_scores_are_defined(dataset):
 
 
 def test_only_defects_without_ground_truth(dataset):
-    samples = [s for s in labelled(dataset) if s.label == 1]
-    samples = [type(s)(s.path, 1, s.defect_type, None) for s in samples]
-    with pytest.warns(UserWarning, match="3 of 3"):
+    samples = [Sample(s.path, 1, s.defect_type, ()) for s in labelled(dataset) if s.label == 1]
+    with (
+        pytest.warns(UserWarning, match="3 of 3 defect images"),
+        pytest.warns(UserWarning, match="image scores are undefined"),
+        pytest.warns(UserWarning, match="pixel scores of all defects, hole, scratch are undefined"),
+    ):
         metrics = evaluate(brightness, samples, (16, 16), threshold=0.0)
     assert math.isnan(metrics["image_auroc"])
     assert math.isnan(metrics["aupro"])
     assert math.isnan(metrics["at_threshold"]["false_positive_rate"])
 
 
+def test_only_normal_images(dataset):
+    samples = [s for s in labelled(dataset) if s.label == 0]
+    with pytest.warns(UserWarning, match=r"image and pixel scores .*NaN.*: no test image has a"):
+        metrics = evaluate(brightness, samples, (16, 16), threshold=0.5)
+    scores = (v for name, v in metrics.items() if name.startswith(("image", "aupro")))
+    assert all(math.isnan(value) for value in scores)
+    assert math.isnan(metrics["pixel_auroc"])
+    assert metrics["per_defect"] == {}
+    assert metrics["at_threshold"]["false_positive_rate"] == 0.0
+
+
+def test_only_defects(dataset):
+    samples = [s for s in labelled(dataset) if s.label == 1]
+    with pytest.warns(UserWarning, match=r"image scores .*NaN.*: no test image is normal"):
+        metrics = evaluate(brightness, samples, (16, 16))
+    assert math.isnan(metrics["image_auroc"])
+    assert metrics["per_defect"]["hole"]["pixel_auroc"] == 1.0
+
+
+def test_defect_types_without_ground_truth_are_named(dataset):
+    (dataset / "ground_truth/scratch/0_mask.png").unlink()
+    with (
+        pytest.warns(UserWarning, match="1 of 3 defect images"),
+        pytest.warns(UserWarning, match="pixel scores of scratch are undefined"),
+    ):
+        metrics = evaluate(brightness, labelled(dataset), (16, 16))
+    assert math.isnan(metrics["per_defect"]["scratch"]["aupro"])
+    assert metrics["per_defect"]["scratch"]["image_auroc"] == 0.5
+
+
+def test_a_complete_set_warns_of_nothing(dataset):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(brightness, labelled(dataset), (16, 16))
+
+
+def test_several_masks_of_an_image_are_united(dataset):
+    samples = [s for s in labelled(dataset) if s.label == 0]
+    masks = tuple(dataset / f"{name}.png" for name in ("left", "right"))
+    for path, columns in zip(masks, (slice(0, 2), slice(2, 4)), strict=True):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[:4, columns] = 255
+        write(path, mask)
+    pixels = np.full((16, 16), 40, np.uint8)
+    pixels[:4, :4] = 99
+    write(dataset / "test/logical/0.png", pixels)
+    samples.append(Sample(dataset / "test/logical/0.png", 1, "logical", masks))
+    assert evaluate(brightness, samples, (16, 16))["pixel_f1_max"] == 1.0
+
+
+@pytest.mark.parametrize("exact_bytes", [0, 64 * 4 * 3])
+def test_beyond_the_budget_scores_stay_within_their_bounds(dataset, exact_bytes):
+    exact = evaluate(brightness, labelled(dataset), (16, 16))
+    assert exact["pixel_metrics"]["exact"] is True
+    assert set(exact["pixel_metrics"]["error_bound"].values()) == {0.0}
+    metrics = evaluate(brightness, labelled(dataset), (16, 16), exact_bytes=exact_bytes)
+    said = metrics["pixel_metrics"]
+    assert said["exact"] is False
+    assert list(said["per_defect"]) == ["hole", "scratch"]
+    rows = [(metrics, exact, said["error_bound"])]
+    rows += [
+        (metrics["per_defect"][name], exact["per_defect"][name], said["per_defect"][name])
+        for name in said["per_defect"]
+    ]
+    for found, truth, bounds in rows:
+        assert set(bounds) == {"pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
+        assert all(abs(found[n] - truth[n]) <= bound + 1e-12 for n, bound in bounds.items())
+        assert found["image_auroc"] == truth["image_auroc"]
+
+
+def test_memory_does_not_grow_with_the_number_of_images(dataset):
+    rng = np.random.default_rng(0)
+
+    def predict(images):
+        maps = rng.random((len(images), 128, 128), dtype=np.float32)
+        return maps.max(axis=(1, 2)), maps
+
+    def peak(times):
+        tracemalloc.start()
+        try:
+            evaluate(predict, labelled(dataset) * times, (16, 16), batch_size=5, exact_bytes=10**6)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak(10), peak(100)
+    assert many - few < 2**20, "450 more maps of 64 KiB are 28 MiB"
+
+
+def test_unreadable_images_and_masks_are_skipped_and_counted(dataset):
+    (dataset / "test/hole/0.png").write_bytes(b"no image")
+    (dataset / "ground_truth/scratch/0_mask.png").write_bytes(b"no mask")
+    with pytest.raises(ImageError, match=r"hole/0\.png"):
+        evaluate(brightness, labelled(dataset), (16, 16))
+    for batch_size in (1, 2, 32):
+        reports, done = [], []
+        metrics = evaluate(
+            brightness,
+            labelled(dataset),
+            (16, 16),
+            batch_size=batch_size,
+            progress=lambda n, total, done=done: done.append((n, total)),
+            skip=lambda sample, error, reports=reports: reports.append((sample, str(error))),
+        )
+        names = sorted((sample.path.parent.name, sample.path.name) for sample, _ in reports)
+        assert names == [("hole", "0.png"), ("scratch", "0.png")]
+        assert all("cannot be read" in error for _, error in reports)
+        assert list(metrics["per_defect"]) == ["hole"]
+        assert metrics["image_auroc"] == metrics["per_defect"]["hole"]["aupro"] == 1.0
+        counts = {"normal": 2, "defect": 1, "defect_without_mask": 0, "skipped": 2}
+        assert metrics["counts"] == counts
+        assert done[-1] == (5, 5)
+        assert done == sorted(done)
+
+
+def test_nothing_readable_at_all(dataset):
+    for path in (dataset / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="none of the 5 test images can be read"):
+        evaluate(brightness, labelled(dataset), (16, 16), skip=lambda sample, error: None)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_a_model_gets_wrong_names_the_image(dataset, bad):
+    def broken_map(images):
+        scores, maps = brightness(images)
+        maps[3, 1, 2] = bad
+        return scores, maps
+
+    def broken_score(images):
+        scores, maps = brightness(images)
+        scores[3] = bad
+        return scores, maps
+
+    # even with `skip`: a model that fails is no bad file
+    options = {"skip": lambda sample, error: None}
+    with pytest.raises(ValueError, match=r"hole/1\.png: 1 of 64 values of the model's anomaly map"):
+        evaluate(broken_map, labelled(dataset), (16, 16), **options)
+    with pytest.raises(ValueError, match=r"hole/1\.png: the model's score is -?(nan|inf)"):
+        evaluate(broken_score, labelled(dataset), (16, 16), **options)
+
+
+def test_predictions_of_the_wrong_shape(dataset):
+    message = r"predict must give scores \(5,\) and maps \(5, h, w\).*got shapes \(5, 1\) and"
+    with pytest.raises(ValueError, match=message):
+        evaluate(lambda x: (np.zeros((5, 1)), np.zeros((5, 4, 4))), labelled(dataset), (16, 16))
+    with pytest.raises(ValueError, match=r"got shapes \(5,\) and \(5, 1, 4, 4\)"):
+        evaluate(lambda x: (np.zeros(5), np.zeros((5, 1, 4, 4))), labelled(dataset), (16, 16))
+
+
 def test_errors(dataset):
     with pytest.raises(ValueError, match="samples: at least one"):
         evaluate(brightness, [], (16, 16))
-    write(dataset / "ground_truth/hole/1_mask.png", np.ones((16, 16), np.uint8))  # 0/1, not 0/255
+    write(dataset / "ground_truth/hole/1_mask.png", np.zeros((16, 16), np.uint8))
     with pytest.raises(ImageError, match=r"hole/1_mask\.png: the mask of a defect marks no pixel"):
         evaluate(brightness, labelled(dataset), (16, 16))
 
@@ -115,5 +279,6 @@ def test_real_masks_are_found_and_fit(shared_data):
         samples = labelled(shared_data / name)
         few = samples[:3] + [s for s in samples if s.label][:4]
         metrics = evaluate(brightness, few, (64, 64))
-        assert metrics["counts"] == {"normal": 3, "defect": 4, "defect_without_mask": 0}
+        assert (metrics["counts"]["normal"], metrics["counts"]["defect"]) == (3, 4)
+        assert metrics["counts"]["defect_without_mask"] == 0
         assert 0 <= metrics["aupro"] <= 1

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from fastad import models
 from fastad.inference import Artifact, ArtifactError, load, save
+from fastad.inference import artifact as artifact_module
 
 IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
 
@@ -22,6 +23,8 @@ def artifact(tiny_model):
         calibration=np.array([0.1, 1 / 3, 0.7]),
         false_positive_rate=0.25,
         threshold=1 / 3,
+        pixel_calibration=np.array([0.2, 0.4, 0.9]),
+        pixel_threshold=0.4,
         training={"epochs": 2, "losses": [{"distillation": 0.5}]},
     )
 
@@ -33,10 +36,13 @@ def path(artifact, tmp_path):
 
 
 def rewrite(path, **changes):
-    """Change the metadata of a file; None removes a key."""
+    """Change the metadata of a file, its checksum too; None removes a key."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() | changes
-    save_file(load_file(path), path, {k: v for k, v in metadata.items() if v is not None})
+    tensors = load_file(path)
+    if metadata["detector"] is not None and "sha256" not in changes:
+        metadata["sha256"] = artifact_module._digest(tensors, metadata["detector"])
+    save_file(tensors, path, {k: v for k, v in metadata.items() if v is not None})
 
 
 def test_round_trip_is_exact(artifact, path):
@@ -51,6 +57,8 @@ def test_round_trip_is_exact(artifact, path):
     assert np.array_equal(loaded.calibration, artifact.calibration)
     assert loaded.false_positive_rate == 0.25
     assert loaded.threshold == 1 / 3
+    assert np.array_equal(loaded.pixel_calibration, artifact.pixel_calibration)
+    assert loaded.pixel_threshold == 0.4
     assert loaded.training == artifact.training
     assert loaded.versions["torch"] == torch.__version__
     with torch.inference_mode():
@@ -64,6 +72,7 @@ def test_predictor_has_everything(artifact, path):
     assert np.array_equal(before.anomaly_map, after.anomaly_map)
     assert np.array_equal(before.is_anomalous, after.is_anomalous)
     assert np.array_equal(before.p_value, after.p_value)
+    assert np.array_equal(before.mask, after.mask)
 
 
 def test_the_teacher_is_inside_and_its_source_remembered(path, tiny_model, tmp_path):
@@ -138,6 +147,15 @@ def test_a_flipped_bit_in_the_weights(path):
         load(path)
 
 
+def test_a_changed_threshold_is_noticed(path):
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    metadata["detector"] = metadata["detector"].replace('"threshold": 0.33', '"threshold": 0.93')
+    rewrite(path, **metadata)
+    with pytest.raises(ArtifactError, match=r"d\.fastad is damaged: its checksum"):
+        load(path)
+
+
 def test_newer_format(path):
     rewrite(path, format_version="2")
     with pytest.raises(ArtifactError, match=r"newer fastad \(format 2, .* up to 1\): update"):
@@ -152,6 +170,7 @@ def test_newer_format(path):
         {"detector": "[]"},
         {"format_version": None},
         {"format_version": "x"},
+        {"sha256": None},
     ],
 )
 def test_metadata_that_makes_no_sense(path, changes):

@@ -26,13 +26,32 @@ def test_too_few_scores_give_the_largest_and_a_warning():
         assert conformal_threshold(np.arange(99.0), 0.01) == 98
 
 
-def test_false_positive_rate_holds_on_average():
+NORMAL = {
+    "gaussian": lambda rng, n: rng.normal(size=n),
+    "heavy tail": lambda rng, n: rng.standard_cauchy(size=n),
+    "ties": lambda rng, n: rng.integers(0, 30, size=n).astype(float),
+    "constant": lambda rng, n: np.zeros(n),
+}
+
+
+@pytest.mark.parametrize("kind", NORMAL)
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (59, 0.05), (42, 0.1), (7, 0.3), (99, 0.01)])
+def test_the_false_alarm_rate_stays_below_the_promise_on_average(kind, n, rate):
+    """Over many draws of calibration and of new images; with continuous scores it is also used
+    up, but for the part that a whole rank cannot give."""
     rng = np.random.default_rng(0)
-    rates = []
-    for _ in range(2000):
-        threshold = conformal_threshold(rng.normal(size=59), 0.05)
-        rates.append(np.mean(rng.normal(size=200) > threshold))
-    assert np.mean(rates) == pytest.approx(0.05, abs=0.003)
+    draws, new = 3000, 50
+    alarms, small_p = np.empty(draws), np.empty(draws)
+    for i in range(draws):
+        calibration, scores = NORMAL[kind](rng, n), NORMAL[kind](rng, new)
+        alarms[i] = np.mean(scores > conformal_threshold(calibration, rate))
+        small_p[i] = np.mean(p_values(scores, calibration) <= rate)
+    error = 4 * alarms.std() / np.sqrt(draws)  # one in 30,000
+    assert alarms.mean() <= rate + error
+    assert small_p.mean() <= rate + 4 * small_p.std() / np.sqrt(draws)
+    if kind in ("gaussian", "heavy tail"):
+        exact = np.floor(rate * (n + 1) + 1e-9) / (n + 1)
+        assert alarms.mean() == pytest.approx(exact, abs=error)
 
 
 def test_p_values_by_hand():

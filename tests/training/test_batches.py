@@ -1,11 +1,25 @@
 """Split, order and loading of images."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
-from fastad.training.batches import load_batch, shuffled_batches, split_indices
+from fastad.training.batches import (
+    read_batch,
+    shuffled_batches,
+    split_indices,
+    split_off,
+    to_device,
+)
 
 CPU = torch.device("cpu")
+
+
+def load_batch(dataset, indices, memory_format=torch.contiguous_format):
+    return to_device(read_batch(dataset, indices), CPU, memory_format)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +61,7 @@ def test_images_become_floats_between_0_and_1(kind):
         "dicts": [{"image": i, "mask": i[:1], "path": "a.png"} for i in images],
         "floats": images / 255,
     }[kind]
-    batch = load_batch(dataset, torch.tensor([4, 1]), CPU, torch.channels_last)
+    batch = load_batch(dataset, [4, 1], torch.channels_last)
     torch.testing.assert_close(batch["image"], images[[4, 1]] / 255)
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)
     assert set(batch) == ({"image", "mask"} if kind == "dicts" else {"image"})
@@ -58,7 +72,7 @@ def test_images_become_floats_between_0_and_1(kind):
 def test_a_float_data_set_is_not_changed():
     images = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
     before = images.clone()
-    load_batch(images, torch.tensor([0, 1]), CPU, torch.channels_last)
+    load_batch(images, [0, 1], torch.channels_last)
     assert torch.equal(images, before)
 
 
@@ -75,4 +89,62 @@ def test_a_float_data_set_is_not_changed():
 )
 def test_other_items_are_named(dataset, error, said):
     with pytest.raises(error, match=said):
-        load_batch(dataset, torch.tensor([0, 1]), CPU, torch.contiguous_format)
+        load_batch(dataset, [0, 1])
+
+
+@pytest.mark.parametrize("held_out", [[3, 0], (0, 3), torch.tensor([3, 0]), []])
+def test_chosen_indices_are_split_off(held_out):
+    train, validation = split_off(5, held_out)
+    assert validation.tolist() == sorted(int(i) for i in held_out)
+    assert sorted([*train.tolist(), *validation.tolist()]) == list(range(5))
+    assert train.dtype == validation.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("held_out", "error", "said"),
+    [
+        ([0, 5], ValueError, "there is no image 5 among 5"),
+        ([-1], ValueError, "there is no image -1 among 5"),
+        ([1, 2, 1], ValueError, "image 1 is there twice"),
+        ([4, 3, 2, 1, 0], ValueError, "all 5 images are held out"),
+        ([0.5], TypeError, "held_out must hold integers; got"),
+        (["a.png"], TypeError, "held_out must hold integers; got"),
+        (3, TypeError, "held_out must hold integers; got 3"),
+    ],
+)
+def test_indices_that_cannot_be_held_out_are_named(held_out, error, said):
+    with pytest.raises(error, match=f"^held_out.*{said}|^{said}"):
+        split_off(5, held_out)
+
+
+class Drawing(Dataset):
+    """Draws from every global generator, and says what it drew."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return torch.tensor([torch.rand(()), np.random.rand(), random.random()]).view(3, 1, 1)
+
+
+def test_random_items_depend_on_seed_epoch_and_index_alone():
+    whole = read_batch(Drawing(), [0, 1, 2], seed=1, epoch=2)["image"]
+    torch.manual_seed(5)
+    random.seed(5)
+    assert torch.equal(read_batch(Drawing(), [2, 0], seed=1, epoch=2)["image"], whole[[2, 0]])
+    assert len(whole.unique()) == 9
+    for other in ({"seed": 2, "epoch": 2}, {"seed": 1, "epoch": 3}):
+        assert not torch.isin(read_batch(Drawing(), [0, 1, 2], **other)["image"], whole).any()
+
+
+def test_the_callers_generators_are_put_back():
+    def draw():
+        return torch.rand(()).item(), np.random.rand(), random.random()
+
+    for generator in (torch.manual_seed, np.random.seed, random.seed):
+        generator(3)
+    expected = draw()
+    for generator in (torch.manual_seed, np.random.seed, random.seed):
+        generator(3)
+    read_batch(Drawing(), [0, 1])
+    assert draw() == expected

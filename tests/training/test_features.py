@@ -8,7 +8,8 @@ from torch.utils.data import Dataset
 from fastad import models
 from fastad.data import ImageDataset
 from fastad.training import Trainer, TrainingConfig
-from fastad.training.features import TeacherFeatures, is_fixed
+from fastad.training.batches import is_fixed
+from fastad.training.features import TeacherFeatures
 
 
 class Counting(nn.Module):
@@ -85,7 +86,8 @@ def test_features_are_those_of_the_images_asked_for(images):
     def load(indices):
         return {"image": images[indices].float() / 255}
 
-    features = TeacherFeatures(model, load, len(images), 3, 1e9)
+    batches = ((indices, load(indices)) for indices in torch.arange(len(images)).split(3))
+    features = TeacherFeatures(model, batches, len(images), 1e9)
     assert features.bytes == 10 * 8 * (64 + 16) * 4
     wanted = torch.tensor([7, 0, 9, 7])
     expected = model.teacher_features(load(wanted)["image"])["teacher"]

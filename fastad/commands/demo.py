@@ -1,0 +1,181 @@
+"""``fastad demo``: synthetic products rendered, learnt, tested, and shown on one page."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from fastad import models
+from fastad._files import write_atomically
+from fastad.commands.demo_page import Outcome, Shown, page
+from fastad.commands.output import log, note, progress, write_json, write_text
+from fastad.data.products import (
+    NOTE,
+    PRODUCTS,
+    USUAL_COUNTS,
+    Counts,
+    Item,
+    plan_dataset,
+    write_dataset,
+)
+from fastad.detector import Detector
+from fastad.inference.heatmaps import colour_scale, overlay
+from fastad.training import ConsoleProgress, resolve_device
+
+MODEL = "stpm"
+MANIFEST, PAGE = "fastad-demo.json", "index.html"
+RATE = 0.05  # of false alarms; needs 19 images held out
+HELD_OUT = 0.4  # of the good images
+BATCH_SIZE = 4  # more steps for the few images that there are
+GREEN = (0, 230, 90)
+GAP = 6  # pixels between the three panels of a picture
+
+
+def demo(
+    *,
+    output: str,
+    teacher_weights: str,
+    epochs: int,
+    image_size: tuple[int, int],
+    device: str,
+    seed: int,
+    counts: Counts = USUAL_COUNTS,
+) -> None:
+    """Write images, detectors, pictures and the page that shows them into the folder ``output``.
+
+    Raises what makes the work impossible before any of it is done: ValueError for an option,
+    WeightsNotFoundError for the teacher, FileExistsError where a file would be overwritten that
+    the demo did not write. RuntimeError after Ctrl-C.
+    """
+    resolve_device(device)
+    models.build(MODEL, teacher_weights=teacher_weights)
+    folder = Path(output)
+    plans = {product: plan_dataset(product, counts, seed) for product in PRODUCTS}
+    _claim(folder, [name for product in PRODUCTS for name in _files(product, plans[product])])
+
+    outcomes = []
+    try:
+        for product in PRODUCTS:
+            with progress(f"rendering {product}") as report:
+                write_dataset(folder / "data" / product, product, counts, seed, report)
+            note(f"rendered {len(plans[product])} synthetic images: {folder / 'data' / product}")
+            detector = Detector(
+                MODEL,
+                image_size=image_size,
+                device=device,
+                false_positive_rate=RATE,
+                seed=seed,
+                teacher_weights=teacher_weights,
+            )
+            _learn(detector, folder, product, epochs)
+            outcomes.append(_examine(detector, folder, product, plans[product]))
+    except KeyboardInterrupt as error:
+        raise RuntimeError("stopped by the user: the same command starts again") from error
+    write_text(str(folder / PAGE), page(outcomes, MODEL, image_size, seed))
+    note(f"done: open {folder / PAGE}")
+
+
+def _files(product: str, plan: list[Item]) -> list[str]:
+    """Everything written for a product, below the output folder."""
+    names = [f"{product}.fastad", f"data/{product}/{NOTE}"]
+    for item in plan:
+        names += [f"data/{product}/{p}" for p in (item.path, item.mask_path) if p is not None]
+        if item.path.parts[0] == "test":
+            names.append(_picture(product, item))
+    return names
+
+
+def _picture(product: str, item: Item) -> str:
+    return f"pictures/{product}/{item.path.relative_to('test')}"
+
+
+def _claim(folder: Path, files: list[str]) -> None:
+    """Write down which files are the demo's, before any is written; refuse to touch others."""
+    files = [MANIFEST, PAGE, *files]
+    known = _manifest(folder)
+    present = [name for name in files if (folder / name).exists()]
+    for product in PRODUCTS:  # other people's images there would be learnt from
+        data = folder / "data" / product
+        present += [p.relative_to(folder).as_posix() for p in data.rglob("[!.]*") if p.is_file()]
+    if foreign := [name for name in present if name not in known]:
+        raise FileExistsError(
+            f"{folder / foreign[0]} is not from `fastad demo` and would be overwritten or mixed "
+            "with its images: choose another --output"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    # A page that shows another run's results, or its images, must not stay among the new ones.
+    for name in known - set(files) | {PAGE}:
+        (folder / name).unlink(missing_ok=True)
+    write_json(str(folder / MANIFEST), {"written_by": "fastad demo", "files": files})
+
+
+def _manifest(folder: Path) -> set[str]:
+    """The files that an earlier demo wrote; empty where there is no manifest, or no such thing."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        names = content["files"] if content["written_by"] == "fastad demo" else []
+        root = folder.resolve()
+        return {name for name in names if (root / name).resolve().is_relative_to(root)}
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return set()
+
+
+def _learn(detector: Detector, folder: Path, product: str, epochs: int) -> None:
+    note(f"learning what a good {product} looks like")
+    with ConsoleProgress() as listener:
+        detector.fit(
+            folder / "data" / product / "train" / "good",
+            epochs=epochs,
+            progress=listener if log.isEnabledFor(logging.INFO) else None,
+            batch_size=BATCH_SIZE,
+            validation_fraction=HELD_OUT,
+        )
+    if detector.training_record_["interrupted"]:
+        raise KeyboardInterrupt
+    detector.save(folder / f"{product}.fastad")
+
+
+def _examine(detector: Detector, folder: Path, product: str, plan: list[Item]) -> Outcome:
+    """Evaluate on the test images, and draw them."""
+    data, tested = folder / "data" / product, [i for i in plan if i.path.parts[0] == "test"]
+    with progress(f"evaluating {product}") as report:
+        metrics = detector.evaluate(data, progress=report)
+    result = detector.predict([data / item.path for item in tested])
+    shown = []
+    for n, item in enumerate(tested):
+        name = _picture(product, item)
+        mask = None if item.mask_path is None else data / item.mask_path
+        _draw(folder / name, data / item.path, mask, result.anomaly_map[n], detector.threshold_)
+        shown.append(
+            Shown(
+                name,
+                item.defect or "good",
+                float(result.score[n]),
+                float(result.p_value[n]),
+                bool(result.is_anomalous[n]),
+            )
+        )
+    found, alarms = (metrics["at_threshold"][f"{kind}_positive_rate"] for kind in ("true", "false"))
+    note(
+        f"{product}: image AUROC {metrics['image_auroc']:.3f}, pixel AUROC "
+        f"{metrics['pixel_auroc']:.3f}, {found:.0%} of the defects found, {alarms:.0%} false alarms"
+    )
+    return Outcome(product, metrics, detector.training_record_, detector.threshold_, RATE, shown)
+
+
+def _draw(
+    path: Path, image: Path, mask: Path | None, anomaly_map: np.ndarray, threshold: float
+) -> None:
+    """Image, anomaly map over it, and outline of the ground truth, side by side."""
+    pixels = np.asarray(Image.open(image).convert("RGB"))
+    heat_map, truth = overlay(pixels, anomaly_map, colour_scale(threshold)), pixels.copy()
+    if mask is not None:
+        defect = Image.open(mask)
+        wider = defect.filter(ImageFilter.MaxFilter(5))
+        truth[np.asarray(wider) > np.asarray(defect)] = GREEN
+    gap = np.full((len(pixels), GAP, 3), 255, np.uint8)
+    picture = Image.fromarray(np.hstack([pixels, gap, heat_map, gap, truth]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))

@@ -1,0 +1,39 @@
+"""``fastad export``: a detector as a file for another runtime, compared with it first."""
+
+from pathlib import Path
+
+from fastad.commands.output import check_writable, note, refuse_overwriting
+from fastad.data import find_images
+from fastad.inference import load
+from fastad.inference.export import TOLERANCE, export_detector
+from fastad.inference.formats import FORMATS, check_packages
+
+
+def export(
+    detector: str, *, format: str, output: str | None, images: str | None, fused_ops: bool
+) -> None:
+    """Export; the file goes beside the detector, with the format's suffix, unless named.
+
+    ``images``: a folder or an image to compare on, random images where None.
+    """
+    check_packages(format)
+    target = Path(output or Path(detector).with_suffix(FORMATS[format].suffix))
+    check_writable(str(target))
+    paths = None if images is None else _paths(images)
+    refuse_overwriting([target], [Path(detector), *(paths or [])])
+    artifact = load(detector)
+    note(f"exporting {artifact.model.name} to {format}")
+    result = export_detector(artifact, target, format, images=paths, fused_ops=fused_ops)
+    what = "random images" if paths is None else images
+    note(f"compared with the detector on {what}, {TOLERANCE:g} allowed: {result}")
+    note(f"saved {target}")
+
+
+def _paths(images: str) -> list[Path]:
+    path = Path(images)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no image and no folder {images}")
+    paths = find_images(path) if path.is_dir() else [path]
+    if not paths:
+        raise ValueError(f"there are no images in the folder {images}")
+    return paths

@@ -1,0 +1,91 @@
+"""What a detector trains on: images in any form at one size, and which of them are held out."""
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastad.data.images import auto_size, parse_size
+from fastad.data.inputs import image_dataset
+from fastad.data.layouts import training_images
+
+log = logging.getLogger("fastad")
+
+IN_MEMORY_BYTES = 4 * 2**30  # larger sets are decoded again in every epoch
+MIN_SIDE = 32  # pixels: a feature map of stride 16 has two a side then
+
+
+@dataclass
+class TrainingSet:
+    """Normal images, ready to train on.
+
+    Attributes:
+        dataset: images (3, H, W) at ``size``.
+        size: (height, width).
+        held_out: indices that the folder's layout sets apart; None to choose them at random.
+        name: of the folder; None for images given otherwise.
+        skipped: unreadable files that were left out, and why.
+    """
+
+    dataset: Dataset | Tensor
+    size: tuple[int, int]
+    held_out: list[int] | None = None
+    name: str | None = None
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def training_size(image_size: int | str | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) as `parse_size`; ValueError for a side below `MIN_SIDE`, too."""
+    size = parse_size(image_size)
+    if min(size) < MIN_SIDE:
+        raise ValueError(f"image size must be at least {MIN_SIDE} a side, got {image_size!r}")
+    return size
+
+
+def read_training_set(
+    images: Any, image_size: int | str | tuple[int, int], skip_bad: bool = False
+) -> TrainingSet:
+    """A folder, images in any form (`fastad.data.inputs`), or a data set of them, at one size.
+
+    ``image_size`` "auto" keeps the aspect ratio of image files. ``skip_bad`` leaves unreadable
+    files out. Up to 4 GiB are decoded once and kept in memory.
+
+    Raises ValueError, TypeError, FileNotFoundError or ImageError; the message names the argument,
+    the file or the shape.
+    """
+    apart: list[Path] = []
+    name = None
+    if isinstance(images, (str, Path)) and not Path(images).is_file():
+        found = training_images(images)
+        name, apart = Path(images).resolve().name, found.held_out
+        images = [*found.paths, *apart]
+        log.info(f"reading {len(images)} normal images from {name} ({found.layout})")
+    elif isinstance(images, (str, Path)):
+        images = [images]
+    if image_size != "auto":
+        size = training_size(image_size)
+    elif isinstance(images, (list, tuple)) and all(isinstance(i, (str, Path)) for i in images):
+        size = auto_size(images)
+    else:
+        raise ValueError('image_size "auto" needs image files; give (height, width)')
+    count = len(images) if hasattr(images, "__len__") else 1
+    in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
+    dataset = image_dataset(images, size, in_memory=in_memory, skip_bad=skip_bad)
+    skipped = getattr(dataset, "skipped", [])
+    for path, reason in skipped:
+        log.warning(f"skipped {path}: {reason}")
+    held_out = None
+    if apart:
+        wanted = set(apart)
+        held_out = [i for i, path in enumerate(dataset.paths) if path in wanted]
+    return TrainingSet(dataset, size, held_out or None, name, skipped)
+
+
+def file_digests(paths: Iterable[str | Path]) -> list[str]:
+    """16 hexadecimal digits for the bytes of each file: the same image is found under any name."""
+    return [hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest() for path in paths]

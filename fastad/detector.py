@@ -1,0 +1,350 @@
+"""The detector: training, calibration, prediction, evaluation and one file, behind one class."""
+
+import dataclasses
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastad import inference, models
+from fastad._estimator import Estimator, NotFittedError
+from fastad.data import test_samples
+from fastad.data.training_set import file_digests, read_training_set, training_size
+from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
+from fastad.inference.calibration import calibration_scores
+from fastad.training import EpochProgress, Trainer, TrainingConfig, resolve_device
+
+log = logging.getLogger("fastad")
+
+SKIPPED_NAMES = 20  # how many of the skipped files a record names
+
+
+class Detector(Estimator):
+    """Finds anomalies in images after seeing normal ones only.
+
+    Follows scikit-learn's conventions: the constructor only stores its arguments, `fit` returns
+    self, fitted attributes end in an underscore, `sklearn.base.clone` works.
+
+    Args:
+        model: one of `fastad.models.MODELS`.
+        image_size: what images are resized to: 256, (height, width), "640x256", or "auto" for the
+            aspect ratio of the training images.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "float32", "bfloat16" or "float16".
+        batch_size: images a step of prediction; training has its own, see `fit`.
+        false_positive_rate: share of normal images that the threshold may call anomalous.
+        seed: of initialisation, hold-out split and order.
+        **options: fields of the model's config dataclass.
+
+    Attributes:
+        model_: the trained `fastad.models.AnomalyModel`.
+        image_size_: (height, width).
+        threshold_, pixel_threshold_: above them an image is anomalous, a pixel part of the mask;
+            None where no image was held out to calibrate on.
+        calibration_scores_: (n,) scores of the held-out normal images.
+        pixel_calibration_: (n,) maxima of their anomaly maps.
+        training_record_: what the training did; see `fastad.training.TrainingRecord`.
+
+    Raises:
+        TypeError: an option that the model does not have.
+
+    >>> detector = Detector("stpm", image_size=(256, 512), backbone="resnet34")
+    >>> detector
+    Detector('stpm', image_size=(256, 512), backbone='resnet34')
+    """
+
+    def __init__(
+        self,
+        model: str = "stpm",
+        *,
+        image_size: int | str | tuple[int, int] = 256,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 32,
+        false_positive_rate: float = 0.01,
+        seed: int = 0,
+        **options: Any,
+    ):
+        self.model = model
+        self.image_size = image_size
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size
+        self.false_positive_rate = false_positive_rate
+        self.seed = seed
+        self._set_options(options)
+
+    def fit(
+        self,
+        images: Any,
+        y: object = None,
+        *,
+        epochs: int | None = None,
+        progress: Callable[[EpochProgress], None] | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+        skip_bad: bool = False,
+        **training: Any,
+    ) -> "Detector":
+        """Train on normal images, then choose the thresholds on those held out.
+
+        Args:
+            images: a folder (see `fastad.data.training_images` for the layouts), images in any of
+                the forms of `fastad.data.inputs`, or a map-style data set of them.
+            y: ignored; scikit-learn passes it.
+            epochs: passes over the images; None for the model's own.
+            progress: called after every step and epoch; `fastad.training.ConsoleProgress` shows a
+                bar.
+            checkpoint: file written after every epoch, from which ``resume=True`` goes on.
+            skip_bad: leave unreadable files out (and say so) instead of stopping at the first.
+            **training: other fields of `fastad.training.TrainingConfig`.
+
+        Ctrl-C ends the training early and keeps the best epoch so far.
+
+        Raises:
+            ValueError, TypeError: the message names the argument, file or shape.
+            WeightsNotFoundError: no weights for a teacher.
+            KeyboardInterrupt: Ctrl-C before the first epoch was over.
+        """
+        kind = models.model_class(self.model)
+        given = {
+            "seed": self.seed,
+            "device": str(self.device),
+            "precision": self.precision,
+            **training,
+        } | ({} if epochs is None else {"epochs": epochs})
+        config = TrainingConfig.for_model(kind, **given)
+        resolve_device(config.device)
+        _check_rate(self.false_positive_rate)
+        if self.image_size != "auto":
+            training_size(self.image_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = models.build(self.model, **self._options())
+        source = read_training_set(images, self.image_size, skip_bad)
+        size, dataset = source.size, source.dataset
+        trainer = Trainer(model, config, progress)
+        precision = str(trainer.dtype).removeprefix("torch.")
+        log.info(f"training {self.model} on {trainer.device} in {precision}, {size[0]}x{size[1]}")
+        record = trainer.fit(
+            dataset, held_out=source.held_out, checkpoint=checkpoint, resume=resume
+        )
+        if record.best_epoch is None:
+            raise KeyboardInterrupt("stopped before the end of the first epoch")
+        if source.skipped:
+            names = ", ".join(f"{p.name} ({why})" for p, why in source.skipped[:SKIPPED_NAMES])
+            record.notes.append(f"{len(source.skipped)} unreadable images skipped: {names}")
+        for note in record.notes:
+            log.info(f"note: {note}")
+
+        predictor = Predictor(
+            model,
+            size,
+            device=config.device,
+            precision=config.precision,
+            batch_size=self.batch_size,
+        )
+        scores, maxima = calibration_scores(predictor, dataset, record.held_out)
+        threshold, pixel_threshold = (
+            conformal_threshold(values, self.false_positive_rate) if len(values) else None
+            for values in (scores, maxima)
+        )
+        self._adopt(
+            Artifact(
+                model=model,
+                image_size=size,
+                calibration=scores,
+                false_positive_rate=self.false_positive_rate,
+                threshold=threshold,
+                training=record.to_dict()
+                | {
+                    "data": source.name,
+                    "images": len(dataset),
+                    "image_digests": file_digests(getattr(dataset, "paths", ())),
+                },
+                pixel_calibration=maxima,
+                pixel_threshold=pixel_threshold,
+            ),
+            predictor,
+        )
+        return self
+
+    def predict(self, images: Any, **options: Any) -> PredictionResult:
+        """Score, map, decision, p-value and mask of images; threads may share a detector.
+
+        images: a path, a folder, a Pillow image, a list of them, a uint8 array (N, H, W, 3), or a
+        tensor (N, 3, H, W). Options and errors are those of `fastad.inference.Predictor.predict`.
+        """
+        return self._fitted().predict(images, **options)
+
+    def stream(self, images: Any, **options: Any) -> Iterator[PredictionResult]:
+        """As `predict`, a result a batch, with memory that does not grow with their number."""
+        return self._fitted().stream(images, **options)
+
+    def score_samples(self, images: Any) -> np.ndarray:
+        """(N,) the opposite of the anomaly score: scikit-learn's higher is more normal."""
+        predictor = self._fitted()
+        return -np.concatenate([result.score for result in predictor.stream(images)])
+
+    def decision_function(self, images: Any) -> np.ndarray:
+        """(N,) `score_samples` shifted by the threshold: negative is anomalous.
+
+        Raises ValueError where there is no threshold.
+        """
+        self._fitted()
+        if self.threshold_ is None:
+            raise ValueError("there is no threshold: no images were held out; use set_threshold")
+        return self.score_samples(images).astype(np.float64) + self.threshold_
+
+    def predict_labels(self, images: Any) -> np.ndarray:
+        """(N,) +1 for normal, -1 for anomalous images. Errors as `decision_function`."""
+        return np.where(self.decision_function(images) < 0, -1, 1)
+
+    def evaluate(self, data: str | Path, **options: Any) -> dict[str, Any]:
+        """Measure on the labelled test images of a folder; nothing is chosen on them.
+
+        Returns and options (progress, skip) as `fastad.evaluation.evaluate`; the layouts are those
+        of `fastad.data.test_samples`. A warning says how many normal test images were among the
+        images that the detector was trained on.
+        """
+        from fastad.evaluation import evaluate  # scikit-learn is imported there
+
+        predictor = self._fitted()
+
+        def predict(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+            result = predictor.predict_batch(images)
+            return result.score, result.anomaly_map
+
+        samples = test_samples(data)
+        self._warn_of_known_images([sample.path for sample in samples if sample.label == 0])
+        return evaluate(
+            predict,
+            samples,
+            self.image_size_,
+            threshold=self.threshold_,
+            batch_size=self.batch_size,
+            **options,
+        )
+
+    def set_threshold(
+        self, false_positive_rate: float | None = None, *, value: float | None = None
+    ) -> "Detector":
+        """Choose another threshold: by rate, from the scores kept of held-out images, or by value.
+
+        Raises ValueError for a rate outside (0, 1), both or neither, or no scores to choose from.
+        """
+        self.threshold_ = self._threshold("calibration_scores_", false_positive_rate, value)
+        if false_positive_rate is not None:
+            self.false_positive_rate = self._artifact.false_positive_rate = false_positive_rate
+        self._artifact.threshold = self._predictor.threshold = self.threshold_
+        return self
+
+    def set_pixel_threshold(
+        self, false_positive_rate: float | None = None, *, value: float | None = None
+    ) -> "Detector":
+        """Choose another threshold of the masks; the rate is that of normal images with a mask.
+
+        At most this share of normal images gets any pixel marked. Errors as `set_threshold`.
+        """
+        self.pixel_threshold_ = self._threshold("pixel_calibration_", false_positive_rate, value)
+        self._artifact.pixel_threshold = self._predictor.pixel_threshold = self.pixel_threshold_
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the detector to one file, atomically; see `fastad.inference.artifact`.
+
+        Raises ValueError for a model with a module among its options, OSError where the file cannot
+        be written.
+        """
+        self._fitted()
+        inference.save(path, self._artifact)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_predictor")
+
+    def _warn_of_known_images(self, normal: list[Path]) -> None:
+        seen = set(self.training_record_.get("image_digests", ()))
+        known = sum(digest in seen for digest in file_digests(normal)) if seen else 0
+        if known:
+            warnings.warn(
+                f"{known} of {len(normal)} normal test images were given to the training: "
+                "the scores are better than they would be on new images",
+                stacklevel=3,
+            )
+
+    def _fitted(self) -> Predictor:
+        if not hasattr(self, "_predictor"):
+            raise NotFittedError(
+                "this Detector is not trained yet: call fit, or fastad.load a file"
+            )
+        return self._predictor
+
+    def _threshold(self, kept: str, rate: float | None, value: float | None) -> float:
+        self._fitted()
+        if (rate is None) == (value is None):
+            raise ValueError("give either false_positive_rate or value")
+        if value is not None:
+            if not np.isfinite(value):
+                raise ValueError(f"value must be a finite number; got {value!r}")
+            return float(value)
+        _check_rate(rate)
+        scores = getattr(self, kept)
+        if len(scores) == 0:
+            raise ValueError(
+                "there are no scores of held-out normal images to choose a threshold by: "
+                "train with validation_fraction above 0, or give value"
+            )
+        return conformal_threshold(scores, rate)
+
+    def _adopt(self, artifact: Artifact, predictor: Predictor) -> None:
+        predictor.threshold = artifact.threshold
+        predictor.pixel_threshold = artifact.pixel_threshold
+        predictor.calibration = artifact.calibration
+        self._artifact, self._predictor = artifact, predictor
+        self.model_ = artifact.model
+        self.image_size_ = artifact.image_size
+        self.threshold_ = artifact.threshold
+        self.pixel_threshold_ = artifact.pixel_threshold
+        self.calibration_scores_ = artifact.calibration
+        self.pixel_calibration_ = artifact.pixel_calibration
+        self.training_record_ = artifact.training
+
+
+def load(
+    path: str | Path, *, device: str = "auto", precision: str = "auto", batch_size: int = 32
+) -> Detector:
+    """Read a detector that `Detector.save` or ``fastad train`` wrote.
+
+    Raises FileNotFoundError where there is no such file, `fastad.inference.ArtifactError` for one
+    that is damaged, of another kind, or newer than this package; ValueError for the options.
+    """
+    artifact = inference.load(path)
+    config = artifact.model.config
+    options = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default
+    }
+    detector = Detector(
+        artifact.model.name,
+        image_size=artifact.image_size,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        false_positive_rate=artifact.false_positive_rate,
+        seed=artifact.training.get("seed", 0),
+        **options,
+    )
+    predictor = artifact.predictor(device=device, precision=precision, batch_size=batch_size)
+    detector._adopt(artifact, predictor)
+    return detector
+
+
+def _check_rate(rate: Any) -> None:
+    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate < 1:
+        raise ValueError(f"false_positive_rate must be between 0 and 1; got {rate!r}")

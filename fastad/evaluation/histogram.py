@@ -1,0 +1,158 @@
+"""Pixel scores in bounded memory: histograms instead of maps, with a bound on every error.
+
+A bin holds the float32 values that agree in sign, exponent and the upper 11 bits of the fraction:
+2^20 bins, each 2^-11 wide relative to its values (0.05 %). The upper 20 bits of a float, with the
+sign turned the right way round, number the bins in the order of the values.
+
+The scores are exactly those of maps rounded down to the lower edges of their bins. What rounding
+can change depends only on normal and defect pixels that share a bin: their order is forgotten,
+the order across bins is not. For one bin, let t defect and f normal pixels lie above it, p and n
+in it, and P and N be all. Over every order inside the bins, ties included:
+
+- AUROC: p n pairs are undecided and count one half; the error is at most sum(p n) / (2 P N).
+- Average precision: the p pixels add most when they come first and are tied, p / P times
+  (t + p) / (t + p + f), and least one by one after the n normal ones. The k-th of them then has
+  the precision (t + k) / (t + k + f + n), concave in k, so that their mean is at least that of
+  the first and the last.
+- F1: the threshold at the lower edge of a bin is real, and no threshold inside the bin does better
+  than p without n: 2 (t + p) / (t + p + f + P). The score is never too high.
+- AUPRO: the curve is monotone inside the rectangle between the ends of a bin, and the score takes
+  the diagonal: at most half of the rectangle is wrong, where the limit on the false positive rate
+  cuts it off, all above the diagonal.
+"""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from fastad.evaluation.metrics import EIGHT_NEIGHBOURS, checked_limit, checked_pixels
+
+BITS = 20  # of 32; one set of histograms takes 3 * 8 * 2^BITS bytes
+BINS = 1 << BITS
+SHIFT = 32 - BITS
+SIGN = np.uint32(1 << 31)
+
+
+class PixelHistogram:
+    """Histograms of the values of normal and defect pixels, and the pixel scores of them.
+
+    Attributes:
+        normal: (BINS,) int64, normal pixels by the bin of their value.
+        defect: (BINS,) int64, defect pixels.
+        overlap: (BINS,) float64, defect pixels, each as 1 / size of its region.
+    """
+
+    def __init__(self) -> None:
+        self.normal = np.zeros(BINS, dtype=np.int64)
+        self.defect = np.zeros(BINS, dtype=np.int64)
+        self.overlap = np.zeros(BINS)
+
+    def update(self, masks: np.ndarray, maps: np.ndarray) -> None:
+        """Add the pixels of whole images, whose regions are labelled here (8 neighbours).
+
+        masks: (N, H, W) bool; maps: (N, H, W) floats, finite as float32. Raises ValueError as
+        ``pixel_metrics``; nothing is added then.
+        """
+        with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+            masks, maps = checked_pixels(masks, maps, np.float32)
+        for mask, values in zip(masks, maps, strict=True):  # one at a time: the least memory
+            bins = bin_numbers(values)
+            if not mask.any():
+                _count(self.normal, bins.ravel())
+                continue
+            _count(self.normal, bins[~mask])
+            bins = bins[mask]
+            regions = ndimage.label(mask, structure=EIGHT_NEIGHBOURS[1])[0][mask]
+            _count(self.defect, bins)
+            _count(self.overlap, bins, 1.0 / np.bincount(regions)[regions])
+
+    def merge(self, other: "PixelHistogram") -> None:
+        """Add the pixels of another histogram."""
+        self.normal += other.normal
+        self.defect += other.defect
+        self.overlap += other.overlap
+
+    def compute(self, *, fpr_limit: float = 0.3) -> tuple[dict[str, float], dict[str, float]]:
+        """The scores of ``pixel_metrics``, and how far each can be from the exact one.
+
+        The bounds have the keys of the scores without ``pixel_f1_threshold``, at and above which
+        (as float32) lie exactly the pixels that give ``pixel_f1_max``. All are NaN without a
+        normal or without a defect pixel. Raises ValueError for a limit outside (0, 1].
+        """
+        checked_limit(fpr_limit)
+        filled = np.flatnonzero(self.normal + self.defect)[::-1]  # the highest values first
+        normal, defect = self.normal[filled], self.defect[filled]
+        overlap = self.overlap[filled]
+        negatives, positives = int(normal.sum()), int(defect.sum())
+        if negatives == 0 or positives == 0:
+            bounded = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
+            names = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_f1_threshold", "aupro")
+            return dict.fromkeys(names, math.nan), dict.fromkeys(bounded, math.nan)
+
+        false, true = np.cumsum(normal), np.cumsum(defect)
+        false_before, true_before = false - normal, true - defect
+
+        share = defect / positives
+        wrong = float(np.sum(share * ((false_before + normal / 2) / negatives)))
+        undecided = float(np.sum(share * (normal / negatives)))
+
+        ap = float(np.sum(share * true / (true + false)))
+        highest = float(np.sum(share * true / np.maximum(true + false_before, 1)))
+        first = (true_before + 1) / (true_before + 1 + false)
+        lowest = float(np.sum(share * (first + true / (true + false)) / 2))
+
+        f1 = 2 * true / (true + false + positives)
+        best = int(np.argmax(f1))
+        f1_limit = float(np.max(2 * true / (true + false_before + positives)))
+
+        area, area_bound = _pro_area(normal / negatives, overlap, fpr_limit)
+        scores = {
+            "pixel_auroc": 1 - wrong,
+            "pixel_ap": ap,
+            "pixel_f1_max": float(f1[best]),
+            "pixel_f1_threshold": lower_edge(int(filled[best])),
+            "aupro": min(area, 1.0),
+        }
+        bounds = {
+            "pixel_auroc": undecided / 2,
+            "pixel_ap": max(highest - ap, ap - lowest),
+            "pixel_f1_max": f1_limit - scores["pixel_f1_max"],
+            "aupro": area_bound,
+        }
+        return scores, bounds
+
+
+def _pro_area(width: np.ndarray, height: np.ndarray, limit: float) -> tuple[float, float]:
+    """Area under the per-region-overlap curve up to ``limit``, divided by it, and its error.
+
+    width, height: what every bin adds to the false positive rate and, but for a factor, to the
+    mean overlap.
+    """
+    height = height / height.sum()
+    top, right = np.cumsum(height), np.cumsum(width)
+    inside = np.clip(limit - (right - width), 0, width)  # the part of a bin before the limit
+    climb = np.divide(height * inside, width, out=np.zeros_like(width), where=width > 0)
+    area = inside * (top - height + climb / 2)
+    bound = inside * np.maximum(climb, 2 * height - climb) / 2
+    return float(area.sum()) / limit, float(bound.sum()) / limit
+
+
+def bin_numbers(values: np.ndarray) -> np.ndarray:
+    """Numbers of the bins of float32 values, in the order of the values."""
+    bits = (values + np.float32(0)).view(np.uint32)  # adding zero makes -0 and 0 the same
+    negative = (bits.view(np.int32) >> 31).view(np.uint32)  # all ones or zero
+    return ((bits ^ (negative | SIGN)) >> SHIFT).astype(np.intp)
+
+
+def lower_edge(number: int) -> float:
+    """The lowest float32 value of a bin."""
+    bits = np.uint32(number << SHIFT)
+    return float((bits ^ SIGN if bits & SIGN else ~bits).view(np.float32))
+
+
+def _count(counts: np.ndarray, bins: np.ndarray, weights: np.ndarray | None = None) -> None:
+    if bins.size:
+        low = int(bins.min())  # maps fill a small part of the bins
+        added = np.bincount(bins - low, weights)
+        counts[low : low + added.size] += added

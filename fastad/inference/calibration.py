@@ -1,0 +1,26 @@
+"""Scores of held-out normal images, from which thresholds and p-values are made."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastad.inference.predictor import Predictor
+
+
+def calibration_scores(
+    predictor: Predictor, dataset: Dataset | Tensor, held_out: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and maxima of the anomaly maps of some images of a data set, (n,) float64 each.
+
+    The items of the data set are images (3, H, W) at the predictor's size, or dicts with one as
+    "image".
+    """
+    scores, maxima = [np.empty(0)], [np.empty(0)]
+    for start in range(0, len(held_out), predictor.batch_size):
+        items = [dataset[index] for index in held_out[start : start + predictor.batch_size]]
+        images = [item["image"] if isinstance(item, dict) else item for item in items]
+        result = predictor.predict_batch(torch.stack(images))
+        scores.append(result.score.astype(np.float64))
+        maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
+    return np.concatenate(scores), np.concatenate(maxima)

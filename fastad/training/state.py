@@ -1,0 +1,152 @@
+"""Everything that changes while a model is trained."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad.models import AnomalyModel
+from fastad.training.checkpoint import Checkpoint, CheckpointError
+from fastad.training.config import TrainingConfig
+from fastad.training.record import TrainingRecord
+
+
+class TrainingState:
+    """Model, optimizer, generators, the best epoch and the record of a running training.
+
+    Args:
+        model: on the device, in the memory format, that it is trained in.
+        config: optimizer and seed.
+        dtype: of the convolutions.
+        record: empty; filled by the trainer.
+
+    Raises:
+        ValueError: the model has nothing to train.
+    """
+
+    def __init__(
+        self,
+        model: AnomalyModel,
+        config: TrainingConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        record: TrainingRecord,
+    ):
+        self.model, self.record, self.device = model, record, device
+        self.optimizer = _optimizer(config, model)
+        # Half precision loses small gradients below its range; scaling keeps them in it.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.shuffle = torch.Generator().manual_seed(config.seed)
+        self._best: dict[str, Tensor] | None = None
+
+    @property
+    def best_score(self) -> float:
+        """Lowest validation score so far."""
+        best = self.record.best_epoch
+        return math.inf if best is None else self.record.validation_scores[best - 1]
+
+    def end_epoch(self, losses: dict[str, float], score: float) -> bool:
+        """Enter an epoch in the record; keep its weights and return True where it is the best."""
+        record = self.record
+        is_best = score < self.best_score
+        if is_best:
+            # Only what was trained: the teacher does not change.
+            trained = self.model.trained_state()
+            self._best = {name: value.to("cpu", copy=True) for name, value in trained.items()}
+        record.losses.append(losses)
+        record.validation_scores.append(score)
+        record.epochs += 1
+        if is_best:
+            record.best_epoch = record.epochs
+        return is_best
+
+    def restore_best(self) -> None:
+        """Give the model the weights of the best epoch, if there was one, and end training mode."""
+        if self._best is not None:
+            self.model.load_state_dict(self._best, strict=False)
+        self.model.eval()
+
+    def capture(self, identity: dict[str, Any]) -> Checkpoint:
+        """The state after an epoch; tensors are not copied."""
+        generators = {"shuffle": self.shuffle.get_state(), "cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        return Checkpoint(
+            identity=identity,
+            record=self.record,
+            model=self.model.trained_state(),
+            best=self._best,
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+            generators=generators,
+        )
+
+    def restore(self, checkpoint: Checkpoint, path: object) -> None:
+        """Go back to a captured state: the next epoch is the one that followed it.
+
+        The record keeps its own description of the training and takes over what has happened.
+
+        Raises:
+            CheckpointError: the checkpoint, read from ``path``, is of a model of other tensors.
+        """
+        self._require_same_tensors(checkpoint, path)
+        self.model.load_state_dict(checkpoint.model, strict=False)
+        self._best = checkpoint.best
+        self.optimizer.load_state_dict(self._like_parameters(checkpoint.optimizer))
+        if checkpoint.scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint.scaler)
+        self.shuffle.set_state(checkpoint.generators["shuffle"])
+        torch.set_rng_state(checkpoint.generators["cpu"])
+        if self.device.type == "cuda" and "cuda" in checkpoint.generators:
+            torch.cuda.set_rng_state(checkpoint.generators["cuda"], self.device)
+        record, then = self.record, checkpoint.record
+        for name in ("epochs", "best_epoch", "losses", "validation_scores", "seconds"):
+            setattr(record, name, getattr(then, name))
+        record.notes = then.notes
+
+    def _require_same_tensors(self, checkpoint: Checkpoint, path: object) -> None:
+        own = {name: tuple(value.shape) for name, value in self.model.trained_state().items()}
+        found = {name: tuple(value.shape) for name, value in checkpoint.model.items()}
+        for name in [*own, *found]:
+            if own.get(name) != found.get(name):
+                raise CheckpointError(
+                    f"{path} belongs to another model: {name} has shape {found.get(name)} in the "
+                    f"file, {own.get(name)} now"
+                )
+
+    def _like_parameters(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The optimizer's state with tensors laid out in memory as their parameters are.
+
+        As they were when it was captured: another layout takes other loops, which may round
+        otherwise.
+        """
+        groups = self.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        entries = {
+            index: {name: _laid_out_as(parameters[index], value) for name, value in values.items()}
+            for index, values in state["state"].items()
+        }
+        # JSON knows no tuples.
+        options = [
+            {k: tuple(v) if isinstance(own.get(k), tuple) else v for k, v in group.items()}
+            for own, group in zip(groups, state["param_groups"], strict=True)
+        ]
+        return {"state": entries, "param_groups": options}
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _optimizer(config: TrainingConfig, model: AnomalyModel) -> torch.optim.Optimizer:
+    groups = model.parameter_groups()
+    if not any(group["params"] for group in groups):
+        raise ValueError(f"model {model.name} has no parameters to train")
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, weight_decay=decay)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=rate, betas=config.betas, weight_decay=decay)

@@ -1,0 +1,243 @@
+"""``fastad demo``: what it writes, what it refuses, and that its page finds its files."""
+
+import html.parser
+import json
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+
+from fastad import cli
+from fastad.backbones import weights
+from fastad.commands import demo as command
+from fastad.data.products import PRODUCTS, Counts
+from fastad.inference import load
+
+COUNTS = Counts(train=5, test_good=1, test_defect=1)
+# Two of the five good images are held out.
+OPTIONS = ("--teacher-weights", "random", "--image-size", "32", "--epochs", "1")
+
+
+class Page(html.parser.HTMLParser):
+    """Files that a page refers to, its text, and the tags that were opened and not closed."""
+
+    EMPTY = ("meta", "img", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.files, self.text, self.open, self.alternatives = [], "", [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        assert tag not in ("script", "link", "iframe")
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+        if tag == "img":
+            self.alternatives.append(attributes["alt"])
+        self.files += [unquote(attributes[a]) for a in ("src", "href") if a in attributes]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += " ".join(data.split()) + " "
+
+
+def shrink(monkeypatch):
+    """Make the command work on few images."""
+    whole = command.demo
+    monkeypatch.setattr(command, "demo", lambda **options: whole(**options, counts=COUNTS))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    shrink(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "mine.txt").write_text("mine")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["demo", "--output", str(folder), *OPTIONS])
+    assert stop.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def page(output):
+    return Page((output / "index.html").read_text(encoding="utf-8"))
+
+
+def contents(folder):
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_every_file_of_the_page_exists(page, output):
+    assert page.open == []
+    assert len(page.alternatives) == len(PRODUCTS) + sum(len(p.defects) for p in PRODUCTS.values())
+    for name in page.files:
+        assert (output / name).is_file()
+
+
+def test_the_page_says_what_it_shows(page):
+    assert "synthetic renderings: numbers on them say nothing about real ones" in page.text
+    for name, product in PRODUCTS.items():
+        assert name in page.text
+        assert all(f"{defect}: " in page.text for defect in product.defects)
+    for words in ("held out", "image AUROC", "pixel AUROC", "threshold", "promised false alarms"):
+        assert words in page.text
+    assert " 5% " in page.text
+
+
+def test_pictures_are_three_panels(output):
+    for path in (output / "pictures").rglob("*.png"):
+        assert Image.open(path).size == (3 * 256 + 2 * command.GAP, 256)
+    pictures = {
+        p.relative_to(output / "pictures").as_posix() for p in (output / "pictures").rglob("*.png")
+    }
+    assert "flange/good/000.png" in pictures
+    assert "blister/missing tablet/000.png" in pictures
+
+
+def test_the_outline_of_the_ground_truth_is_in_the_third_panel_only(output):
+    defective = Image.open(output / "pictures/flange/stain/000.png")
+    good = Image.open(output / "pictures/flange/good/000.png")
+
+    def outlined(picture):
+        return [
+            x
+            for x in range(picture.width)
+            for y in range(256)
+            if picture.getpixel((x, y)) == command.GREEN
+        ]
+
+    assert min(outlined(defective)) >= 2 * (256 + command.GAP)
+    assert outlined(good) == []
+
+
+def test_detectors_can_be_loaded(output):
+    for product in PRODUCTS:
+        artifact = load(output / f"{product}.fastad")
+        assert artifact.image_size == (32, 32)
+        assert artifact.false_positive_rate == command.RATE
+        assert len(artifact.calibration) == 2
+
+
+def test_the_manifest_names_every_file(output):
+    manifest = json.loads((output / "fastad-demo.json").read_text())
+    assert {*manifest["files"], "mine.txt"} == set(contents(output))
+
+
+@pytest.mark.slow
+def test_a_second_run_replaces_the_first_and_nothing_else(fastad, small, output, tmp_path):
+    folder = tmp_path / "copy"
+    for name, data in contents(output).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    stale = "data/denim/train/good/900.png"
+    (folder / stale).write_bytes(b"of an earlier version")
+    manifest = json.loads((folder / "fastad-demo.json").read_text())
+    manifest["files"] += [stale, "../outside.png"]
+    (folder / "fastad-demo.json").write_text(json.dumps(manifest))
+    (tmp_path / "outside.png").write_text("mine")
+    code, _, err = fastad("demo", "--output", folder, *OPTIONS)
+    assert code == 0, err
+    before, after = contents(output), contents(folder)
+    assert set(after) == set(before)
+    images = [name for name in before if name.startswith("data/")]
+    assert all(after[name] == before[name] for name in [*images, "mine.txt"])
+    assert (tmp_path / "outside.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["index.html", "flange.fastad", "fastad-demo.json", "data/denim/train/good/my photo.png"],
+)
+def test_a_file_that_is_not_the_demos_is_left_alone(fastad, small, tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    code, out, err = fastad("demo", "--output", tmp_path, *OPTIONS)
+    assert (code, out) == (1, "")
+    assert f"{name} is not from `fastad demo`" in err
+    assert contents(tmp_path) == {name: b"{}"}
+
+
+def test_missing_weights_are_said_before_anything_is_written(fastad, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(weights.torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+    def refuse(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(weights, "_download", refuse)
+    code, _, err = fastad("demo", "--output", tmp_path / "out")
+    assert code == 1
+    for way in ("--teacher-weights PATH", "FASTAD_WEIGHTS", "resnet18-f37072fd.pth"):
+        assert way in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "match"),
+    [
+        (("--image-size", "big"), 2, "image size must be like 256"),
+        (("--epochs", "0"), 2, "epochs"),
+        (("--seed", "-1"), 2, "seed"),
+        (("--device", "cuda:99"), 1, "cuda:99"),
+        (("--teacher-weights", "nowhere.pth"), 1, "nowhere.pth"),
+        (("--output", "FILE"), 1, "FILE"),
+    ],
+)
+def test_bad_options_write_nothing(fastad, tmp_path, monkeypatch, options, code, match):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("mine")
+    found, _, err = fastad("demo", *OPTIONS, *options)
+    assert found == code
+    assert match in " ".join(err.replace("│", " ").split())
+    assert contents(tmp_path) == {"FILE": b"mine"}
+
+
+@pytest.mark.parametrize("pictures", [5, 14], ids=["rendering", "drawing the results"])
+def test_an_interrupt_leaves_whole_files_and_no_page(
+    fastad, small, output, tmp_path, monkeypatch, pictures
+):
+    save, saved = Image.Image.save, []
+
+    def stop(picture, path, **options):
+        save(picture, path, **options)
+        saved.append(path)
+        if len(saved) == pictures:
+            path.write_bytes(path.read_bytes()[:100])
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", stop)
+    code, _, err = fastad("demo", "--output", tmp_path, *OPTIONS)
+    assert code == 1
+    assert "stopped by the user" in err
+    assert "Traceback" not in err
+    found, whole = contents(tmp_path), contents(output)
+    assert "index.html" not in found
+    assert set(found) < set(whole)
+    written = [name for name in found if name.endswith(".png")]
+    assert len(written) == pictures - 1
+    assert all(found[name] == whole[name] for name in written)
+
+
+def test_a_training_cut_short_ends_the_demo(fastad, small, tmp_path, monkeypatch):
+    fit = command.Detector.fit
+
+    def cut_short(detector, *arguments, **options):
+        fit(detector, *arguments, **options).training_record_["interrupted"] = True
+
+    monkeypatch.setattr(command.Detector, "fit", cut_short)
+    code, _, err = fastad("demo", "--output", tmp_path, *OPTIONS)
+    assert (code, "stopped by the user" in err) == (1, True)
+    assert not list(tmp_path.glob("*.fastad"))
+    assert not (tmp_path / "index.html").exists()

@@ -1,0 +1,386 @@
+"""The detector from training to file: its inputs, its thresholds, its threads."""
+
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+import fastad
+from fastad import ops
+from fastad.training import TrainingConfig
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(80, 120, (12, 40, 32, 3), dtype=np.uint8)
+TRAINING = {"epochs": 1, "batch_size": 4}
+
+
+def small(**options):
+    settings = {"image_size": (32, 40), "device": "cpu", "precision": "float32"}
+    model = {"layers": ("layer1",), "teacher_weights": None}
+    return fastad.Detector("stpm", **{**settings, **model, **options})
+
+
+@pytest.fixture(autouse=True)
+def few_images_are_no_news():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "a false-positive rate of")
+        yield
+
+
+@pytest.fixture(scope="module")
+def detector():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return small(false_positive_rate=0.3).fit(IMAGES, **TRAINING, validation_fraction=0.5)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, pixels in enumerate(IMAGES):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+class Items(Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def weights(detector):
+    return {k: v.clone() for k, v in detector.model_.state_dict().items()}
+
+
+def same_weights(one, other):
+    one, other = weights(one), weights(other)
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_every_form_of_the_images_trains_the_same_detector(folder):
+    tensor = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
+    paths = [folder / f"{i}.png" for i in range(12)]
+    pillow = [Image.fromarray(pixels) for pixels in IMAGES]
+    expected = small().fit(IMAGES, **TRAINING)
+    for form in (
+        tensor,
+        tensor.contiguous(),
+        paths,
+        [str(path) for path in paths],
+        folder,
+        str(folder),
+        pillow,
+        list(IMAGES),
+        Items(list(tensor)),
+        Items([(image, 0) for image in pillow]),
+        Items([{"image": image} for image in IMAGES]),
+    ):
+        trained = small().fit(form, **TRAINING)
+        assert same_weights(trained, expected), type(form)
+        assert np.array_equal(trained.calibration_scores_, expected.calibration_scores_)
+
+
+def test_the_global_random_state_is_left_alone_and_does_not_matter():
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = small(seed=4).fit(IMAGES, **TRAINING)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert same_weights(one, small(seed=4).fit(IMAGES, **TRAINING))
+    assert not same_weights(one, small(seed=5).fit(IMAGES, **TRAINING))
+
+
+def test_fitted_attributes(detector):
+    assert detector.image_size_ == (32, 40)
+    assert detector.calibration_scores_.shape == detector.pixel_calibration_.shape == (6,)
+    # STPM's score is the maximum of its map.
+    assert np.array_equal(detector.calibration_scores_, detector.pixel_calibration_)
+    assert detector.threshold_ == np.sort(detector.calibration_scores_)[4]  # ceil(7 * 0.7) = 5th
+    assert detector.training_record_["images"] == 12
+    assert detector.training_record_["n_validation"] == 6
+    assert detector.training_record_["seed"] == 0
+    held_out = IMAGES[detector.training_record_["held_out"]]
+    np.testing.assert_allclose(
+        detector.predict(held_out).score, detector.calibration_scores_, rtol=1e-4
+    )
+
+
+def test_decisions_agree_with_each_other(detector):
+    result = detector.predict(IMAGES)
+    assert np.array_equal(result.is_anomalous, result.score > detector.threshold_)
+    assert np.array_equal(result.mask, result.anomaly_map > detector.pixel_threshold_)
+    assert np.array_equal(result.mask.any((1, 2)), result.is_anomalous)  # true of STPM
+    assert np.array_equal(detector.score_samples(IMAGES), -result.score)
+    labels = np.where(result.is_anomalous, -1, 1)
+    assert np.array_equal(detector.predict_labels(IMAGES), labels)
+    assert np.array_equal(detector.decision_function(IMAGES) < 0, result.is_anomalous)
+    assert 0 < result.is_anomalous.sum() < 12
+
+
+def test_thresholds_can_change_and_the_file_keeps_them(detector, tmp_path):
+    detector.save(tmp_path / "d.fastad")
+    loaded = fastad.load(tmp_path / "d.fastad", device="cpu", precision="float32")
+    assert loaded.predict(IMAGES).is_anomalous.sum() == detector.predict(IMAGES).is_anomalous.sum()
+    scores = np.sort(loaded.calibration_scores_)
+    assert loaded.set_threshold(false_positive_rate=0.5) is loaded
+    assert loaded.threshold_ == scores[3]  # ceil(7 * 0.5) = 4th
+    assert loaded.set_pixel_threshold(0.2).pixel_threshold_ == scores[5]
+    result = loaded.predict(IMAGES)
+    assert np.array_equal(result.is_anomalous, result.score > scores[3])
+    assert np.array_equal(result.mask, result.anomaly_map > scores[5])
+    loaded.save(tmp_path / "e.fastad")
+    again = fastad.load(tmp_path / "e.fastad")
+    assert again.threshold_ == scores[3]
+    assert again.pixel_threshold_ == scores[5]
+    assert again.false_positive_rate == 0.5
+    assert again.set_threshold(value=1e9).predict(IMAGES).is_anomalous.sum() == 0
+
+
+def test_the_loaded_detector_is_the_saved_one(detector, tmp_path):
+    detector.save(tmp_path / "d.fastad")
+    loaded = fastad.load(tmp_path / "d.fastad", device="cpu", precision="float32")
+    one, other = detector.predict(IMAGES), loaded.predict(IMAGES)
+    for name in ("score", "anomaly_map", "is_anomalous", "p_value", "mask"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    expected = detector.get_params()
+    assert loaded.get_params() == expected
+    assert loaded.training_record_ == detector.training_record_
+
+
+def test_prediction_of_a_folder_names_its_files(detector, folder):
+    result = detector.predict(folder)
+    assert result.paths == [folder / f"{i}.png" for i in range(12)]
+    np.testing.assert_allclose(result.score, detector.predict(IMAGES).score, rtol=1e-4)
+    assert detector.predict(IMAGES).paths is None
+    assert detector.predict([Image.fromarray(IMAGES[0]), folder / "1.png"]).paths is None
+
+
+def test_unreadable_files_are_named_or_skipped(detector, folder):
+    (folder / "3.png").write_bytes(b"")
+    with pytest.raises(fastad.data.ImageError, match=r"3\.png: is empty"):
+        small().fit(folder, **TRAINING)
+    trained = small().fit(folder, **TRAINING, skip_bad=True)
+    assert trained.training_record_["images"] == 11
+    assert any("1 unreadable" in n and "3.png" in n for n in trained.training_record_["notes"])
+    skipped = []
+    result = detector.predict(folder, skip=lambda path, error: skipped.append((path, str(error))))
+    assert len(result.score) == len(result.paths) == 11
+    assert folder / "3.png" not in result.paths
+    assert [path for path, _ in skipped] == [folder / "3.png"]
+
+
+def test_images_held_out_by_the_layout_are_held_out(tmp_path):
+    for name, images in (("train", IMAGES[:8]), ("validation", IMAGES[8:])):
+        (tmp_path / name / "good").mkdir(parents=True)
+        for i, pixels in enumerate(images):
+            Image.fromarray(pixels).save(tmp_path / name / "good" / f"{i}.png")
+    (tmp_path / "test" / "logical_anomalies").mkdir(parents=True)
+    trained = small().fit(tmp_path, **TRAINING)
+    assert trained.training_record_["n_train"] == 8
+    expected = trained.predict(IMAGES[8:]).score
+    np.testing.assert_allclose(trained.calibration_scores_, expected, rtol=1e-4)
+    assert trained.training_record_["data"] == tmp_path.name
+
+
+def test_image_size_auto(tmp_path):
+    for i in range(4):
+        Image.fromarray(np.full((30, 75, 3), 99, np.uint8)).save(tmp_path / f"{i}.jpg")
+    trained = small(image_size="auto").fit(tmp_path, epochs=1)
+    assert trained.image_size_ == (256, 640)
+    assert trained.image_size == "auto"
+    with pytest.raises(ValueError, match='image_size "auto" needs image files'):
+        small(image_size="auto").fit(IMAGES)
+
+
+def test_without_held_out_images_there_is_no_threshold(tmp_path):
+    trained = small().fit(IMAGES, **TRAINING, validation_fraction=0.0)
+    assert trained.threshold_ is None
+    assert trained.predict(IMAGES).is_anomalous is None
+    assert trained.predict(IMAGES).mask is None
+    trained.save(tmp_path / "d")
+    assert fastad.load(tmp_path / "d").threshold_ is None
+    with pytest.raises(ValueError, match="there is no threshold"):
+        trained.predict_labels(IMAGES)
+    with pytest.raises(ValueError, match="no scores of held-out normal images"):
+        trained.set_threshold(0.1)
+    assert trained.set_threshold(value=0.0).predict_labels(IMAGES).tolist() == [-1] * 12
+
+
+def test_a_checkpoint_is_resumed(tmp_path):
+    whole = small().fit(IMAGES, epochs=3, batch_size=4)
+    checkpoint = tmp_path / "c"
+
+    def stop(event):
+        if event.epoch == 2:
+            raise KeyboardInterrupt
+
+    first = small().fit(IMAGES, epochs=3, batch_size=4, checkpoint=checkpoint, progress=stop)
+    assert first.training_record_["interrupted"]
+    resumed = small().fit(IMAGES, epochs=3, batch_size=4, checkpoint=checkpoint, resume=True)
+    assert same_weights(resumed, whole)
+    assert resumed.threshold_ == whole.threshold_
+    assert not resumed.training_record_["interrupted"]
+
+
+def test_stopping_before_the_first_epoch_is_over_leaves_it_unfitted():
+    def stop(event):
+        raise KeyboardInterrupt
+
+    detector = small()
+    with pytest.raises(KeyboardInterrupt, match="before the end of the first epoch"):
+        detector.fit(IMAGES, **TRAINING, progress=stop)
+    with pytest.raises(ValueError, match="not trained yet: call fit"):
+        detector.predict(IMAGES)
+
+
+def test_threads_share_a_detector(detector):
+    expected = detector.predict(IMAGES)
+    failures = []
+
+    def work(seed):
+        order = np.random.default_rng(seed).permutation(12)
+        for _ in range(5):
+            result = detector.predict(IMAGES[order])
+            if not np.allclose(result.score, expected.score[order], rtol=1e-4):
+                failures.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_the_map_is_the_fused_op_on_the_resized_image(detector):
+    """From the outside in: nothing but resize, model and op stands between image and map."""
+    images = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
+    resized = fastad.data.resize(images, (32, 40)).float() / 255
+    with torch.inference_mode():
+        teacher, student = detector.model_.features(resized)
+        expected = ops.reference.anomaly_map(teacher, student, (32, 40))
+    np.testing.assert_allclose(
+        detector.predict(IMAGES).anomaly_map, expected.numpy(), rtol=1e-3, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"model": "stmp"}, ValueError, "unknown model 'stmp'; there are: "),
+        ({"image_size": 0}, ValueError, "image size must be"),
+        ({"image_size": "big"}, ValueError, "image size must be"),
+        ({"device": "tpu"}, ValueError, "device must be"),
+        ({"precision": "int8"}, ValueError, "precision must be one of"),
+        ({"false_positive_rate": 0}, ValueError, "false_positive_rate must be between 0 and 1"),
+        ({"false_positive_rate": "x"}, ValueError, "false_positive_rate must be between 0 and 1"),
+        ({"seed": -1}, ValueError, "seed must be"),
+        ({"seed": 2**64}, ValueError, "seed must be"),
+        ({"batch_size": 0}, ValueError, "batch_size must be"),
+        ({"backbone": "resnet17"}, ValueError, "unknown backbone 'resnet17'"),
+        ({"layers": ()}, ValueError, "layers must be"),
+    ],
+)
+def test_wrong_options_are_named_when_training(options, error, match):
+    with pytest.raises(error, match=match):
+        small().set_params(**options).fit(IMAGES, **TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "match"),
+    [
+        (IMAGES[:0], ValueError, "no images"),
+        ([], ValueError, "there are none"),
+        (IMAGES[0, 0], ValueError, r"uint8 of shape \(N, H, W, 3\)"),
+        (IMAGES.astype(np.float32), ValueError, r"uint8 of shape \(N, H, W, 3\)"),
+        (IMAGES[..., :2], ValueError, r"uint8 of shape \(N, H, W, 3\)"),
+        (torch.zeros(2, 1, 8, 8), ValueError, r"shape \(N, 3, H, W\)"),
+        (torch.full((2, 3, 8, 8), 2.0), ValueError, r"must be in \[0, 1\]"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), TypeError, "uint8 or floating point"),
+        (torch.zeros(2, 3, 0, 8), ValueError, "no pixels"),
+        (5, TypeError, "images must be a path, a folder"),
+        (None, TypeError, "images must be a path, a folder"),
+        (b"x", TypeError, "images must be a path, a folder"),
+        ({"image": IMAGES}, TypeError, "images must be a path, a folder"),
+        (["nowhere.png"], FileNotFoundError, r"nowhere\.png"),
+        ("nowhere", FileNotFoundError, "nowhere"),
+        ([3], TypeError, "one is int 3"),
+    ],
+)
+def test_wrong_images_are_named(detector, images, error, match):
+    with pytest.raises(error, match=match):
+        small().fit(images, **TRAINING)
+    with pytest.raises(error, match=match.replace("there are none", "there are no images")):
+        detector.predict(images)
+
+
+def test_wrong_calls_are_named(detector):
+    with pytest.raises(TypeError, match="unknown option 'backbon' of stpm; there are: backbone"):
+        fastad.Detector("stpm", backbon="resnet18")
+    with pytest.raises(TypeError, match="unknown training option 'epoch'; there are: epochs"):
+        small().fit(IMAGES, epoch=3)
+    with pytest.raises(ValueError, match="give either false_positive_rate or value"):
+        detector.set_threshold()
+    with pytest.raises(ValueError, match="give either false_positive_rate or value"):
+        detector.set_pixel_threshold(0.1, value=0.1)
+    with pytest.raises(ValueError, match="value must be a finite number; got nan"):
+        detector.set_threshold(value=float("nan"))
+    with pytest.raises(FileNotFoundError, match=r"no detector file .*nowhere\.fastad"):
+        fastad.load("nowhere.fastad")
+    for method in ("predict", "score_samples", "decision_function", "predict_labels", "evaluate"):
+        with pytest.raises(ValueError, match="not trained yet: call fit"):
+            getattr(small(), method)(IMAGES)
+    with pytest.raises(ValueError, match="not trained yet"):
+        small().save("x.fastad")
+    assert not Path("x.fastad").exists()
+
+
+def test_evaluate(detector, tmp_path):
+    for kind, images in (("good", IMAGES[:3]), ("hole", 255 - IMAGES[:2])):
+        (tmp_path / "test" / kind).mkdir(parents=True)
+        for i, pixels in enumerate(images):
+            Image.fromarray(pixels).save(tmp_path / "test" / kind / f"{i}.png")
+    mask = np.zeros((40, 32), np.uint8)
+    mask[5:20] = 255
+    (tmp_path / "ground_truth" / "hole").mkdir(parents=True)
+    for i in range(2):
+        Image.fromarray(mask).save(tmp_path / "ground_truth" / "hole" / f"{i}_mask.png")
+    done = []
+    metrics = detector.evaluate(tmp_path, progress=lambda n, total: done.append((n, total)))
+    assert 0 <= metrics["image_auroc"] <= 1
+    assert 0 <= metrics["aupro"] <= 1
+    assert metrics["counts"]["normal"] == 3
+    assert metrics["at_threshold"]["threshold"] == detector.threshold_
+    assert done[-1] == (5, 5)
+
+
+def test_test_images_that_were_trained_on_are_told(tmp_path):
+    for kind, images in (("good", IMAGES), ("hole", 255 - IMAGES[:2])):
+        (tmp_path / kind).mkdir()
+        for i, pixels in enumerate(images):
+            Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
+    trained = small().fit(tmp_path, **TRAINING)
+    assert trained.training_record_["images"] == 12  # the hole is not learnt
+    (tmp_path / "good" / "0.png").unlink()
+    (tmp_path / "good" / "1.png").rename(tmp_path / "good" / "new name.png")
+    Image.fromarray(IMAGES[0] + 1).save(tmp_path / "good" / "0.png")
+    with pytest.warns(UserWarning, match="11 of 12 normal test images were given to the training"):
+        trained.evaluate(tmp_path)
+
+
+def test_config_fields_do_not_collide_with_the_detector():
+    names = set(dir(fastad.Detector)) | set(fastad.Detector._arguments())
+    for kind in fastad.models.MODELS.values():
+        fields = set(kind.Config.__dataclass_fields__)
+        assert not fields & names, kind.name
+        training = set(TrainingConfig.__dataclass_fields__) - {"epochs"}
+        assert not fields & training, kind.name

@@ -1,0 +1,79 @@
+"""scikit-learn's conventions, by scikit-learn's own checks where they apply."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone, is_outlier_detector
+from sklearn.utils import estimator_checks, get_tags
+from sklearn.utils.validation import check_is_fitted
+
+import fastad
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_estimator_cloneable",
+        "check_estimator_repr",
+        "check_no_attributes_set_in_init",
+        "check_parameters_default_constructible",
+        "check_get_params_invariance",
+        "check_set_params",
+        "check_do_not_raise_errors_in_init_or_set_params",
+        "check_valid_tag_types",
+        "check_mixin_order",
+    ],
+)
+def test_checks_that_need_no_table_of_numbers(check):
+    if not hasattr(estimator_checks, check):
+        pytest.skip(f"this scikit-learn has no {check}")
+    getattr(estimator_checks, check)("Detector", fastad.Detector())
+
+
+def test_clone_keeps_every_parameter_and_nothing_fitted():
+    network = torch.nn.Conv2d(3, 4, 3)
+    detector = fastad.Detector("stpm", image_size="auto", seed=7, weights=[1.0, 0.5, 0.5], eps=1e-6)
+    detector.threshold_ = 1.0
+    copy = clone(detector)
+    assert copy.get_params() == detector.get_params()
+    assert not hasattr(copy, "threshold_")
+    assert copy is not detector
+    own = clone(fastad.Detector("stpm", backbone=network))
+    assert isinstance(own.backbone, torch.nn.Conv2d)
+    assert own.backbone is not network
+
+
+def test_params_are_the_constructor_arguments():
+    detector = fastad.Detector(image_size=64)
+    assert detector.get_params() == {
+        "model": "stpm",
+        "image_size": 64,
+        "device": "auto",
+        "precision": "auto",
+        "batch_size": 32,
+        "false_positive_rate": 0.01,
+        "seed": 0,
+    }
+    assert detector.set_params(seed=3, backbone="resnet34") is detector
+    assert detector.get_params()["backbone"] == "resnet34"
+    assert repr(detector) == "Detector('stpm', image_size=64, seed=3, backbone='resnet34')"
+    with pytest.raises(ValueError, match="invalid parameter 'sed' of Detector; there are: model"):
+        detector.set_params(sed=1)
+
+
+def test_fitted_or_not():
+    detector = fastad.Detector(
+        image_size=32, layers=("layer1",), teacher_weights=None, precision="float32"
+    )
+    with pytest.raises(ValueError, match="not fitted"):
+        check_is_fitted(detector)
+    images = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
+    with pytest.warns(UserWarning, match="false-positive rate"):
+        assert detector.fit(images, y=np.zeros(6), epochs=1) is detector
+    check_is_fitted(detector)
+    assert get_tags(detector).estimator_type == "outlier_detector"
+    assert is_outlier_detector(detector)
+    restored = pickle.loads(pickle.dumps(detector))  # as joblib does for its workers
+    assert np.array_equal(restored.predict(images).score, detector.predict(images).score)
