@@ -341,6 +341,8 @@ def load(
         **options,
     )
     predictor = artifact.predictor(device=device, precision=precision, batch_size=batch_size)
+    kind = str(predictor.dtype).removeprefix("torch.")
+    log.debug(f"{path}: {artifact.model.name} on {predictor.device} in {kind}")
     detector._adopt(artifact, predictor)
     return detector
 

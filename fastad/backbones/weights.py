@@ -6,6 +6,7 @@ cache. Files are read without running any code stored in them.
 """
 
 import hashlib
+import logging
 import os
 import queue
 import sys
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 
 from fastad._files import atomic_path
 from fastad.backbones.resnet import ARCHITECTURES
+
+log = logging.getLogger("fastad")
 
 # torchvision's ImageNet weights ("V1"); a name ends in the first 8 digits of the file's SHA-256.
 DOWNLOADS = {
@@ -72,6 +75,7 @@ def load(source: str | os.PathLike | None, backbone: str, module: nn.Module) -> 
                 f"{backbone} needs {tuple(wanted[key].shape)}"
             )
     module.load_state_dict(found, strict=False)
+    log.debug(f"weights of {backbone} from {path}")
     return path
 
 

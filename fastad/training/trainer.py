@@ -1,6 +1,7 @@
 """The one training loop, for every model."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from fastad.training.progress import Clock, EpochProgress
 from fastad.training.reader import BatchReader, resolve_workers
 from fastad.training.record import TrainingRecord
 from fastad.training.state import TrainingState
+
+log = logging.getLogger("fastad")
 
 
 class Trainer:
@@ -93,7 +96,8 @@ class Trainer:
             ValueError: no images, images of several sizes, or ``held_out`` that cannot be.
             TypeError: items that are no images, or a model whose loss is no dict of scalars.
             FileNotFoundError: no checkpoint to resume, or no folder to write it to.
-            CheckpointError: the checkpoint is damaged or of another training.
+            CheckpointError: the checkpoint is damaged or of another training, or the file to write
+                it to is there and is none.
             OSError: the checkpoint cannot be written; the one written before stays as it was.
             TrainingDivergedError: a loss or score became NaN or infinite; the model keeps the best
                 epoch before it, if there was one, and the checkpoint the last good epoch.
@@ -104,7 +108,10 @@ class Trainer:
             raise ValueError("resume: name the checkpoint to resume from")
         if checkpoint is not None and not Path(checkpoint).parent.is_dir():
             raise FileNotFoundError(f"checkpoint {checkpoint}: there is no such folder")
+        if checkpoint is not None and not resume and Path(checkpoint).exists():
+            load_checkpoint(checkpoint)  # only a checkpoint is replaced, no file of another kind
         config = self.config
+        log.debug(f"{len(dataset)} images, {torch.get_num_threads()} threads, {config}")
         if held_out is None:
             train, validation = split_indices(len(dataset), config.validation_fraction, config.seed)
         else:
@@ -201,7 +208,9 @@ class Trainer:
         batches = torch.arange(len(dataset)).split(self.config.batch_size)
         loaded = self._loaded(batches, epoch=0)
         with self._autocast():
-            return TeacherFeatures(self.model, loaded, len(dataset), max_bytes)
+            features = TeacherFeatures(self.model, loaded, len(dataset), max_bytes)
+        log.debug(f"teachers' features kept: {features.bytes / 2**20:.0f} MiB")
+        return features
 
     def _loaded(
         self, batches: Sequence[Tensor], epoch: int

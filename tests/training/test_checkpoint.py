@@ -169,3 +169,15 @@ def test_a_folder_that_went_away_stops(images, tmp_path):
         FileNotFoundError, match=r"cannot write the checkpoint .* after epoch 2: .*no folder"
     ):
         Trainer(Toy(), options(), progress=remove).fit(images, checkpoint=folder / "a.ckpt")
+
+
+def test_a_file_that_is_no_checkpoint_is_not_replaced(images, tmp_path):
+    path = tmp_path / "precious.txt"
+    path.write_text("something else")
+    with pytest.raises(CheckpointError, match=r"precious\.txt"):
+        Trainer(Toy(), options()).fit(images, checkpoint=path)
+    assert path.read_text() == "something else"
+    other = tmp_path / "c"
+    Trainer(Toy(), options(epochs=1)).fit(images, checkpoint=other)
+    Trainer(Toy(), options(epochs=2)).fit(images, checkpoint=other)  # a checkpoint is
+    assert load_checkpoint(other).record.epochs == 2

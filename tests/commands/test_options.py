@@ -1,0 +1,166 @@
+"""Options that reach across commands: resuming, skipping, rates, masks, quiet and verbose."""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastad import inference
+from fastad.training import ConsoleProgress
+
+TRAIN = ["--image-size", "64", "--batch-size", "4", "--precision", "float32", "--epochs", "3"]
+
+
+@pytest.fixture
+def train(fastad, images, weights, tmp_path):
+    def run(*options, data=images, output=tmp_path / "d.fastad"):
+        return fastad(
+            "train", data, *TRAIN, "--teacher-weights", weights, "--output", output, *options
+        )
+
+    return run
+
+
+def interrupt_in(monkeypatch, epoch):
+    listen = ConsoleProgress.__call__
+
+    def stop(self, event):
+        listen(self, event)
+        if event.epoch == epoch and event.losses is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConsoleProgress, "__call__", stop)
+
+
+def test_an_interrupted_training_is_resumed(train, tmp_path, monkeypatch):
+    code, _, err = train(output=tmp_path / "whole.fastad")
+    assert code == 0, err
+    assert not (tmp_path / "whole.fastad.checkpoint").exists()
+
+    with monkeypatch.context() as patched:
+        interrupt_in(patched, 2)
+        code, _, err = train()
+    assert code == 0, err
+    checkpoint = tmp_path / "d.fastad.checkpoint"
+    assert f"stopped by the user: --resume goes on from {checkpoint}" in err
+    assert inference.load(tmp_path / "d.fastad").training["epochs"] == 1
+
+    code, _, err = train()
+    assert code == 1
+    assert "continue it with --resume, or delete it" in err
+    code, _, err = train("--resume", "--seed", "5")
+    assert code == 1
+    assert "seed" in err
+    code, _, err = train("--resume")
+    assert code == 0, err
+    assert not checkpoint.exists()
+    one, other = (inference.load(tmp_path / f"{name}.fastad") for name in ("whole", "d"))
+    states = one.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert np.array_equal(one.calibration, other.calibration)
+    assert one.training["losses"] == other.training["losses"]
+
+
+def test_unreadable_images_are_skipped_and_counted(fastad, train, detector, images, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    for place in ("train/good/x.png", "test/hole/x.png", "ground_truth/hole/1_mask.png"):
+        (data / place).write_bytes(b"no image")
+    code, _, err = train(data=data)
+    assert code == 1
+    assert "x.png" in err
+    code, _, err = train("--skip-bad", data=data)
+    assert code == 0, err
+    assert "warning: skipped" in err
+    assert "1 unreadable images skipped: x.png" in err
+    assert inference.load(tmp_path / "d.fastad").training["images"] == 10
+
+    code, out, err = fastad("evaluate", detector, data, "--skip-bad", "--json", "-")
+    assert code == 0, err
+    assert json.loads(out)["counts"]["skipped"] == 2
+    assert "2 unreadable images were skipped" in err
+
+    code, out, err = fastad("predict", detector, data / "test", "--skip-bad")
+    assert code == 0, err
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 4
+    assert not any("x.png" in row["path"] for row in rows)
+    assert "1 unreadable images were skipped" in err
+
+
+def test_another_rate_changes_the_decisions_not_the_file(fastad, train, images, tmp_path):
+    path = tmp_path / "d.fastad"
+    code, _, err = train("--set", "validation_fraction=0.5")
+    assert code == 0, err
+    before = path.read_bytes()
+    scores = np.sort(inference.load(path).calibration)
+    for rate, threshold in ((0.4, scores[3]), (0.7, scores[1])):  # ranks ceil(6 * 0.6), (6 * 0.3)
+        command = ["--false-positive-rate", rate, "--json", "-"]
+        code, out, err = fastad("predict", path, images / "train", *command)
+        assert code == 0, err
+        result = json.loads(out)
+        assert result["threshold"] == threshold
+        for row in result["images"]:
+            assert row["is_anomalous"] == (row["score"] > threshold)
+        code, out, err = fastad("evaluate", path, images, *command)
+        assert code == 0, err
+        assert json.loads(out)["at_threshold"]["threshold"] == threshold
+    assert path.read_bytes() == before
+
+
+def test_masks_have_the_size_of_their_images(fastad, detector, images, tmp_path):
+    code, _, err = fastad(
+        "predict", detector, images / "test", "--output", tmp_path / "out", "--masks",
+        "--false-positive-rate", "0.5", "--json", tmp_path / "s.json",
+    )  # fmt: skip
+    assert code == 0, err
+    masks = sorted((tmp_path / "out").rglob("*.png"))
+    assert [str(m.relative_to(tmp_path / "out")) for m in masks] == [
+        f"{kind}/{i}_mask.png" for kind in ("good", "hole") for i in range(2)
+    ]
+    rows = json.loads((tmp_path / "s.json").read_text())["images"]
+    marked = {}
+    for path in masks:
+        mask = np.asarray(Image.open(path))
+        assert mask.shape == (72, 64)
+        assert set(np.unique(mask)) <= {0, 255}
+        marked[path.parent.name, path.stem.removesuffix("_mask")] = bool(mask.any())
+    for row in rows:  # STPM's score is the maximum of its map
+        kind, name = row["path"].split("/")[-2:]
+        assert marked[kind, name.removesuffix(".png")] == row["is_anomalous"]
+    assert any(marked.values())
+
+
+def test_auto_size_keeps_the_aspect_ratio(train, weights, tmp_path):
+    for i in range(3):
+        (tmp_path / "wide").mkdir(exist_ok=True)
+        Image.fromarray(np.full((40, 80, 3), 50 + i, np.uint8)).save(tmp_path / f"wide/{i}.png")
+    code, _, err = train("--image-size", "auto", "--epochs", "1", data=tmp_path / "wide")
+    assert code == 0, err
+    assert inference.load(tmp_path / "d.fastad").image_size == (256, 512)
+
+
+def test_quiet_verbose_and_normal(fastad, train, detector, images, tmp_path):
+    _, _, normal = train("--epochs", "1")
+    assert "reading 10 normal images" in normal
+    assert "epoch 1/1" in normal
+    _, _, quiet = train("--epochs", "1", "--quiet")
+    assert all(line.startswith("warning: ") for line in quiet.splitlines())
+    _, _, verbose = train("--epochs", "1", "-v")
+    assert len(verbose.splitlines()) > len(normal.splitlines())
+    code, out, err = fastad("-q", "predict", detector, images / "test/good")
+    assert code == 0
+    assert err == ""
+    assert len(out.splitlines()) == 3
+
+
+def test_every_command_shows_examples(fastad):
+    for command in ("train", "evaluate", "predict", "export", "bench", "demo", "info"):
+        code, out, _ = fastad(command, "--help")
+        assert code == 0
+        assert f"fastad {command}" in out.split("Examples:")[1]
