@@ -1,4 +1,4 @@
-"""The command line: ``fastad train | evaluate | predict | info | bench``.
+"""The command line: ``fastad train | evaluate | predict | export | bench | demo | info``.
 
 This file holds the options and the treatment of errors; the work is in `fastad.commands`, imported
 by the command that needs it, so that ``fastad --help`` answers at once.

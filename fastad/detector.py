@@ -17,6 +17,7 @@ from fastad.data import test_samples
 from fastad.data.training_set import file_digests, read_training_set, training_size
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.calibration import calibration_scores
+from fastad.inference.verification import Verification
 from fastad.training import EpochProgress, Trainer, TrainingConfig, resolve_device
 
 log = logging.getLogger("fastad")
@@ -263,6 +264,17 @@ class Detector(Estimator):
         """
         self._fitted()
         inference.save(path, self._artifact)
+
+    def export(self, path: str | Path, format: str = "onnx", **options: Any) -> Verification:
+        """Write the detector for another runtime, compared with it there first.
+
+        format: "onnx", "openvino", "torch-export" or "aotinductor"; options and errors are those
+        of `fastad.inference.export.export_detector`.
+        """
+        from fastad.inference.export import export_detector
+
+        self._fitted()
+        return export_detector(self._artifact, path, format, **options)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_predictor")

@@ -377,6 +377,19 @@ def test_test_images_that_were_trained_on_are_told(tmp_path):
         trained.evaluate(tmp_path)
 
 
+def test_export(detector, tmp_path):
+    result = detector.export(tmp_path / "d.pt2", "torch-export")
+    assert result.images > 0
+    module = torch.export.load(tmp_path / "d.pt2").module()
+    with torch.inference_mode():
+        score = module(torch.from_numpy(IMAGES))["score"].numpy()
+    np.testing.assert_allclose(score, detector.predict(IMAGES).score, rtol=5e-3)
+    with pytest.raises(ValueError, match="unknown format 'tflite'"):
+        detector.export(tmp_path / "x", "tflite")
+    with pytest.raises(ValueError, match="not trained yet"):
+        small().export(tmp_path / "x.onnx")
+
+
 def test_config_fields_do_not_collide_with_the_detector():
     names = set(dir(fastad.Detector)) | set(fastad.Detector._arguments())
     for kind in fastad.models.MODELS.values():

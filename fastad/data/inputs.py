@@ -153,8 +153,9 @@ def _from_array(images: np.ndarray) -> Tensor:
             "images: an array must be uint8 of shape (N, H, W, 3), or (H, W, 3) for one; "
             f"got {images.dtype} {images.shape}"
         )
-    # Torch takes no negative strides, not even of axes of one element.
-    if any(stride < 0 for stride in images.strides):
+    # Torch takes no negative strides, not even of axes of one element, and warns of arrays that
+    # cannot be written to, as Pillow's are.
+    if any(stride < 0 for stride in images.strides) or not images.flags.writeable:
         images = images.copy()
     return _checked(torch.from_numpy(images).permute(0, 3, 1, 2))
 

@@ -86,7 +86,8 @@ def image_batches(paths: Iterable[str | Path]) -> Iterator[np.ndarray]:
     """
     batch: list[np.ndarray] = []
     for path in paths:
-        image = read_image(path).permute(1, 2, 0).numpy()
+        # AOTInductor reads its input as if it were contiguous.
+        image = np.ascontiguousarray(read_image(path).permute(1, 2, 0).numpy())
         if batch and (len(batch) == BATCH or image.shape != batch[0].shape):
             yield np.stack(batch)
             batch = []

@@ -1,5 +1,6 @@
 """Images in any form: the same pixels whatever they come in."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_many_images_in_every_form(paths):
     assert together(floating.half()).dtype == torch.float32
     # Among others a floating image becomes grey levels: a batch has one dtype.
     assert torch.equal(together([floating[0], PIXELS[1]]), TENSOR[:2])
+
+
+def test_arrays_that_cannot_be_written_to_give_no_warning():
+    frozen = PIXELS.copy()
+    frozen.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(together(frozen), TENSOR)
+        assert torch.equal(together(np.asarray(Image.fromarray(PIXELS[0]))), TENSOR[:1])
 
 
 def test_paths_come_along(paths):
