@@ -143,8 +143,8 @@ Curve pixel_curve(const std::vector<Image<T>>& images, bool normal_images, int t
     marked[i] = !defects[i].sizes.empty();
     if (!marked[i] || !normal_images) {
       counted.push_back(i);
-      curve.normal += images[i].height * images[i].width -
-                      static_cast<int64_t>(defects[i].pixels.size());
+      curve.normal +=
+          images[i].height * images[i].width - static_cast<int64_t>(defects[i].pixels.size());
     }
     const auto before = static_cast<uint32_t>(shares.size());
     for (const int64_t size : defects[i].sizes) shares.push_back(1.0 / static_cast<double>(size));
@@ -156,7 +156,12 @@ Curve pixel_curve(const std::vector<Image<T>>& images, bool normal_images, int t
   if (pixels.empty()) return curve;
 
   sort_by_key(pixels);
+  size_t distinct = 1;
+  for (size_t i = 1; i < pixels.size(); ++i) distinct += pixels[i].key != pixels[i - 1].key;
   std::vector<Key<T>> keys;
+  keys.reserve(distinct);
+  curve.defects.reserve(distinct);
+  curve.overlap.reserve(distinct);
   for (const Defect<T>& pixel : pixels) {
     if (keys.empty() || keys.back() != pixel.key) {
       keys.push_back(pixel.key);
@@ -167,6 +172,7 @@ Curve pixel_curve(const std::vector<Image<T>>& images, bool normal_images, int t
     curve.overlap.back() += shares[pixel.region];
   }
   pixels = {};
+  curve.values.reserve(distinct);
   for (const Key<T> key : keys) curve.values.push_back(value_of<T>(key));
 
   const Places<T> places(std::move(keys));
@@ -179,6 +185,8 @@ Curve pixel_curve(const std::vector<Image<T>>& images, bool normal_images, int t
   for (std::vector<double>* column : {&curve.values, &curve.overlap})
     std::reverse(column->begin(), column->end());
   std::reverse(curve.defects.begin(), curve.defects.end());
+  curve.normal_above.reserve(distinct);
+  curve.normal_equal.reserve(distinct);
   int64_t above = 0;
   const auto take = [&](size_t slot) {
     int64_t sum = 0;

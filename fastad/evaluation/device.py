@@ -24,7 +24,7 @@ def pixel_curve(masks: Tensor, maps: Tensor, *, normal_images: bool = False) -> 
     ordered, order = torch.sort(maps[masks], stable=True)
     values, defects = torch.unique_consecutive(ordered, return_counts=True)
     # Sums by segments are the same on every run; sums by atomic additions are not.
-    overlap = torch.segment_reduce(1.0 / sizes[regions[order]].double(), "sum", lengths=defects)
+    overlap = _sums(1.0 / sizes[regions[order]].double(), defects)
 
     # Slot 2 i counts the normal pixels below values[i], slot 2 i + 1 those equal to it.
     place = torch.searchsorted(values, normal)
@@ -70,7 +70,12 @@ def image_means(masks: Tensor, maps: Tensor, values: np.ndarray, shares: np.ndar
     share = torch.from_numpy(shares[::-1].copy()).to(maps.device)
     rows = torch.searchsorted(ascending, maps[masks].double())
     pixels = masks.flatten(1).sum(1)
-    return (torch.segment_reduce(share[rows], "sum", lengths=pixels) / pixels).cpu().numpy()
+    return (_sums(share[rows], pixels) / pixels).cpu().numpy()
+
+
+def _sums(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sums of segments that follow one another; the lengths are not checked (they may be none)."""
+    return torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)
 
 
 def checked_pixels(masks: Tensor | np.ndarray, maps: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:

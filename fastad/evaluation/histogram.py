@@ -133,13 +133,6 @@ def _pro_area(width: np.ndarray, height: np.ndarray, limit: float) -> tuple[floa
     return float(area.sum()) / limit, float(bound.sum()) / limit
 
 
-def bin_numbers(values: np.ndarray) -> np.ndarray:
-    """Numbers of the bins of float32 values, in the order of the values."""
-    bits = (values + np.float32(0)).view(np.uint32)  # adding zero makes -0 and 0 the same
-    negative = (bits.view(np.int32) >> 31).view(np.uint32)  # all ones or zero
-    return ((bits ^ (negative | SIGN)) >> SHIFT).astype(np.intp)
-
-
 def lower_edge(number: int) -> float:
     """The lowest float32 value of a bin."""
     bits = np.uint32(number << SHIFT)

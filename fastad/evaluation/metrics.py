@@ -2,8 +2,8 @@
 
 Arguments come in scikit-learn's order, the truth first. A score that the given labels leave
 undefined (only normal or only defective samples) is NaN; what is NaN or infinite itself cannot be
-ranked and is refused. "F1 max" is an oracle: it picks its threshold on the test labels, so it bounds
-from above what a threshold chosen without labels can reach.
+ranked and is refused. "F1 max" is an oracle: it picks its threshold on the test labels, so it
+bounds from above what a threshold chosen without labels can reach.
 
 Pixel scores take arrays or tensors (N, H, W). Tensors on a CUDA device are measured there; the maps
 do not move to the host (`fastad.evaluation.device`).
@@ -106,14 +106,15 @@ def aupimo(
     At a threshold, the overlap is the share of an image's defect pixels at or above it, and the
     false positive rate that share of the pixels of all normal images (masks without a defect). The
     curve of overlap over the logarithm of the rate is integrated by trapezoids between the limits,
-    with a point for every distinct value, and divided by the length: 0 to 1. The paper, and anomalib,
-    place equally spaced thresholds and take those nearest to the limits; this is the value that they
-    approach. At rates below those that ties let a threshold reach, the overlap counts that costs no
-    false alarm but for the tied.
+    with a point for every distinct value, and divided by the length: 0 to 1. The paper, and
+    anomalib, place equally spaced thresholds and take those nearest to the limits; this is the
+    value that they approach. Where the limits lie below the lowest rate above zero (the highest
+    value is tied), the overlap without any false alarm counts.
 
-    y_true: masks (N, H, W) bool; y_score: maps (N, H, W) finite floats. Returns (N,), NaN for normal
-    images: its ``np.nanmean`` is the score of a detector. Raises ValueError as `pixel_metrics`, for
-    limits not in 0 < low < high <= 1, and when the normal images have fewer than 1 / low pixels.
+    y_true: masks (N, H, W) bool; y_score: maps (N, H, W) finite floats. Returns (N,), NaN for
+    normal images: its ``np.nanmean`` is the score of a detector. Raises ValueError as
+    `pixel_metrics`, for limits not in 0 < low < high <= 1, and when the normal images have fewer
+    than 1 / low pixels.
     """
     low, high = fpr_range
     if not 0 < low < high <= 1:
@@ -201,11 +202,11 @@ def checked_pixels(masks: ArrayLike, maps: ArrayLike) -> tuple[np.ndarray, np.nd
         )
     if masks.dtype != bool:
         raise ValueError(f"masks must be bool, got {masks.dtype}")
-    if maps.dtype not in (np.float16, np.float32, np.float64):
+    if maps.dtype.kind != "f" or maps.dtype.itemsize > 8:
         raise ValueError(
-            f"maps must be floating point (float16, float32 or float64), got {maps.dtype}"
+            f"maps must be floating point, got {maps.dtype}: float16, float32 and float64 are taken"
         )
-    native = np.float64 if maps.dtype == np.float64 else np.float32
+    native = np.float64 if maps.dtype.itemsize == 8 else np.float32
     return np.ascontiguousarray(masks), np.ascontiguousarray(maps, dtype=native)
 
 

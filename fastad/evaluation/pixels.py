@@ -7,7 +7,7 @@ import numpy as np
 from fastad.evaluation.histogram import PixelHistogram
 from fastad.evaluation.metrics import checked_pixels, curve_of_blocks, scores_of
 
-EXACT_BYTES = 512 * 2**20  # 2,048 maps of 256x256, or 512 of 512x512
+EXACT_BYTES = 256 * 2**20  # 1,024 maps of 256x256, or 256 of 512x512
 
 
 class PixelScores:
