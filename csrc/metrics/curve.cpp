@@ -60,57 +60,92 @@ template <class T>
 class Places {
  public:
   explicit Places(std::vector<Key<T>> keys) : keys_(std::move(keys)) {
-    // A table by the leading bits of the distance to the lowest key, about two entries a key and
-    // at most 2^20, narrows the search down to a few keys; to all of them at worst.
     const Key<T> range = keys_.back() - keys_.front();
-    const int wanted = std::min<int>(std::bit_width(keys_.size()) + 1, 20);
-    shift_ = std::max(0, static_cast<int>(std::bit_width(range)) - wanted);
-    starts_.resize((range >> shift_) + 2);
-    size_t entry = 0;
-    for (size_t i = 0; i < keys_.size(); ++i)
-      for (const size_t last = (keys_[i] - keys_.front()) >> shift_; entry <= last; ++entry)
-        starts_[entry] = static_cast<uint32_t>(i);
-    starts_.back() = static_cast<uint32_t>(keys_.size());
+    group_shift_ = std::max(0, static_cast<int>(std::bit_width(range)) - 12);
+    const size_t count = (range >> group_shift_) + 1;
+    groups_.reserve(count);
+    starts_.reserve(4 * keys_.size() + count + 1);
+    size_t key = 0;
+    for (size_t group = 0; group < count; ++group) {
+      size_t end = key;
+      while (end < keys_.size() && distance(keys_[end]) >> group_shift_ == group) ++end;
+      const int bits = std::min<int>(std::bit_width(2 * (end - key)), group_shift_);
+      const int shift = group_shift_ - bits;
+      groups_.push_back({static_cast<uint32_t>(starts_.size()), shift});
+      for (size_t cell = 0; cell >> bits == 0; ++cell) {
+        starts_.push_back(static_cast<uint32_t>(key));
+        const Key<T> next =
+            (static_cast<Key<T>>(group) << group_shift_) + (static_cast<Key<T>>(cell + 1) << shift);
+        while (key < end && distance(keys_[key]) < next) ++key;
+      }
+    }
+    starts_.push_back(static_cast<uint32_t>(keys_.size()));
   }
 
   size_t slots() const { return 2 * keys_.size() + 1; }
 
+  // Block by block, and in loops of their own, so that many look-ups wait for memory together.
   void count(const Image<T>& image, bool marked, uint32_t* slots) const {
     const Key<T> lowest = keys_.front(), highest = keys_.back();
-    uint32_t below = 0, above = 0;
-    for (int64_t i = 0; i < image.height * image.width; ++i) {
-      if (marked && image.mask[i]) continue;
-      const Key<T> key = key_of(image.map[i]);
-      if (key < lowest) {
-        ++below;
-      } else if (key > highest) {
-        ++above;
-      } else {
-        const size_t place = find(key);
-        ++slots[2 * place + (keys_[place] == key)];
+    const int64_t size = image.height * image.width;
+    Key<T> among[block];  // the keys that lie among the defects'
+    uint32_t cells[block];
+    int64_t normal = 0, inside = 0, above = 0;
+    for (int64_t begin = 0; begin < size; begin += block) {
+      const int64_t end = std::min(begin + block, size);
+      int64_t found = 0;
+      for (int64_t i = begin; i < end; ++i) {
+        const Key<T> key = key_of(image.map[i]);
+        const bool counts = !(marked && image.mask[i]);
+        among[found] = key;
+        found += counts & (key >= lowest) & (key <= highest);
+        above += counts & (key > highest);
+        normal += counts;
+      }
+      inside += found;
+      for (int64_t i = 0; i < found; ++i) cells[i] = cell_of(among[i]);
+      for (int64_t i = 0; i < found; ++i) {
+        const size_t place = find(among[i], cells[i]);
+        ++slots[2 * place + (keys_[place] == among[i])];
       }
     }
-    slots[0] += below;
-    slots[2 * keys_.size()] += above;
+    slots[0] += static_cast<uint32_t>(normal - inside - above);
+    slots[2 * keys_.size()] += static_cast<uint32_t>(above);
   }
 
  private:
-  // The first of the keys that is not below `key`, which is at most the highest.
-  size_t find(Key<T> key) const {
-    const size_t entry = (key - keys_.front()) >> shift_;
-    size_t first = starts_[entry];
-    for (size_t size = starts_[entry + 1] - first; size > 0;) {
-      const size_t half = size / 2;
-      const bool right = keys_[first + half] < key;
-      first = right ? first + half + 1 : first;
-      size = right ? size - half - 1 : half;
-    }
-    return first;
+  static constexpr int64_t block = 256;
+
+  Key<T> distance(Key<T> key) const { return key - keys_.front(); }
+
+  uint32_t cell_of(Key<T> key) const {
+    const Group group = groups_[distance(key) >> group_shift_];
+    const Key<T> inside = distance(key) & ((Key<T>(1) << group_shift_) - 1);
+    return group.first + static_cast<uint32_t>(inside >> group.shift);
   }
 
+  // The first of the keys that is not below `key`, which lies between the lowest and the highest.
+  size_t find(Key<T> key, uint32_t cell) const {
+    size_t place = starts_[cell];
+    place += keys_[place] < key;  // no branch: which way it goes cannot be foreseen
+    place += keys_[place] < key;
+    if (keys_[place] < key) [[unlikely]]
+      place = std::lower_bound(keys_.begin() + place, keys_.begin() + starts_[cell + 1], key) -
+              keys_.begin();
+    return place;
+  }
+
+  struct Group {
+    uint32_t first;  // cell
+    int shift;
+  };
+
+  // At most 2^12 groups of keys by their leading bits, each cut into cells of equal width, two to
+  // four for each of its keys: so however values spread, a cell holds about half a key.
   std::vector<Key<T>> keys_;
-  std::vector<uint32_t> starts_;
-  int shift_;
+  std::vector<Group> groups_;
+  std::vector<uint32_t> starts_;  // of each cell the first key in it or after it
+  int group_shift_;
 };
 
 template <class T>
