@@ -13,6 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -22,12 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ratios import CPU, cpu_name, missed
+from ratios import cpu_name, missed
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fastad import _extension
-from fastad.commands.bench import interleaved
 from fastad.evaluation import pixel_metrics
 
 
@@ -84,6 +84,18 @@ def adeval_scores(masks: np.ndarray, maps: np.ndarray) -> tuple[float, float, fl
     return auroc_aupr_aupro(maps, masks.view(np.uint8))
 
 
+def in_turns(candidates: dict[str, Callable], seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of each candidate's runs, in turns for ``seconds`` and at least 3 rounds."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["fastad"]) < 3:
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
 def scores(
     peer: str, measure: Callable, seconds: float, repeats: int, *, noise: bool = False
 ) -> dict[str, Any]:
@@ -92,7 +104,8 @@ def scores(
     if noise:
         maps = np.random.default_rng(0).random(maps.shape, dtype=np.float32)
     candidates = {"fastad": lambda: pixel_metrics(masks, maps), peer: lambda: measure(masks, maps)}
-    rounds = [interleaved(candidates, CPU, seconds) for _ in range(repeats)]
+    ours, theirs = (run() for run in candidates.values())
+    rounds = [in_turns(candidates, seconds) for _ in range(repeats)]
     row: dict[str, Any] = {"defect_pixels": round(float(masks.mean()), 4)}
     for name in candidates:
         row[f"{name}_ms"] = round(min(min(r[name]) for r in rounds), 2)
@@ -100,8 +113,7 @@ def scores(
     ratios = [statistics.median(r[peer]) / statistics.median(r["fastad"]) for r in rounds]
     row[peer] = round(statistics.median(ratios), 2)
     row[f"{peer}_of_minima"] = round(row[f"{peer}_ms"] / row["fastad_ms"], 2)
-    ours = pixel_metrics(masks, maps)
-    for name, value in zip(("pixel_auroc", "pixel_ap", "aupro"), measure(masks, maps), strict=True):
+    for name, value in zip(("pixel_auroc", "pixel_ap", "aupro"), theirs, strict=True):
         row[f"{name}_difference"] = float(f"{abs(value - ours[name]):.2g}")
     return row
 
@@ -164,7 +176,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="file to record the numbers in")
     parser.add_argument("--check", action="store_true", help="exit 1 where a floor is missed")
-    parser.add_argument("--only", default="", help="only work whose name contains this")
+    parser.add_argument(
+        "--only", default="", help="work whose name contains this; other rows of the file stay"
+    )
     parser.add_argument("--seconds", type=float, default=5, help="a comparison and repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -172,23 +186,25 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", module="adeval")
 
-    rows, failures = [], []
+    rows, failures = {}, []
+    if options.json and options.only and Path(options.json).is_file():
+        rows = {row["work"]: row for row in json.loads(Path(options.json).read_text())["rows"]}
     for work, (measure, floors) in WORK.items():
         if options.only not in work:
             continue
         row = measure(options.seconds, options.repeats)
         short = missed(row, floors)
         failures += [f"{work}: {text}" for text in short]
-        rows.append({"work": work, **row, "required": floors, "missed": short})
+        command = " ".join(["python", *sys.argv])
+        rows[work] = {"work": work, "command": command, **row, "required": floors, "missed": short}
         print(f"{work}: {row}{'   MISSED ' + '; '.join(short) if short else ''}", flush=True)
     if options.json:
         result = {
-            "command": " ".join(["python", *sys.argv]),
             "cpu": cpu_name(),
             "threads": torch.get_num_threads(),
             "versions": {n: version(n) for n in ("torch", "numpy", "scikit-learn", "adeval")},
             "fastad": _extension.build_info(),
-            "rows": rows,
+            "rows": list(rows.values()),
         }
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
     for failure in failures:

@@ -160,6 +160,9 @@ SPREADS = {
     ),
     "neighbouring floats": lambda rng, shape: 1 + rng.integers(0, 50, shape) * 2.0**-23,
     "zeros of both signs": lambda rng, shape: rng.choice([-0.0, 0.0, 1e-30], shape),
+    "neighbours and one far away": lambda rng, shape: (
+        1 + rng.integers(0, 50, shape) * 2.0**-23 + 1e30 * (rng.random(shape) < 0.05)
+    ),
     "one far away": lambda rng, shape: rng.normal(size=shape) + 1e30 * (rng.random(shape) < 0.01),
 }
 
