@@ -87,7 +87,7 @@ gcc += ["-g0", "-Wno-psabi"]  # vectors never cross a function that is not inlin
 cxx = ["/O2", "/std:c++20"] if os.name == "nt" else gcc
 cpu = cpp_extension.CppExtension(
     "fastad._C",
-    ["csrc/fastad.cpp", *sources("cpu", "cpp")],
+    ["csrc/fastad.cpp", *sources("cpu", "cpp"), *sources("metrics", "cpp")],
     include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
     extra_compile_args={"cxx": [*cxx, *STABLE_ABI, f'-DFASTAD_CUDA_STATUS="{status}"']},
 )

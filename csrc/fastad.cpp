@@ -15,6 +15,7 @@
 #include <string>
 
 #include "cpu/block.h"
+#include "metrics/bind.h"
 
 #if defined(__clang__)
 #define FASTAD_COMPILER __VERSION__
@@ -54,4 +55,5 @@ PYBIND11_MODULE(_C, m) {
   m.attr("compiler") = FASTAD_COMPILER;
   m.attr("cpu_kernels") = fastad::cpu::instruction_set();
   m.attr("cuda_status") = FASTAD_CUDA_STATUS;
+  fastad::metrics::bind(m);
 }

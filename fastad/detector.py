@@ -213,7 +213,7 @@ class Detector(Estimator):
         of `fastad.data.test_samples`. A warning says how many normal test images were among the
         images that the detector was trained on.
         """
-        from fastad.evaluation import evaluate  # scikit-learn is imported there
+        from fastad.evaluation import evaluate
 
         predictor = self._fitted()
 

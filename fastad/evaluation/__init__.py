@@ -1,7 +1,35 @@
 """How good a detector is: image and pixel scores over a labelled test set."""
 
+from fastad.evaluation.accumulator import Evaluation
+from fastad.evaluation.bootstrap import image_auroc_interval
 from fastad.evaluation.evaluate import evaluate
 from fastad.evaluation.histogram import PixelHistogram
-from fastad.evaluation.metrics import aupro, image_metrics, pixel_metrics
+from fastad.evaluation.metrics import (
+    aupimo,
+    aupro,
+    image_auroc,
+    image_average_precision,
+    image_f1_max,
+    image_metrics,
+    pixel_auroc,
+    pixel_average_precision,
+    pixel_f1_max,
+    pixel_metrics,
+)
 
-__all__ = ["PixelHistogram", "aupro", "evaluate", "image_metrics", "pixel_metrics"]
+__all__ = [
+    "Evaluation",
+    "PixelHistogram",
+    "aupimo",
+    "aupro",
+    "evaluate",
+    "image_auroc",
+    "image_auroc_interval",
+    "image_average_precision",
+    "image_f1_max",
+    "image_metrics",
+    "pixel_auroc",
+    "pixel_average_precision",
+    "pixel_f1_max",
+    "pixel_metrics",
+]

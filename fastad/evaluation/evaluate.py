@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from fastad.data import ImageError, Sample, iterate_batches, read_ground_truth, resize_masks
-from fastad.evaluation.metrics import image_metrics
-from fastad.evaluation.pixels import EXACT_BYTES, PixelScores
+from fastad.evaluation.accumulator import Evaluation
+from fastad.evaluation.pixels import EXACT_BYTES
 
 Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 
@@ -31,11 +31,12 @@ def evaluate(
     truth is resized to the maps by nearest neighbour. Returns the keys of ``image_metrics`` and
     ``pixel_metrics`` and
 
+    - ``image_auroc_interval``: (low, high), 95 % bootstrap interval
     - ``per_defect``: {type: the same scores over the images of this type and all normal ones}
     - ``pixel_metrics``: {"exact": bool, "error_bound": {score: how far from exact it can be},
       "per_defect": {type: the same bounds}}. Maps are kept, and the pixel scores are exact, while
-      the maps take no more than ``exact_bytes`` (sorting them takes some 16 times that for a
-      moment); beyond, they come from histograms, and memory does not grow with the images
+      the maps take no more than ``exact_bytes``; beyond, they come from histograms, and memory
+      does not grow with the images
     - ``counts``: {"normal", "defect", "defect_without_mask", "skipped"}
     - with ``threshold``, ``at_threshold``: {"threshold", "false_positive_rate",
       "true_positive_rate"}, an image being called a defect above the threshold.
@@ -53,10 +54,10 @@ def evaluate(
     """
     if not samples:
         raise ValueError("samples: at least one test image is needed")
-    pixels = PixelScores(exact_bytes)
-    kept: list[Sample] = []
+    evaluation = Evaluation(exact_bytes=exact_bytes)
+    labels: list[int] = []
     scores: list[float] = []
-    skipped = missing = 0
+    skipped = 0
 
     def leave_out(sample: Sample, error: Exception) -> None:
         nonlocal skipped
@@ -80,54 +81,31 @@ def evaluate(
                 leave_out(sample, error)
                 continue
             _require_finite(sample, score, anomaly_map)
-            kept.append(sample)
+            labels.append(sample.label)
             scores.append(float(score))
-            if mask is None:
-                missing += 1
-            else:
-                pixels.update(sample.defect_type if sample.label else None, mask, anomaly_map)
+            masks = None if mask is None else mask[None]
+            evaluation.update(
+                masks, anomaly_map[None], labels[-1:], scores[-1:], [sample.defect_type]
+            )
         if progress is not None:
             progress(positions[-1] + 1, len(samples))
-    if not kept:
+    if not labels:
         raise ValueError(f"samples: none of the {len(samples)} test images can be read")
     if progress is not None:
         progress(len(samples), len(samples))
 
-    result, bounds, labels = _measure(kept, np.array(scores), pixels)
-    result["pixel_metrics"] = {"exact": pixels.exact, **bounds}
-    result["counts"] = {
-        "normal": int((labels == 0).sum()),
-        "defect": int(labels.sum()),
-        "defect_without_mask": missing,
-        "skipped": skipped,
-    }
+    result = evaluation.compute()
+    result["counts"]["skipped"] = skipped
     for text in _reservations(result):
         warnings.warn(text, stacklevel=2)
     if threshold is not None:
-        called = np.array(scores) > float(threshold)
+        called, truth = np.array(scores) > float(threshold), np.array(labels)
         result["at_threshold"] = {
             "threshold": float(threshold),
-            "false_positive_rate": _mean(called[labels == 0]),
-            "true_positive_rate": _mean(called[labels == 1]),
+            "false_positive_rate": _mean(called[truth == 0]),
+            "true_positive_rate": _mean(called[truth == 1]),
         }
     return result
-
-
-def _measure(
-    samples: list[Sample], scores: np.ndarray, pixels: PixelScores
-) -> tuple[dict, dict, np.ndarray]:
-    """The scores of all samples and of every defect type, their error bounds, the labels."""
-    labels = np.array([sample.label for sample in samples])
-    types = np.array([sample.defect_type for sample in samples])
-    names = [str(name) for name in dict.fromkeys(types[labels == 1])]
-    pixel, bound = pixels.compute([None, *names])
-    result = image_metrics(labels, scores) | pixel | {"per_defect": {}}
-    bounds = {"error_bound": bound, "per_defect": {}}
-    for name in names:
-        chosen = (types == name) | (labels == 0)
-        pixel, bounds["per_defect"][name] = pixels.compute([None, name])
-        result["per_defect"][name] = image_metrics(labels[chosen], scores[chosen]) | pixel
-    return result, bounds, labels
 
 
 def _run(predict: Predict, batch: Tensor) -> tuple[np.ndarray, np.ndarray]:

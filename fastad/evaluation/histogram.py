@@ -2,7 +2,7 @@
 
 A bin holds the float32 values that agree in sign, exponent and the upper 11 bits of the fraction:
 2^20 bins, each 2^-11 wide relative to its values (0.05 %). The upper 20 bits of a float, with the
-sign turned the right way round, number the bins in the order of the values.
+sign turned the right way round, number the bins in the order of the values (csrc/metrics/order.h).
 
 The scores are exactly those of maps rounded down to the lower edges of their bins. What rounding
 can change depends only on normal and defect pixels that share a bin: their order is forgotten,
@@ -24,9 +24,9 @@ in it, and P and N be all. Over every order inside the bins, ties included:
 import math
 
 import numpy as np
-from scipy import ndimage
 
-from fastad.evaluation.metrics import EIGHT_NEIGHBOURS, checked_limit, checked_pixels
+from fastad._extension import _C
+from fastad.evaluation.metrics import checked_limit, checked_pixels
 
 BITS = 20  # of 32; one set of histograms takes 3 * 8 * 2^BITS bytes
 BINS = 1 << BITS
@@ -54,18 +54,13 @@ class PixelHistogram:
         masks: (N, H, W) bool; maps: (N, H, W) floats, finite as float32. Raises ValueError as
         ``pixel_metrics``; nothing is added then.
         """
+        masks, maps = checked_pixels(masks, maps)
         with np.errstate(over="ignore"):  # what becomes infinite is refused by name
-            masks, maps = checked_pixels(masks, maps, np.float32)
-        for mask, values in zip(masks, maps, strict=True):  # one at a time: the least memory
-            bins = bin_numbers(values)
-            if not mask.any():
-                _count(self.normal, bins.ravel())
-                continue
-            _count(self.normal, bins[~mask])
-            bins = bins[mask]
-            regions = ndimage.label(mask, structure=EIGHT_NEIGHBOURS[1])[0][mask]
-            _count(self.defect, bins)
-            _count(self.overlap, bins, 1.0 / np.bincount(regions)[regions])
+            maps = maps.astype(np.float32, copy=False)
+        bad = maps.size - sum(int(np.isfinite(values).sum()) for values in maps)
+        if bad:
+            raise ValueError(f"maps must be finite, but {bad} of {maps.size} values are NaN or inf")
+        _C.add_to_histograms(masks, maps, self.normal, self.defect, self.overlap)
 
     def merge(self, other: "PixelHistogram") -> None:
         """Add the pixels of another histogram."""
@@ -138,21 +133,7 @@ def _pro_area(width: np.ndarray, height: np.ndarray, limit: float) -> tuple[floa
     return float(area.sum()) / limit, float(bound.sum()) / limit
 
 
-def bin_numbers(values: np.ndarray) -> np.ndarray:
-    """Numbers of the bins of float32 values, in the order of the values."""
-    bits = (values + np.float32(0)).view(np.uint32)  # adding zero makes -0 and 0 the same
-    negative = (bits.view(np.int32) >> 31).view(np.uint32)  # all ones or zero
-    return ((bits ^ (negative | SIGN)) >> SHIFT).astype(np.intp)
-
-
 def lower_edge(number: int) -> float:
     """The lowest float32 value of a bin."""
     bits = np.uint32(number << SHIFT)
     return float((bits ^ SIGN if bits & SIGN else ~bits).view(np.float32))
-
-
-def _count(counts: np.ndarray, bins: np.ndarray, weights: np.ndarray | None = None) -> None:
-    if bins.size:
-        low = int(bins.min())  # maps fill a small part of the bins
-        added = np.bincount(bins - low, weights)
-        counts[low : low + added.size] += added

@@ -1,17 +1,26 @@
 """Image and pixel scores of anomaly detection, exact: every distinct score is a threshold.
 
-A score that the given labels leave undefined (only normal or only defective samples) is NaN.
-"F1 max" is an oracle: it picks its threshold on the test labels, so it bounds from above what a
-threshold chosen without labels can reach.
+Arguments come in scikit-learn's order, the truth first. A score that the given labels leave
+undefined (only normal or only defective samples) is NaN; what is NaN or infinite itself cannot be
+ranked and is refused. "F1 max" is an oracle: it picks its threshold on the test labels, so it
+bounds from above what a threshold chosen without labels can reach.
+
+Pixel scores take arrays or tensors (N, H, W). Tensors on a CUDA device are measured there; the maps
+do not move to the host (`fastad.evaluation.device`).
 """
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
-from sklearn.metrics import auc, roc_curve
+import torch
+from torch import Tensor
 
-EIGHT_NEIGHBOURS = np.array([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))], dtype=bool)
+from fastad._extension import _C
+from fastad.evaluation import device
+from fastad.evaluation.curve import Curve, image_curve
+
+ArrayLike = np.ndarray | Tensor
+FPR_RANGE = (1e-5, 1e-4)  # of AUPIMO, as in its paper
 
 
 def image_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
@@ -21,41 +30,59 @@ def image_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     Returns ``image_auroc``, ``image_ap`` (average precision) and ``image_f1_max``; all NaN when
     one of the classes is missing. Raises ValueError for empty, mismatched or non-finite input.
     """
-    labels, scores = np.asarray(labels), np.asarray(scores)
-    if labels.ndim != 1 or labels.shape != scores.shape or labels.size == 0:
-        raise ValueError(
-            "labels and scores must be (N,) with N >= 1, "
-            f"got shapes {labels.shape} and {scores.shape}"
-        )
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels must be 0 (normal) or 1 (defect)")
-    _require_finite("scores", scores)
-    auroc, ap, f1, _ = _curves(labels.astype(bool), scores)
-    return {"image_auroc": auroc, "image_ap": ap, "image_f1_max": f1}
+    curve = image_curve(*checked_images(labels, scores))
+    return {
+        "image_auroc": curve.auroc(),
+        "image_ap": curve.average_precision(),
+        "image_f1_max": curve.f1_max()[0],
+    }
 
 
-def pixel_metrics(
-    masks: np.ndarray, maps: np.ndarray, *, fpr_limit: float = 0.3
-) -> dict[str, float]:
+def image_auroc(y_true: np.ndarray, y_score: np.ndarray) -> float:
+    """``image_auroc`` of `image_metrics`: scikit-learn's ``roc_auc_score``."""
+    return image_curve(*checked_images(y_true, y_score)).auroc()
+
+
+def image_average_precision(y_true: np.ndarray, y_score: np.ndarray) -> float:
+    """``image_ap`` of `image_metrics`: scikit-learn's ``average_precision_score``."""
+    return image_curve(*checked_images(y_true, y_score)).average_precision()
+
+
+def image_f1_max(y_true: np.ndarray, y_score: np.ndarray) -> tuple[float, float]:
+    """``image_f1_max`` of `image_metrics`, an oracle, and the highest threshold that reaches it."""
+    return image_curve(*checked_images(y_true, y_score)).f1_max()
+
+
+def pixel_metrics(masks: ArrayLike, maps: ArrayLike, *, fpr_limit: float = 0.3) -> dict[str, float]:
     """Scores of anomaly maps against ground-truth masks.
 
     masks: (N, H, W) bool; maps: (N, H, W) finite floats. Returns ``pixel_auroc``, ``pixel_ap``,
     ``pixel_f1_max``, the threshold ``pixel_f1_threshold`` that reaches it, and ``aupro``; all NaN
-    when no pixel, or every pixel, is a defect. Raises ValueError for empty, mismatched or
-    non-finite input.
+    when no pixel, or every pixel, is a defect. float32 and float64 are compared as they are,
+    float16 (and a tensor's bfloat16) as the float32 of the same value. C-contiguous bool, float32
+    and float64 arrays are not copied. Raises ValueError for empty, mismatched or non-finite input,
+    other types, and 2^32 pixels or more: see `Evaluation` for sets that do not fit.
     """
-    masks, maps = checked_pixels(masks, maps)
-    auroc, ap, f1, threshold = _curves(masks.ravel(), maps.ravel())
-    return {
-        "pixel_auroc": auroc,
-        "pixel_ap": ap,
-        "pixel_f1_max": f1,
-        "pixel_f1_threshold": threshold,
-        "aupro": aupro(masks, maps, fpr_limit=fpr_limit),
-    }
+    checked_limit(fpr_limit)
+    return scores_of(pixel_curve(masks, maps), fpr_limit)
 
 
-def aupro(masks: np.ndarray, maps: np.ndarray, *, fpr_limit: float = 0.3) -> float:
+def pixel_auroc(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """``pixel_auroc`` of `pixel_metrics`: area under the ROC curve of the pixels of all images."""
+    return pixel_curve(y_true, y_score).auroc()
+
+
+def pixel_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """``pixel_ap`` of `pixel_metrics`: average precision of the pixels of all images."""
+    return pixel_curve(y_true, y_score).average_precision()
+
+
+def pixel_f1_max(y_true: ArrayLike, y_score: ArrayLike) -> tuple[float, float]:
+    """``pixel_f1_max`` of `pixel_metrics`, an oracle, and the highest threshold that reaches it."""
+    return pixel_curve(y_true, y_score).f1_max()
+
+
+def aupro(y_true: ArrayLike, y_score: ArrayLike, *, fpr_limit: float = 0.3) -> float:
     """Area under the per-region-overlap curve (Bergmann et al., CVPR 2020, section 5.1).
 
     A region is a connected component (8 neighbours) of a mask. At a threshold, the overlap is the
@@ -64,59 +91,109 @@ def aupro(masks: np.ndarray, maps: np.ndarray, *, fpr_limit: float = 0.3) -> flo
     value in the maps, is integrated by trapezoids up to ``fpr_limit``, with linear interpolation
     there, and divided by ``fpr_limit``: 0 to 1.
 
-    masks: (N, H, W) bool; maps: (N, H, W) finite floats. NaN when no pixel, or every pixel, is a
-    defect. Raises ValueError as ``pixel_metrics``, and for a limit outside (0, 1].
+    y_true: masks (N, H, W) bool; y_score: maps (N, H, W) finite floats. NaN when no pixel, or every
+    pixel, is a defect. Raises ValueError as `pixel_metrics`, and for a limit outside (0, 1].
     """
-    masks, maps = checked_pixels(masks, maps)
     checked_limit(fpr_limit)
-    regions, count = ndimage.label(masks, structure=EIGHT_NEIGHBOURS)
-    normal = masks.size - int(masks.sum())
-    if count == 0 or normal == 0:
-        return math.nan
-
-    # One sort orders all pixels; what a pixel adds to the mean overlap is known beforehand.
-    order = np.argsort(-maps, axis=None)
-    values, region = maps.ravel()[order], regions.ravel()[order]
-    ends = np.append(np.flatnonzero(values[1:] != values[:-1]), values.size - 1)
-    share = 1.0 / (count * np.maximum(np.bincount(regions.ravel()), 1))
-    share[0] = 0.0
-    fpr = np.concatenate([[0.0], np.cumsum(region == 0)[ends] / normal])
-    overlap = np.concatenate([[0.0], np.cumsum(share[region])[ends]])
-    overlap /= overlap[-1]  # the shares sum to one but for rounding
-
-    inside = int(np.searchsorted(fpr, fpr_limit, side="right"))  # points with fpr <= limit
-    x, y = fpr[:inside], overlap[:inside]
-    if x[-1] < fpr_limit:
-        slope = (overlap[inside] - y[-1]) / (fpr[inside] - x[-1])
-        x, y = np.append(x, fpr_limit), np.append(y, y[-1] + slope * (fpr_limit - x[-1]))
-    area = float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
-    return min(area / fpr_limit, 1.0)
+    return pixel_curve(y_true, y_score).aupro(fpr_limit)
 
 
-def _curves(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float, float, float]:
-    """AUROC, average precision, largest F1 and the threshold that reaches it."""
-    if labels.all() or not labels.any():
-        return math.nan, math.nan, math.nan, math.nan
-    # One sort for all four: every distinct score is a point of this curve, but for the first.
-    fpr, tpr, thresholds = roc_curve(labels, scores, drop_intermediate=False)
-    positive = int(labels.sum())
-    true = tpr * positive
-    false = fpr * (labels.size - positive)
-    precision = true[1:] / (true + false)[1:]
-    f1 = 2 * true / (true + false + positive)
-    best = int(np.argmax(f1))
-    return (
-        float(auc(fpr, tpr)),
-        float(np.sum(np.diff(tpr) * precision)),
-        float(f1[best]),
-        float(thresholds[best]),
-    )
+def aupimo(
+    y_true: ArrayLike, y_score: ArrayLike, *, fpr_range: tuple[float, float] = FPR_RANGE
+) -> np.ndarray:
+    """Area under every image's overlap curve at few false alarms (Bertoldo et al., BMVC 2024).
+
+    At a threshold, the overlap is the share of an image's defect pixels at or above it, and the
+    false positive rate that share of the pixels of all normal images (masks without a defect). The
+    curve of overlap over the logarithm of the rate is integrated by trapezoids between the limits,
+    with a point for every distinct value, and divided by the length: 0 to 1. The paper, and
+    anomalib, place equally spaced thresholds and take those nearest to the limits; this is the
+    value that they approach. Where the limits lie below the lowest rate above zero (the highest
+    value is tied), the overlap without any false alarm counts.
+
+    y_true: masks (N, H, W) bool; y_score: maps (N, H, W) finite floats. Returns (N,), NaN for
+    normal images: its ``np.nanmean`` is the score of a detector. Raises ValueError as
+    `pixel_metrics`, for limits not in 0 < low < high <= 1, and when the normal images have fewer
+    than 1 / low pixels.
+    """
+    low, high = fpr_range
+    if not 0 < low < high <= 1:
+        raise ValueError(f"fpr_range must be (low, high) with 0 < low < high <= 1, got {fpr_range}")
+    curve = pixel_curve(y_true, y_score, normal_images=True)
+    if curve.normal * low < 1:
+        raise ValueError(
+            f"fpr_range: a false positive rate of {low:g} needs the maps of normal images to have "
+            f"{1 / low:.0f} pixels at least, got {curve.normal}"
+        )
+    shares = curve.log_shares(fpr_range)
+    if _on_device(y_true, y_score):
+        return device.image_means(*device.checked_pixels(y_true, y_score), curve.values, shares)
+    result = np.full(len(y_score), np.nan)
+    for i, (mask, values) in enumerate(zip(*checked_pixels(y_true, y_score), strict=True)):
+        if mask.any():
+            rows = np.searchsorted(-curve.values, -values[mask].astype(np.float64))
+            result[i] = shares[rows].mean()
+    return result
 
 
-def checked_pixels(
-    masks: np.ndarray, maps: np.ndarray, dtype: type[np.floating] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Masks and maps (N, H, W) as arrays, the maps in ``dtype``; ValueError says what is wrong."""
+def pixel_curve(masks: ArrayLike, maps: ArrayLike, *, normal_images: bool = False) -> Curve:
+    """The curve of the pixels of masks (N, H, W) bool and maps (N, H, W) finite floats.
+
+    With ``normal_images``, pixels of images with a defect do not count as normal. Raises ValueError
+    as `pixel_metrics`.
+    """
+    if _on_device(masks, maps):
+        return device.pixel_curve(masks, maps, normal_images=normal_images)
+    masks, maps = checked_pixels(masks, maps)
+    return curve_of_blocks([masks], [maps], normal_images=normal_images)
+
+
+def curve_of_blocks(
+    masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], *, normal_images: bool = False
+) -> Curve:
+    """`pixel_curve` over several blocks of images, which may differ in size, without joining them.
+
+    Blocks are as `checked_pixels` gives them, all of one dtype. Raises ValueError for maps that are
+    not finite and for 2^32 pixels or more.
+    """
+    return Curve(*_C.pixel_curve(masks, maps, normal_images, torch.get_num_threads()))
+
+
+def scores_of(curve: Curve, fpr_limit: float = 0.3) -> dict[str, float]:
+    """The scores of `pixel_metrics`."""
+    f1, threshold = curve.f1_max()
+    return {
+        "pixel_auroc": curve.auroc(),
+        "pixel_ap": curve.average_precision(),
+        "pixel_f1_max": f1,
+        "pixel_f1_threshold": threshold,
+        "aupro": curve.aupro(fpr_limit),
+    }
+
+
+def checked_images(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) as bool and finite scores (N,); ValueError says what is wrong."""
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.ndim != 1 or labels.shape != scores.shape or labels.size == 0:
+        raise ValueError(
+            "labels and scores must be (N,) with N >= 1, "
+            f"got shapes {labels.shape} and {scores.shape}"
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 (normal) or 1 (defect)")
+    if not np.issubdtype(scores.dtype, np.floating):
+        raise ValueError(f"scores must be floating point, got {scores.dtype}")
+    bad = scores.size - int(np.isfinite(scores).sum())
+    if bad:
+        raise ValueError(f"scores must be finite, but {bad} of {scores.size} values are NaN or inf")
+    return labels.astype(bool), scores
+
+
+def checked_pixels(masks: ArrayLike, maps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and maps (N, H, W) as C-contiguous arrays, float16 as float32.
+
+    ValueError says what is wrong; whether values are finite is left to who reads them.
+    """
     masks, maps = np.asarray(masks), np.asarray(maps)
     if masks.ndim != 3 or masks.shape != maps.shape or masks.size == 0:
         raise ValueError(
@@ -125,11 +202,12 @@ def checked_pixels(
         )
     if masks.dtype != bool:
         raise ValueError(f"masks must be bool, got {masks.dtype}")
-    if not np.issubdtype(maps.dtype, np.floating):
-        raise ValueError(f"maps must be floating point, got {maps.dtype}")
-    maps = maps.astype(dtype or maps.dtype, copy=False)
-    _require_finite("maps", maps)
-    return masks, maps
+    if maps.dtype.kind != "f" or maps.dtype.itemsize > 8:
+        raise ValueError(
+            f"maps must be floating point, got {maps.dtype}: float16, float32 and float64 are taken"
+        )
+    native = np.float64 if maps.dtype.itemsize == 8 else np.float32
+    return np.ascontiguousarray(masks), np.ascontiguousarray(maps, dtype=native)
 
 
 def checked_limit(fpr_limit: float) -> None:
@@ -138,9 +216,5 @@ def checked_limit(fpr_limit: float) -> None:
         raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit}")
 
 
-def _require_finite(name: str, values: np.ndarray) -> None:
-    if not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(f"{name} must be floating point, got {values.dtype}")
-    bad = values.size - int(np.isfinite(values).sum())
-    if bad:
-        raise ValueError(f"{name} must be finite, but {bad} of {values.size} values are NaN or inf")
+def _on_device(masks: ArrayLike, maps: ArrayLike) -> bool:
+    return any(isinstance(array, Tensor) and array.is_cuda for array in (masks, maps))

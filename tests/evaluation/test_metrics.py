@@ -2,13 +2,17 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from fastad import evaluation
 from fastad.evaluation import aupro, image_metrics, pixel_metrics
 
 
@@ -147,6 +151,139 @@ def test_curves_are_those_of_scikit_learn(levels):
     assert metrics["pixel_f1_max"] == pytest.approx(f1_score(labels, called), abs=1e-12)
 
 
+# How values spread decides which places the counting looks into.
+SPREADS = {
+    "ties": lambda rng, shape: rng.integers(-3, 4, shape) / 7,
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "all magnitudes": lambda rng, shape: (
+        np.exp(rng.uniform(-80, 80, shape)) * rng.normal(size=shape)
+    ),
+    "neighbouring floats": lambda rng, shape: 1 + rng.integers(0, 50, shape) * 2.0**-23,
+    "zeros of both signs": lambda rng, shape: rng.choice([-0.0, 0.0, 1e-30], shape),
+    "neighbours and one far away": lambda rng, shape: (
+        1 + rng.integers(0, 50, shape) * 2.0**-23 + 1e30 * (rng.random(shape) < 0.05)
+    ),
+    "one far away": lambda rng, shape: rng.normal(size=shape) + 1e30 * (rng.random(shape) < 0.01),
+}
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    spread=st.sampled_from(sorted(SPREADS)),
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 25), st.integers(1, 25)),
+    density=st.sampled_from([0.02, 0.5, 0.95]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+)
+def test_all_pixel_scores_are_those_of_scikit_learn(spread, seed, shape, density, dtype):
+    rng = np.random.default_rng(seed)
+    masks = rng.random(shape) < density
+    values = SPREADS[spread](rng, shape) + 0.3 * masks
+    maps = np.clip(values, -6e4, 6e4).astype(dtype) if dtype == np.float16 else values.astype(dtype)
+    metrics = pixel_metrics(masks, maps)
+    if masks.all() or not masks.any():
+        assert all(math.isnan(value) for value in metrics.values())
+        return
+    labels, scores = masks.ravel(), maps.ravel().astype(np.float64)
+    assert metrics["pixel_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert metrics["pixel_ap"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    called = scores >= np.append(metrics["pixel_f1_threshold"], np.unique(scores))[:, None]
+    f1 = 2 * (called & labels).sum(1) / (called.sum(1) + labels.sum())
+    assert metrics["pixel_f1_max"] == pytest.approx(f1[0], abs=1e-12)
+    assert metrics["pixel_f1_max"] == pytest.approx(f1.max(), abs=1e-12)
+    images = image_metrics(labels.astype(int), scores)
+    assert images["image_auroc"] == metrics["pixel_auroc"]
+    assert images["image_ap"] == metrics["pixel_ap"]
+    assert images["image_f1_max"] == metrics["pixel_f1_max"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_defect_pixels_and_few(dtype):
+    rng = np.random.default_rng(0)
+    for density in (0.001, 0.4):
+        masks = rng.random((3, 300, 401)) < density
+        maps = (rng.normal(size=masks.shape) + masks).astype(dtype)
+        metrics = pixel_metrics(masks, maps)
+        labels, scores = masks.ravel(), maps.ravel()
+        assert metrics["pixel_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+        ap = average_precision_score(labels, scores)
+        assert metrics["pixel_ap"] == pytest.approx(ap, abs=1e-12)
+
+
+def test_float64_is_not_rounded():
+    masks = np.array([[[False, True]]])
+    maps = np.array([[[1.0, 1.0 + 1e-12]]])
+    assert pixel_metrics(masks, maps)["pixel_auroc"] == 1.0
+    assert pixel_metrics(masks, maps)["pixel_f1_threshold"] == 1.0 + 1e-12
+    assert pixel_metrics(masks, maps.astype(np.float32))["pixel_auroc"] == 0.5
+
+
+def test_constant_maps_are_a_coin():
+    masks = np.zeros((2, 10, 10), bool)
+    masks[0, 2:4, 2:7] = True
+    metrics = pixel_metrics(masks, np.full(masks.shape, 0.25, np.float32))
+    assert metrics["pixel_auroc"] == 0.5
+    assert metrics["pixel_ap"] == masks.mean()
+    assert metrics["pixel_f1_threshold"] == 0.25
+    assert metrics["aupro"] == pytest.approx(0.15)
+
+
+def test_single_functions_are_the_entries_of_the_dictionaries():
+    rng = np.random.default_rng(1)
+    masks = rng.random((2, 9, 8)) < 0.2
+    maps = rng.normal(size=masks.shape).astype(np.float32)
+    f1, threshold = evaluation.pixel_f1_max(masks, maps)
+    assert pixel_metrics(masks, maps, fpr_limit=0.05) == {
+        "pixel_auroc": evaluation.pixel_auroc(masks, maps),
+        "pixel_ap": evaluation.pixel_average_precision(masks, maps),
+        "pixel_f1_max": f1,
+        "pixel_f1_threshold": threshold,
+        "aupro": aupro(masks, maps, fpr_limit=0.05),
+    }
+    labels, scores = masks.ravel().astype(int), maps.ravel()
+    f1, threshold = evaluation.image_f1_max(labels, scores)
+    assert f1_score(labels, scores >= threshold) == pytest.approx(f1)
+    assert image_metrics(labels, scores) == {
+        "image_auroc": evaluation.image_auroc(labels, scores),
+        "image_ap": evaluation.image_average_precision(labels, scores),
+        "image_f1_max": f1,
+    }
+
+
+def test_strides_and_tensors_are_read_as_they_are():
+    rng = np.random.default_rng(2)
+    masks = rng.random((3, 12, 10)) < 0.2
+    maps = rng.normal(size=masks.shape).astype(np.float32)
+    expected = pixel_metrics(masks, maps)
+    for part in (np.s_[:, ::-1], np.s_[:, :, ::-1], np.s_[::-1]):
+        assert pixel_metrics(masks[part], maps[part]) == pytest.approx(expected, abs=1e-12)
+    swapped = pixel_metrics(masks.transpose(0, 2, 1), maps.transpose(0, 2, 1))
+    assert swapped == pytest.approx(expected, abs=1e-12)
+    assert pixel_metrics(masks, maps.astype(">f4")) == expected
+    assert pixel_metrics(torch.from_numpy(masks), torch.from_numpy(maps)) == expected
+
+
+def test_the_number_of_threads_changes_nothing():
+    rng = np.random.default_rng(3)
+    masks = rng.random((7, 40, 30)) < 0.1
+    masks[2] = False
+    maps = rng.integers(0, 99, masks.shape).astype(np.float32)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5, 16):
+            torch.set_num_threads(threads)
+            found.append(pixel_metrics(masks, maps))
+    finally:
+        torch.set_num_threads(before)
+    assert all(metrics == found[0] for metrics in found)
+
+
+def test_importing_needs_neither_scikit_learn_nor_scipy():
+    code = "import sys, fastad.evaluation; print({'sklearn', 'scipy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_one_class_alone_is_undefined():
     for label in (0, 1):
         metrics = image_metrics(np.full(3, label), np.arange(3.0))
@@ -166,6 +303,8 @@ def test_errors_name_what_is_wrong():
         pixel_metrics(masks.astype(np.uint8), maps)
     with pytest.raises(ValueError, match="maps must be floating point, got int64"):
         aupro(masks, maps.astype(np.int64))
+    with pytest.raises(ValueError, match="float16, float32 and float64 are taken"):
+        aupro(masks, maps.astype(np.longdouble))
     for bad in (np.nan, np.inf, -np.inf):
         with pytest.raises(ValueError, match="maps must be finite, but 1 of 32"):
             pixel_metrics(masks, np.where(np.arange(32).reshape(2, 4, 4) == 5, bad, maps))

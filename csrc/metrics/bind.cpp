@@ -1,0 +1,114 @@
+// The metrics over numpy arrays. Arrays are taken as they are, C-contiguous and of the right type,
+// never converted: fastad/evaluation checks them and converts what has to be.
+
+#include "metrics/bind.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+
+#include "metrics/curve.h"
+#include "metrics/histogram.h"
+#include "metrics/regions.h"
+
+namespace py = pybind11;
+
+namespace fastad::metrics {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// An array that owns a vector's memory.
+template <class T>
+py::array_t<T> take(std::vector<T>&& values) {
+  auto owner = std::make_unique<std::vector<T>>(std::move(values));
+  const py::capsule capsule(owner.get(), [](void* p) { delete static_cast<std::vector<T>*>(p); });
+  const auto* vector = owner.release();
+  return py::array_t<T>(static_cast<py::ssize_t>(vector->size()), vector->data(), capsule);
+}
+
+template <class T>
+void append_images(std::vector<Image<T>>& images, const Array<bool>& masks, const Array<T>& maps) {
+  if (masks.ndim() != 3 || maps.ndim() != 3 ||
+      !std::equal(masks.shape(), masks.shape() + 3, maps.shape()))
+    throw std::invalid_argument("masks and maps must be (N, H, W) and alike");
+  const int64_t height = maps.shape(1), width = maps.shape(2);
+  for (py::ssize_t i = 0; i < maps.shape(0); ++i)
+    images.push_back(
+        {masks.data() + i * height * width, maps.data() + i * height * width, height, width});
+}
+
+template <class T>
+py::tuple curve_of_blocks(const std::vector<Array<bool>>& masks, const std::vector<Array<T>>& maps,
+                          bool normal_images, int threads) {
+  std::vector<Image<T>> images;
+  for (size_t i = 0; i < maps.size(); ++i) append_images(images, masks.at(i), maps[i]);
+  Curve curve;
+  {
+    const py::gil_scoped_release release;
+    curve = pixel_curve(images, normal_images, threads);
+  }
+  return py::make_tuple(take(std::move(curve.values)), take(std::move(curve.defects)),
+                        take(std::move(curve.overlap)), take(std::move(curve.normal_above)),
+                        take(std::move(curve.normal_equal)), curve.normal, curve.regions);
+}
+
+void histograms_of_block(const Array<bool>& masks, const Array<float>& maps, Array<int64_t> normal,
+                         Array<int64_t> defect, Array<double> overlap) {
+  int bits = 0;
+  while (bits < 32 && int64_t(1) << bits < normal.size()) ++bits;
+  if (normal.size() != int64_t(1) << bits || defect.size() != normal.size() ||
+      overlap.size() != normal.size())
+    throw std::invalid_argument("the histograms must have 2^bits bins each");
+  std::vector<Image<float>> images;
+  append_images(images, masks, maps);
+  int64_t* const normal_bins = normal.mutable_data();
+  int64_t* const defect_bins = defect.mutable_data();
+  double* const overlap_bins = overlap.mutable_data();
+  const py::gil_scoped_release release;
+  for (const Image<float>& image : images)
+    add_to_histograms(image, bits, normal_bins, defect_bins, overlap_bins);
+}
+
+py::tuple label_regions(const Array<bool>& mask) {
+  if (mask.ndim() != 2) throw std::invalid_argument("mask must be (H, W)");
+  const int64_t width = mask.shape(1);
+  py::array_t<int32_t> labels({mask.shape(0), mask.shape(1)});
+  int32_t* const out = labels.mutable_data();
+  const bool* const in = mask.data();
+  int64_t count = 0;
+  {
+    const py::gil_scoped_release release;
+    std::fill(out, out + labels.size(), 0);
+    const Regions regions = find_regions(in, mask.shape(0), width);
+    count = static_cast<int64_t>(regions.sizes.size());
+    for (const Run& run : regions.runs)
+      std::fill(out + run.row * width + run.begin, out + run.row * width + run.end,
+                static_cast<int32_t>(run.region + 1));
+  }
+  return py::make_tuple(labels, count);
+}
+
+}  // namespace
+
+void bind(py::module_& m) {
+  m.def("label_regions", &label_regions, py::arg("mask").noconvert(),
+        "Mask (H, W) -> its 8-connected regions (H, W) int32, numbered from 1, and their number.");
+  m.def("pixel_curve", &curve_of_blocks<float>, py::arg("masks"), py::arg("maps"),
+        py::arg("normal_images"), py::arg("threads"),
+        "Lists of masks and maps (N, H, W) -> values, defects, overlap, normal_above,\n"
+        "normal_equal, normal, regions: one row a distinct value of the defect pixels, the\n"
+        "highest first. With normal_images, only images without a defect have normal pixels.");
+  m.def("pixel_curve", &curve_of_blocks<double>, py::arg("masks"), py::arg("maps"),
+        py::arg("normal_images"), py::arg("threads"));
+  m.def("add_to_histograms", &histograms_of_block, py::arg("masks").noconvert(),
+        py::arg("maps").noconvert(), py::arg("normal").noconvert(), py::arg("defect").noconvert(),
+        py::arg("overlap").noconvert(),
+        "Adds the pixels of masks and maps (N, H, W), finite, to histograms of 2^bits bins.");
+}
+
+}  // namespace fastad::metrics

@@ -1,0 +1,17 @@
+// Counts of pixels by the leading bits of their values: what the scores are computed from when the
+// maps do not fit into memory.
+
+#pragma once
+
+#include <cstdint>
+
+#include "metrics/curve.h"
+
+namespace fastad::metrics {
+
+// Adds the pixels of one image, whose map is finite, to histograms with a bin for every `bits`
+// leading bits: normal and defect pixels, and defect pixels each as 1 / size of its region.
+void add_to_histograms(const Image<float>& image, int bits, int64_t* normal, int64_t* defect,
+                       double* overlap);
+
+}  // namespace fastad::metrics

@@ -1,0 +1,123 @@
+"""Evaluation batch by batch: scores overall and for every defect type, with intervals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastad.evaluation.bootstrap import image_auroc_interval
+from fastad.evaluation.metrics import checked_images, checked_pixels, image_metrics
+from fastad.evaluation.pixels import EXACT_BYTES, PixelScores
+
+
+class Evaluation:
+    """Takes labelled images batch by batch, in bounded memory, and computes every score of them.
+
+    >>> evaluation = Evaluation()
+    >>> for masks, maps, labels, scores in batches:
+    ...     evaluation.update(masks, maps, labels, scores)
+    >>> evaluation.compute()["aupro"]
+
+    Args:
+        exact_bytes: the pixel scores are exact while the maps take no more than this; beyond, they
+            come from histograms with a bound on the error (`PixelScores`, `PixelHistogram`).
+        seed: of the bootstrap intervals.
+    """
+
+    def __init__(self, *, exact_bytes: int = EXACT_BYTES, seed: int = 0) -> None:
+        self._pixels = PixelScores(exact_bytes)
+        self._seed = seed
+        self._labels: list[bool] = []
+        self._scores: list[float] = []
+        self._types: list[str | None] = []  # of defects; None for normal images
+        self._without_mask = 0
+
+    def update(
+        self,
+        masks: np.ndarray | None,
+        maps: np.ndarray,
+        labels: np.ndarray,
+        scores: np.ndarray,
+        defect_types: Sequence[str | None] | None = None,
+    ) -> None:
+        """Add images; nothing is kept of the arrays but copies.
+
+        masks: (N, H, W) bool, or None where the defects have no ground truth: they are left out of
+        the pixel scores, normal images are not. maps: (N, H, W) finite floats; batches may differ
+        in size. labels: (N,), 0 normal, 1 defect; scores: (N,) finite floats. defect_types: the
+        name of every defect's type, None or empty for none; those of normal images do not count.
+
+        Raises ValueError for mismatched or non-finite input, and for a normal image whose mask
+        marks a defect; nothing is added then.
+        """
+        maps = np.asarray(maps)
+        known = masks is not None
+        masks, maps = checked_pixels(masks if known else np.zeros(maps.shape, bool), maps)
+        labels, scores = checked_images(labels, scores)
+        types = [None] * len(labels) if defect_types is None else list(defect_types)
+        if not len(maps) == len(labels) == len(types):
+            raise ValueError(
+                "maps, labels and defect_types must be of as many images, "
+                f"got {len(maps)}, {len(labels)} and {len(types)}"
+            )
+        bad = maps.size - int(np.isfinite(maps).sum())
+        if bad:
+            raise ValueError(f"maps must be finite, but {bad} of {maps.size} values are NaN or inf")
+        marked = masks.any(axis=(1, 2))
+        if (marked & ~labels).any():
+            first = int(np.flatnonzero(marked & ~labels)[0])
+            raise ValueError(f"labels[{first}] is 0 (normal), but masks[{first}] marks a defect")
+
+        for i, defect in enumerate(labels):
+            group = (types[i] or "") if defect else None
+            self._labels.append(bool(defect))
+            self._scores.append(float(scores[i]))
+            self._types.append(group)
+            if defect and not known:
+                self._without_mask += 1
+            else:
+                self._pixels.update(group, masks[i], maps[i])
+
+    def compute(self) -> dict[str, Any]:
+        """The keys of `image_metrics` and `pixel_metrics` and
+
+        - ``image_auroc_interval``: 95 % bootstrap interval (`image_auroc_interval`)
+        - ``per_defect``: {type: the same scores over the images of this type and all normal ones}
+        - ``pixel_metrics``: {"exact": bool, "error_bound": {score: how far from exact it can be},
+          "per_defect": {type: the same bounds}}
+        - ``counts``: {"normal", "defect", "defect_without_mask"}
+
+        Scores without both classes are NaN. Raises ValueError before any image was added.
+        """
+        if not self._labels:
+            raise ValueError("there is no image to evaluate: call update first")
+        labels, scores = np.array(self._labels), np.array(self._scores)
+        groups = list(dict.fromkeys(name for name in self._types if name is not None))
+        result, bound = self._measure(labels, scores, groups)
+        rows: dict[str, dict] = {}
+        bounds: dict[str, dict] = {}
+        for name in filter(None, groups):
+            chosen = ~labels | np.array([kind == name for kind in self._types])
+            rows[name], bounds[name] = self._measure(labels[chosen], scores[chosen], [name])
+        return result | {
+            "per_defect": rows,
+            "pixel_metrics": {
+                "exact": self._pixels.exact,
+                "error_bound": bound,
+                "per_defect": bounds,
+            },
+            "counts": {
+                "normal": int((~labels).sum()),
+                "defect": int(labels.sum()),
+                "defect_without_mask": self._without_mask,
+            },
+        }
+
+    def _measure(
+        self, labels: np.ndarray, scores: np.ndarray, groups: list[str]
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """The scores of images, whose defects are of these groups, and the pixel scores' bounds."""
+        pixel, bound = self._pixels.compute([None, *groups])
+        interval = image_auroc_interval(labels, scores, seed=self._seed)
+        result = image_metrics(labels, scores) | {"image_auroc_interval": interval} | pixel
+        return result, bound
