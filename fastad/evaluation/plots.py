@@ -4,6 +4,7 @@ What a colour tells, a line style or a place tells too, so that a grey print can
 """
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from fastad.evaluation.report_curves import Curve
 INK, MUTED, LINE = "#1a1f26", "#5b6672", "#d5dae0"
 NORMAL, DEFECT, HELD_OUT = "#0072b2", "#d55e00", "#7d8893"
 PIXEL = "#009e73"
+BINS = 40
+DRAWN_STEPS = 1000  # along an axis; finer differences cannot be seen
 COLOUR_MAP = "inferno"  # of anomaly maps: perceptually uniform, also in grey
 
 STYLE = {
@@ -90,7 +93,7 @@ def curve_plot(
         axes.grid(True)
         axes.set_axisbelow(True)
         for line in lines:
-            x, y = _until(*line.curve, x_limit)
+            x, y = _thinned(*_until(*line.curve, x_limit), x_limit)
             axes.plot(
                 x,
                 y,
@@ -138,16 +141,13 @@ def score_plot(
     rows = [row for row in rows if len(row[1])]
     every = np.concatenate([values for _, values, _ in rows])
     marked = every if threshold is None else np.append(every, threshold)
-    low, high = float(marked.min()), float(marked.max())
-    logarithmic = low > 0 and high > 30 * low
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    edges = (np.geomspace if logarithmic else np.linspace)(low, high, 41)
+    logarithmic = bool(marked.min() > 0 and marked.max() > 30 * marked.min())
+    edges = _edges(marked, threshold, logarithmic)
     with house_style():
         figure = Figure(figsize=(8.6, 1.0 + 1.15 * len(rows)), layout="constrained")
         below = figure.subplots(len(rows), sharex=True, squeeze=False)[:, 0]
         for axes, (name, values, colour) in zip(below, rows, strict=True):
-            counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+            counts = np.histogram(values, edges)[0]
             axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colour, linewidth=0)
             axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes.set_ylim(0, max(1, counts.max()) * 1.12)
@@ -162,9 +162,22 @@ def score_plot(
         return _svg(figure)
 
 
-def _note(
-    axes: Axes, name: str, values: np.ndarray, colour: str, threshold: float | None
-) -> None:
+def _edges(values: np.ndarray, threshold: float | None, logarithmic: bool) -> np.ndarray:
+    """Edges of some forty bins over all values; the threshold ends one, so that no bar is on both
+    sides of it."""
+    values = np.log(values) if logarithmic else values
+    low, high = float(values.min()), float(values.max())
+    width = (high - low) / BINS or 1.0
+    fixed = low if threshold is None else float(np.log(threshold) if logarithmic else threshold)
+    first, last = math.floor((low - fixed) / width) - 1, math.ceil((high - fixed) / width) + 1
+    edges = fixed + width * np.arange(first, last + 1)
+    edges = np.exp(edges) if logarithmic else edges
+    if threshold is not None:  # a score equal to it is not above it
+        edges[-first] = np.nextafter(threshold, np.inf)
+    return edges
+
+
+def _note(axes: Axes, name: str, values: np.ndarray, colour: str, threshold: float | None) -> None:
     """What a row shows, above it, and the threshold through it."""
     axes.set_title(f"{name}: {len(values)}", fontsize=10, color=colour)
     if threshold is None:
@@ -185,6 +198,15 @@ def _until(x: np.ndarray, y: np.ndarray, limit: float) -> Curve:
         return x, y
     inside = x < limit
     return np.append(x[inside], limit), np.append(y[inside], np.interp(limit, x, y))
+
+
+def _thinned(x: np.ndarray, y: np.ndarray, limit: float) -> Curve:
+    """A curve without the points that would be drawn on the one before them."""
+    place = np.rint(np.stack([x / limit, y]) * DRAWN_STEPS)
+    moved = (np.diff(place) != 0).any(axis=0)
+    # Both ends of a jump stay: a step must be as steep as it is.
+    kept = np.append(True, moved) | np.append(moved, True)
+    return x[kept], y[kept]
 
 
 def _svg(figure: Figure) -> bytes:
