@@ -22,7 +22,7 @@ INK, MUTED, LINE = "#1a1f26", "#5b6672", "#d5dae0"
 NORMAL, DEFECT, HELD_OUT = "#0072b2", "#d55e00", "#7d8893"
 PIXEL = "#009e73"
 BINS = 40
-DRAWN_STEPS = 1000  # along an axis; finer differences cannot be seen
+DRAWN_STEPS = 400  # along an axis; finer differences cannot be seen
 COLOUR_MAP = "inferno"  # of anomaly maps: perceptually uniform, also in grey
 
 STYLE = {

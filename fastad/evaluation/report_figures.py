@@ -102,15 +102,16 @@ alt="anomaly map"><small>anomaly map</small></span>
 def _outlines(figure: Figure) -> str:
     """Both outlines over the image, each on a dark seam that sets it off from any ground."""
     height, width = figure.map_size
-    parts = []
-    for kind, path in (("predicted", figure.predicted), ("truth", figure.truth)):
-        if path:
-            name = f"{kind}-{figure.number}"
-            parts.append(
-                f'<defs><path id="{name}" d="{path}" vector-effect="non-scaling-stroke"/></defs>'
-                f'<use href="#{name}" class="seam"/><use href="#{name}" class="{kind}"/>'
-            )
+    drawn = {"predicted": figure.predicted, "truth": figure.truth}
+    names = {kind: f"{kind}-{figure.number}" for kind, path in drawn.items() if path}
+    paths = "".join(
+        f'<path id="{name}" d="{drawn[kind]}" vector-effect="non-scaling-stroke"/>'
+        for kind, name in names.items()
+    )
+    seams = "".join(f'<use href="#{name}" class="seam"/>' for name in names.values())
+    lines = "".join(f'<use href="#{name}" class="{kind}"/>' for kind, name in names.items())
     box = f"0 0 {width * UNITS} {height * UNITS}"
     return (
-        f'<svg viewBox="{box}" preserveAspectRatio="none" aria-hidden="true">{"".join(parts)}</svg>'
+        f'<svg viewBox="{box}" preserveAspectRatio="none" aria-hidden="true">'
+        f"<defs>{paths}</defs>{seams}{lines}</svg>"
     )

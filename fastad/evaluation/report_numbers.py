@@ -24,7 +24,7 @@ def number(value: float | None) -> str:
     """Three digits; what is not quite perfect never looks perfect."""
     if value is None or math.isnan(value):
         return "-"
-    return ">0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
+    return ">0.999" if 0.9995 <= value < 1 - 1e-9 else f"{value:.3f}"
 
 
 def percent(rate: float) -> str:

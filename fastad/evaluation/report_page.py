@@ -53,6 +53,7 @@ def page(findings: Findings) -> str:
     f = findings
     title = plain(f.title)
     notes = "".join(f'<p class="note">{plain(note)}</p>' for note in f.notes)
+    scores = score_plot(*_by_class(f), f.calibration, f.threshold)
     last = sum(len(figures) for _, figures in f.galleries)
     shown = "".join(gallery(group, figures, f.threshold, last) for group, figures in f.galleries)
     facts = "".join(
@@ -80,7 +81,7 @@ def page(findings: Findings) -> str:
 <section id="scores">
 <h2>Scores and threshold</h2>
 <div class="beside">
-{_picture(score_plot(*_by_class(f), f.calibration, f.threshold), "histograms of image scores")}
+<div class="scroll">{_picture(scores, "histograms of image scores")}</div>
 <div>{threshold_table(f.labels, f.scores, f.calibration, f.threshold, f.false_positive_rate)}</div>
 </div>
 </section>
@@ -90,7 +91,7 @@ def page(findings: Findings) -> str:
 </section>
 <section id="types">
 <h2>Defect types</h2>
-<div class="scroll">{defect_table(f.metrics, f.labels, f.scores, f.types, f.threshold)}</div>
+<div class="scroll types">{defect_table(f.metrics, f.labels, f.scores, f.types, f.threshold)}</div>
 <p class="foot">The scores of a row are those of its images against all good ones. F1 max is an
 oracle: it picks its threshold on the labels of these test images, and bounds from above what a
 threshold chosen without them can reach.{_exactness(f.metrics)}</p>

@@ -37,7 +37,8 @@ nav { margin-top: 1.2rem; display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; fon
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .36rem .8rem; text-align: right; border-bottom: 1px solid var(--line);
   vertical-align: baseline; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; overflow-wrap: break-word; }
+.types th:first-child { min-width: 8em; max-width: 20em; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { font-size: .82rem; font-weight: 600; line-height: 1.25; vertical-align: bottom;
   border-bottom: 1px solid var(--ink); }
@@ -73,7 +74,7 @@ figcaption.wrong b, figcaption.wrong .relative { color: var(--wrong); }
 figcaption .name { margin-left: auto; overflow: hidden; text-overflow: ellipsis; }
 @media screen {
   .open:focus-visible, a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-  figure:target { position: fixed; inset: 0; z-index: 1; background: #fff; overflow: auto;
+  figure:target { position: fixed; inset: 0; z-index: 1; background: #fff; overflow: auto; outline: none;
     padding: 1rem 2rem 2rem; display: grid; grid-template-columns: minmax(0, 1fr) auto;
     grid-template-rows: auto 1fr; gap: .8rem 2rem; }
   figure:target .open { grid-column: 1 / -1; grid-row: 2; gap: 1rem; align-content: start;
@@ -91,7 +92,7 @@ figcaption .name { margin-left: auto; overflow: hidden; text-overflow: ellipsis;
 @media screen and (max-width: 60rem) {
   body { padding: 1.2rem 1rem 3rem; }
   .beside, .plots { grid-template-columns: minmax(0, 1fr); }
-  .plots img { max-width: 28rem; }
+  .plots img { max-width: 28rem; } .beside img { min-width: 34rem; }
   .verdict { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .verdict .value { font-size: 1.45rem; }
   .facts th { width: 8rem; }
@@ -107,10 +108,11 @@ figcaption .name { margin-left: auto; overflow: hidden; text-overflow: ellipsis;
     -webkit-print-color-adjust: exact; }
   nav { display: none; } a { color: inherit; text-decoration: none; }
   h2, h3, .remark, .legend { break-after: avoid; }
-  figure, tr, .verdict, .plots, .beside, .note { break-inside: avoid; }
+  figure, tr, .verdict, .plots img, .beside > *, .note { break-inside: avoid; }
   .verdict { grid-template-columns: repeat(5, 1fr); } .verdict .value { font-size: 15pt; }
   .scroll { overflow: visible; } table { font-size: 8.5pt; } th, td { padding: .2rem .35rem; }
-  .beside { grid-template-columns: 2fr 1fr; gap: 1rem; }
+  .beside { grid-template-columns: 1fr; } .plots { grid-template-columns: repeat(2, 1fr); }
+  .types th:first-child { min-width: 6.5em; }
   .cards { grid-template-columns: repeat(2, 1fr); gap: 3mm 5mm; }
   figcaption { font-size: 7.5pt; }
 }
