@@ -74,8 +74,9 @@ figcaption.wrong b, figcaption.wrong .relative { color: var(--wrong); }
 figcaption .name { margin-left: auto; overflow: hidden; text-overflow: ellipsis; }
 @media screen {
   .open:focus-visible, a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-  figure:target { position: fixed; inset: 0; z-index: 1; background: #fff; overflow: auto; outline: none;
-    padding: 1rem 2rem 2rem; display: grid; grid-template-columns: minmax(0, 1fr) auto;
+  figure:target { position: fixed; inset: 0; z-index: 1; background: #fff; overflow: auto;
+    outline: none; padding: 1rem 2rem 2rem;
+    display: grid; grid-template-columns: minmax(0, 1fr) auto;
     grid-template-rows: auto 1fr; gap: .8rem 2rem; }
   figure:target .open { grid-column: 1 / -1; grid-row: 2; gap: 1rem; align-content: start;
     justify-content: center; cursor: default; pointer-events: none;
