@@ -42,12 +42,17 @@ def plain(text: object) -> str:
     return escape(str(text).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def gallery(group: Group, figures: list[Figure], threshold: float | None, last: int) -> str:
-    """A heading and the figures of a group; ``last`` is the number of figures in the report."""
+def gallery(
+    group: Group, figures: list[Figure], threshold: float | None, scale: float, last: int
+) -> str:
+    """A heading and the figures of a group.
+
+    scale: map value of the brightest colour; last: the number of figures in the report.
+    """
     heading, remark = _heading(group, threshold)
     if group.total > len(figures):
         remark += f" {len(figures)} of {group.total} are shown."
-    cards = "".join(_card(figure, group, threshold, last) for figure in figures)
+    cards = "".join(_card(figure, group, threshold, scale, last) for figure in figures)
     return f"""
 <h3 id="{group_id(group)}">{heading} <span class="count">{group.total}</span></h3>
 <p class="remark">{remark}</p>
@@ -71,7 +76,7 @@ def _heading(group: Group, threshold: float | None) -> tuple[str, str]:
     return f"{name}{decided}", f"{order} score first: the closest calls."
 
 
-def _card(figure: Figure, group: Group, threshold: float | None, last: int) -> str:
+def _card(figure: Figure, group: Group, threshold: float | None, scale: float, last: int) -> str:
     number, name = figure.number, plain(figure.name)
     height, width = figure.size
     shape = "wide" if width > 1.8 * height else "tall" if height > 1.8 * width else ""
@@ -88,7 +93,7 @@ style="--ratio:{width / height:.4f}">
 <a class="open" href="#picture-{number}" title="Enlarge">
 <span class="panel">{image} alt="{kind}, {name}"><small>image</small></span>
 <span class="panel"><img src="{figure.anomaly_map}" width="{width}" height="{height}" \
-alt="anomaly map"><small>anomaly map</small></span>
+alt="anomaly map"><small>anomaly map, colours from 0 to {scale:.3g}</small></span>
 <span class="panel"><span class="stack">{image} alt="">{_outlines(figure)}</span>
 <small>outlines: ground truth dashed blue, prediction orange</small></span></a>
 <figcaption class="{mark.strip()}"><b>{figure.score:.4g}</b>{relative}{missing}

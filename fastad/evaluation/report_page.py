@@ -55,7 +55,9 @@ def page(findings: Findings) -> str:
     notes = "".join(f'<p class="note">{plain(note)}</p>' for note in f.notes)
     scores = score_plot(*_by_class(f), f.calibration, f.threshold)
     last = sum(len(figures) for _, figures in f.galleries)
-    shown = "".join(gallery(group, figures, f.threshold, last) for group, figures in f.galleries)
+    shown = "".join(
+        gallery(group, figures, f.threshold, f.scale, last) for group, figures in f.galleries
+    )
     facts = "".join(
         f"<tr><th scope='row'>{plain(name)}</th><td>{plain(value)}</td></tr>"
         for name, value in f.facts.items()
