@@ -1,8 +1,12 @@
-"""Atomic file writes: a reader sees the old file or the whole new one, never a part of one."""
+"""Atomic file writes: a reader sees the old file or the whole new one, never a part of one.
 
+And folders that a command fills: it replaces what it wrote there itself, and nothing else.
+"""
+
+import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -57,6 +61,63 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], object]) 
     """Call ``writer(temporary_path)`` and move what it wrote to ``path``; see `atomic_path`."""
     with atomic_path(path) as temporary:
         writer(temporary)
+
+
+def check_folder(
+    folder: str | os.PathLike, writer: str, names: Iterable[str], own_folders: Sequence[str] = ()
+) -> set[str]:
+    """Refuse to write into a folder where files of others are in the way; nothing is changed.
+
+    writer: the name in the manifest of what is about to write; names: the files that it will write,
+    below the folder, the manifest first; own_folders: folders below it in which nobody else's files
+    may be, hidden ones aside. Returns the files there that an earlier run of the same writer wrote.
+
+    Raises FileExistsError that names the first file of others.
+    """
+    folder, names = Path(folder), list(names)
+    known = _manifest(folder, names[0], writer)
+    present = [name for name in names if os.path.lexists(folder / name)]
+    for own in own_folders:
+        files = (p for p in (folder / own).rglob("[!.]*") if not p.is_dir())
+        present += [p.relative_to(folder).as_posix() for p in files]
+    if foreign := [name for name in present if name not in known]:
+        raise FileExistsError(
+            f"{folder / foreign[0]} is not from `{writer}` and would be overwritten or mixed with "
+            "its files: choose another folder"
+        )
+    return known
+
+
+def claim_folder(
+    folder: str | os.PathLike,
+    writer: str,
+    names: Iterable[str],
+    page: str,
+    own_folders: Sequence[str] = (),
+) -> None:
+    """Write down in the manifest which files are the writer's, before any other is written.
+
+    Arguments and errors as `check_folder`. The folder is made. Removed are the ``page``, because it
+    shows what another run found, and files of an earlier run that this one does not write.
+    """
+    folder, names = Path(folder), list(dict.fromkeys(names))
+    known = check_folder(folder, writer, names, own_folders)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in known - set(names) | {page}:
+        (folder / name).unlink(missing_ok=True)
+    text = json.dumps({"written_by": writer, "files": names}, indent=2) + "\n"
+    write_atomically(folder / names[0], lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _manifest(folder: Path, name: str, writer: str) -> set[str]:
+    """The files that the manifest lists; empty where there is none, or none of this writer."""
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        names = content["files"] if content["written_by"] == writer else []
+        root = folder.resolve()
+        return {name for name in names if (root / name).resolve().is_relative_to(root)}
+    except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
+        return set()
 
 
 def _umask() -> int:

@@ -165,6 +165,7 @@ def train(
     epilog="Examples:\n\n"
     "fastad evaluate bottle.fastad bottle\n\n"
     "fastad evaluate bottle.fastad bottle --json metrics.json\n\n"
+    "fastad evaluate bottle.fastad bottle --report bottle_report\n\n"
 )
 def evaluate(
     detector: Detector,
@@ -172,6 +173,13 @@ def evaluate(
         str, typer.Argument(metavar="DATA", help="Folder in MVTec layout (test, ground_truth).")
     ],
     json: JsonFile = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write a page with curves, tables and pictures, the worst mistakes first.",
+        ),
+    ] = None,
     false_positive_rate: Rate = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
@@ -185,6 +193,7 @@ def evaluate(
         detector,
         data,
         json=json,
+        report=report,
         false_positive_rate=false_positive_rate,
         skip_bad=skip_bad,
         device=device,

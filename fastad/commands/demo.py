@@ -1,6 +1,5 @@
 """``fastad demo``: synthetic products rendered, learnt, tested, and shown on one page."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fastad import models
-from fastad._files import write_atomically
+from fastad._files import claim_folder, write_atomically
 from fastad.commands.demo_page import Outcome, Shown, page
-from fastad.commands.output import log, note, progress, write_json, write_text
+from fastad.commands.output import log, note, progress, write_text
 from fastad.data.products import (
     NOTE,
     PRODUCTS,
@@ -53,7 +52,10 @@ def demo(
     models.build(MODEL, teacher_weights=teacher_weights)
     folder = Path(output)
     plans = {product: plan_dataset(product, counts, seed) for product in PRODUCTS}
-    _claim(folder, [name for product in PRODUCTS for name in _files(product, plans[product])])
+    files = [MANIFEST, PAGE, *(f for product in PRODUCTS for f in _files(product, plans[product]))]
+    # Other people's images among the data would be learnt from.
+    own = [f"data/{product}" for product in PRODUCTS]
+    claim_folder(folder, "fastad demo", [MANIFEST, PAGE, *files], PAGE, own)
 
     outcomes = []
     try:
@@ -89,37 +91,6 @@ def _files(product: str, plan: list[Item]) -> list[str]:
 
 def _picture(product: str, item: Item) -> str:
     return f"pictures/{product}/{item.path.relative_to('test')}"
-
-
-def _claim(folder: Path, files: list[str]) -> None:
-    """Write down which files are the demo's, before any is written; refuse to touch others."""
-    files = [MANIFEST, PAGE, *files]
-    known = _manifest(folder)
-    present = [name for name in files if (folder / name).exists()]
-    for product in PRODUCTS:  # other people's images there would be learnt from
-        data = folder / "data" / product
-        present += [p.relative_to(folder).as_posix() for p in data.rglob("[!.]*") if p.is_file()]
-    if foreign := [name for name in present if name not in known]:
-        raise FileExistsError(
-            f"{folder / foreign[0]} is not from `fastad demo` and would be overwritten or mixed "
-            "with its images: choose another --output"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    # A page that shows another run's results, or its images, must not stay among the new ones.
-    for name in known - set(files) | {PAGE}:
-        (folder / name).unlink(missing_ok=True)
-    write_json(str(folder / MANIFEST), {"written_by": "fastad demo", "files": files})
-
-
-def _manifest(folder: Path) -> set[str]:
-    """The files that an earlier demo wrote; empty where there is no manifest, or no such thing."""
-    try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        names = content["files"] if content["written_by"] == "fastad demo" else []
-        root = folder.resolve()
-        return {name for name in names if (root / name).resolve().is_relative_to(root)}
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
-        return set()
 
 
 def _learn(detector: Detector, folder: Path, product: str, epochs: int) -> None:

@@ -1,11 +1,24 @@
 """``fastad evaluate``: a detector on a labelled test set."""
 
-import math
-from typing import Any
+from __future__ import annotations
 
-from fastad.commands.output import check_writable, progress, skipped, write_json
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import fastad
+from fastad.commands.output import check_writable, note, progress, skipped, write_json
 from fastad.data import test_samples
-from fastad.detector import load
+from fastad.detector import Detector, load
+
+if TYPE_CHECKING:
+    from fastad.evaluation.report import Report
 
 COLUMNS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max")
 
@@ -15,25 +28,112 @@ def evaluate(
     data: str,
     *,
     json: str | None,
+    report: str | None,
     false_positive_rate: float | None,
     skip_bad: bool,
     device: str,
     precision: str,
     batch_size: int,
 ) -> None:
-    """Measure, write JSON where asked, and print a table unless the JSON went to stdout."""
+    """Measure, write JSON and a report where asked, print a table unless the JSON went to stdout.
+
+    Raises ValueError for a report among the test images, FileExistsError for one among files of
+    others; both before any work is done.
+    """
     if json is not None:
         check_writable(json)
     test_samples(data)  # a folder that is none is found before the model is read
+    if report is not None:
+        from fastad.evaluation.report import check_report_folder
+
+        _refuse_inside(report, data)
+        check_report_folder(report)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
         loaded.set_threshold(false_positive_rate)
-    with skipped() as skip, progress("evaluating") as report:
-        metrics = loaded.evaluate(data, progress=report, skip=skip if skip_bad else None)
+    watcher = None if report is None else _watcher(loaded)
+    with skipped() as skip, progress("evaluating") as show, _noted() as notes:
+        metrics = loaded.evaluate(
+            data,
+            progress=show,
+            skip=skip if skip_bad else None,
+            observe=None if watcher is None else watcher.observe,
+        )
     if json is not None:
         write_json(json, metrics)
+    if watcher is not None:
+        facts = _facts(loaded, detector, data, metrics)
+        page = watcher.write(
+            report, metrics, title=Path(data).resolve().name, facts=facts, notes=notes
+        )
+        note(f"report: {page}")
     if json != "-":
         _print(metrics)
+
+
+def _watcher(detector: Detector) -> Report:
+    from fastad.evaluation.report import Report
+
+    return Report(
+        threshold=detector.threshold_,
+        pixel_threshold=detector.pixel_threshold_,
+        calibration=detector.calibration_scores_,
+        false_positive_rate=detector.false_positive_rate,
+    )
+
+
+def _refuse_inside(report: str, data: str) -> None:
+    target, images = Path(report).resolve(), Path(data).resolve()
+    if target.is_relative_to(images):
+        raise ValueError(
+            f"--report {report} is inside {data}: its pictures would be taken for test images"
+        )
+
+
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """Keep what is warned of, besides showing it."""
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, *where: Any, **more: Any) -> None:
+            notes.append(str(message))
+            show(message, *where, **more)
+
+        warnings.showwarning = keep
+        yield notes
+
+
+def _facts(detector: Detector, file: str, data: str, metrics: dict[str, Any]) -> dict[str, str]:
+    """What was trained on what and how, and what it was measured on."""
+    training, counts = detector.training_record_, metrics["counts"]
+    height, width = detector.image_size_
+    skipped = f", {counts['skipped']} unreadable left out" if counts["skipped"] else ""
+    trained_with = training.get("versions", {})
+    predictor = detector._predictor
+    return {
+        "detector file": str(Path(file).resolve()),
+        "model": f"{detector.model}: {_listed(vars(detector.model_.config))}",
+        "image size": f"{height}x{width} (height x width)",
+        "trained on": f"{training.get('data', 'images')}: {training.get('n_train')} good images",
+        "held out": f"{training.get('n_validation')} good images, for epoch and thresholds",
+        "epochs": f"{training.get('epochs')}, of which epoch {training.get('best_epoch')} was kept",
+        "training options": _listed(training.get("config", {})),
+        "seed": str(training.get("seed")),
+        "trained with": f"{_listed(trained_with, ' ')} on {training.get('device')} in "
+        f"{training.get('precision')}, {training.get('seconds', 0.0):.0f} s",
+        "notes of the training": "; ".join(training.get("notes", ())) or "none",
+        "measured on": f"{Path(data).resolve()}: {counts['normal']} good images, "
+        f"{counts['defect']} defective{skipped}",
+        "measured with": f"fastad {fastad.__version__}, torch {torch.__version__} on "
+        f"{predictor.device} in {str(predictor.dtype).removeprefix('torch.')}",
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    }
+
+
+def _listed(values: dict[str, Any], sign: str = "=") -> str:
+    return ", ".join(f"{name}{sign}{value}" for name, value in values.items())
 
 
 def _print(metrics: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from fastad.evaluation.accumulator import Evaluation
 from fastad.evaluation.pixels import EXACT_BYTES
 
 Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
+Observe = Callable[[Sample, float, np.ndarray, np.ndarray | None], None]
 
 
 def evaluate(
@@ -23,6 +24,7 @@ def evaluate(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
     skip: Callable[[Sample, Exception], None] | None = None,
+    observe: Observe | None = None,
     exact_bytes: int = EXACT_BYTES,
 ) -> dict:
     """Scores of a detector over test samples, overall and for every defect type.
@@ -47,6 +49,9 @@ def evaluate(
     Pixel scores leave out defects without ground truth. Scores without both classes are NaN.
     A warning says which and why. ``progress`` is called with the images done and their number.
     With ``skip``, a sample whose image or mask cannot be used is reported to it and left out.
+    ``observe`` is called once for every image measured, with its sample, its score, its anomaly map
+    (h, w) and its ground truth (h, w) bool, None for a defect without; the arrays are the caller's
+    for the time of the call only.
 
     Raises ValueError for an empty list, when no sample can be read, and for scores or maps that
     are not finite, which names the image; without ``skip``, ImageError or OSError for a file that
@@ -83,6 +88,8 @@ def evaluate(
             _require_finite(sample, score, anomaly_map)
             labels.append(sample.label)
             scores.append(float(score))
+            if observe is not None:
+                observe(sample, float(score), anomaly_map, mask)
             masks = None if mask is None else mask[None]
             evaluation.update(
                 masks, anomaly_map[None], labels[-1:], scores[-1:], [sample.defect_type]
