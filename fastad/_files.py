@@ -50,9 +50,11 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(FileNotFoundError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            raise type(error)(error.errno, f"cannot write: {error.strerror}", str(path)) from error
         raise
     _sync_folder(path.parent)
 

@@ -7,12 +7,25 @@ by the command that needs it, so that ``fastad --help`` answers at once.
 import sys
 import warnings
 from enum import Enum
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+import typer.core
+
+
+class _Commands(typer.core.TyperGroup):
+    """Ctrl-C in any command is a failure with one line, as others are."""
+
+    def invoke(self, *arguments: Any) -> Any:
+        try:
+            return super().invoke(*arguments)
+        except KeyboardInterrupt:
+            raise RuntimeError("stopped by the user") from None
+
 
 app = typer.Typer(
     name="fastad",
+    cls=_Commands,
     help="Detect visual anomalies with student-teacher networks trained on good images only.",
     epilog="Every command takes --quiet (warnings and errors only), --verbose (details), and "
     "--traceback (where an error came from).",

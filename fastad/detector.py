@@ -137,9 +137,16 @@ class Detector(Estimator):
         )
         if record.best_epoch is None:
             raise KeyboardInterrupt("stopped before the end of the first epoch")
+        if record.interrupted:
+            warnings.warn(
+                f"stopped after epoch {record.epochs} of {config.epochs}: epoch "
+                f"{record.best_epoch} is kept",
+                stacklevel=2,
+            )
         if source.skipped:
-            names = ", ".join(f"{p.name} ({why})" for p, why in source.skipped[:SKIPPED_NAMES])
-            record.notes.append(f"{len(source.skipped)} unreadable images skipped: {names}")
+            names = ", ".join(path.name for path, _ in source.skipped[:SKIPPED_NAMES])
+            more = ", ..." if len(source.skipped) > SKIPPED_NAMES else ""
+            record.notes.append(f"{len(source.skipped)} unreadable images skipped: {names}{more}")
         for note in record.notes:
             log.info(f"note: {note}")
 
@@ -151,10 +158,11 @@ class Detector(Estimator):
             batch_size=self.batch_size,
         )
         scores, maxima = calibration_scores(predictor, dataset, record.held_out)
-        threshold, pixel_threshold = (
-            conformal_threshold(values, self.false_positive_rate) if len(values) else None
-            for values in (scores, maxima)
-        )
+        threshold = pixel_threshold = None
+        if len(scores):
+            rate = self.false_positive_rate
+            threshold = conformal_threshold(scores, rate)
+            pixel_threshold = conformal_threshold(maxima, rate, warn=False)  # it was said already
         self._adopt(
             Artifact(
                 model=model,
@@ -309,7 +317,7 @@ class Detector(Estimator):
         if len(scores) == 0:
             raise ValueError(
                 "there are no scores of held-out normal images to choose a threshold by: "
-                "train with validation_fraction above 0, or give value"
+                "train with validation_fraction above 0 (from Python a value can be given)"
             )
         return conformal_threshold(scores, rate)
 

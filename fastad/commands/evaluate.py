@@ -59,6 +59,8 @@ def evaluate(
             skip=skip if skip_bad else None,
             observe=None if watcher is None else watcher.observe,
         )
+    if json != "-":
+        _print(metrics)
     if json is not None:
         write_json(json, metrics)
     if watcher is not None:
@@ -67,8 +69,6 @@ def evaluate(
             report, metrics, title=Path(data).resolve().name, facts=facts, notes=notes
         )
         note(f"report: {page}")
-    if json != "-":
-        _print(metrics)
 
 
 def _watcher(detector: Detector) -> Report:
@@ -158,11 +158,15 @@ def _print(metrics: dict[str, Any]) -> None:
     if chosen := metrics.get("at_threshold"):
         console.print(
             f"at the threshold {chosen['threshold']:.4g}: "
-            f"{chosen['true_positive_rate']:.1%} of the defects found, "
-            f"{chosen['false_positive_rate']:.1%} false alarms"
+            f"{_share(chosen['true_positive_rate'])} of the defects found, "
+            f"{_share(chosen['false_positive_rate'])} false alarms"
         )
     if not metrics["pixel_metrics"]["exact"]:
         bounds = metrics["pixel_metrics"]["error_bound"]
         worst = max((v for v in bounds.values() if not math.isnan(v)), default=0.0)
         console.print(f"pixel scores of so many maps come from histograms, within {worst:.1g}")
     console.print("F1 max picks its threshold on the test labels: an upper bound")
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1%}"

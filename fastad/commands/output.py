@@ -22,9 +22,12 @@ LOG_SECONDS = 10.0  # between two plain lines of progress
 def write_text(target: str, text: str) -> None:
     """Write to a file, atomically, or to stdout for "-"."""
     if target == "-":
-        sys.stdout.write(text)
+        # A file's name may hold anything: neither a terminal nor a file may refuse it at the end.
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     else:
-        write_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))
+        content = text.encode("utf-8", "surrogateescape")
+        write_atomically(target, lambda path: path.write_bytes(content))
 
 
 def write_json(target: str, value: Any) -> None:
@@ -86,7 +89,8 @@ def skipped() -> Iterator[Callable[[object, Exception], None]]:
     def skip(_: object, error: Exception) -> None:
         nonlocal count
         count += 1
-        log.warning(f"skipped: {error}")
+        known = isinstance(error, OSError) and error.strerror and error.filename
+        log.warning(f"skipped: {f'{error.filename}: {error.strerror}' if known else error}")
 
     yield skip
     if count:

@@ -11,6 +11,7 @@ from PIL import Image
 from fastad._files import write_atomically
 from fastad.commands.output import (
     check_writable,
+    log,
     progress,
     refuse_overwriting,
     skipped,
@@ -42,12 +43,16 @@ def predict(
     """Predict files and folders of images.
 
     Rows go to the CSV or JSON file named, else to scores.csv in the output folder, else to stdout
-    as CSV. Heat maps and masks go to the output folder, named after the images.
+    as CSV. Heat maps and masks go to the output folder, named after the images; the rows name them.
     """
     for target in filter(None, (json, csv)):
         check_writable(target)
     if json is None and csv is None:
         csv = "-" if output is None else str(Path(output) / "scores.csv")
+    if heatmaps or masks:
+        _refuse_pictures_among(images, output)
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise NotADirectoryError(f"--output {output} is a file; it must be a folder")
     paths = _paths(images)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
@@ -56,7 +61,10 @@ def predict(
     if masks and loaded.pixel_threshold_ is None:
         raise ValueError(f"{detector} has no pixel threshold: no images were held out")
 
+    if loaded.threshold_ is None:
+        log.warning(f"{detector} has no threshold, as no images were held out: nothing is decided")
     names = _picture_names(paths)
+    columns = [*COLUMNS, *(["heatmap"] if heatmaps else []), *(["mask"] if masks else [])]
     targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
     for wanted, ending in ((heatmaps, ".png"), (masks, "_mask.png")):
         targets += [Path(output, f"{name}{ending}") for name in names.values()] if wanted else []
@@ -76,12 +84,27 @@ def predict(
                 if masks:
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
                     _save_mask(_made(Path(output, f"{names[path]}_mask.png")), mask.numpy())
-            rows += _rows(result)
+            for row, path in zip(_rows(result), result.paths, strict=True):
+                if heatmaps:
+                    row["heatmap"] = f"{names[path]}.png"
+                if masks:
+                    row["mask"] = f"{names[path]}_mask.png"
+                rows.append(row)
             report(len(rows), len(paths))
     if json is not None:
         write_json(json, {"threshold": loaded.threshold_, "images": rows})
     if csv is not None:
-        write_csv(csv, COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
+        write_csv(csv, columns, [[row[column] for column in columns] for row in rows])
+
+
+def _refuse_pictures_among(images: list[str], output: str) -> None:
+    target = Path(output).resolve()
+    for name in images:
+        if Path(name).is_dir() and target.is_relative_to(Path(name).resolve()):
+            raise ValueError(
+                f"--output {output} is inside {name}: its pictures would be taken for images the "
+                "next time"
+            )
 
 
 def _made(path: Path) -> Path:
@@ -103,7 +126,7 @@ def _paths(images: list[str]) -> list[Path]:
         if not found[0].exists():
             raise FileNotFoundError(f"there is no image {name}")
         paths += found
-    return list(dict.fromkeys(paths))
+    return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
 
 
 def _picture_names(paths: list[Path]) -> dict[Path, Path]:

@@ -1,8 +1,6 @@
 """``fastad train``: a folder of normal images to a detector file."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from fastad.commands.settings import parse_settings
 from fastad.data import training_images
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
-from fastad.training import ConsoleProgress, TrainingConfig
+from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
 
 
 class SettingsError(ValueError):
@@ -70,34 +68,38 @@ def train(
         false_positive_rate=false_positive_rate,
         **given,
     )
-    with ConsoleProgress() as listener, _told_of_interrupts():
-        detector.fit(
-            data,
-            progress=listener if log.isEnabledFor(logging.INFO) else None,
-            checkpoint=checkpoint,
-            resume=resume,
-            skip_bad=skip_bad,
-            **chosen,
+    try:
+        with ConsoleProgress() as listener:
+            detector.fit(
+                data,
+                progress=listener if log.isEnabledFor(logging.INFO) else None,
+                checkpoint=checkpoint,
+                resume=resume,
+                skip_bad=skip_bad,
+                **chosen,
+            )
+    except CheckpointError as error:
+        raise ValueError(f"{error}; to start anew, delete {checkpoint}") from error
+    except KeyboardInterrupt as error:
+        kept = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
+        raise RuntimeError(
+            f"{str(error) or 'stopped by the user'}, nothing was saved{kept}"
+        ) from error
+    record = detector.training_record_
+    if record["interrupted"] and Path(output).exists():
+        raise RuntimeError(
+            f"stopped by the user; {output} is left as it was: --resume goes on from {checkpoint}"
         )
     detector.save(output)
-    record = detector.training_record_
     limit = (
         "no threshold" if detector.threshold_ is None else f"threshold {detector.threshold_:.4g}"
     )
+    epochs = record["config"]["epochs"]
     note(
-        f"saved {output}: epoch {record['best_epoch']} of {record['epochs']}, {limit} from "
+        f"saved {output}: epoch {record['best_epoch']} of {epochs}, {limit} from "
         f"{len(detector.calibration_scores_)} held-out images, {record['seconds']:.0f} s of "
         "training"
     )
     if record["interrupted"]:
-        note(f"stopped by the user: --resume goes on from {checkpoint}")
-    else:
-        checkpoint.unlink(missing_ok=True)
-
-
-@contextmanager
-def _told_of_interrupts() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise RuntimeError(f"{str(error) or 'stopped by the user'}: nothing was saved") from error
+        raise RuntimeError(f"stopped by the user: --resume goes on from {checkpoint}")
+    checkpoint.unlink(missing_ok=True)

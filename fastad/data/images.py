@@ -53,7 +53,14 @@ def rgb_array(image: Image.Image) -> np.ndarray:
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        grey = ((deep_values(image) + 128) // 257).astype(np.uint8)
+        values = deep_values(image)
+        if 255 < values.max() < 4096:
+            warnings.warn(
+                "a 16-bit image uses only the lower 12 bits and is read as nearly black: multiply "
+                "its values by 16 before saving (said once)",
+                stacklevel=2,
+            )
+        grey = ((values + 128) // 257).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB would warn
@@ -217,8 +224,9 @@ def auto_size(paths: Sequence[str | Path]) -> tuple[int, int]:
 def find_images(folder: str | Path) -> list[Path]:
     """Image files below a folder, at any depth, in natural order (2.png before 10.png).
 
-    Recognised by their ending, in upper or lower case; hidden files and folders are passed over,
-    links to folders are followed. Raises FileNotFoundError or NotADirectoryError.
+    Recognised by their ending, in upper or lower case; hidden files and folders are passed over.
+    Links to folders are followed, but not upwards, and of several links to a file and the file
+    itself below the folder one counts. Raises FileNotFoundError or NotADirectoryError.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -226,9 +234,10 @@ def find_images(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise NotADirectoryError(f"not a folder: {folder}")
     found, seen = [], set()
+    above = {os.fspath(parent) for parent in Path(os.path.realpath(folder)).parents}
     for root, subfolders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:  # a link back to a folder above would never end
+        if real in seen or real in above:
             subfolders.clear()
             continue
         seen.add(real)
@@ -238,7 +247,22 @@ def find_images(folder: str | Path) -> list[Path]:
             for name in files
             if name.lower().endswith(ENDINGS) and not name.startswith(".")
         ]
+    found = _without_links_to_each_other(found)
     return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def _without_links_to_each_other(paths: list[Path]) -> list[Path]:
+    links = [path for path in paths if path.is_symlink()]
+    if not links:
+        return paths
+    files = [path for path in paths if not path.is_symlink()]
+    known = {os.path.realpath(path) for path in files}
+    for path in links:
+        target = os.path.realpath(path)
+        if target not in known:
+            known.add(target)
+            files.append(path)
+    return files
 
 
 def natural_key(text: str) -> tuple:

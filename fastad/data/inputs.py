@@ -33,6 +33,12 @@ def to_tensor(item: Any) -> Tensor:
         return read_image(item)
     if isinstance(item, Image.Image):
         return torch.from_numpy(rgb_array(item)).permute(2, 0, 1)
+    if isinstance(item, np.ndarray) and (item.ndim != 3 or item.shape[2] != 3):
+        raise ValueError(f"images: an array in a list must be (H, W, 3); one is {item.shape}")
+    if isinstance(item, Tensor) and (item.ndim != 3 or item.shape[0] != 3):
+        raise ValueError(
+            f"images: a tensor in a list must be (3, H, W); one is {tuple(item.shape)}"
+        )
     if isinstance(item, np.ndarray):
         return _from_array(item[None])[0]
     if isinstance(item, Tensor):
@@ -96,8 +102,9 @@ def image_dataset(
     Raises as `image_batches`.
     """
     if isinstance(images, np.ndarray):
-        images = _from_array(images)
+        images = _from_array(images[None] if images.ndim == 3 else images)
     if isinstance(images, Tensor):
+        images = images[None] if images.ndim == 3 else images
         return torch.cat([_resized(part, size) for part in _checked(images).split(64)])
     if isinstance(images, (str, Path, Image.Image)):
         images = list(_items(images))

@@ -78,7 +78,7 @@ def read_training_set(
     dataset = image_dataset(images, size, in_memory=in_memory, skip_bad=skip_bad)
     skipped = getattr(dataset, "skipped", [])
     for path, reason in skipped:
-        log.warning(f"skipped {path}: {reason}")
+        log.warning(f"skipped: {reason}" if str(path) in reason else f"skipped {path}: {reason}")
     held_out = None
     if apart:
         wanted = set(apart)

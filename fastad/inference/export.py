@@ -90,6 +90,8 @@ def export_detector(
                     trace(artifact, fused_ops), written, json.dumps(metadata(artifact, fused_ops))
                 )
                 runner = kind.open(written)
+        except OSError:
+            raise
         except Exception as error:  # converters raise whatever they stumble over
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ExportError(

@@ -110,14 +110,23 @@ class Predictor:
 
         Memory does not grow with the number of images.
         """
-        empty = True
-        for paths, batch in image_batches(images, self.image_size, self.batch_size, skip):
+        empty, skipped = True, 0
+
+        def count(item: Path | int, error: Exception) -> None:
+            nonlocal skipped
+            skipped += 1
+            skip(item, error)
+
+        report = None if skip is None else count
+        for paths, batch in image_batches(images, self.image_size, self.batch_size, report):
             if len(batch) == 0:
                 continue
             empty = False
             result = self.predict_batch(batch)
             result.paths = paths
             yield result
+        if empty and skipped:
+            raise ValueError(f"images: none of the {skipped} images can be read")
         if empty:
             raise ValueError(f"images: there are no images in {shortened(images)}")
 

@@ -16,7 +16,9 @@ import warnings
 import numpy as np
 
 
-def conformal_threshold(calibration: np.ndarray, false_positive_rate: float) -> float:
+def conformal_threshold(
+    calibration: np.ndarray, false_positive_rate: float, *, warn: bool = True
+) -> float:
     """Threshold that a normal image exceeds with probability at most ``false_positive_rate``.
 
     calibration: (n,) scores of held-out normal images. An image is anomalous when its score is
@@ -24,8 +26,9 @@ def conformal_threshold(calibration: np.ndarray, false_positive_rate: float) -> 
 
     The rate can be kept only with n >= 1 / rate - 1 scores; with fewer, the theory's threshold is
     infinite and would find nothing. The largest score is returned then, which keeps the rate
-    1 / (n + 1), and a warning says how many images would do. Raises ValueError for an empty or
-    non-finite calibration or a rate outside (0, 1).
+    1 / (n + 1), and a warning, unless ``warn`` is false, says how many images would do.
+
+    Raises ValueError for an empty or non-finite calibration or a rate outside (0, 1).
     """
     calibration = _checked(calibration)
     if not 0 < false_positive_rate < 1:
@@ -34,13 +37,14 @@ def conformal_threshold(calibration: np.ndarray, false_positive_rate: float) -> 
     # The tolerance keeps 0.01 * 100 at one although binary fractions miss it by rounding.
     above = math.floor(false_positive_rate * (n + 1) + 1e-9)
     if above == 0:
-        needed = math.ceil(1 / false_positive_rate - 1e-9) - 1
-        warnings.warn(
-            f"a false-positive rate of {false_positive_rate:g} needs at least {needed} held-out "
-            f"normal images, there are {n}: the threshold is the largest of their scores, which "
-            f"keeps a rate of {1 / (n + 1):.2g}",
-            stacklevel=2,
-        )
+        if warn:
+            needed = math.ceil(1 / false_positive_rate - 1e-9) - 1
+            warnings.warn(
+                f"a false-positive rate of {false_positive_rate:g} needs at least {needed} "
+                f"held-out normal images, there are {n}: the threshold is the largest of their "
+                f"scores, which keeps a rate of {1 / (n + 1):.2g}",
+                stacklevel=3,
+            )
         above = 1
     return float(np.sort(calibration)[n - above])
 

@@ -18,6 +18,8 @@ from fastad.training.checkpoint import CheckpointError
 from fastad.training.config import TrainingConfig
 from fastad.training.record import TrainingRecord
 
+# Hashes and lists, whose values tell a reader nothing.
+_OPAQUE = ("untrained weights", "images", "held-out images")
 # These may differ: epochs may be added; workers change nothing; the others change the rounding,
 # which `changes` says.
 _FREE = ("epochs", "workers", "device", "precision", "feature_cache_gib")
@@ -67,12 +69,14 @@ def require_same(
     """
     names = [*wanted, *(name for name in found if name not in wanted)]
     differing = [
-        f"{name} {_short(found.get(name))} in the file, {_short(wanted.get(name))} now"
+        f"{name} differ"
+        if name in _OPAQUE
+        else f"{name} {_short(found.get(name))} in the file, {_short(wanted.get(name))} now"
         for name in names
         if found.get(name) != wanted.get(name)
     ]
-    if epochs < done:
-        differing.append(f"epochs {done} done in the file, {epochs} asked for now")
+    if epochs < done and not differing:
+        raise CheckpointError(f"{path} has {done} epochs done, more than the {epochs} asked for")
     if differing:
         raise CheckpointError(f"{path} belongs to another training: {'; '.join(differing)}")
 

@@ -57,6 +57,8 @@ class Trainer:
         config: TrainingConfig | None = None,
         progress: Callable[[EpochProgress], None] | None = None,
     ):
+        if progress is not None and not callable(progress):
+            raise TypeError(f"progress must be a function or None; got {progress!r}")
         self.model = model
         self.config = TrainingConfig.for_model(model) if config is None else config
         self.progress = progress
@@ -155,7 +157,7 @@ class Trainer:
                     save_checkpoint(checkpoint, state.capture(identity))
 
             self._run(dataset, train, validation if len(validation) else train, state, save)
-        if record.still_falling:
+        if record.still_falling and not record.interrupted:
             record.notes.append(
                 "the validation score was still falling at the last epoch: more epochs would help"
             )
