@@ -1,5 +1,6 @@
 """Atomic writes: the whole new file, or the old one."""
 
+import errno
 import os
 import stat
 
@@ -87,3 +88,16 @@ def test_a_pipe_is_not_replaced(tmp_path):
     with pytest.raises(OSError, match="no regular file"):
         write_atomically(pipe, lambda path: path.write_text("new"))
     assert pipe.is_fifo()
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    (tmp_path / "old.txt").write_text("old")
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_atomically(tmp_path / "old.txt", full)
+    assert caught.value.filename == str(tmp_path / "old.txt")
+    assert (tmp_path / "old.txt").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "old.txt"]

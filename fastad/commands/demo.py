@@ -55,8 +55,6 @@ def demo(
     files = [MANIFEST, PAGE, *(f for product in PRODUCTS for f in _files(product, plans[product]))]
     # Other people's images among the data would be learnt from.
     own = [f"data/{product}" for product in PRODUCTS]
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise FileExistsError(f"{folder} has files in it that are not from `fastad demo`: choose another --output")
     claim_folder(folder, "fastad demo", [MANIFEST, PAGE, *files], PAGE, own)
 
     outcomes = []

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

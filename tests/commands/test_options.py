@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -45,9 +46,10 @@ def test_an_interrupted_training_is_resumed(train, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         interrupt_in(patched, 2)
         code, _, err = train()
-    assert code == 0, err
+    assert code == 1
     checkpoint = tmp_path / "d.fastad.checkpoint"
-    assert f"stopped by the user: --resume goes on from {checkpoint}" in err
+    assert f"error: stopped by the user: --resume goes on from {checkpoint}" in err
+    assert "epoch 1 of 3" in err
     assert inference.load(tmp_path / "d.fastad").training["epochs"] == 1
 
     code, _, err = train()
@@ -55,7 +57,8 @@ def test_an_interrupted_training_is_resumed(train, tmp_path, monkeypatch):
     assert "continue it with --resume, or delete it" in err
     code, _, err = train("--resume", "--seed", "5")
     assert code == 1
-    assert "seed" in err
+    assert "seed 0 in the file, 5 now" in err
+    assert f"to start anew, delete {checkpoint}" in err
     code, _, err = train("--resume")
     assert code == 0, err
     assert not checkpoint.exists()
@@ -64,6 +67,83 @@ def test_an_interrupted_training_is_resumed(train, tmp_path, monkeypatch):
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     assert np.array_equal(one.calibration, other.calibration)
     assert one.training["losses"] == other.training["losses"]
+
+
+def test_an_interrupt_leaves_an_older_detector_as_it_was(train, detector, tmp_path, monkeypatch):
+    path = tmp_path / "d.fastad"
+    shutil.copy(detector, path)
+    before = path.read_bytes()
+    interrupt_in(monkeypatch, 2)
+    code, _, err = train()
+    assert code == 1
+    assert "is left as it was: --resume goes on from" in err
+    assert path.read_bytes() == before
+    assert (tmp_path / "d.fastad.checkpoint").exists()
+
+
+def test_an_interrupt_elsewhere_is_one_line(fastad, detector, images, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastad.commands.predict._rows", stop)
+    code, _, err = fastad("predict", detector, images / "test")
+    assert code == 1
+    assert err.strip().endswith("error: stopped by the user")
+
+
+def test_pictures_are_never_put_among_the_images(fastad, detector, images, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(images / "test", folder)
+    for output in (folder, folder / "out"):
+        code, _, err = fastad("predict", detector, folder, "--output", output, "--heatmaps")
+        assert code == 1
+        assert "its pictures would be taken for images the next time" in err
+    assert len(list(folder.rglob("*.png"))) == 4
+    code, _, err = fastad("predict", detector, folder, "--output", folder)  # a table may be there
+    assert code == 0, err
+    assert (folder / "scores.csv").exists()
+
+
+def test_the_table_names_the_pictures(fastad, detector, images, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "a.bmp", "b.png"):
+        Image.open(images / "test/good/0.png").save(folder / name)
+    code, _, err = fastad(
+        "predict", detector, folder, folder / ".." / "images" / "b.png", "--output",
+        tmp_path / "out", "--heatmaps", "--masks",
+    )  # fmt: skip
+    assert code == 0, err
+    with open(tmp_path / "out" / "scores.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3  # b.png was given twice
+    for row in rows:
+        assert (tmp_path / "out" / row["heatmap"]).is_file()
+        assert (tmp_path / "out" / row["mask"]).is_file()
+    assert len({row["heatmap"] for row in rows}) == 3
+
+
+def test_names_that_are_no_text_are_written_all_the_same(fastad, detector, images, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    name = os.fsdecode(b"b\xff\xfed.png")
+    shutil.copy(images / "test/good/0.png", folder / name)
+    for target in ("--csv", "--json"):
+        code, _, err = fastad("predict", detector, folder, target, tmp_path / "table")
+        assert code == 0, err
+    code, out, err = fastad("predict", detector, folder)
+    assert code == 0, err
+    assert "d.png" in out
+    code, _, err = fastad("predict", detector, folder, "--csv", tmp_path / "t.csv")
+    assert os.fsencode(name) in (tmp_path / "t.csv").read_bytes()
+
+
+def test_a_detector_without_threshold_says_so(fastad, train, images, tmp_path):
+    code, _, err = train("--set", "validation_fraction=0", "--epochs", "1")
+    assert code == 0, err
+    code, _, err = fastad("predict", tmp_path / "d.fastad", images / "test")
+    assert code == 0
+    assert "has no threshold, as no images were held out: nothing is decided" in err
 
 
 def test_unreadable_images_are_skipped_and_counted(fastad, train, detector, images, tmp_path):
@@ -91,6 +171,9 @@ def test_unreadable_images_are_skipped_and_counted(fastad, train, detector, imag
     assert len(rows) == 4
     assert not any("x.png" in row["path"] for row in rows)
     assert "1 unreadable images were skipped" in err
+    code, _, err = fastad("predict", detector, data / "test/hole/x.png", "--skip-bad")
+    assert code == 1
+    assert "none of the 1 images can be read" in err
 
 
 def test_another_rate_changes_the_decisions_not_the_file(fastad, train, images, tmp_path):

@@ -202,6 +202,12 @@ def wider_student():
     return model
 
 
+def test_fewer_epochs_than_are_done_are_refused(images, tmp_path):
+    fit(images, tmp_path / "a.ckpt", options(epochs=2))
+    with pytest.raises(CheckpointError, match=r"a\.ckpt has 2 epochs done, more than the 1 asked"):
+        fit(images, tmp_path / "a.ckpt", options(epochs=1), resume=True)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -212,24 +218,23 @@ def wider_student():
         ),
         (
             {"config": {"seed": 1, "batch_size": 2}},
-            r"held-out images .*; training option batch_size 3 in the file, 2 now; .*seed 0 in the",
+            r"held-out images differ; training option batch_size 3 in the file, 2 now; .*seed 0 in",
         ),
-        ({"config": {"epochs": 1}}, "epochs 2 done in the file, 1 asked for now"),
-        ({"held_out": [1, 2]}, r"held-out images \[.*\] in the file, \[1, 2\] now"),
+        ({"held_out": [1, 2]}, r"held-out images differ"),
         ({"model": other_model}, 'model "toy" in the file, "other" now'),
         ({"model": other_options}, r'option layers null in the file, \["b", "c"\] now'),
-        ({"model": changed_teacher}, 'untrained weights ".*" in the file, ".*" now'),
+        ({"model": changed_teacher}, "untrained weights differ"),
         ({"model": wider_student}, r"student\.extra has shape None in the file, \(2,\) now"),
         ({"images": lambda x: x[:9]}, "number of images 10 in the file, 9 now"),
         ({"images": lambda x: x[..., :6]}, r"image shape \[3, 8, 8\] in the file, \[3, 8, 6\] now"),
-        ({"images": lambda x: x.flip(0)}, 'images ".*" in the file, ".*" now'),
+        ({"images": lambda x: x.flip(0)}, "images differ$"),
     ],
 )
 def test_another_training_is_refused(images, tmp_path, change, said):
     path = tmp_path / "a.ckpt"
     fit(images, path, options(epochs=2))
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match=rf"a\.ckpt belongs to another .*: .*{said}"):
+    with pytest.raises(CheckpointError, match=rf"a\.ckpt belongs to another .*?:.*{said}"):
         fit(
             change.get("images", lambda x: x)(images),
             path,
@@ -250,7 +255,7 @@ def test_a_data_set_is_known_by_its_fingerprint(images, tmp_path):
     fit(dataset, path, options(epochs=2))
     assert fit(dataset, path, resume=True)[1].epochs == 6
     dataset.fingerprint = "second"
-    with pytest.raises(CheckpointError, match='images "first" in the file, "second" now'):
+    with pytest.raises(CheckpointError, match="images differ"):
         fit(dataset, path, resume=True)
 
 
