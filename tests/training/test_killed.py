@@ -58,6 +58,7 @@ def test_kill_9_at_random_moments(tmp_path):
     folder, threads = str(Path(__file__).parent), str(torch.get_num_threads())
     server = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(path), folder, threads],
+        cwd=tmp_path,  # in the checkout its sources would hide the installed package
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
