@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import fastad
-from fastad.commands.output import check_writable, note, progress, skipped, write_json
+from fastad.commands.output import (
+    check_writable,
+    note,
+    progress,
+    refuse_overwriting,
+    skipped,
+    write_json,
+)
 from fastad.data import test_samples
 from fastad.detector import Detector, load
 
@@ -40,13 +47,15 @@ def evaluate(
     Raises ValueError for a report among the test images, FileExistsError for one among files of
     others; both before any work is done.
     """
-    if json is not None:
+    samples = test_samples(data)  # a folder that is none is found before the model is read
+    if json not in (None, "-"):
         check_writable(json)
-    test_samples(data)  # a folder that is none is found before the model is read
+        read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
+        refuse_overwriting([Path(json)], read)
     if report is not None:
         from fastad.evaluation.report import check_report_folder
 
-        _refuse_inside(report, data)
+        _refuse_places(report, data, json)
         check_report_folder(report)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
@@ -82,8 +91,14 @@ def _watcher(detector: Detector) -> Report:
     )
 
 
-def _refuse_inside(report: str, data: str) -> None:
+def _refuse_places(report: str, data: str, json: str | None) -> None:
+    if not report:
+        raise ValueError("--report must name a folder; it is empty")
     target, images = Path(report).resolve(), Path(data).resolve()
+    if json not in (None, "-") and Path(json).resolve().is_relative_to(target):
+        raise ValueError(
+            f"--json {json} is inside the report's folder {report}, which holds its files alone"
+        )
     if target.is_relative_to(images):
         raise ValueError(
             f"--report {report} is inside {data}: its pictures would be taken for test images"

@@ -55,7 +55,7 @@ def rgb_array(image: Image.Image) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         values = deep_values(image)
-        if 255 < values.max() < 4096:
+        if values.size > 10_000 and 255 < values.max() < 4096:  # a picture, as of a 12-bit camera
             warnings.warn(
                 "a 16-bit image uses only the lower 12 bits and is read as nearly black: multiply "
                 "its values by 16 before saving (said once)",
@@ -195,6 +195,18 @@ def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
     return sides
 
 
+def image_shape(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image, its EXIF rotation applied, from its header alone.
+
+    Errors as `read_image`.
+    """
+    with open_image(path) as image:
+        # The base class: PNG's own method decodes the pixels to look for EXIF after them.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        width, height = _stored_size(image)
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
 def auto_size(paths: Sequence[str | Path]) -> tuple[int, int]:
     """(height, width) with the images' median aspect ratio, for ``image_size="auto"``.
 
@@ -207,12 +219,8 @@ def auto_size(paths: Sequence[str | Path]) -> tuple[int, int]:
     ratios, first_error = [], None
     for i in np.unique(np.linspace(0, len(paths) - 1, 256).round().astype(int)):
         try:
-            with open_image(paths[i]) as image:
-                # The base class: PNG's own method decodes the pixels to look for EXIF after them.
-                orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-                width, height = _stored_size(image)
-                turned = orientation in (5, 6, 7, 8)
-                ratios.append(math.log(width / height if turned else height / width))
+            height, width = image_shape(paths[i])
+            ratios.append(math.log(height / width))
         except (ImageError, OSError) as error:
             first_error = first_error or error
     if not ratios:

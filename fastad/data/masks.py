@@ -47,12 +47,16 @@ def read_ground_truth(paths: Sequence[str | Path]) -> Tensor:
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bool masks (..., H, W) to ``size`` by nearest neighbour (pixel centres)."""
+    """Resize bool masks (..., H, W) to ``size`` by nearest neighbour (pixel centres).
+
+    A mask of which nothing would be left marks every pixel of the result that it touches: a defect
+    of one pixel in a large image stays a defect.
+    """
     if tuple(masks.shape[-2:]) == tuple(size):
         return masks
-    flat = masks.reshape(-1, 1, *masks.shape[-2:]).to(torch.uint8)
-    return (
-        F.interpolate(flat, size=size, mode="nearest-exact")
-        .bool()
-        .reshape(*masks.shape[:-2], *size)
-    )
+    flat = masks.reshape(-1, 1, *masks.shape[-2:])
+    resized = F.interpolate(flat.to(torch.uint8), size=size, mode="nearest-exact").bool()
+    lost = flat.flatten(1).any(1) & ~resized.flatten(1).any(1)
+    if lost.any():
+        resized[lost] = F.adaptive_max_pool2d(flat[lost].float(), size).bool()
+    return resized.reshape(*masks.shape[:-2], *size)

@@ -7,9 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from fastad.data import ImageError, Sample, iterate_batches, read_ground_truth, resize_masks
+from fastad.data import (
+    ImageError,
+    Sample,
+    image_shape,
+    iterate_batches,
+    read_ground_truth,
+    resize_masks,
+)
 from fastad.evaluation.accumulator import Evaluation
 from fastad.evaluation.pixels import EXACT_BYTES
+
+ASPECT_TOLERANCE = 0.05  # a mask may be smaller than its image, but not of another shape
 
 Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 Observe = Callable[[Sample, float, np.ndarray, np.ndarray | None], None]
@@ -135,6 +144,12 @@ def _ground_truth(sample: Sample, size: tuple[int, int]) -> np.ndarray | None:
     if not mask.any():
         names = ", ".join(str(path) for path in sample.mask_paths)
         raise ImageError(f"{names}: the mask of a defect marks no pixel")
+    shape, own = image_shape(sample.path), tuple(mask.shape)
+    if abs(math.log(own[0] * shape[1] / (own[1] * shape[0]))) > ASPECT_TOLERANCE:
+        raise ImageError(
+            f"{sample.mask_paths[0]}: the mask of {own[0]}x{own[1]} pixels is not of the shape of "
+            f"its image, {shape[0]}x{shape[1]}"
+        )
     return resize_masks(mask, size).numpy()
 
 

@@ -173,7 +173,7 @@ def scores_of(curve: Curve, fpr_limit: float = 0.3) -> dict[str, float]:
 
 def checked_images(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels (N,) as bool and finite scores (N,); ValueError says what is wrong."""
-    labels, scores = np.asarray(labels), np.asarray(scores)
+    labels, scores = np.asarray(labels), np.asarray(_widened(scores))
     if labels.ndim != 1 or labels.shape != scores.shape or labels.size == 0:
         raise ValueError(
             "labels and scores must be (N,) with N >= 1, "
@@ -181,8 +181,10 @@ def checked_images(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, 
         )
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("labels must be 0 (normal) or 1 (defect)")
-    if not np.issubdtype(scores.dtype, np.floating):
-        raise ValueError(f"scores must be floating point, got {scores.dtype}")
+    if scores.dtype.kind not in "fiu":
+        raise ValueError(f"scores must be numbers, got {scores.dtype}")
+    if scores.dtype.kind != "f":
+        scores = scores.astype(np.float64)
     bad = scores.size - int(np.isfinite(scores).sum())
     if bad:
         raise ValueError(f"scores must be finite, but {bad} of {scores.size} values are NaN or inf")
@@ -194,7 +196,7 @@ def checked_pixels(masks: ArrayLike, maps: ArrayLike) -> tuple[np.ndarray, np.nd
 
     ValueError says what is wrong; whether values are finite is left to who reads them.
     """
-    masks, maps = np.asarray(masks), np.asarray(maps)
+    masks, maps = np.asarray(masks), np.asarray(_widened(maps))
     if masks.ndim != 3 or masks.shape != maps.shape or masks.size == 0:
         raise ValueError(
             "masks and maps must both be (N, H, W) and not empty, "
@@ -212,8 +214,14 @@ def checked_pixels(masks: ArrayLike, maps: ArrayLike) -> tuple[np.ndarray, np.nd
 
 def checked_limit(fpr_limit: float) -> None:
     """ValueError for a limit on the false positive rate outside (0, 1]."""
-    if not 0 < fpr_limit <= 1:
-        raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit}")
+    if not isinstance(fpr_limit, (int, float, np.floating)) or not 0 < fpr_limit <= 1:
+        raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit!r}")
+
+
+def _widened(values: ArrayLike) -> ArrayLike:
+    """numpy has no bfloat16."""
+    is_bfloat16 = isinstance(values, Tensor) and values.dtype == torch.bfloat16
+    return values.float() if is_bfloat16 else values
 
 
 def _on_device(masks: ArrayLike, maps: ArrayLike) -> bool:

@@ -118,7 +118,7 @@ def curve_plot(
                     clip_on=False,
                     zorder=4,
                 )
-        axes.legend(loc=legend, handlelength=2.4)
+        axes.legend(loc=legend, handlelength=2.4, frameon=True, framealpha=0.85, edgecolor="none")
         return _svg(figure)
 
 

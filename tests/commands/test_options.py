@@ -247,3 +247,43 @@ def test_every_command_shows_examples(fastad):
         code, out, _ = fastad(command, "--help")
         assert code == 0
         assert f"fastad {command}" in out.split("Examples:")[1]
+
+
+def test_evaluate_overwrites_nothing_that_it_reads(fastad, detector, images, tmp_path):
+    data, path = tmp_path / "data", tmp_path / "d.fastad"
+    shutil.copytree(images, data)
+    shutil.copy(detector, path)
+    for target in (path, data / "test/good/0.png", data / "ground_truth/hole/0_mask.png"):
+        before = target.read_bytes()
+        code, _, err = fastad("evaluate", path, data, "--json", target)
+        assert code == 1
+        assert "is one of the inputs and would be overwritten" in err
+        assert target.read_bytes() == before
+
+
+def test_the_reports_folder_is_its_own(fastad, detector, images, tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    for name in ("index.html", "fastad-report.json", "m.json"):
+        code, _, err = fastad(
+            "evaluate", detector, images, "--report", folder, "--json", folder / name
+        )
+        assert code == 1
+        assert "is inside the report's folder" in err
+    code, _, err = fastad("evaluate", detector, images, "--report", "")
+    assert code == 1
+    assert "--report must name a folder" in err
+
+
+def test_a_mask_of_another_shape_is_an_error(fastad, detector, images, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    mask = np.zeros((50, 100), np.uint8)
+    mask[10:20] = 255
+    Image.fromarray(mask).save(data / "ground_truth/hole/0_mask.png")
+    code, _, err = fastad("evaluate", detector, data)
+    assert code == 1
+    assert "0_mask.png: the mask of 50x100 pixels is not of the shape of its image, 72x64" in err
+    Image.fromarray(np.pad(mask[:36, :32], 0)).save(data / "ground_truth/hole/0_mask.png")
+    code, _, err = fastad("evaluate", detector, data)  # half the size is the same shape
+    assert code == 0, err

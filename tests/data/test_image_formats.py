@@ -266,3 +266,14 @@ def test_no_file_stays_open(tmp_path):
         warnings.simplefilter("always")
         read_image(tmp_path / "two.tif")
     assert not seen
+
+
+def test_twelve_bits_in_sixteen_are_told(tmp_path):
+    values = np.linspace(0, 4095, 128 * 128).reshape(128, 128).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "camera.png")
+    Image.fromarray(values * 16).save(tmp_path / "full.png")
+    with pytest.warns(UserWarning, match="only the lower 12 bits"):
+        read_image(tmp_path / "camera.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(tmp_path / "full.png")

@@ -105,3 +105,14 @@ def test_masks_are_resized_by_nearest_pixel_centre(size):
     assert result.dtype == torch.bool
     assert np.array_equal(result.numpy(), mask[np.ix_(rows, columns)])
     assert resize_masks(torch.from_numpy(mask)[None, None], size).shape == (1, 1, *size)
+
+
+def test_a_tiny_defect_survives_the_resize():
+    masks = torch.zeros(3, 1024, 1024, dtype=torch.bool)
+    masks[0, 101, 103] = True
+    masks[1, 200:400, 300:500] = True
+    resized = resize_masks(masks, (256, 256))
+    assert resized[0].nonzero().tolist() == [[25, 25]]
+    assert resized[1].sum() == 50 * 50
+    assert not resized[2].any()
+    assert resize_masks(masks[0], (256, 256)).sum() == 1

@@ -319,3 +319,18 @@ def test_errors_name_what_is_wrong():
         image_metrics(np.zeros(3), np.zeros(2))
     with pytest.raises(ValueError, match=r"labels must be 0 \(normal\) or 1"):
         image_metrics(np.array([0, 2]), np.zeros(2))
+
+
+def test_bfloat16_tensors_and_whole_numbers_are_taken():
+    rng = np.random.default_rng(0)
+    masks = rng.random((2, 6, 6)) < 0.3
+    maps = torch.from_numpy(rng.random((2, 6, 6))).bfloat16()
+    assert pixel_metrics(masks, maps) == pixel_metrics(masks, maps.float())
+    scores = torch.tensor([0.5, 1.0, 2.0]).bfloat16()
+    assert image_metrics([0, 0, 1], scores) == image_metrics([0, 0, 1], [1, 2, 3])
+
+
+@pytest.mark.parametrize("limit", [None, "0.3", [0.3], 0, 2, float("nan")])
+def test_a_limit_that_is_none_is_named(limit):
+    with pytest.raises(ValueError, match=r"fpr_limit must be in \(0, 1\], got"):
+        pixel_metrics(np.eye(4, dtype=bool)[None], np.eye(4)[None], fpr_limit=limit)
