@@ -120,4 +120,6 @@ def test_memory_does_not_grow_with_the_images(monkeypatch):
             tracemalloc.stop()
 
     peak(40)
-    assert peak(4000) - peak(40) < 2**16, "3960 more maps of 8 KiB are 31 MiB"
+    # The least of three: threads that other tests left behind are traced, too.
+    more = min(peak(4000) for _ in range(3)) - peak(40)
+    assert more < 2**16, "3960 more maps of 8 KiB are 31 MiB"
