@@ -68,6 +68,15 @@ class PixelHistogram:
         self.defect += other.defect
         self.overlap += other.overlap
 
+    def totals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Normal and defect pixels, and the overlap that they add, of the bins that hold any, the
+        highest values first: three arrays (M,)."""
+        filled = self._filled()
+        return self.normal[filled], self.defect[filled], self.overlap[filled]
+
+    def _filled(self) -> np.ndarray:
+        return np.flatnonzero(self.normal + self.defect)[::-1]
+
     def compute(self, *, fpr_limit: float = 0.3) -> tuple[dict[str, float], dict[str, float]]:
         """The scores of ``pixel_metrics``, and how far each can be from the exact one.
 
@@ -76,9 +85,8 @@ class PixelHistogram:
         normal or without a defect pixel. Raises ValueError for a limit outside (0, 1].
         """
         checked_limit(fpr_limit)
-        filled = np.flatnonzero(self.normal + self.defect)[::-1]  # the highest values first
-        normal, defect = self.normal[filled], self.defect[filled]
-        overlap = self.overlap[filled]
+        filled = self._filled()
+        normal, defect, overlap = self.totals()
         negatives, positives = int(normal.sum()), int(defect.sum())
         if negatives == 0 or positives == 0:
             bounded = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastad._files import check_folder, claim_folder, write_atomically
 from fastad.data import Sample
-from fastad.evaluation.report_curves import PixelCounts
+from fastad.evaluation.histogram import PixelHistogram
 from fastad.evaluation.report_figures import Figure
 from fastad.evaluation.report_gallery import Gallery, Group, Shown
 from fastad.evaluation.report_page import Findings, page
@@ -54,7 +54,7 @@ class Report:
         self.false_positive_rate = false_positive_rate
         self._samples: list[Sample] = []
         self._scores: list[float] = []
-        self._pixels = PixelCounts()
+        self._pixels = PixelHistogram()
         self._gallery = Gallery(threshold)
         self._highest = 0.0
 
@@ -66,7 +66,7 @@ class Report:
         self._scores.append(score)
         self._highest = max(self._highest, float(anomaly_map.max()))
         if mask is not None:
-            self._pixels.update(mask, anomaly_map)
+            self._pixels.update(mask[None], anomaly_map[None])
         self._gallery.add(sample, score, anomaly_map, mask)
 
     def write(

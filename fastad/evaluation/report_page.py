@@ -26,7 +26,7 @@ class Findings:
 
     Attributes:
         labels, scores, types: (N,) of the test images.
-        pixels: normal pixels, defect pixels and overlap by map value; see `PixelCounts.totals`.
+        pixels: normal pixels, defect pixels and overlap by map value; see `PixelHistogram.totals`.
         scale: map value of the brightest colour.
         galleries: the groups of images, and their figures.
         The others are those of `Report` and `Report.write`.
