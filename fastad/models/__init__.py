@@ -3,18 +3,22 @@
 import dataclasses
 from typing import Any
 
-from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction
+from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
+from fastad.models.rstpm import RSTPM, RSTPMConfig
 from fastad.models.stpm import STPM, STPMConfig
 
-MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (STPM,)}
+MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (RSTPM, STPM)}
 
 __all__ = [
     "MODELS",
+    "RSTPM",
     "STPM",
     "AnomalyModel",
     "FrozenTeacher",
     "Prediction",
+    "RSTPMConfig",
     "STPMConfig",
+    "Stage",
     "build",
     "model_class",
 ]

@@ -34,6 +34,15 @@ class Prediction:
 torch.export.register_dataclass(Prediction)
 
 
+@dataclass(frozen=True)
+class Stage:
+    name: str = "training"
+    training_defaults: Any = None
+    pseudo_anomalies: bool = False
+    unseen: bool = False
+    reads_images: bool = True
+
+
 class FrozenTeacher(nn.Module):
     """A backbone that nothing changes: always in eval mode, no gradient, no graph.
 
@@ -70,6 +79,7 @@ class AnomalyModel(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
+        self.stage = None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
@@ -90,6 +100,9 @@ class AnomalyModel(nn.Module):
                 f"{tuple(images.shape)} (divide uint8 by 255)"
             )
         return (images - self.mean) / self.std
+
+    def enter_stage(self, stage):
+        self.stage = stage
 
     def forward(self, images: Tensor) -> Prediction:
         """Score images (N, 3, H, W) in [0, 1]."""
