@@ -40,7 +40,6 @@ class RSTPMConfig:
         attention: gate every level of the second student by Teacher2's features of it (the paper).
         attention_reduction: the gates' hidden channels are the level's divided by this.
         decoder_blocks: residual blocks of the second student's levels, the largest level first.
-        pairs: which pairs the maps are made of: "both" (the paper), "first" or "second".
         scale_maps: divide every distance map by its mean over normal images that the students were
             not fitted to, before the pairs' maps are added; without, the noisier pair wins.
         aggregate: "product" of the summed maps (as STPM) or their "sum".
@@ -63,7 +62,6 @@ class RSTPMConfig:
     attention: bool = True
     attention_reduction: int = 16
     decoder_blocks: Sequence[int] = (2, 2, 2)
-    pairs: str = "both"
     scale_maps: bool = True
     aggregate: str = "product"
     discriminator: bool = True
