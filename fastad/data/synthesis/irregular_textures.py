@@ -15,6 +15,7 @@ from fastad.data.synthesis.texture_parts import (
     fractal_noise,
     log_uniform,
     palette,
+    scale,
     shaded,
     smooth_noise,
     stretched,
@@ -34,7 +35,7 @@ def fractal(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def cells(rng: Rng, height: int, width: int) -> np.ndarray:
     """Polygons or pebbles, each of a tone of its own, with membranes between them."""
-    nearest, second, tone = _feature_points(rng, height, width, log_uniform(rng, 8, 60))
+    nearest, second, tone = _feature_points(rng, height, width, scale(rng, 8, 60, height, width))
     gap = second - nearest
     texture = coloured(tone, palette(rng))
     membrane = np.clip(gap * np.float32(rng.uniform(4, 14)), 0, 1)
@@ -46,7 +47,7 @@ def cells(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def worley(rng: Rng, height: int, width: int) -> np.ndarray:
     """Worley's cellular noise: distances to the nearest and second nearest of random points."""
-    nearest, second, _ = _feature_points(rng, height, width, log_uniform(rng, 8, 70))
+    nearest, second, _ = _feature_points(rng, height, width, scale(rng, 8, 70, height, width))
     field = (nearest, second, second - nearest, nearest * second)[rng.integers(4)]
     if rng.random() < 0.3:
         field = np.abs(np.sin(np.float32(rng.uniform(4, 12)) * field))
@@ -111,7 +112,7 @@ def fibres(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def stains(rng: Rng, height: int, width: int) -> np.ndarray:
     """Blots with soft or hard outlines and dark rims, in layers over each other."""
-    colours = palette(rng).astype(np.float32)
+    colours = palette(rng, flat=0).astype(np.float32)
     inks = colours[rng.permutation([0, 85, 170, 255])]
     texture = np.broadcast_to(inks[0], (height, width, 3))
     for ink in inks[1 : rng.integers(2, 5)]:

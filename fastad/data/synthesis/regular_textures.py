@@ -14,6 +14,7 @@ from fastad.data.synthesis.texture_parts import (
     coloured,
     log_uniform,
     palette,
+    scale,
     shaded,
     smooth_noise,
     stretched,
@@ -26,7 +27,7 @@ def gratings(rng: Rng, height: int, width: int) -> np.ndarray:
     """One to three waves, smooth or square, across each other; sometimes bent."""
     field = np.zeros((height, width), np.float32)
     for _ in range(int(rng.integers(1, 4))):
-        period = log_uniform(rng, 4, 60)
+        period = scale(rng, 4, 60, height, width)
         phase, _ = turned_coordinates(rng, height, width, period)
         if rng.random() < 0.4:
             phase += np.float32(rng.uniform(0.1, 0.6)) * smooth_noise(rng, height, width, 64)
@@ -58,7 +59,7 @@ def woven(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def tiles(rng: Rng, height: int, width: int) -> np.ndarray:
     """Chequers, bricks or tiles in irregular tones, with or without joints."""
-    u, v = turned_coordinates(rng, height, width, log_uniform(rng, 10, 70))
+    u, v = turned_coordinates(rng, height, width, scale(rng, 8, 70, height, width))
     u *= np.float32(rng.choice([1, 1, 0.5]))
     row = v.astype(np.intp)
     u += np.float32(rng.choice([0, 0.5, 0.3])) * (row % 2)
@@ -80,7 +81,7 @@ def tiles(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def dots(rng: Rng, height: int, width: int) -> np.ndarray:
     """Points in a grid, whose size is even, random or that of a halftone."""
-    u, v = turned_coordinates(rng, height, width, log_uniform(rng, 6, 48))
+    u, v = turned_coordinates(rng, height, width, scale(rng, 6, 48, height, width))
     row = v.astype(np.intp)
     u += np.float32(rng.choice([0, 0.5])) * (row % 2)
     column = u.astype(np.intp)
@@ -136,7 +137,7 @@ def writing(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def _alphabet(rng: Rng, tall: int, wide: int) -> np.ndarray:
-    """32 letters (32, tall, wide) uint8, the first one blank, of one to four strokes each."""
+    """32 letters (32, tall, wide) uint8, the first one blank, of two to five strokes each."""
     fine = 3
     letters = np.zeros((32, tall, wide), np.uint8)
     downs = [round(fine * tall * share) for share in (0.15, 0.48, 0.8)]
@@ -145,12 +146,14 @@ def _alphabet(rng: Rng, tall: int, wide: int) -> np.ndarray:
     for letter in letters[1:]:
         picture = Image.new("L", (wide * fine, tall * fine))
         draw = ImageDraw.Draw(picture)
-        for x0, y0, x1, y1, kind in rng.integers(3, size=(rng.integers(1, 5), 5)).tolist():
+        x0, y0 = rng.integers(3, size=2).tolist()
+        for x1, y1, kind in rng.integers(3, size=(rng.integers(2, 6), 3)).tolist():
             left, right = acrosses[min(x0, x1)], acrosses[max(x0, x1)]
             if kind == 0 and x0 != x1 and y0 != y1:
                 box = (left, downs[min(y0, y1)], right, downs[max(y0, y1)])
                 draw.arc(box, 90 * x0, 90 * x0 + 120 * (1 + y0), 255, pen)
             else:
                 draw.line((acrosses[x0], downs[y0], acrosses[x1], downs[y1]), 255, pen)
+            x0, y0 = x1, y1
         letter[:] = np.asarray(picture.reduce(fine))
     return letters

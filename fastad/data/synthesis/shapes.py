@@ -17,12 +17,13 @@ _COVERED = 0.4  # of a pixel: a line of one pixel's width then has no gaps at an
 def stroke_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """One to three thin curved lines, as scratches and cracks are: bool (H, W).
 
-    1 to 4 pixels wide, from 12 pixels to the image's longer side long; some have branches.
+    1 to 4 pixels wide, from a tenth of the image's longer side to all of it long; some have
+    branches.
     """
     canvas, draw = _canvas(shape)
     for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
         start = rng.uniform((0, 0), shape[::-1])
-        length = 12 * (max(12, max(shape)) / 12) ** rng.random()
+        length = max(shape) * 0.1 ** rng.random()
         heading, width = rng.uniform(0, 2 * np.pi), rng.uniform(1, 4)
         # A scratch bends slowly, a crack turns at every step.
         bend, jitter = rng.uniform(0, 0.06), rng.choice([0.02, 0.35])
@@ -38,11 +39,11 @@ def stroke_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def spot_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """One to eight small ellipses, single or in a group: bool (H, W). Radii of 1.5 to 9 pixels."""
+    """One to eight small round spots, single or in a group: bool (H, W). Radii of 2 to 10 pixels."""
     canvas, draw = _canvas(shape)
     centre, spread = rng.uniform((0, 0), shape[::-1]), rng.uniform(8, max(9, max(shape) / 6))
-    for _ in range(int(rng.choice([1, 2, 4, 8], p=[0.5, 0.2, 0.2, 0.1]))):
-        radius, flatness = 1.5 * 6 ** rng.random(), rng.uniform(0.5, 1)
+    for _ in range(int(rng.choice([1, 2, 4, 8], p=[0.4, 0.2, 0.2, 0.2]))):
+        radius, flatness = 2 * 5 ** rng.random(), rng.uniform(0.5, 1)
         turn, t = rng.uniform(0, np.pi), np.linspace(0, 2 * np.pi, 24, endpoint=False)
         outline = radius * (1 + rng.normal(0, 0.08, 24))
         x, y = outline * np.cos(t), flatness * outline * np.sin(t)

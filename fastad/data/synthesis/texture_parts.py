@@ -17,6 +17,11 @@ def log_uniform(rng: Rng, low: float, high: float) -> float:
     return low * (high / low) ** rng.random()
 
 
+def scale(rng: Rng, low: float, high: float, height: int, width: int) -> float:
+    """A length from ``low`` to ``high``, but no more than half of the shorter side."""
+    return log_uniform(rng, low, min(high, min(height, width) / 2))
+
+
 def turned_coordinates(
     rng: Rng, height: int, width: int, period: float, angle: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
