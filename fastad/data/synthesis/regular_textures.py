@@ -132,8 +132,10 @@ def writing(rng: Rng, height: int, width: int) -> np.ndarray:
     colours = palette(rng)
     patches = np.float32(0.4) * stretched(smooth_noise(rng, height, width, 40), 5)
     paper = coloured(patches, colours) if rng.random() < 0.5 else colours[0].astype(np.float32)
+    colours = colours.astype(np.float32)
+    darkest = colours[np.abs(colours - colours[0]).sum(1).argmax()]  # or brightest, on dark paper
     share = ink[..., None] * np.float32(1 / 255)
-    return np.uint8(paper + share * (colours[-1].astype(np.float32) - paper))
+    return np.uint8(paper + share * (darkest - paper))
 
 
 def _alphabet(rng: Rng, tall: int, wide: int) -> np.ndarray:

@@ -39,7 +39,10 @@ def stroke_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def spot_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """One to eight small round spots, single or in a group: bool (H, W). Radii of 2 to 10 pixels."""
+    """One to eight small round spots, single or in a group: bool (H, W).
+
+    Their radii are 2 to 10 pixels.
+    """
     canvas, draw = _canvas(shape)
     centre, spread = rng.uniform((0, 0), shape[::-1]), rng.uniform(8, max(9, max(shape) / 6))
     for _ in range(int(rng.choice([1, 2, 4, 8], p=[0.4, 0.2, 0.2, 0.2]))):

@@ -110,7 +110,7 @@ def stretched(field: np.ndarray, tails: float = 0) -> np.ndarray:
 
 def coloured(field: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """A field in [0, 1] -> the colours of a palette."""
-    return colours[np.uint8(field * np.float32(255))]
+    return colours.take(np.uint8(field * np.float32(255)), axis=0)
 
 
 def shaded(texture: np.ndarray, shade: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ def folder(tmp_path):
 def test_a_texture_is_a_window_of_an_image(folder, size):
     textures = TextureFolder(folder)
     assert [path.name for path in textures.paths] == ["0.png", "1.png", "2.png"]
-    images, mirrored = set(), set()
+    images, mirrored, tops, lefts = set(), set(), set(), set()
     for seed in range(60):
         texture = textures(np.random.default_rng(seed), *size)
         assert (texture.dtype, texture.shape) == (np.uint8, (*size, 3))
@@ -34,10 +34,14 @@ def test_a_texture_is_a_window_of_an_image(folder, size):
         assert (np.diff(texture[..., 1].astype(int), axis=0) >= -1).all()  # upright
         step = np.diff(texture[..., 0].astype(int), axis=1).sum()
         mirrored.add(bool(step < 0))
+        lefts.add(int(texture[..., 0].min()))
+        tops.add(int(texture[..., 1].min()))
         again = textures(np.random.default_rng(seed), *size)
         assert np.array_equal(texture, again)
     assert images == {0, 1, 2}
     assert mirrored == {False, True}
+    assert max(lefts) > 60
+    assert max(tops) > 60
 
 
 def test_files_are_read_once_and_only_when_needed(folder, monkeypatch):
