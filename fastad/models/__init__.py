@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction
+from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
 from fastad.models.stpm import STPM, STPMConfig
 
 MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (STPM,)}
@@ -15,6 +15,7 @@ __all__ = [
     "FrozenTeacher",
     "Prediction",
     "STPMConfig",
+    "Stage",
     "build",
     "model_class",
 ]

@@ -58,12 +58,13 @@ def test_training_is_the_same_with_kept_features(images, precision):
     computed, record, seen_without = train(images, precision=precision, feature_cache_gib=0)
     assert seen == len(images)
     assert seen_without == 3 * len(images)
-    torch.testing.assert_close(kept_record.losses, record.losses, rtol=1e-5, atol=0)
+    # Kept features are rounded to float16.
+    torch.testing.assert_close(kept_record.losses, record.losses, rtol=1e-4, atol=0)
     torch.testing.assert_close(
-        kept_record.validation_scores, record.validation_scores, rtol=1e-5, atol=0
+        kept_record.validation_scores, record.validation_scores, rtol=2e-4, atol=0
     )
     for key, value in computed.state_dict().items():
-        torch.testing.assert_close(kept.state_dict()[key], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(kept.state_dict()[key], value, rtol=1e-3, atol=3e-4)
 
 
 def test_images_that_change_have_their_features_computed_in_every_step():
@@ -72,8 +73,8 @@ def test_images_that_change_have_their_features_computed_in_every_step():
 
 
 def test_features_beyond_the_memory_allowed_are_not_kept(images):
-    # 8 channels of 8x8 and of 4x4, float32, ten images
-    needed = 10 * 8 * (64 + 16) * 4
+    # 8 channels of 8x8 and of 4x4, kept as float16, ten images
+    needed = 10 * 8 * (64 + 16) * 2
     _, _, seen = train(images, feature_cache_gib=needed / 2**30)
     assert seen == len(images)
     _, _, seen = train(images, feature_cache_gib=(needed - 1) / 2**30)
@@ -88,13 +89,14 @@ def test_features_are_those_of_the_images_asked_for(images):
 
     batches = ((indices, load(indices)) for indices in torch.arange(len(images)).split(3))
     features = TeacherFeatures(model, batches, len(images), 1e9)
-    assert features.bytes == 10 * 8 * (64 + 16) * 4
+    assert features.bytes == 10 * 8 * (64 + 16) * 2
     wanted = torch.tensor([7, 0, 9, 7])
     expected = model.teacher_features(load(wanted)["image"])["teacher"]
     got = features.of(wanted)["teacher"]
     assert [g.shape for g in got] == [e.shape for e in expected]
     for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(one, other, rtol=2**-11, atol=1e-7)
+        assert one.dtype == other.dtype == torch.float32
         assert one.is_contiguous(memory_format=torch.channels_last)
         assert not one.is_inference()
 
