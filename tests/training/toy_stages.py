@@ -138,10 +138,10 @@ class Squares(Dataset):
 
 def stand_in():
     """Where there is no synthesis yet, let the squares be found in its place."""
-    if importlib.util.find_spec("fastad.data.synthesis") is None:
-        module = types.ModuleType("fastad.data.synthesis")
-        module.PseudoAnomalies = Squares
-        sys.modules[module.__name__] = module
+    name = "fastad.data.synthesis"
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].PseudoAnomalies = Squares
 
 
 def two_options(**changes):
