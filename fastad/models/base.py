@@ -146,17 +146,17 @@ class AnomalyModel(nn.Module):
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Named scalars whose sum training minimises.
 
-        ``batch["image"]``: (N, 3, H, W) floating in [0, 1]; more entries as the data set gives, and
-        those of `teacher_features` where they were computed before. Where the stage has
-        ``reads_images=False`` those are always there, and "image" is not where they were kept.
+        ``batch["image"]``: (N, 3, H, W) floating in [0, 1]; more entries as the data set gives.
+        While training also those of `teacher_features`; where these were kept and the stage has
+        ``reads_images=False``, "image" is missing.
         """
         raise NotImplementedError
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """What frozen teachers make of images (N, 3, H, W): name -> list of (N, C_l, H_l, W_l).
 
-        For images that come again in every epoch, training computes this once for a stage and adds
-        it to the batches. Networks that the stage does not train count as teachers. Empty for a
+        Training adds it to the batches, and where images come again in every epoch computes it once
+        for a stage. Networks that the stage does not train count as teachers. Empty for a
         model that has no use for that.
         """
         return {}

@@ -53,8 +53,7 @@ class TrainingConfig:
         deterministic: on CUDA, let cuDNN take only algorithms that give the same bits every time.
         pseudo_anomalies: images with synthesised defects that an epoch of a stage which learns from
             such images has; the same in every epoch.
-        textures: folder of images that such defects are made of; None for defects made of the
-            images themselves.
+        textures: folder of images that such defects are made of; None for generated textures.
         stages: options of single stages by name, as ``{"discriminator": {"epochs": 30}}``; they
             win over the stage's own defaults, and those over the fields above.
 

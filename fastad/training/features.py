@@ -6,7 +6,7 @@ saves a quarter of STPM's training time and half of its validation, for 0.9 MB a
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,8 +26,8 @@ _CGROUP_LIMITS = (
 class TeacherFeatures:
     """``model.teacher_features`` of every image, on the device that computed them.
 
-    float32 is kept as float16 and given back as float32, which halves the memory; features that
-    float16 cannot hold (too large, or so small that it rounds them coarsely) stay float32.
+    Rounded as `as_kept` does, kept as float16 where that holds them, and given back in the dtype
+    that they had.
 
     Args:
         model: in eval mode, for networks that the stage does not train but others do.
@@ -71,7 +71,7 @@ class TeacherFeatures:
                 rows = slice(int(indices[0]), int(indices[-1]) + 1)
                 for name, of_name in levels.items():
                     for kept, level in zip(self._levels[name], of_name, strict=True):
-                        kept.put(rows, level)
+                        kept.put(rows, _rounded(level))
                 for name, kept in self._entries.items():
                     kept[rows] = batch[name]
                 if self.bytes > max_bytes:
@@ -96,6 +96,26 @@ class TeacherFeatures:
         return features | entries
 
 
+def as_kept(features: Mapping[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+    """Features rounded as they are when kept, so that a training is the same with both.
+
+    float32 is rounded to float16, which halves the memory; a level that float16 cannot hold (too
+    large, or so small that it is rounded coarsely) stays as it is.
+    """
+    return {
+        name: [_rounded(level).to(level.dtype) for level in levels]
+        for name, levels in features.items()
+    }
+
+
+def _rounded(level: Tensor) -> Tensor:
+    if level.dtype != torch.float32:
+        return level
+    half = level.half()
+    error = torch.linalg.vector_norm(half.float() - level)
+    return half if error <= MAX_ROUNDING * torch.linalg.vector_norm(level) else level
+
+
 class _Kept:
     """One level of all images, (size, H, W, C)."""
 
@@ -105,12 +125,9 @@ class _Kept:
         self.rows = first.new_empty(size, *first.shape[1:], dtype=dtype)  # no page is touched yet
 
     def put(self, rows: slice, level: Tensor) -> None:
-        rounded = level.to(self.rows.dtype)
-        if rounded.dtype != level.dtype:
-            error = torch.linalg.vector_norm(rounded.float() - level)
-            if not error <= MAX_ROUNDING * torch.linalg.vector_norm(level):
-                self.rows, rounded = self.rows.float(), level
-        self.rows[rows] = rounded
+        if level.dtype == torch.float32 and self.rows.dtype == torch.float16:
+            self.rows = self.rows.float()
+        self.rows[rows] = level
 
     def get(self, indices: Tensor) -> Tensor:
         rows = self.rows.index_select(0, indices.to(self.rows.device))
@@ -120,8 +137,8 @@ class _Kept:
 def memory_limit(device: torch.device) -> float:
     """Bytes that kept features may take at most: half of what machine, container or device has.
 
-    Of all its memory, not of what is free now: features that are kept differ in rounding from those
-    computed in every step, and the same training on the same machine shall give the same bytes.
+    Of all its memory, not of what is free now: features computed anew in other batches may differ
+    in their last bits, and the same training on the same machine shall give the same bytes.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 2

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from fastad.models import AnomalyModel, Stage
 from fastad.training.batches import is_fixed, to_device
-from fastad.training.features import TeacherFeatures
+from fastad.training.features import TeacherFeatures, as_kept
 from fastad.training.reader import BatchReader, resolve_workers
 
 log = logging.getLogger("fastad")
@@ -31,8 +31,7 @@ class Placement:
 
 
 class Source:
-    """Batches of a data set for one stage; those of a stage that reads no images always hold what
-    teachers say of them.
+    """Batches of a data set for one stage, with what teachers say of their images, kept or not.
 
     Args:
         model: in that stage.
@@ -79,18 +78,18 @@ class Source:
     def batches(
         self, batches: Sequence[Tensor], epoch: int = 0
     ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        """Indices and the batch of them on the device, with teachers' features that were kept."""
+        """Indices and the batch of them on the device, with teachers' features."""
         if self._features is not None and not self._stage.reads_images:
             for indices in batches:
                 yield indices, self._features.of(indices)
             return
         for indices, batch in self._read(batches, epoch):
-            if self._features is not None:
-                batch |= self._features.of(indices)
-            elif not self._stage.reads_images:
+            if self._features is None:
                 with torch.no_grad(), self._placement.autocast():
-                    batch |= self._model.teacher_features(batch["image"])
-            yield indices, batch
+                    features = as_kept(self._model.teacher_features(batch["image"]))
+            else:
+                features = self._features.of(indices)
+            yield indices, batch | features
 
     def _read(
         self, batches: Sequence[Tensor], epoch: int
