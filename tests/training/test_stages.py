@@ -214,6 +214,26 @@ def test_kept_features_spare_images(images, monkeypatch, reads_images, gib):
     assert set(model.batches) == {with_image if reads_images or not gib else ("maps", "mask")}
 
 
+def test_no_image_is_read_again_once_all_is_kept(images):
+    class Counted(list):
+        is_fixed, read = True, 0
+
+        def __getitem__(self, index):
+            self.read += 1
+            return super().__getitem__(index)
+
+    dataset, counts = Counted(images), []
+
+    def progress(event):
+        if event.stage == "head":
+            counts.append(dataset.read)
+
+    train(dataset, progress=progress, stages={"head": {"epochs": 4}})
+    assert len(set(counts)) == 1
+    # A pass over the first stage's validation and training images was needed in every epoch.
+    assert counts[0] > 4 * 20 + 32 + 100
+
+
 def test_the_second_stage_is_the_same_with_and_without_kept_features(images):
     kept, computed = (train(images, feature_cache_gib=gib)[1].stages for gib in (8.0, 0.0))
     assert kept[0].losses == computed[0].losses
