@@ -9,6 +9,7 @@ from typing import Any
 
 from fastad.models import AnomalyModel, Stage
 from fastad.training.precision import PRECISIONS
+from fastad.training.schedule import SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 # What one stage of a training may have otherwise than the others.
@@ -17,6 +18,7 @@ STAGE_OPTIONS = (
     "batch_size",
     "optimizer",
     "learning_rate",
+    "schedule",
     "momentum",
     "betas",
     "weight_decay",
@@ -35,7 +37,10 @@ class TrainingConfig:
         batch_size: images a step. A last batch of a single image is left out (batch norm learns
             nothing useful from it) unless it is the only one.
         optimizer: "sgd", "adam" or "adamw".
-        learning_rate: constant over the training.
+        learning_rate: the highest that a schedule gives.
+        schedule: "constant", or "cosine": the learning rate rises over the first twentieth of a
+            stage's steps and falls to zero on half a cosine. The number of epochs is then a part of
+            the training: it cannot be resumed with more.
         momentum: of "sgd".
         betas: of "adam" and "adamw".
         weight_decay: of the optimizer.
@@ -65,6 +70,7 @@ class TrainingConfig:
     batch_size: int = 32
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    schedule: str = "constant"
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
@@ -90,6 +96,7 @@ class TrainingConfig:
             self.workers == "auto" or _is_integer(self.workers, 0),
             "'auto' or an integer of at least 0",
         )
+        self._require("schedule", self.schedule in SCHEDULES, _one_of(SCHEDULES))
         self._require("optimizer", self.optimizer in OPTIMIZERS, _one_of(OPTIMIZERS))
         self._require("precision", self.precision in PRECISIONS, _one_of(PRECISIONS))
         self._require(

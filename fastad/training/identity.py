@@ -109,11 +109,17 @@ def require_epochs(
                 f"trained on its result, but {epochs} are asked for now: keep them with --stage "
                 f"{name}.epochs={record.epochs}"
             )
-    current, epochs = done[-1], plans[len(done) - 1].config.epochs
+    current, config = done[-1], plans[len(done) - 1].config
+    epochs, planned = config.epochs, current.config["epochs"]
+    of_stage = f" of stage {current.name}" if len(plans) > 1 else ""
     if current.epochs > epochs:
-        of_stage = f" of stage {current.name}" if len(plans) > 1 else ""
         raise CheckpointError(
             f"{path} has {current.epochs} epochs{of_stage} done, more than the {epochs} asked for"
+        )
+    if config.schedule != "constant" and epochs != planned:
+        raise CheckpointError(
+            f"{path}: its learning rate falls over {planned} epochs{of_stage} (schedule "
+            f"{config.schedule}), but {epochs} are asked for now"
         )
 
 

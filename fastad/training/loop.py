@@ -10,6 +10,7 @@ from fastad.models import AnomalyModel
 from fastad.training.batches import shuffled_batches
 from fastad.training.divergence import require_finite
 from fastad.training.progress import Clock, EpochProgress
+from fastad.training.schedule import rate_factor
 from fastad.training.source import Placement, Source
 from fastad.training.stages import StagePlan
 from fastad.training.state import TrainingState
@@ -57,7 +58,7 @@ class StageLoop:
     ) -> dict[str, float]:
         """Mean of each loss over the images."""
         self.model.train()
-        optimizer, scaler = state.optimizer, state.scaler
+        config, optimizer, scaler = self.plan.config, state.optimizer, state.scaler
         sums: dict[str, Tensor] = {}
         last_total = None
         loaded = self.train.batches(batches, clock.epoch)
@@ -65,6 +66,10 @@ class StageLoop:
             with self.placement.autocast():
                 losses = _checked(self.model.loss(batch))
             total = sum(losses.values())
+            done = (clock.epoch - 1) * len(batches) + step - 1
+            factor = rate_factor(config.schedule, done, config.epochs * len(batches))
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["initial_lr"]
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(total).backward()
             scaler.step(optimizer)

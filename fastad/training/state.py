@@ -49,6 +49,8 @@ class TrainingState:
         """
         config = plan.config
         self.optimizer = _optimizer(config, self.model)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]  # which a schedule changes
         # Half precision loses small gradients below its range; scaling keeps them in it.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.shuffle = torch.Generator().manual_seed(plan.seed)
