@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad.data.synthesis import PseudoAnomalies
 from fastad.models import AnomalyModel, Stage
 from fastad.training.config import TrainingConfig
 
@@ -131,8 +132,6 @@ def _spread(indices: Tensor, count: int) -> Tensor:
 def _with_defects(
     images: Dataset | Tensor, indices: Tensor, config: TrainingConfig, seed: int
 ) -> Dataset:
-    from fastad.data.synthesis import PseudoAnomalies
-
     return PseudoAnomalies(images, indices.tolist(), textures=config.textures, seed=seed)
 
 
