@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fastad.backbones.resnet import ARCHITECTURES, STAGES, ResNet
-from fastad.backbones.weights import WeightsNotFoundError, load
+from fastad.backbones.weights import IncompleteWeightsError, WeightsNotFoundError, load
 
 NAMES = tuple(ARCHITECTURES)
 
 __all__ = [
     "NAMES",
+    "IncompleteWeightsError",
     "ResNet",
     "WeightsNotFoundError",
     "build",

@@ -42,6 +42,10 @@ class WeightsNotFoundError(FileNotFoundError):
     """No pretrained weights could be had; the message names every way to provide them."""
 
 
+class IncompleteWeightsError(ValueError):
+    """A weight file lacks parameters; the message names the file, the first, and what it holds."""
+
+
 def load(source: str | os.PathLike | None, backbone: str, module: nn.Module) -> Path | None:
     """Fill ``module`` from ``source``; returns the file used, None for a random initialisation.
 
@@ -50,7 +54,8 @@ def load(source: str | os.PathLike | None, backbone: str, module: nn.Module) -> 
 
     Raises:
         WeightsNotFoundError, FileNotFoundError: there is no such file; see `resolve`.
-        ValueError: the file is no weight file, or a key is missing or has another shape.
+        IncompleteWeightsError: a key is missing; a ValueError.
+        ValueError: the file is no weight file, or a key has another shape.
     """
     if source is None or source == "random":
         return None
@@ -63,7 +68,7 @@ def load(source: str | os.PathLike | None, backbone: str, module: nn.Module) -> 
         key = missing[0]
         more = f" and {len(missing) - 1} more keys" if len(missing) > 1 else ""
         parts = ", ".join(dict.fromkeys(k.partition(".")[0] for k in state)) or "nothing"
-        raise ValueError(
+        raise IncompleteWeightsError(
             f"{path}: missing key {key!r} {tuple(wanted[key].shape)}{more}, needed by {backbone}; "
             f"the file holds {parts[:200]}"
         )

@@ -17,6 +17,7 @@ from fastad.commands.output import check_writable, note, write_json
 from fastad.data import parse_size
 from fastad.training import resolve_device, resolve_precision
 
+BASELINE = "stpm"  # the model whose time others are given in, too
 SHAPES = ((64, 4), (128, 8), (256, 16))  # channels and stride: the pyramid of ResNet-18
 
 
@@ -135,12 +136,21 @@ def _model(
     dtype: torch.dtype,
     seconds: float,
 ) -> dict[str, Any]:
-    teacher = {"teacher_weights": None}  # speed does not depend on the weights
-    model = models.build(name, **teacher).eval().to(device, memory_format=torch.channels_last)
     images = torch.rand(batch, 3, *size, device=device).to(memory_format=torch.channels_last)
+
+    def runner(name: str) -> Callable[[], Any]:
+        model = models.build(name, **models.without_weights(name)).eval()
+        model.to(device, memory_format=torch.channels_last)
+        return lambda: model(images)
+
+    candidates = {each: runner(each) for each in dict.fromkeys((name, BASELINE))}
     with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
-        median = _medians({name: lambda: model(images)}, device, seconds)[name]
-    return {"work": name, "ms": median, "images_per_second": 1e3 * batch / median}
+        medians = _medians(candidates, device, seconds)
+    median = medians[name]
+    row = {"work": name, "ms": median, "images_per_second": 1e3 * batch / median}
+    if name != BASELINE:
+        row |= {f"{BASELINE}_ms": medians[BASELINE], "slower": median / medians[BASELINE]}
+    return row
 
 
 def _compared(work: str, medians: dict[str, float]) -> dict[str, Any]:
@@ -152,4 +162,5 @@ def _line(row: dict[str, Any]) -> str:
     text = f"{row['work']:38}{row['ms']:10.3f} ms"
     if "ratio" in row:
         return f"{text}   reference {row['reference_ms']:10.3f} ms   {row['ratio']:6.2f} x"
-    return f"{text}   {row['images_per_second']:.1f} images/s"
+    text = f"{text}   {row['images_per_second']:.1f} images/s"
+    return f"{text}   {row['slower']:.2f} x the time of {BASELINE}" if "slower" in row else text

@@ -144,6 +144,18 @@ def test_bench(fastad, tmp_path):
     assert len(out.splitlines()) == 6
 
 
+def test_bench_compares_other_models_with_stpm(fastad, tmp_path):
+    code, out, err = fastad(
+        "bench", "--model", "rstpm", "--image-size", "64", "--batch-size", "1",
+        "--seconds", "0", "--json", tmp_path / "b.json",
+    )  # fmt: skip
+    assert code == 0, err
+    row = json.loads((tmp_path / "b.json").read_text())["results"][-1]
+    assert row["work"] == "rstpm"
+    assert row["slower"] == pytest.approx(row["ms"] / row["stpm_ms"])
+    assert f"{row['slower']:.2f} x the time of stpm" in out
+
+
 def test_seed_decides_everything(fastad, images, weights, tmp_path):
     files = [tmp_path / "a.fastad", tmp_path / "b.fastad", tmp_path / "c.fastad"]
     for path, seed in zip(files, (0, 0, 1), strict=True):
