@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fastad import backbones, ops
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
@@ -21,6 +22,8 @@ from fastad.models.rstpm_config import LAYERS, RSTPMConfig
 from fastad.models.unet import UNet
 
 LEARNED_CHANNELS = 512  # of the learned bottleneck, as many as ResNet-18's layer4
+GRID = 64  # positions along each side of an image that have a mean of their own
+PRIOR_IMAGES = 2
 PROBE = 64  # pixels of the image on which teachers show their channels
 
 Batches = Callable[[], Iterator[Mapping[str, Any]]]
@@ -43,8 +46,9 @@ class RSTPM(AnomalyModel):
         teacher1, teacher2: frozen.
         student1, student2, bottleneck: trained in the first stage.
         discriminator: trained in the second stage.
-        distance_means: (6,) means of the distance maps over normal images; ones before the second
-            stage, which sets them (`prepare_stage`).
+        distance_means: (6, 64, 64) means of the distance maps over normal images, at each position
+            of a grid over the image; ones before the second stage, which sets them
+            (`prepare_stage`).
         level_means, level_deviations: (3,) of the summed maps, likewise.
     """
 
@@ -86,7 +90,7 @@ class RSTPM(AnomalyModel):
         )
         self.discriminator = UNet(len(LAYERS), config.discriminator_width)
         # Over normal images: means of the distance maps; means and deviations of the summed maps.
-        self.register_buffer("distance_means", torch.ones(2 * len(LAYERS)))
+        self.register_buffer("distance_means", torch.ones(2 * len(LAYERS), GRID, GRID))
         self.register_buffer("level_means", torch.zeros(len(LAYERS)))
         self.register_buffer("level_deviations", torch.ones(len(LAYERS)))
 
@@ -131,10 +135,20 @@ class RSTPM(AnomalyModel):
         """Images (N, 3, H, W) in [0, 1] -> the six distance maps (N, H_l, W_l), as `features`."""
         return ops.distances(*self.features(images, kept), eps=self.config.eps)
 
+    def scaled_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:
+        """The six distance maps (N, H_l, W_l) over what they are on normal images (``scale_maps``)."""
+        if self.config.scale_maps == "none":
+            return list(distances)
+        if self.config.scale_maps == "level":
+            return [d / mean.mean() for d, mean in zip(distances, self.distance_means, strict=True)]
+        return [
+            d / ops.aggregate_maps([mean[None]], d.shape[-2:])
+            for d, mean in zip(distances, self.distance_means, strict=True)
+        ]
+
     def summed_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:
-        """The six distance maps -> both pairs' added level by level: three (N, H_l, W_l)."""
-        if self.config.scale_maps:
-            distances = [d / mean for d, mean in zip(distances, self.distance_means, strict=True)]
+        """The six distance maps -> both pairs', scaled, added level by level: three (N, H_l, W_l)."""
+        distances = self.scaled_maps(distances)
         pairs = zip(distances[: len(LAYERS)], distances[len(LAYERS) :], strict=True)
         return [first + ops.aggregate_maps([second], first.shape[-2:]) for first, second in pairs]
 
@@ -182,7 +196,7 @@ class RSTPM(AnomalyModel):
         batches = [self._distances(batch) for batch in unseen()]
         distances = [torch.cat(maps) for maps in zip(*batches, strict=True)]
         tiny = self.config.eps  # a level without any distance stays without
-        means = torch.stack([d.mean() for d in distances])
+        means = torch.stack([_means_by_position(d) for d in distances])
         self.distance_means.copy_(means.clamp_min(tiny))
         summed = self.summed_maps(distances)
         self.level_means.copy_(torch.stack([m.mean() for m in summed]))
@@ -233,6 +247,16 @@ class RSTPM(AnomalyModel):
         focal = (1 - right) ** self.config.focal_gamma * -right.log()
         error = self.config.l1_weight * (1 - right)
         return focal.flatten(1).mean(dim=1), error.flatten(1).mean(dim=1)
+
+
+def _means_by_position(maps: Tensor) -> Tensor:
+    """Means of maps (N, h, w) at each position of a grid: (GRID, GRID).
+
+    Of few images the mean at one place is uncertain: it is drawn towards that of all places, as if
+    that had been seen in `PRIOR_IMAGES` more.
+    """
+    means = (maps.sum(dim=0) + PRIOR_IMAGES * maps.mean()) / (len(maps) + PRIOR_IMAGES)
+    return functional.adaptive_avg_pool2d(means[None], GRID)[0]
 
 
 def _teachers(config: RSTPMConfig, layers: Sequence[str]) -> tuple[nn.Module, nn.Module]:

@@ -27,8 +27,11 @@ class RSTPMConfig:
         attention: gate every level of the second student by Teacher2's features of it (the paper).
         attention_reduction: the gates' hidden channels are the level's divided by this, 8 at least.
         decoder_blocks: residual blocks of the second student's levels, the largest level first.
-        scale_maps: divide every distance map by its mean over normal images that the students were
-            not fitted to, before the pairs' maps are added; without, the noisier pair wins.
+        scale_maps: before the pairs' maps are added, divide every distance map by its mean over
+            normal images that the students were not fitted to, at each "position" of the image, or
+            over the whole "level"; "none" adds them as they are (the paper says nothing). Students
+            err more at edges of the image and of the product, on every image: by position such
+            places stand out no more. Without any, the noisier pair wins.
         aggregate: "product" of the summed maps (as STPM) or their "sum".
         discriminator: multiply by the discriminative network's map (the paper). The second stage
             of the training takes place all the same: the means of ``scale_maps`` are taken there.
@@ -52,7 +55,7 @@ class RSTPMConfig:
     attention: bool = True
     attention_reduction: int = 16
     decoder_blocks: Sequence[int] = (2, 2, 2)
-    scale_maps: bool = True
+    scale_maps: str = "position"
     aggregate: str = "product"
     discriminator: bool = True
     discriminator_stride: int = 4
@@ -77,10 +80,11 @@ class RSTPMConfig:
         for field, allowed in (
             ("bottleneck", ("layer4", "learned")),
             ("aggregate", ("product", "sum")),
+            ("scale_maps", ("position", "level", "none")),
         ):
             holds = getattr(self, field) in allowed
             self._require(field, holds, " or ".join(map(repr, allowed)))
-        for field in ("attention", "scale_maps", "discriminator"):
+        for field in ("attention", "discriminator"):
             self._require(field, isinstance(getattr(self, field), bool), "True or False")
         for field in ("attention_reduction", "discriminator_width"):
             value = getattr(self, field)

@@ -35,7 +35,8 @@ def trained():
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if name.endswith(("bn1.bias", "bn2.bias", "bn3.bias", "running_mean", "head.weight")):
             value.data += 0.1 * torch.randn(value.shape, generator=generator)
-    model.distance_means.copy_(torch.tensor([0.5, 0.4, 0.3, 0.9, 1.1, 0.2]))
+    means = torch.tensor([0.5, 0.4, 0.3, 0.9, 1.1, 0.2])
+    model.distance_means.copy_(means[:, None, None] * (0.5 + torch.rand(6, 64, 64)))
     model.level_means.copy_(torch.tensor([2.0, 2.5, 3.0]))
     model.level_deviations.copy_(torch.tensor([0.5, 0.7, 1.3]))
     return model
@@ -67,8 +68,12 @@ def upsampled(maps, size):
 
 
 def plain_sums(model, distances):
-    if model.config.scale_maps:
-        distances = [d / m.double() for d, m in zip(distances, model.distance_means, strict=True)]
+    means = model.distance_means.double()
+    if model.config.scale_maps == "level":
+        distances = [d / m.mean() for d, m in zip(distances, means, strict=True)]
+    elif model.config.scale_maps == "position":
+        grids = zip(distances, means, strict=True)
+        distances = [d / upsampled(m[None], d.shape[-2:]) for d, m in grids]
     return [distances[i] + upsampled(distances[i + 3], distances[i].shape[-2:]) for i in range(3)]
 
 
@@ -113,7 +118,7 @@ def test_the_distances_are_first_pair_before_second(size, teacher2, model):
     assert teacher2 == "resnet50_caffe" or sizes[3:] == sizes[:3]
 
 
-@pytest.mark.parametrize("scale_maps", [True, False])
+@pytest.mark.parametrize("scale_maps", ["position", "level", "none"])
 @pytest.mark.parametrize("aggregate", ["product", "sum"])
 @pytest.mark.parametrize("discriminator", [True, False])
 def test_the_map_is_made_of_the_summed_maps(model, scale_maps, aggregate, discriminator):

@@ -105,7 +105,7 @@ def test_another_number_of_feature_maps_is_named(options, match):
         ("bottleneck", "layer3", "bottleneck must be 'layer4' or 'learned'; got 'layer3'"),
         ("aggregate", "mean", "aggregate must be 'product' or 'sum'; got 'mean'"),
         ("attention", 1, "attention must be True or False; got 1"),
-        ("scale_maps", "yes", "scale_maps must be True or False; got 'yes'"),
+        ("scale_maps", True, "scale_maps must be 'position' or 'level' or 'none'; got True"),
         ("discriminator", None, "discriminator must be True or False; got None"),
         ("attention_reduction", 0, "attention_reduction must be an integer of at least 1; got 0"),
         (
