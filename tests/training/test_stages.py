@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import multiprocessing
+import sys
 
 import pytest
 import torch
@@ -380,10 +382,24 @@ def test_images_that_change_are_not_kept(images):
     assert [s.losses for s in a.stages] == [s.losses for s in b.stages]
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot fork a test's classes")
 def test_defects_are_the_same_from_other_processes(images):
-    one, other = (train(images, workers=workers)[1] for workers in (0, 2))
+    class OnDisk(list):
+        is_fixed = True
+
+    processes = {}
+
+    def progress(event):
+        processes[event.stage] = len(multiprocessing.active_children())
+
+    one = train(images)[1]
+    other = train(OnDisk(images), progress=progress, workers=2)[1]
     assert [s.losses for s in one.stages] == [s.losses for s in other.stages]
+    assert processes["head"] == 0  # all is kept by then
+    one = train(images, feature_cache_gib=0)[1]
+    other = train(OnDisk(images), progress=progress, workers=2, feature_cache_gib=0)[1]
+    assert [s.losses for s in one.stages] == [s.losses for s in other.stages]
+    assert processes["head"] == 4
 
 
 def test_config_for_a_model_without_such_stages():
