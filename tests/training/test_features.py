@@ -173,7 +173,7 @@ def test_at_most_half_of_the_memory_is_taken(monkeypatch, tmp_path):
 
 def test_a_machine_with_little_memory_keeps_no_features(images, monkeypatch):
     monkeypatch.setattr(trainer_module, "memory_limit", lambda device: 1000.0)
-    assert train(images)[2] == 3 * len(images)
+    assert train(images)[2] > 3 * len(images)
 
 
 def test_what_is_fixed(images, tmp_path):

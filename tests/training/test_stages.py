@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import multiprocessing
+import sys
 
 import pytest
 import torch
@@ -9,8 +11,7 @@ from toy import Toy
 from toy_stages import TwoStages, stand_in, two_options
 
 from fastad.models import AnomalyModel, Stage
-from fastad.training import Trainer, TrainingConfig, TrainingDivergedError
-from fastad.training.stages import plan_stages
+from fastad.training import Trainer, TrainingDivergedError
 
 stand_in()
 
@@ -116,69 +117,6 @@ def test_nothing_is_taken_from_at_most_one_held_out_image(images, held_out):
     assert (
         f"stage head was trained on images that the stages before it had seen: {what} held out"
     ) in record.notes
-
-
-def plans(images, held_out, model=TwoStages, **changes):
-    held_out = torch.tensor(held_out, dtype=torch.int64)
-    everything = torch.arange(len(images))
-    rest = everything[~torch.isin(everything, held_out)]
-    return plan_stages(model, two_options(**changes), images, rest, held_out)
-
-
-def base(dataset):
-    """How often each image is there."""
-    return torch.bincount(torch.tensor(list(dataset.indices)), minlength=20)
-
-
-def test_which_images_get_defects(images):
-    first, second = plans(images, [1, 3, 5, 7], pseudo_anomalies=33)
-    assert first.train_set is first.validation_set is images
-    assert second.train_items.tolist() == list(range(33))
-    counts = base(second.train_set)
-    assert counts[second.unseen].sum() == 17
-    assert counts[second.train].sum() == 16  # all of the sixteen training images
-    assert (counts[second.train] == 1).all()
-    assert (counts[second.held_out] == 0).all()
-    counts = base(second.validation_set)
-    assert counts[second.held_out].tolist() == [50, 50]
-    assert counts.sum() == len(second.validation_items) == 100
-    assert second.train_set.seed != second.validation_set.seed
-    assert [p.tolist() for p in (second.unseen, second.held_out)] == [
-        p.tolist() for p in (plans(images, [1, 3, 5, 7])[1].unseen, second.held_out)
-    ]
-
-
-def test_validation_shows_each_held_out_image_four_times():
-    images = torch.zeros(160, 3, 32, 32, dtype=torch.uint8)
-    counts = base(plans(images, list(range(60)))[1].validation_set)
-    assert counts[counts > 0].tolist() == [4] * 30
-
-
-def test_without_held_out_images_defects_are_made_on_training_images(images):
-    second = plans(images, [], pseudo_anomalies=7)[1]
-    assert base(second.train_set).sum() == 7
-    assert base(second.train_set).max() == 1
-    assert base(second.validation_set).tolist() == [5] * 20
-
-
-def test_epochs_of_stages_keep_their_proportion():
-    def epochs(**changes):
-        config = two_options(**changes)
-        return [config.for_stage(TwoStages, stage).epochs for stage in TwoStages.stages]
-
-    assert epochs(epochs=4) == [4, 2]
-    assert epochs(epochs=7) == [7, 4]
-    assert epochs(epochs=1) == [1, 1]
-    assert epochs(epochs=10, stages={"head": {"epochs": 3}}) == [10, 3]
-    assert epochs(epochs=10, stages={"students": {"epochs": 3}}) == [3, 5]
-
-
-def test_options_of_a_stage_win_over_its_defaults_and_those_over_the_models():
-    config = two_options(learning_rate=0.5, stages={"head": {"batch_size": 2, "betas": (0.5, 0.9)}})
-    students, head = (config.for_stage(TwoStages, stage) for stage in TwoStages.stages)
-    assert (students.learning_rate, head.learning_rate) == (0.5, 0.1)
-    assert (students.batch_size, head.batch_size) == (3, 2)
-    assert (students.betas, head.betas) == ((0.9, 0.999), (0.5, 0.9))
 
 
 @pytest.mark.parametrize("reads_images", [False, True])
@@ -357,20 +295,6 @@ def test_a_stage_without_parameters_is_named(images):
         train(images, Frozen())
 
 
-def test_later_stages_know_the_images_of_earlier_ones(images):
-    class Three(TwoStages):
-        stages = (*TwoStages.stages, Stage("last"), Stage("again", unseen=True))
-
-    _, second, third, fourth = plans(images, list(range(8)), Three)
-    assert sorted([*second.train.tolist(), *second.unseen.tolist()]) == third.train.tolist()
-    assert third.train_items.tolist() == third.train.tolist()
-    assert third.held_out.tolist() == second.held_out.tolist() == third.validation_items.tolist()
-    assert len(fourth.unseen) == len(fourth.held_out) == 2
-    assert sorted([*fourth.train.tolist(), *fourth.unseen.tolist()]) == fourth.train_items.tolist()
-    seeds = [p.seed for p in plans(images, [1, 2], Three)]
-    assert len(set(seeds)) == 4
-
-
 def test_images_that_change_are_not_kept(images):
     class Noisy(list):
         def __getitem__(self, index):
@@ -380,15 +304,21 @@ def test_images_that_change_are_not_kept(images):
     assert [s.losses for s in a.stages] == [s.losses for s in b.stages]
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot fork a test's classes")
 def test_defects_are_the_same_from_other_processes(images):
-    one, other = (train(images, workers=workers)[1] for workers in (0, 2))
+    class OnDisk(list):
+        is_fixed = True
+
+    processes = {}
+
+    def progress(event):
+        processes[event.stage] = len(multiprocessing.active_children())
+
+    one = train(images)[1]
+    other = train(OnDisk(images), progress=progress, workers=2)[1]
     assert [s.losses for s in one.stages] == [s.losses for s in other.stages]
-
-
-def test_config_for_a_model_without_such_stages():
-    with pytest.raises(ValueError, match="textures: the training of toy has no use for it"):
-        TrainingConfig.for_model(Toy, textures="somewhere")
-    with pytest.raises(ValueError, match="pseudo_anomalies: the training of toy has no use"):
-        TrainingConfig.for_model(Toy, pseudo_anomalies=5)
-    assert TrainingConfig.for_model(TwoStages, textures="there").textures == "there"
+    assert processes["head"] == 0  # all is kept by then
+    one = train(images, feature_cache_gib=0)[1]
+    other = train(OnDisk(images), progress=progress, workers=2, feature_cache_gib=0)[1]
+    assert [s.losses for s in one.stages] == [s.losses for s in other.stages]
+    assert processes["head"] == 4
