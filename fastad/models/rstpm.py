@@ -19,6 +19,7 @@ from torch.nn import functional
 from fastad import backbones, ops
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
 from fastad.models.decoder import Decoder, bottleneck_stage
+from fastad.models.rstpm_teachers import build_teachers
 from fastad.models.unet import UNet
 
 LAYERS = ("layer1", "layer2", "layer3")
@@ -33,8 +34,10 @@ class RSTPMConfig:
 
     Attributes:
         teacher1, teacher2: names of their networks.
-        teacher_weights, teacher2_weights: "auto", a path, or None ("random") for teachers that are
+        teacher_weights: Teacher1's: "auto", a file, a folder, or None ("random") for one that is
             loaded later.
+        teacher2_weights: Teacher2's, likewise; "auto" looks in the folder that ``teacher_weights``
+            names, where it names one.
         bottleneck: what the second student decodes: Teacher1's "layer4" (the paper), or a "learned"
             residual stage on its layer3, for weights that end there.
         attention: gate every level of the second student by Teacher2's features of it (the paper).
@@ -134,9 +137,7 @@ class RSTPM(AnomalyModel):
     def __init__(self, config: RSTPMConfig):
         super().__init__(config)
         learned = config.bottleneck == "learned"
-        layers = LAYERS if learned else (*LAYERS, "layer4")
-        first = backbones.build(config.teacher1, layers, config.teacher_weights)
-        second = backbones.build(config.teacher2, LAYERS, config.teacher2_weights)
+        first, second = build_teachers(config, LAYERS)
         self.teacher1, self.teacher2 = FrozenTeacher(first), FrozenTeacher(second)
         self.student1 = backbones.build(config.teacher1, LAYERS)
         deepest = first.channels[-1]
