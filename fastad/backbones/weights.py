@@ -96,8 +96,8 @@ def resolve(source: str | os.PathLike, backbone: str) -> Path:
     """
     if source == "embedded":
         raise ValueError(
-            "this version has no embedded teacher; weights may be 'auto', 'random' or the path of a "
-            f"file ({', '.join(SUFFIXES)}) or a folder of such files"
+            "this version has no embedded teacher; weights may be 'auto', 'random' or the path of "
+            f"a file ({', '.join(SUFFIXES)}) or of a folder of such files"
         )
     if source != "auto":
         path = Path(source).expanduser()

@@ -4,6 +4,7 @@ Candidates take turns within each round, so that whatever else the machine does 
 the ratios of medians mean more than the times.
 """
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -135,8 +136,10 @@ def _model(
     dtype: torch.dtype,
     seconds: float,
 ) -> dict[str, Any]:
-    teacher = {"teacher_weights": None}  # speed does not depend on the weights
-    model = models.build(name, **teacher).eval().to(device, memory_format=torch.channels_last)
+    config = models.model_class(name).Config
+    # Speed does not depend on the weights.
+    teachers = {f.name: None for f in dataclasses.fields(config) if f.name.endswith("_weights")}
+    model = models.build(name, **teachers).eval().to(device, memory_format=torch.channels_last)
     images = torch.rand(batch, 3, *size, device=device).to(memory_format=torch.channels_last)
     with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
         median = _medians({name: lambda: model(images)}, device, seconds)[name]
