@@ -5,6 +5,30 @@ from typing import Any, NamedTuple
 
 import pytest
 
+# Of every model a small configuration without pretrained weights, for what all models promise.
+SMALL = {
+    "stpm": {"layers": ("layer1", "layer2")},
+    "rstpm": {
+        "teacher2": "resnet18",
+        "bottleneck": "learned",
+        "decoder_blocks": (2, 2, 2),
+        "discriminator_width": 8,
+    },
+}
+
+
+@pytest.fixture(scope="session", params=SMALL)
+def small_model(request):
+    """Each model in turn, random weights, in eval mode. Shared: copy it before changing it."""
+    import torch
+
+    from fastad import models
+
+    name = request.param
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return models.build(name, **SMALL[name], **models.without_weights(name)).eval()
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

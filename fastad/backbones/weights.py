@@ -128,10 +128,7 @@ def resolve(source: str | os.PathLike, backbone: str) -> Path:
         except (OSError, HTTPException, ValueError) as error:
             reason = str(error).strip("<>") or type(error).__name__
             tried.append(f"the download of {url} failed: {reason}")
-    ways = [
-        "the option --teacher-weights PATH (teacher_weights= in Python; of a second teacher "
-        "teacher2_weights=)"
-    ]
+    ways = ["the option --teacher-weights PATH (teacher_weights= in Python)"]
     ways.append(f"a file named {backbone}* in the folder that FASTAD_WEIGHTS names")
     if url is not None:
         ways.append(f"the file of {url} as {cached}")

@@ -4,7 +4,6 @@ Candidates take turns within each round, so that whatever else the machine does 
 the ratios of medians mean more than the times.
 """
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from fastad.commands.output import check_writable, note, write_json
 from fastad.data import parse_size
 from fastad.training import resolve_device, resolve_precision
 
+BASELINE = "stpm"  # the model whose time others are given in, too
 SHAPES = ((64, 4), (128, 8), (256, 16))  # channels and stride: the pyramid of ResNet-18
 
 
@@ -136,14 +136,21 @@ def _model(
     dtype: torch.dtype,
     seconds: float,
 ) -> dict[str, Any]:
-    config = models.model_class(name).Config
-    # Speed does not depend on the weights.
-    teachers = {f.name: None for f in dataclasses.fields(config) if f.name.endswith("_weights")}
-    model = models.build(name, **teachers).eval().to(device, memory_format=torch.channels_last)
     images = torch.rand(batch, 3, *size, device=device).to(memory_format=torch.channels_last)
+
+    def runner(name: str) -> Callable[[], Any]:
+        model = models.build(name, **models.without_weights(name)).eval()
+        model.to(device, memory_format=torch.channels_last)
+        return lambda: model(images)
+
+    candidates = {each: runner(each) for each in dict.fromkeys((name, BASELINE))}
     with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
-        median = _medians({name: lambda: model(images)}, device, seconds)[name]
-    return {"work": name, "ms": median, "images_per_second": 1e3 * batch / median}
+        medians = _medians(candidates, device, seconds)
+    median = medians[name]
+    row = {"work": name, "ms": median, "images_per_second": 1e3 * batch / median}
+    if name != BASELINE:
+        row |= {f"{BASELINE}_ms": medians[BASELINE], "slower": median / medians[BASELINE]}
+    return row
 
 
 def _compared(work: str, medians: dict[str, float]) -> dict[str, Any]:
@@ -155,4 +162,5 @@ def _line(row: dict[str, Any]) -> str:
     text = f"{row['work']:38}{row['ms']:10.3f} ms"
     if "ratio" in row:
         return f"{text}   reference {row['reference_ms']:10.3f} ms   {row['ratio']:6.2f} x"
-    return f"{text}   {row['images_per_second']:.1f} images/s"
+    text = f"{text}   {row['images_per_second']:.1f} images/s"
+    return f"{text}   {row['slower']:.2f} x the time of {BASELINE}" if "slower" in row else text

@@ -169,12 +169,12 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _model(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyModel:
-    # The teacher is in the file: its weights need not be found again.
-    source = {"teacher_weights": None} if "teacher_weights" in config else {}
+    # The teachers are in the file: their weights need not be found again.
+    sources = models.without_weights(name)
     with torch.random.fork_rng(devices=[]):  # the random weights are replaced at once
-        model = models.build(name, **{**config, **source})
+        model = models.build(name, **{**config, **sources})
     model.load_state_dict(tensors)
-    for option in source:
+    for option in sources.keys() & config.keys():
         setattr(model.config, option, config[option])
     return model.eval()
 

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
-from fastad.models.rstpm import RSTPM, RSTPMConfig
+from fastad.models.rstpm import RSTPM
+from fastad.models.rstpm_config import RSTPMConfig
 from fastad.models.stpm import STPM, STPMConfig
 
 MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (RSTPM, STPM)}
@@ -21,6 +22,7 @@ __all__ = [
     "Stage",
     "build",
     "model_class",
+    "without_weights",
 ]
 
 
@@ -49,3 +51,16 @@ def build(name: str, **options: Any) -> AnomalyModel:
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r} of {name}; there are: {', '.join(fields)}")
     return model(model.Config(**options))
+
+
+def without_weights(name: str) -> dict[str, None]:
+    """Options with which `build` makes a model of random teachers, wherever it is.
+
+    For states that are loaded, and measurements of speed. A config's sources of pretrained weights
+    are its fields named ``teacher*_weights``.
+
+    >>> without_weights("rstpm")
+    {'teacher_weights': None, 'teacher2_weights': None}
+    """
+    names = [field.name for field in dataclasses.fields(model_class(name).Config)]
+    return {n: None for n in names if n.startswith("teacher") and n.endswith("_weights")}

@@ -75,6 +75,7 @@ class AnomalyModel(nn.Module):
     name: ClassVar[str]
     Config: ClassVar[type]
     training_defaults: ClassVar[dict[str, Any]] = {}
+    stages: ClassVar[tuple[Stage, ...]] = (Stage(),)
 
     def __init__(self, config: Any):
         super().__init__()

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from fastad.backbones.resnet import BasicBlock, Bottleneck
 
-MIN_PLANES = 64  # of a block's inner convolutions: fewer save nothing and learn badly
+MIN_PLANES = 64  # channels of a block's inner convolutions: fewer save nothing and learn badly
+MIN_GATE = 8  # channels inside a gate
 
 
 def bottleneck_stage(inputs: int, outputs: int) -> nn.Sequential:
@@ -25,7 +26,7 @@ def bottleneck_stage(inputs: int, outputs: int) -> nn.Sequential:
 class Gate(nn.Module):
     """One number in (0, 1) a position, from a feature map (N, C, H, W): (N, 1, H, W).
 
-    3x3 convolution, batch norm, ReLU, 1x1 convolution, sigmoid.
+    3x3 convolution to ``hidden`` channels, batch norm, ReLU, 1x1 convolution, sigmoid.
     """
 
     def __init__(self, channels: int, hidden: int):
@@ -42,12 +43,16 @@ class Gate(nn.Module):
         return self.layers(features)
 
 
+def _planes(channels: int) -> int:
+    return max(channels // Bottleneck.expansion, MIN_PLANES)
+
+
 class _Upsampling(nn.Module):
     """A bottleneck block that ends at another size; nearest neighbours are repeated."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        planes = max(outputs // Bottleneck.expansion, MIN_PLANES)
+        planes = _planes(outputs)
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
@@ -67,6 +72,27 @@ class _Upsampling(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
+class _Residual(nn.Module):
+    """A bottleneck block that keeps channels and size."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        planes = _planes(channels)
+        self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
 class _Level(nn.Module):
     """Up to one level of the pyramid: blocks, the gate, and a last block behind it.
 
@@ -77,9 +103,9 @@ class _Level(nn.Module):
     def __init__(self, inputs: int, outputs: int, blocks: int, gate_hidden: int | None):
         super().__init__()
         self.up = _Upsampling(inputs, outputs)
-        self.blocks = nn.Sequential(*(_block(outputs) for _ in range(blocks - 2)))
+        self.blocks = nn.Sequential(*(_Residual(outputs) for _ in range(blocks - 2)))
         self.gate = None if gate_hidden is None else Gate(outputs, gate_hidden)
-        self.last = _block(outputs)
+        self.last = _Residual(outputs)
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         x = self.blocks(self.up(x, guide.shape[-2:]))
@@ -96,7 +122,7 @@ class Decoder(nn.Module):
         channels: channels of the levels, as the teacher gives them (the largest level first).
         blocks: residual blocks of every level, at least 2.
         attention: gate every level by the teacher's feature map of it.
-        attention_reduction: the gates' hidden channels are the level's divided by this.
+        attention_reduction: the gates' hidden channels are the level's divided by this, 8 at least.
 
     ``forward`` takes the bottleneck and the teacher's levels, of which only gates and sizes see
     anything, and returns levels of the same shapes.
@@ -114,7 +140,7 @@ class Decoder(nn.Module):
         super().__init__()
         levels = []
         for outputs, depth in reversed(list(zip(channels, blocks, strict=True))):
-            hidden = max(outputs // attention_reduction, 8) if attention else None
+            hidden = max(outputs // attention_reduction, MIN_GATE) if attention else None
             levels.append(_Level(inputs, outputs, depth, hidden))
             inputs = outputs
         self.levels = nn.ModuleList(levels)
@@ -130,28 +156,3 @@ class Decoder(nn.Module):
             x = level(x, guide)
             features.append(x)
         return features[::-1]
-
-
-def _block(channels: int) -> Bottleneck:
-    planes = max(channels // Bottleneck.expansion, MIN_PLANES)
-    return _Residual(channels, planes)
-
-
-class _Residual(nn.Module):
-    """A bottleneck block that keeps channels and size."""
-
-    def __init__(self, channels: int, planes: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)

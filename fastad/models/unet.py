@@ -11,7 +11,12 @@ class UNet(nn.Module):
     Four encoder blocks, of which the last is the bottleneck, and three decoder blocks that take
     the encoder's features of their size along. A block is two 3x3 convolutions with batch norm and
     ReLU; the encoder halves the size three times and doubles the channels, from ``width`` on. The
-    last convolution starts at zero, so an untrained network says the same everywhere.
+    last convolution starts at zero, so an untrained network says the same everywhere. Any size will
+    do: where halving rounds up, the decoder returns to the encoder's sizes.
+
+    Args:
+        inputs: number of maps.
+        width: channels of the first block.
     """
 
     DEPTH = 4
@@ -45,7 +50,8 @@ class UNet(nn.Module):
         x = skips.pop()
         for block in self.decoder:
             skip = skips.pop()
-            x = functional.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)
+            # Nearest neighbours: on CUDA the bilinear backward adds in an order that varies.
+            x = functional.interpolate(x, skip.shape[-2:])
             x = block(torch.cat([skip, x], dim=1))
         return self.head(x)[:, 0]
 

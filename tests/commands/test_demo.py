@@ -48,6 +48,7 @@ def shrink(monkeypatch):
     """Make the command work on few images."""
     whole = command.demo
     monkeypatch.setattr(command, "demo", lambda **options: whole(**options, counts=COUNTS))
+    monkeypatch.setattr(command, "PSEUDO_ANOMALIES", 4)
 
 
 @pytest.fixture

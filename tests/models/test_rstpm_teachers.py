@@ -6,7 +6,7 @@ import torch
 from fastad import backbones
 from fastad.backbones import IncompleteWeightsError, WeightsNotFoundError, weights
 from fastad.models import RSTPMConfig
-from fastad.models.rstpm import LAYERS
+from fastad.models.rstpm_config import LAYERS
 from fastad.models.rstpm_teachers import build_teachers
 
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 def teachers(**options):
-    return build_teachers(RSTPMConfig(**options), LAYERS)
+    return build_teachers(RSTPMConfig(**options))
 
 
 def same(network, file):
@@ -51,7 +51,9 @@ def test_a_folder_holds_the_weights_of_both(folder):
 
 def test_a_file_is_the_first_teachers(folder):
     files = {"teacher_weights": folder / "resnet34_x.pth", "teacher1": "resnet34"}
-    with pytest.raises(WeightsNotFoundError, match="no pretrained weights for resnet50"):
+    with pytest.raises(
+        WeightsNotFoundError, match=r"for resnet50.*here the option is teacher2_weights"
+    ):
         teachers(**files)
     first, second = teachers(**files, teacher2="resnet18", teacher2_weights=folder)
     assert same(first, folder / "resnet34_x.pth")

@@ -1,0 +1,26 @@
+"""From an anomaly map (N, H, W) to the map and the score that a model answers with."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def smoothed(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (N, H, W) under a Gaussian of ``sigma`` > 0 pixels, cut at 3 sigma; edges are repeated.
+
+    In the maps' own precision, under autocast too.
+    """
+    radius = max(round(3 * sigma), 1)
+    steps = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    maps = functional.pad(maps[:, None], (radius,) * 4, mode="replicate")
+    with torch.autocast(maps.device.type, enabled=False):
+        maps = functional.conv2d(maps, kernel.view(1, 1, 1, -1))
+        return functional.conv2d(maps, kernel.view(1, 1, -1, 1))[:, 0]
+
+
+def highest(maps: Tensor, share: float) -> Tensor:
+    """Mean of the highest ``share`` (0 to 1) of each map's pixels, at least one: (N,)."""
+    count = max(round(share * maps.shape[1] * maps.shape[2]), 1)
+    return maps.flatten(1).topk(count).values.mean(dim=1)

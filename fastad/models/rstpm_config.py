@@ -1,0 +1,110 @@
+"""The options of RSTPM, and what they may be."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from fastad import backbones
+
+LAYERS = ("layer1", "layer2", "layer3")
+
+
+@dataclass
+class RSTPMConfig:
+    """Options of `RSTPM`.
+
+    Attributes:
+        teacher1, teacher2: names of their networks, or the networks themselves: any modules that
+            return a list of three feature maps, large to small. They get images of ImageNet's mean
+            and deviation; their weights' options are then unused.
+        teacher_weights: Teacher1's: "auto", a file, a folder, or None ("random") for one that is
+            loaded later.
+        teacher2_weights: Teacher2's, likewise; "auto" looks in the folder that ``teacher_weights``
+            names, where it names one.
+        bottleneck: what the second student decodes: Teacher1's "layer4" (the paper; the fourth
+            feature map of a module), or a "learned" residual stage on its layer3, for weights that
+            end there.
+        attention: gate every level of the second student by Teacher2's features of it (the paper).
+        attention_reduction: the gates' hidden channels are the level's divided by this, 8 at least.
+        decoder_blocks: residual blocks of the second student's levels, the largest level first.
+        scale_maps: divide every distance map by its mean over normal images that the students were
+            not fitted to, before the pairs' maps are added; without, the noisier pair wins.
+        aggregate: "product" of the summed maps (as STPM) or their "sum".
+        discriminator: multiply by the discriminative network's map (the paper). The second stage
+            of the training takes place all the same: the means of ``scale_maps`` are taken there.
+        discriminator_stride: pixels of the image a step of that map: 1, 2 or 4.
+        discriminator_width: channels of its first block.
+        focal_gamma: exponent of the focal loss (Lin et al., ICCV 2017, eq. 4, without alpha).
+        l1_weight: factor of a mean absolute error beside the focal loss (as in DeSTSeg).
+        smoothing: standard deviation in pixels of a Gaussian over the anomaly map; 0 for none.
+        pooling: an image's score is the mean of this share of its pixels, the highest ones; 0 for
+            the highest one alone (the paper).
+        eps: smallest norm by which a feature vector is divided.
+        student1: the student of a ``teacher1`` that is a module; None for a copy of it with newly
+            drawn parameters.
+    """
+
+    teacher1: str | nn.Module = "resnet18"
+    teacher2: str | nn.Module = "resnet50"
+    teacher_weights: str | None = "auto"
+    teacher2_weights: str | None = "auto"
+    bottleneck: str = "layer4"
+    attention: bool = True
+    attention_reduction: int = 16
+    decoder_blocks: Sequence[int] = (2, 2, 2)
+    scale_maps: bool = True
+    aggregate: str = "product"
+    discriminator: bool = True
+    discriminator_stride: int = 4
+    discriminator_width: int = 32
+    focal_gamma: float = 2.0
+    l1_weight: float = 0.0
+    smoothing: float = 0.0
+    pooling: float = 0.0
+    eps: float = 1e-12
+    student1: nn.Module | None = None
+
+    def __post_init__(self):
+        for field in ("teacher1", "teacher2"):
+            teacher = getattr(self, field)
+            self._require(field, isinstance(teacher, (str, nn.Module)), "a name or a module")
+            if isinstance(teacher, str):
+                backbones.check_names(teacher, LAYERS)
+        if self.student1 is not None and isinstance(self.teacher1, str):
+            raise ValueError(
+                f"student1 goes with a teacher1 that is a module, not {self.teacher1!r}"
+            )
+        for field, allowed in (
+            ("bottleneck", ("layer4", "learned")),
+            ("aggregate", ("product", "sum")),
+        ):
+            holds = getattr(self, field) in allowed
+            self._require(field, holds, " or ".join(map(repr, allowed)))
+        for field in ("attention", "scale_maps", "discriminator"):
+            self._require(field, isinstance(getattr(self, field), bool), "True or False")
+        for field in ("attention_reduction", "discriminator_width"):
+            value = getattr(self, field)
+            self._require(field, type(value) is int and value >= 1, "an integer of at least 1")
+        blocks = self.decoder_blocks
+        three = isinstance(blocks, (list, tuple)) and len(blocks) == len(LAYERS)
+        three = three and all(type(number) is int and number >= 2 for number in blocks)
+        self._require("decoder_blocks", three, "three integers of at least 2")
+        self.decoder_blocks = tuple(blocks)
+        self._require("discriminator_stride", self.discriminator_stride in (1, 2, 4), "1, 2 or 4")
+        for field in ("focal_gamma", "l1_weight", "smoothing"):
+            self._require(field, _is_number(getattr(self, field), 0), "a number of at least 0")
+        self._require("smoothing", self.smoothing <= 100, "at most 100 pixels")
+        pooling = self.pooling
+        self._require("pooling", _is_number(pooling, 0) and pooling <= 1, "a share from 0 to 1")
+        self._require("eps", _is_number(self.eps, 0) and self.eps > 0, "a number above 0")
+
+    def _require(self, field: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{field} must be {what}; got {getattr(self, field)!r}")
+
+
+def _is_number(value: object, minimum: float) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and minimum <= value < math.inf
