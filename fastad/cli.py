@@ -151,6 +151,25 @@ def train(
         typer.Option("--resume", help="Go on with an interrupted training (FILE.checkpoint)."),
     ] = False,
     skip_bad: SkipBad = False,
+    textures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images that synthesised defects are made of, for models that learn from such.",
+        ),
+    ] = None,
+    pseudo_anomalies: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images with synthesised defects an epoch, for such models."),
+    ] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stage",
+            metavar="NAME.OPTION=VALUE",
+            help="A training option for one stage of the training alone; may be repeated.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -174,6 +193,7 @@ def train(
             resume=resume,
             skip_bad=skip_bad,
             settings=settings or [],
+            stages=stages or [],
             model_options={"teacher_weights": teacher_weights},
             training_options={
                 "epochs": epochs,
@@ -181,6 +201,8 @@ def train(
                 "device": device,
                 "precision": precision,
                 "seed": seed,
+                "textures": textures,
+                "pseudo_anomalies": pseudo_anomalies,
             },
         )
     except SettingsError as error:

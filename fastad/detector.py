@@ -98,14 +98,16 @@ class Detector(Estimator):
             images: a folder (see `fastad.data.training_images` for the layouts), images in any of
                 the forms of `fastad.data.inputs`, or a map-style data set of them.
             y: ignored; scikit-learn passes it.
-            epochs: passes over the images; None for the model's own.
+            epochs: passes over the images; None for the model's own. Those of a model's stages are
+                scaled with it.
             progress: called after every step and epoch; `fastad.training.ConsoleProgress` shows a
                 bar.
             checkpoint: file written after every epoch, from which ``resume=True`` goes on.
             skip_bad: leave unreadable files out (and say so) instead of stopping at the first.
-            **training: other fields of `fastad.training.TrainingConfig`.
+            **training: other fields of `fastad.training.TrainingConfig`, such as ``textures`` or
+                ``stages={"NAME": {"epochs": 30}}``.
 
-        Ctrl-C ends the training early and keeps the best epoch so far.
+        Ctrl-C ends the training early and keeps the best epoch so far; later stages are missing.
 
         Raises:
             ValueError, TypeError: the message names the argument, file or shape.
@@ -138,9 +140,11 @@ class Detector(Estimator):
         if record.best_epoch is None:
             raise KeyboardInterrupt("stopped before the end of the first epoch")
         if record.interrupted:
+            stage = record.stages[-1]
+            of_stage = f" of stage {stage.name}" if len(model.stages) > 1 else ""
             warnings.warn(
-                f"stopped after epoch {record.epochs} of {config.epochs}: epoch "
-                f"{record.best_epoch} is kept",
+                f"stopped after epoch {stage.epochs} of {stage.config['epochs']}{of_stage}: epoch "
+                f"{stage.best_epoch} is kept",
                 stacklevel=2,
             )
         if source.skipped:

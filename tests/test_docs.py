@@ -163,6 +163,8 @@ def test_table_of_options_names_every_field_and_its_default(config):
     table = {cells[0].strip("`"): cells[1] for cells in rows(text("training.md"), "key")}
     for field in dataclasses.fields(config):
         default = field.default
+        if default is dataclasses.MISSING:
+            default = field.default_factory()
         if isinstance(default, tuple):
             shown = ",".join(map(str, default))
         else:

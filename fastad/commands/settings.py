@@ -42,6 +42,29 @@ def parse_settings(
     return options
 
 
+def parse_stages(texts: Sequence[str], training_config: type) -> dict[str, dict[str, Any]]:
+    """``["NAME.OPTION=VALUE", ...]`` -> training options by name of the stage.
+
+    Raises ValueError for a malformed text, or an unknown or mistyped option; what a stage may have
+    is for the training config to say.
+    """
+    types, stages = _field_types(training_config), {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        stage, dot, option = (part.strip() for part in key.partition("."))
+        if not (equals and dot and stage and option):
+            raise ValueError(f"--stage takes NAME.OPTION=VALUE; got {text!r}")
+        if option not in types:
+            raise ValueError(f"--stage: unknown option {option!r} of {stage!r}")
+        try:
+            stages.setdefault(stage, {})[option] = parse_value(value.strip(), types[option])
+        except ValueError:
+            raise ValueError(
+                f"--stage: {option} takes {describe(types[option])}; got {value.strip()!r}"
+            ) from None
+    return stages
+
+
 def parse_value(text: str, kind: Any) -> Any:
     """Text -> a value of a type annotation; ValueError where it is none, or cannot be text."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -78,4 +101,6 @@ def describe(kind: Any) -> str:
 
 def _field_types(config: type) -> dict[str, Any]:
     hints = typing.get_type_hints(config)
-    return {field.name: hints[field.name] for field in dataclasses.fields(config) if field.init}
+    names = [field.name for field in dataclasses.fields(config) if field.init]
+    # A dict is no text: the options of stages have an option of their own.
+    return {name: hints[name] for name in names if typing.get_origin(hints[name]) is not dict}

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastad import models
 from fastad.commands.output import check_writable, log, note, refuse_overwriting
-from fastad.commands.settings import parse_settings
+from fastad.commands.settings import parse_settings, parse_stages
 from fastad.data import training_images
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
@@ -27,14 +27,15 @@ def train(
     resume: bool,
     skip_bad: bool,
     settings: list[str],
+    stages: list[str],
     model_options: dict[str, Any],
     training_options: dict[str, Any],
 ) -> None:
     """Train, calibrate on the held-out images, save.
 
     ``settings`` are ``KEY=VALUE`` texts and win over the options, whose None means the model's
-    own default. ``OUTPUT.checkpoint`` is written after every epoch, goes away at the end, and is
-    what ``resume`` continues from.
+    own default; ``stages`` are ``NAME.OPTION=VALUE`` texts. ``OUTPUT.checkpoint`` is written after
+    every epoch, goes away at the end, and is what ``resume`` continues from.
     """
     try:
         kind = models.model_class(model)
@@ -42,7 +43,10 @@ def train(
             training_size(image_size)
         for_model, for_training = parse_settings(settings, kind.Config, TrainingConfig)
         chosen = {k: v for k, v in training_options.items() if v is not None} | for_training
-        TrainingConfig.for_model(kind, **chosen)
+        chosen["stages"] = parse_stages(stages, TrainingConfig)
+        textures = TrainingConfig.for_model(kind, **chosen).textures
+        if textures is not None and not Path(textures).is_dir():
+            raise ValueError(f"--textures: there is no folder {textures}")
         given = {k: v for k, v in model_options.items() if v is not None} | for_model
         kind.Config(**given)  # refuses wrong values before any file is read
     except ValueError as error:
@@ -94,9 +98,13 @@ def train(
     limit = (
         "no threshold" if detector.threshold_ is None else f"threshold {detector.threshold_:.4g}"
     )
-    epochs = record["config"]["epochs"]
+    epochs = ", ".join(
+        f"epoch {stage['best_epoch']} of {stage['config']['epochs']}"
+        + (f" ({stage['name']})" if len(kind.stages) > 1 else "")
+        for stage in record["stages"]
+    )
     note(
-        f"saved {output}: epoch {record['best_epoch']} of {epochs}, {limit} from "
+        f"saved {output}: {epochs}, {limit} from "
         f"{len(detector.calibration_scores_)} held-out images, {record['seconds']:.0f} s of "
         "training"
     )

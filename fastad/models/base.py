@@ -4,8 +4,8 @@ A model takes RGB images (N, 3, H, W), floating, in [0, 1], and normalises them 
 exported graph carries its preprocessing.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -36,8 +36,21 @@ torch.export.register_dataclass(Prediction)
 
 @dataclass(frozen=True)
 class Stage:
+    """A part of a model's training with parameters, loss and validation score of its own.
+
+    Attributes:
+        name: of this part in progress, record and options.
+        training_defaults: what replaces the model's own here (epochs, optimizer, ...).
+        pseudo_anomalies: batches are of images with synthesised defects and hold "image" and
+            "mask" (N, H, W) bool.
+        unseen: trains on half of the held-out images too, which no earlier stage has seen; that
+            half is then no longer held out.
+        reads_images: False where the loss and the score need `AnomalyModel.teacher_features` and
+            "mask" alone: "image" is then missing from batches whose features were kept.
+    """
+
     name: str = "training"
-    training_defaults: Any = None
+    training_defaults: Mapping[str, Any] = field(default_factory=dict)
     pseudo_anomalies: bool = False
     unseen: bool = False
     reads_images: bool = True
@@ -69,6 +82,8 @@ class AnomalyModel(nn.Module):
         name: the name in the registry.
         Config: dataclass of the model's options.
         training_defaults: what its authors chose of `fastad.training.TrainingConfig`.
+        stages: the parts of its training, one after the other.
+        stage: the one that it is in; None outside training.
         config: the options of this instance.
     """
 
@@ -76,11 +91,11 @@ class AnomalyModel(nn.Module):
     Config: ClassVar[type]
     training_defaults: ClassVar[dict[str, Any]] = {}
     stages: ClassVar[tuple[Stage, ...]] = (Stage(),)
+    stage: Stage | None = None
 
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
-        self.stage = None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
@@ -102,26 +117,47 @@ class AnomalyModel(nn.Module):
             )
         return (images - self.mean) / self.std
 
-    def enter_stage(self, stage):
-        self.stage = stage
-
     def forward(self, images: Tensor) -> Prediction:
         """Score images (N, 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
+    def enter_stage(self, stage: Stage | None) -> None:
+        """Be ready for a stage of the training, a new or a resumed one; None: training is over.
+
+        A model of several stages says here what is trained (``requires_grad``); what is not must
+        stay in eval mode whatever `train` is called with. Loss, validation score, parameter groups
+        and teachers' features are from then on those of the stage.
+        """
+        self.stage = stage
+
+    def prepare_stage(
+        self,
+        train: Callable[[], Iterable[Mapping[str, Any]]],
+        unseen: Callable[[], Iterable[Mapping[str, Any]]],
+    ) -> None:
+        """Compute what a stage needs before its first epoch, such as the scale of its inputs.
+
+        Called once, in eval mode, without gradients; not when a training is resumed within the
+        stage, so results belong into buffers or parameters. ``train()`` and ``unseen()`` each
+        iterate batches like those of `loss`, without synthesised defects: of training images, and
+        of images that earlier stages were not fitted to (training images where there are none).
+        """
+
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Named scalars whose sum training minimises.
 
-        ``batch["image"]``: (N, 3, H, W) floating in [0, 1]; more entries as the data set gives, and
-        those of `teacher_features` where they were computed before.
+        ``batch["image"]``: (N, 3, H, W) floating in [0, 1]; more entries as the data set gives.
+        While training also those of `teacher_features`; where these were kept and the stage has
+        ``reads_images=False``, "image" is missing.
         """
         raise NotImplementedError
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """What frozen teachers make of images (N, 3, H, W): name -> list of (N, C_l, H_l, W_l).
 
-        For images that come again in every epoch, training computes this once and adds it to the
-        batches. Empty for a model that has no use for that.
+        Training adds it to the batches, and where images come again in every epoch computes it once
+        for a stage. Networks that the stage does not train count as teachers. Empty for a
+        model that has no use for that.
         """
         return {}
 

@@ -5,7 +5,7 @@ from fastad.training.config import TrainingConfig
 from fastad.training.divergence import TrainingDivergedError
 from fastad.training.precision import PRECISIONS, resolve_device, resolve_precision
 from fastad.training.progress import ConsoleProgress, EpochProgress
-from fastad.training.record import TrainingRecord
+from fastad.training.record import StageRecord, TrainingRecord
 from fastad.training.trainer import Trainer
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "CheckpointError",
     "ConsoleProgress",
     "EpochProgress",
+    "StageRecord",
     "Trainer",
     "TrainingConfig",
     "TrainingDivergedError",

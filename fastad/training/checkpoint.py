@@ -7,7 +7,6 @@ state, ``generator.`` the states of the random generators. Its header's metadata
 ``sha256``, over that text and the tensors.
 """
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from fastad._files import write_atomically
 from fastad.training.record import TrainingRecord
 
 FORMAT = "fastad-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 knew of no stages, and is still read
 
 
 class CheckpointError(ValueError):
@@ -32,7 +31,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """A training at the end of an epoch.
+    """A training at the end of an epoch; optimizer and best epoch are those of the last stage.
 
     Attributes:
         identity: which training it is; see `fastad.training.identity`.
@@ -61,7 +60,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         TypeError: the optimizer has an option or state that is neither a tensor nor JSON.
     """
     tensors = {f"model.{name}": value for name, value in checkpoint.model.items()}
-    if checkpoint.record.best_epoch != checkpoint.record.epochs:
+    stage = checkpoint.record.stages[-1]
+    if stage.best_epoch != stage.epochs:
         tensors |= {f"best.{name}": value for name, value in checkpoint.best.items()}
     tensors |= {f"generator.{name}": value for name, value in checkpoint.generators.items()}
     values: dict[int, dict[str, Any]] = {}
@@ -91,7 +91,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         write_atomically(path, lambda temporary: temporary.write_bytes(data))
     except OSError as error:
         raise type(error)(
-            f"cannot write the checkpoint {path} after epoch {checkpoint.record.epochs}: "
+            f"cannot write the checkpoint {path} after epoch {stage.epochs}: "
             f"{error.strerror or error}"
         ) from error
 
@@ -147,8 +147,8 @@ def _checkpoint(content: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoi
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = value
-    fields = [field.name for field in dataclasses.fields(TrainingRecord)]
-    record = TrainingRecord(**{k: v for k, v in content["record"].items() if k in fields})
+    record = TrainingRecord.from_dict(content["record"])
+    stage = record.stages[-1]
     state = {int(index): dict(values) for index, values in content["optimizer"]["state"].items()}
     for name, value in parts.get("optimizer", {}).items():
         index, _, entry = name.partition(".")
@@ -158,7 +158,7 @@ def _checkpoint(content: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoi
         identity=content["identity"],
         record=record,
         model=model,
-        best=model if record.best_epoch == record.epochs else parts["best"],
+        best=model if stage.best_epoch == stage.epochs else parts["best"],
         optimizer={"state": state, "param_groups": content["optimizer"]["param_groups"]},
         scaler=content["scaler"],
         generators=parts["generator"],

@@ -2,13 +2,27 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from fastad.models import AnomalyModel
+from fastad.models import AnomalyModel, Stage
 from fastad.training.precision import PRECISIONS
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
+# What one stage of a training may have otherwise than the others.
+STAGE_OPTIONS = (
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "learning_rate",
+    "momentum",
+    "betas",
+    "weight_decay",
+    "pseudo_anomalies",
+    "textures",
+)
 
 
 @dataclass
@@ -16,7 +30,8 @@ class TrainingConfig:
     """Options of `fastad.training.Trainer`; `for_model` fills in what a model's authors chose.
 
     Attributes:
-        epochs: passes over the training images.
+        epochs: passes over the training images. Of a model whose training has several stages,
+            those of each are scaled with it, in the proportion of their defaults.
         batch_size: images a step. A last batch of a single image is left out (batch norm learns
             nothing useful from it) unless it is the only one.
         optimizer: "sgd", "adam" or "adamw".
@@ -31,10 +46,16 @@ class TrainingConfig:
         channels_last: memory format of the model and the images.
         device: "auto", "cpu", "cuda" or "cuda:N".
         feature_cache_gib: memory in which the teachers' features of all images are kept, where they
-            fit and nothing changes the images; 0 computes them in every step.
+            fit and nothing changes the images; 0 computes them in every step. At most half of the
+            memory that the machine (or the CUDA device) has is taken.
         workers: processes that read images of a data set that is not in memory; 0 reads them in the
             training's own, "auto" takes one a processor, at most four. The result is the same.
         deterministic: on CUDA, let cuDNN take only algorithms that give the same bits every time.
+        pseudo_anomalies: images with synthesised defects that an epoch of a stage which learns from
+            such images has; the same in every epoch.
+        textures: folder of images that such defects are made of; None for generated textures.
+        stages: options of single stages by name, as ``{"discriminator": {"epochs": 30}}``; they
+            win over the stage's own defaults, and those over the fields above.
 
     Raises:
         ValueError: a value out of range; the message names the field.
@@ -52,13 +73,16 @@ class TrainingConfig:
     precision: str = "auto"
     channels_last: bool = True
     device: str = "auto"
-    feature_cache_gib: float = 4.0
+    feature_cache_gib: float = 8.0
     workers: int | str = "auto"
     deterministic: bool = True
+    pseudo_anomalies: int = 1000
+    textures: str | None = None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self):
-        for field in ("epochs", "batch_size"):
-            self._require(field, _is_integer(getattr(self, field), 1), "an integer of at least 1")
+        for name in ("epochs", "batch_size", "pseudo_anomalies"):
+            self._require(name, _is_integer(getattr(self, name), 1), "an integer of at least 1")
         self._require("seed", _is_integer(self.seed, 0), "an integer of at least 0")
         self._require("seed", self.seed < 2**63, "below 2**63")
         self._require(
@@ -88,13 +112,37 @@ class TrainingConfig:
         )
         self._require("betas", two_fractions, "two numbers in [0, 1)")
         self.betas = tuple(self.betas)
-        for field in ("channels_last", "deterministic"):
-            self._require(field, isinstance(getattr(self, field), bool), "True or False")
+        for name in ("channels_last", "deterministic"):
+            self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self.device = str(self.device)
+        is_path = isinstance(self.textures, (str, os.PathLike))
+        self._require("textures", self.textures is None or is_path, "a folder or None")
+        self.textures = str(self.textures) if is_path else None
+        self._check_stages()
 
-    def _require(self, field: str, holds: bool, what: str) -> None:
+    def _check_stages(self) -> None:
+        are_dicts = isinstance(self.stages, Mapping) and all(
+            isinstance(options, Mapping) for options in self.stages.values()
+        )
+        self._require("stages", are_dicts, "a dict like {'NAME': {'epochs': 30}}")
+        self.stages = {name: dict(options) for name, options in self.stages.items()}
+        for stage, options in self.stages.items():
+            for option in options:
+                if option not in STAGE_OPTIONS:
+                    whole = option in (field.name for field in dataclasses.fields(self))
+                    raise ValueError(
+                        f"stages: {option} of {stage!r} "
+                        f"{'is the same for the whole training' if whole else 'is no option'}; "
+                        f"a stage can have: {', '.join(STAGE_OPTIONS)}"
+                    )
+            try:
+                dataclasses.replace(self, stages={}, **options)
+            except ValueError as error:
+                raise ValueError(f"stages: of {stage!r}, {error}") from None
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
-            raise ValueError(f"{field} must be {what}; got {getattr(self, field)!r}")
+            raise ValueError(f"{name} must be {what}; got {getattr(self, name)!r}")
 
     @classmethod
     def for_model(
@@ -104,12 +152,41 @@ class TrainingConfig:
 
         Raises:
             TypeError: an override that is no field.
+            ValueError: a value out of range, a stage that the model does not have, or options of
+                pseudo-anomalies for a model that has no use for them.
         """
         fields = [field.name for field in dataclasses.fields(cls)]
         for name in overrides:
             if name not in fields:
                 raise TypeError(f"unknown training option {name!r}; there are: {', '.join(fields)}")
-        return cls(**{**model.training_defaults, **overrides})
+        config = cls(**{**model.training_defaults, **overrides})
+        config.check_stages(model)
+        if not any(stage.pseudo_anomalies for stage in model.stages):
+            for name in ("pseudo_anomalies", "textures"):
+                if name in overrides and getattr(config, name) != getattr(cls, name):
+                    raise ValueError(f"{name}: the training of {model.name} has no use for it")
+        return config
+
+    def check_stages(self, model: AnomalyModel | type[AnomalyModel]) -> None:
+        """Raise ValueError where ``stages`` names one that the model does not have."""
+        names = [stage.name for stage in model.stages]
+        for name in self.stages:
+            if name not in names:
+                raise ValueError(
+                    f"stages: {model.name} has no stage {name!r}; there are: {', '.join(names)}"
+                )
+
+    def for_stage(self, model: AnomalyModel | type[AnomalyModel], stage: Stage) -> "TrainingConfig":
+        """The options of one stage, with no ``stages`` of its own.
+
+        Its epochs, where ``stages`` does not give them: ``epochs`` times the stage's default over
+        the model's, at least one.
+        """
+        defaults = dict(stage.training_defaults)
+        whole = model.training_defaults.get("epochs", type(self).epochs)
+        epochs = max(1, round(self.epochs * defaults.pop("epochs", whole) / whole))
+        options = {**defaults, "epochs": epochs, **self.stages.get(stage.name, {})}
+        return dataclasses.replace(self, stages={}, **options)
 
 
 def _one_of(names: tuple[str, ...]) -> str:

@@ -11,12 +11,23 @@ class TrainingDivergedError(RuntimeError):
 
 
 def require_finite(
-    value: Tensor, what: str, where: str, learning_rate: float, dtype: torch.dtype
+    value: Tensor,
+    what: str,
+    where: str,
+    learning_rate: float,
+    dtype: torch.dtype,
+    stage: str | None = None,
 ) -> None:
-    """Raise `TrainingDivergedError` where a scalar, named ``what``, is not finite."""
+    """Raise `TrainingDivergedError` where a scalar, named ``what``, is not finite.
+
+    ``stage``: its name, where the training has several.
+    """
     if math.isfinite(value.item()):
         return
-    cures = [f"a lower learning rate (--set learning_rate={learning_rate / 4:g})"]
+    option = "--set learning_rate" if stage is None else f"--stage {stage}.learning_rate"
+    cures = [f"a lower learning rate ({option}={learning_rate / 4:g})"]
+    if stage is not None:
+        where = f"{where} of stage {stage}"
     if dtype != torch.float32:
         cures.append("--precision float32")
     raise TrainingDivergedError(

@@ -1,26 +1,41 @@
-"""Teachers' features of a data set that does not change, computed once for all epochs.
+"""Teachers' features of a data set that does not change, computed once for all epochs of a stage.
 
 A teacher is frozen, so without augmentation its features are the same in every epoch: keeping them
-saves a quarter of STPM's training time and half of its validation, for 1.8 MB an image of 256x256.
+saves a quarter of STPM's training time and half of its validation, for 0.9 MB an image of 256x256.
 """
 
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fastad.models import AnomalyModel
 
+# float16 rounds by at most 2^-11 of a value in its range; more than this means out of its range.
+MAX_ROUNDING = 2.0**-10
+
+_CGROUP_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+
 
 class TeacherFeatures:
     """``model.teacher_features`` of every image, on the device that computed them.
 
+    Rounded as `as_kept` does, kept as float16 where that holds them, and given back in the dtype
+    that they had.
+
     Args:
-        model: in eval mode or not; its teachers are always.
+        model: in eval mode, for networks that the stage does not train but others do.
         batches: consecutive indices and the batch with their "image", all images in their order.
             Whoever computes the features again in batches of the same sizes gets the same bits.
         size: number of images.
         max_bytes: where the features of all images need more, none are kept.
+        entries: what else of the batches is kept, as it is.
     """
 
     def __init__(
@@ -29,32 +44,111 @@ class TeacherFeatures:
         batches: Iterable[tuple[Tensor, dict[str, Tensor]]],
         size: int,
         max_bytes: float,
+        entries: Sequence[str] = (),
     ):
-        self._levels: dict[str, list[Tensor]] = {}
+        self._levels: dict[str, list[_Kept]] = {}
+        self._entries: dict[str, Tensor] = {}
         with torch.no_grad():
             for indices, batch in batches:
-                for name, levels in model.teacher_features(batch["image"]).items():
-                    # Channels last in memory, so that an image is one block to copy.
-                    levels = [level.permute(0, 2, 3, 1) for level in levels]
-                    if name not in self._levels:
-                        self._levels[name] = [x.new_empty(size, *x.shape[1:]) for x in levels]
-                        if self.bytes > max_bytes:
-                            self._levels = {}
-                            return
-                    for kept, level in zip(self._levels[name], levels, strict=True):
-                        kept[indices[0] : indices[-1] + 1] = level
+                features = model.teacher_features(batch["image"])
+                if not features:
+                    return
+                # Channels last in memory, so that an image is one block to copy.
+                levels = {
+                    name: [level.permute(0, 2, 3, 1) for level in of_name]
+                    for name, of_name in features.items()
+                }
+                if not self._levels:
+                    self._levels = {
+                        name: [_Kept(level, size) for level in of_name]
+                        for name, of_name in levels.items()
+                    }
+                    self._entries = {
+                        name: batch[name].new_empty(size, *batch[name].shape[1:])
+                        for name in entries
+                        if name in batch
+                    }
+                rows = slice(int(indices[0]), int(indices[-1]) + 1)
+                for name, of_name in levels.items():
+                    for kept, level in zip(self._levels[name], of_name, strict=True):
+                        kept.put(rows, _rounded(level))
+                for name, kept in self._entries.items():
+                    kept[rows] = batch[name]
+                if self.bytes > max_bytes:
+                    self._levels, self._entries = {}, {}
+                    return
 
     @property
     def bytes(self) -> int:
-        """Memory of the features; 0 where none are kept."""
-        return sum(x.nbytes for levels in self._levels.values() for x in levels)
+        """Memory of what is kept; 0 where nothing is."""
+        levels = sum(kept.rows.nbytes for of_name in self._levels.values() for kept in of_name)
+        return levels + sum(entry.nbytes for entry in self._entries.values())
 
-    def of(self, indices: Tensor) -> dict[str, list[Tensor]]:
-        """Features (N, C_l, H_l, W_l) of some images by name; empty where none are kept."""
-        return {
-            name: [
-                level.index_select(0, indices.to(level.device)).permute(0, 3, 1, 2)
-                for level in levels
-            ]
-            for name, levels in self._levels.items()
+    def of(self, indices: Tensor) -> dict[str, list[Tensor] | Tensor]:
+        """Features (N, C_l, H_l, W_l) of some images, and kept entries; empty if none are kept."""
+        features = {
+            name: [kept.get(indices) for kept in of_name] for name, of_name in self._levels.items()
         }
+        entries = {
+            name: entry.index_select(0, indices.to(entry.device))
+            for name, entry in self._entries.items()
+        }
+        return features | entries
+
+
+def as_kept(features: Mapping[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+    """Features rounded as they are when kept, so that a training is the same with both.
+
+    float32 is rounded to float16, which halves the memory; a level that float16 cannot hold (too
+    large, or so small that it is rounded coarsely) stays as it is.
+    """
+    return {
+        name: [_rounded(level).to(level.dtype) for level in levels]
+        for name, levels in features.items()
+    }
+
+
+def _rounded(level: Tensor) -> Tensor:
+    if level.dtype != torch.float32:
+        return level
+    half = level.half()
+    error = torch.linalg.vector_norm(half.float() - level)
+    return half if error <= MAX_ROUNDING * torch.linalg.vector_norm(level) else level
+
+
+class _Kept:
+    """One level of all images, (size, H, W, C)."""
+
+    def __init__(self, first: Tensor, size: int):
+        self._dtype = first.dtype
+        dtype = torch.float16 if first.dtype == torch.float32 else first.dtype
+        self.rows = first.new_empty(size, *first.shape[1:], dtype=dtype)  # no page is touched yet
+
+    def put(self, rows: slice, level: Tensor) -> None:
+        if level.dtype == torch.float32 and self.rows.dtype == torch.float16:
+            self.rows = self.rows.float()
+        self.rows[rows] = level
+
+    def get(self, indices: Tensor) -> Tensor:
+        rows = self.rows.index_select(0, indices.to(self.rows.device))
+        return rows.to(self._dtype).permute(0, 3, 1, 2)
+
+
+def memory_limit(device: torch.device) -> float:
+    """Bytes that kept features may take at most: half of what machine, container or device has.
+
+    Of all its memory, not of what is free now: features computed anew in other batches may differ
+    in their last bits, and the same training on the same machine shall give the same bytes.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2
+    try:
+        total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # not known on this system
+        total = math.inf
+    for path in map(Path, _CGROUP_LIMITS):
+        try:
+            total = min(total, float(path.read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return total / 2

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,29 @@ from torch.utils.data import Dataset
 from fastad.models import AnomalyModel
 from fastad.training.batches import read_batch
 from fastad.training.checkpoint import CheckpointError
-from fastad.training.config import TrainingConfig
-from fastad.training.record import TrainingRecord
+from fastad.training.config import STAGE_OPTIONS, TrainingConfig
+from fastad.training.record import StageRecord, TrainingRecord
+from fastad.training.stages import StagePlan
 
 # Hashes and lists, whose values tell a reader nothing.
-_OPAQUE = ("untrained weights", "images", "held-out images")
+_OPAQUE = ("untrained weights", "images", "held-out images", "pseudo-anomalies")
 # These may differ: epochs may be added; workers change nothing; the others change the rounding,
 # which `changes` says.
 _FREE = ("epochs", "workers", "device", "precision", "feature_cache_gib")
 
 
 def identify(
-    model: AnomalyModel, config: TrainingConfig, dataset: Dataset | Tensor, held_out: Tensor
+    model: AnomalyModel,
+    config: TrainingConfig,
+    plans: Sequence[StagePlan],
+    dataset: Dataset | Tensor,
+    held_out: Tensor,
 ) -> dict[str, Any]:
     """Names and plain JSON values of all that must be the same for a training to be resumed.
 
     Of the model its name, its options as far as JSON holds them, and a hash of what is not trained
     (the teachers); of the data the number and shape of the images and a hash: of the bytes of a
-    tensor, the ``fingerprint`` of a data set that has one.
+    tensor, the ``fingerprint`` of a data set that has one; of each stage the options that it has.
     """
     trained = model.trained_state()
     frozen = {k: v for k, v in model.state_dict().items() if k not in trained}
@@ -53,16 +58,25 @@ def identify(
         value = str(value) if isinstance(value, os.PathLike) else value
         if _is_json(value):
             identity[f"model option {option.name}"] = value
+    if len(plans) > 1:
+        identity["stages"] = [plan.stage.name for plan in plans]
+    for plan in plans:
+        prefix = f"stage {plan.stage.name}: " if len(plans) > 1 else ""
+        for name in STAGE_OPTIONS:
+            of_defects = name in ("pseudo_anomalies", "textures")
+            if name not in _FREE and (plan.stage.pseudo_anomalies or not of_defects):
+                identity[f"{prefix}training option {name}"] = getattr(plan.config, name)
+        if plan.stage.pseudo_anomalies:
+            fingerprint = getattr(plan.train_set, "fingerprint", None)
+            identity[f"{prefix}pseudo-anomalies"] = fingerprint
     for name, value in dataclasses.asdict(config).items():
-        if name not in _FREE:
+        if name not in (*_FREE, *STAGE_OPTIONS, "stages"):
             identity[f"training option {name}"] = value
     return json.loads(json.dumps(identity))
 
 
-def require_same(
-    path: str | Path, found: dict[str, Any], wanted: dict[str, Any], done: int, epochs: int
-) -> None:
-    """Refuse to resume another training; ``done`` epochs are in the file, ``epochs`` asked for.
+def require_same(path: str | Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to resume another training.
 
     Raises:
         CheckpointError: names the file and what differs, with both values.
@@ -70,18 +84,40 @@ def require_same(
     names = [*wanted, *(name for name in found if name not in wanted)]
     differing = [
         f"{name} differ"
-        if name in _OPAQUE
+        if name.rpartition(": ")[2] in _OPAQUE
         else f"{name} {_short(found.get(name))} in the file, {_short(wanted.get(name))} now"
         for name in names
         if found.get(name) != wanted.get(name)
     ]
-    if epochs < done and not differing:
-        raise CheckpointError(f"{path} has {done} epochs done, more than the {epochs} asked for")
     if differing:
         raise CheckpointError(f"{path} belongs to another training: {'; '.join(differing)}")
 
 
-def changes(then: TrainingRecord, now: TrainingRecord) -> list[str]:
+def require_epochs(
+    path: str | Path, done: Sequence[StageRecord], plans: Sequence[StagePlan]
+) -> None:
+    """Refuse fewer epochs than a stage has done, and more for one that is over.
+
+    Raises:
+        CheckpointError: names the file, the stage and both numbers.
+    """
+    for record, plan in zip(done[:-1], plans, strict=False):
+        name, epochs = record.name, plan.config.epochs
+        if record.epochs != epochs:
+            raise CheckpointError(
+                f"{path}: stage {name} is over after {record.epochs} epochs and the next stage was "
+                f"trained on its result, but {epochs} are asked for now: keep them with --stage "
+                f"{name}.epochs={record.epochs}"
+            )
+    current, epochs = done[-1], plans[len(done) - 1].config.epochs
+    if current.epochs > epochs:
+        of_stage = f" of stage {current.name}" if len(plans) > 1 else ""
+        raise CheckpointError(
+            f"{path} has {current.epochs} epochs{of_stage} done, more than the {epochs} asked for"
+        )
+
+
+def changes(then: TrainingRecord, now: TrainingRecord, of_stage: str) -> list[str]:
     """Notes on what may differ, but lets the numbers round otherwise than without interruption."""
     pairs = {
         name: (getattr(then, name), getattr(now, name))
@@ -91,8 +127,8 @@ def changes(then: TrainingRecord, now: TrainingRecord) -> list[str]:
     cache = "feature_cache_gib"
     pairs[cache] = (then.config.get(cache), now.config[cache])
     return [
-        f"resumed after epoch {then.epochs} with {name} {value} instead of {before}: the weights "
-        "differ in rounding from those of an uninterrupted training"
+        f"resumed after epoch {then.stages[-1].epochs}{of_stage} with {name} {value} instead of "
+        f"{before}: the weights differ in rounding from those of an uninterrupted training"
         for name, (before, value) in pairs.items()
         if before != value
     ]

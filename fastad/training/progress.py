@@ -11,13 +11,15 @@ class EpochProgress:
     """One step done, or, with ``validation_score`` set, one epoch.
 
     Attributes:
-        epoch, epochs: counted from 1.
+        epoch, epochs: of this stage, counted from 1.
         step, steps: steps done in this epoch, and their number.
         images_per_second: trained on in this epoch so far.
-        seconds_left: estimate to the end of the training.
+        seconds_left: estimate to the end of this stage; of later ones nothing is known yet.
         losses: means over the epoch by name, at its end only.
         validation_score: of the held-out images, at the end of an epoch only; lower is better.
         is_best: whether it is the lowest so far.
+        stage: name of the part of the training.
+        stages: number of the parts.
     """
 
     epoch: int
@@ -29,10 +31,12 @@ class EpochProgress:
     losses: dict[str, float] | None = None
     validation_score: float | None = None
     is_best: bool = False
+    stage: str = "training"
+    stages: int = 1
 
 
 class Clock:
-    """Rate of an epoch, and the time left of a training that began at ``start``.
+    """Rate of an epoch, and the time left of a stage whose epochs began at ``start``.
 
     Args:
         start: `time.monotonic` when the first epoch began.
@@ -87,7 +91,7 @@ class ConsoleProgress:
 
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"),
+                TextColumn("{task.fields[epoch]}"),
                 BarColumn(),
                 TextColumn("{task.fields[text]}"),
                 console=Console(file=self.stream),
@@ -100,7 +104,7 @@ class ConsoleProgress:
         self._bar.update(
             self._task,
             completed=(event.epoch - 1) * event.steps + event.step,
-            epoch=f"{event.epoch}/{event.epochs}",
+            epoch=f"{_stage(event)}epoch {event.epoch}/{event.epochs}",
             text=_speed(event),
         )
         if event.epoch == event.epochs and event.validation_score is not None:
@@ -117,9 +121,13 @@ def _line(event: EpochProgress) -> str:
     best = " (best)" if event.is_best else ""
     width = len(str(event.epochs))
     return (
-        f"epoch {event.epoch:{width}d}/{event.epochs}  {losses}  "
+        f"{_stage(event)}epoch {event.epoch:{width}d}/{event.epochs}  {losses}  "
         f"validation {event.validation_score:.5g}{best}  {_speed(event)}"
     )
+
+
+def _stage(event: EpochProgress) -> str:
+    return f"{event.stage} " if event.stages > 1 else ""
 
 
 def _speed(event: EpochProgress) -> str:

@@ -17,11 +17,12 @@ MAX_WORKERS = 4
 def resolve_workers(workers: int | str, dataset: Dataset | Tensor) -> int:
     """How many processes read a data set: none where its images are in memory.
 
-    That is a tensor, a list, or a data set whose ``images`` are not None. "auto" otherwise takes
+    That is a tensor, a list, or a data set whose ``images`` are a tensor. "auto" otherwise takes
     one a processor, at most `MAX_WORKERS`, and none where a process cannot be forked, since there
     the caller's script would have to be written for it.
     """
-    if isinstance(dataset, (Tensor, list, tuple)) or getattr(dataset, "images", None) is not None:
+    in_memory = isinstance(getattr(dataset, "images", None), Tensor)
+    if isinstance(dataset, (Tensor, list, tuple)) or in_memory:
         return 0
     if workers != "auto":
         return workers

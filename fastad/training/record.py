@@ -1,8 +1,43 @@
 """What a training did, to keep beside its result."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass
+class StageRecord:
+    """What one stage of a training did.
+
+    Attributes:
+        name: of the `fastad.models.Stage`.
+        n_train: images an epoch, those with synthesised defects where the stage has such.
+        config: the options that held for this stage, where stages may differ.
+        epochs: epochs run to their end.
+        best_epoch: the one whose weights were kept, from 1; None if none ran to its end.
+        losses: for each epoch, the mean of each named loss over the images trained on.
+        validation_scores: for each epoch, the mean of the model's own score of this stage.
+        seconds: from its begin to the end of its last epoch, without interruptions.
+    """
+
+    name: str
+    n_train: int
+    config: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    best_epoch: int | None = None
+    losses: list[dict[str, float]] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def still_falling(self) -> bool:
+        """Whether the last epoch is the best and the last tenth of them brought more than 10 %."""
+        if self.epochs < 3 or self.best_epoch != self.epochs:
+            return False
+        last = max(1, round(self.epochs / 10))
+        before, after = self.validation_scores[-1 - last], self.validation_scores[-1]
+        return before - after > 0.1 * abs(before)
 
 
 @dataclass
@@ -11,11 +46,7 @@ class TrainingRecord:
 
     Attributes:
         model: its name in the registry.
-        epochs: epochs run to their end.
-        best_epoch: the one whose weights were kept, from 1; None if none ran to its end.
-        losses: for each epoch, the mean of each named loss over the images trained on.
-        validation_scores: for each epoch, the mean of the model's own score on held-out normals.
-        n_train, n_validation: images.
+        n_train, n_validation: images that were trained on in any stage, and all others.
         held_out: indices into the data set of the images not trained on.
         seconds: of the whole training, the parts before and after an interruption added up.
         seed: of split, order and random layers.
@@ -25,6 +56,7 @@ class TrainingRecord:
         threads: of torch on the CPU; another number rounds differently.
         interrupted: stopped by the user before the last epoch.
         notes: what was done otherwise than asked for, and why.
+        stages: those with an epoch that ran to its end, in order.
     """
 
     model: str
@@ -37,27 +69,50 @@ class TrainingRecord:
     n_train: int
     n_validation: int
     held_out: list[int]
-    epochs: int = 0
-    best_epoch: int | None = None
-    losses: list[dict[str, float]] = field(default_factory=list)
-    validation_scores: list[float] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+    stages: list[StageRecord] = field(default_factory=list)
 
     @property
-    def still_falling(self) -> bool:
-        """Whether the last epoch is the best and the last tenth of them brought more than 10 %."""
-        if self.epochs < 3 or self.best_epoch != self.epochs:
-            return False
-        last = max(1, round(self.epochs / 10))
-        before, after = self.validation_scores[-1 - last], self.validation_scores[-1]
-        return before - after > 0.1 * abs(before)
+    def epochs(self) -> int:
+        """Epochs run to their end, of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """That of the last stage; None if no epoch ran to its end."""
+        return self.stages[-1].best_epoch if self.stages else None
+
+    @property
+    def losses(self) -> list[dict[str, float]]:
+        """Those of the last stage."""
+        return self.stages[-1].losses if self.stages else []
+
+    @property
+    def validation_scores(self) -> list[float]:
+        """Those of the last stage."""
+        return self.stages[-1].validation_scores if self.stages else []
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, dicts, numbers and strings."""
-        record = dataclasses.asdict(self)
+        """Plain lists, dicts, numbers and strings; what the last stage says at the top, too."""
+        last = ("epochs", "best_epoch", "losses", "validation_scores")
+        record = dataclasses.asdict(self) | {name: getattr(self, name) for name in last}
         return {k: _plain(v) for k, v in record.items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "TrainingRecord":
+        """Read `to_dict`, also that of a version that knew of no stages."""
+        if "stages" in content:
+            stages = [_known_fields(StageRecord, stage) for stage in content["stages"]]
+        else:
+            stages = [_known_fields(StageRecord, {"name": "training", **content})]
+        return _known_fields(cls, {**content, "stages": stages})
+
+
+def _known_fields(kind: type, content: Mapping[str, Any]) -> Any:
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**{name: content[name] for name in names if name in content})
 
 
 def _plain(value: Any) -> Any:

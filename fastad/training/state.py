@@ -1,6 +1,5 @@
 """Everything that changes while a model is trained."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,8 +7,9 @@ from torch import Tensor
 
 from fastad.models import AnomalyModel
 from fastad.training.checkpoint import Checkpoint, CheckpointError
-from fastad.training.config import TrainingConfig
-from fastad.training.record import TrainingRecord
+from fastad.training.config import STAGE_OPTIONS, TrainingConfig
+from fastad.training.record import StageRecord, TrainingRecord
+from fastad.training.stages import StagePlan
 
 
 class TrainingState:
@@ -17,48 +17,60 @@ class TrainingState:
 
     Args:
         model: on the device, in the memory format, that it is trained in.
-        config: optimizer and seed.
         dtype: of the convolutions.
-        record: empty; filled by the trainer.
+        record: without stages; filled by the training.
 
-    Raises:
-        ValueError: the model has nothing to train.
+    Attributes:
+        stage: what the running stage did; part of ``record`` from the end of its first epoch.
+        optimizer, scaler, shuffle: of the running stage; the last draws the order of the images.
     """
+
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    shuffle: torch.Generator
+    stage: StageRecord
 
     def __init__(
         self,
         model: AnomalyModel,
-        config: TrainingConfig,
         device: torch.device,
         dtype: torch.dtype,
         record: TrainingRecord,
     ):
-        self.model, self.record, self.device = model, record, device
-        self.optimizer = _optimizer(config, model)
-        # Half precision loses small gradients below its range; scaling keeps them in it.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-        self.shuffle = torch.Generator().manual_seed(config.seed)
+        self.model, self.record, self.device, self.dtype = model, record, device, dtype
+        # Before the first epoch of a stage, what the stage before it came to.
         self._best: dict[str, Tensor] | None = None
 
-    @property
-    def best_score(self) -> float:
-        """Lowest validation score so far."""
-        best = self.record.best_epoch
-        return math.inf if best is None else self.record.validation_scores[best - 1]
+    def begin(self, plan: StagePlan) -> None:
+        """Begin a stage; the model has entered it.
 
-    def end_epoch(self, losses: dict[str, float], score: float) -> bool:
+        Raises:
+            ValueError: the model has nothing to train.
+        """
+        config = plan.config
+        self.optimizer = _optimizer(config, self.model)
+        # Half precision loses small gradients below its range; scaling keeps them in it.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.shuffle = torch.Generator().manual_seed(plan.seed)
+        options = {name: getattr(config, name) for name in STAGE_OPTIONS}
+        self.stage = StageRecord(plan.stage.name, len(plan.train_items), options)
+
+    def end_epoch(self, losses: dict[str, float], score: float, seconds: float) -> bool:
         """Enter an epoch in the record; keep its weights and return True where it is the best."""
-        record = self.record
-        is_best = score < self.best_score
+        stage = self.stage
+        if stage.epochs == 0:
+            self.record.stages.append(stage)
+        is_best = stage.epochs == 0 or score < stage.validation_scores[stage.best_epoch - 1]
         if is_best:
             # Only what was trained: the teacher does not change.
             trained = self.model.trained_state()
             self._best = {name: value.to("cpu", copy=True) for name, value in trained.items()}
-        record.losses.append(losses)
-        record.validation_scores.append(score)
-        record.epochs += 1
+        stage.losses.append(losses)
+        stage.validation_scores.append(score)
+        stage.epochs += 1
+        stage.seconds = seconds
         if is_best:
-            record.best_epoch = record.epochs
+            stage.best_epoch = stage.epochs
         return is_best
 
     def restore_best(self) -> None:
@@ -82,14 +94,17 @@ class TrainingState:
             generators=generators,
         )
 
-    def restore(self, checkpoint: Checkpoint, path: object) -> None:
+    def restore(self, plan: StagePlan, checkpoint: Checkpoint, path: object) -> None:
         """Go back to a captured state: the next epoch is the one that followed it.
 
-        The record keeps its own description of the training and takes over what has happened.
+        ``plan`` is that of the checkpoint's last stage, which the model has entered. The record
+        keeps its own description of the training and takes over what has happened.
 
         Raises:
             CheckpointError: the checkpoint, read from ``path``, is of a model of other tensors.
+            ValueError: the model has nothing to train.
         """
+        self.begin(plan)
         self._require_same_tensors(checkpoint, path)
         self.model.load_state_dict(checkpoint.model, strict=False)
         self._best = checkpoint.best
@@ -101,9 +116,9 @@ class TrainingState:
         if self.device.type == "cuda" and "cuda" in checkpoint.generators:
             torch.cuda.set_rng_state(checkpoint.generators["cuda"], self.device)
         record, then = self.record, checkpoint.record
-        for name in ("epochs", "best_epoch", "losses", "validation_scores", "seconds"):
-            setattr(record, name, getattr(then, name))
-        record.notes = then.notes
+        record.seconds, record.notes, record.stages = then.seconds, then.notes, then.stages
+        record.stages[-1].config = self.stage.config
+        self.stage = record.stages[-1]
 
     def _require_same_tensors(self, checkpoint: Checkpoint, path: object) -> None:
         own = {name: tuple(value.shape) for name, value in self.model.trained_state().items()}
@@ -144,7 +159,8 @@ def _laid_out_as(parameter: Tensor, value: Any) -> Any:
 def _optimizer(config: TrainingConfig, model: AnomalyModel) -> torch.optim.Optimizer:
     groups = model.parameter_groups()
     if not any(group["params"] for group in groups):
-        raise ValueError(f"model {model.name} has no parameters to train")
+        of_stage = f" in stage {model.stage.name}" if len(model.stages) > 1 else ""
+        raise ValueError(f"model {model.name} has no parameters to train{of_stage}")
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, weight_decay=decay)

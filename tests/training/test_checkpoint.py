@@ -1,16 +1,17 @@
 """The checkpoint file: what comes back, what is refused, what a failed write leaves."""
 
+import json
 import random
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from toy import Toy, options
 
 from fastad.training import CheckpointError, Trainer
+from fastad.training import checkpoint as checkpoint_module
 from fastad.training.checkpoint import load_checkpoint, save_checkpoint
-
-NEWER = {"format": "fastad-checkpoint", "format_version": "2"}
 
 
 @pytest.fixture
@@ -59,6 +60,29 @@ def test_the_best_epoch_is_stored_once_where_it_is_the_last(images, tmp_path):
     assert same(found.best, found.model)
 
 
+def test_a_file_of_the_version_before_stages_is_resumed(images, tmp_path):
+    """It had the record of its one stage at the top, and none of the options of stages."""
+    path = tmp_path / "a.ckpt"
+    Trainer(Toy(), options(epochs=2)).fit(images, checkpoint=path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    content, tensors = json.loads(metadata["checkpoint"]), load_file(path)
+    del content["record"]["stages"]
+    for name in ("stages", "pseudo_anomalies", "textures"):
+        del content["record"]["config"][name]
+        assert f"training option {name}" not in content["identity"]
+    text = json.dumps(content)
+    digest = checkpoint_module._digest(text, tensors)
+    save_file(
+        tensors, path, metadata | {"format_version": "1", "checkpoint": text, "sha256": digest}
+    )
+    model, whole = Toy(), Toy()
+    record = Trainer(model, options()).fit(images, checkpoint=path, resume=True)
+    assert record.losses == Trainer(whole, options()).fit(images).losses
+    assert same(dict(model.state_dict()), dict(whole.state_dict()))
+    assert record.stages[0].config["epochs"] == record.epochs == 4
+
+
 def test_nothing_else_is_left_beside_it(path):
     assert list(path.parent.iterdir()) == [path]
 
@@ -103,9 +127,9 @@ def test_a_damaged_file_is_refused(path, tmp_path):
         ),
         (
             lambda path: save_file(
-                {}, path, {"format": "fastad-checkpoint", "format_version": "2"}
+                {}, path, {"format": "fastad-checkpoint", "format_version": "3"}
             ),
-            r"written by a newer fastad \(format 2, this one reads up to 1\): update fastad",
+            r"written by a newer fastad \(format 3, this one reads up to 2\): update fastad",
         ),
         (
             lambda path: save_file({}, path, {"format": "fastad-checkpoint"}),

@@ -30,6 +30,10 @@ from fastad.training import TrainingConfig, precision, resolve_device, resolve_p
         ("validation_fraction", 1, r"in \[0, 1\)"),
         ("precision", "int8", "one of auto, float32, bfloat16, float16"),
         ("channels_last", 1, "True or False"),
+        ("pseudo_anomalies", 0, "an integer of at least 1"),
+        ("textures", 3, "a folder or None"),
+        ("stages", ["head"], "a dict like"),
+        ("stages", {"head": 3}, "a dict like"),
     ],
 )
 def test_a_refusal_names_the_field(field, value, said):
@@ -46,8 +50,47 @@ def test_overrides_go_over_the_models_defaults():
         TrainingConfig.for_model(STPM, lr=1)
 
 
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({"head": {"epochs": 0}}, r"of 'head', epochs must be an integer of at least 1; got 0"),
+        ({"head": {"betas": 1}}, r"of 'head', betas must be two numbers"),
+        (
+            {"head": {"lr": 1}},
+            r"lr of 'head' is no option; a stage can have: epochs, batch_size, o",
+        ),
+        *[
+            ({"head": {name: value}}, rf"{name} of 'head' is the same for the whole training; a st")
+            for name, value in (
+                ("seed", 1),
+                ("device", "cpu"),
+                ("validation_fraction", 0.1),
+                ("precision", "float32"),
+                ("stages", {}),
+            )
+        ],
+    ],
+)
+def test_options_of_stages_are_checked(stages, said):
+    with pytest.raises(ValueError, match=f"^stages: {said}"):
+        TrainingConfig(stages=stages)
+
+
+def test_a_stage_that_is_not_there_is_named():
+    config = TrainingConfig(stages={"head": {"epochs": 3}})
+    for make in (
+        lambda: TrainingConfig.for_model(STPM, stages={"head": {"epochs": 3}}),
+        lambda: config.check_stages(STPM),
+    ):
+        with pytest.raises(ValueError, match="stages: stpm has no stage 'head'; there are: train"):
+            make()
+    own = TrainingConfig.for_model(STPM, stages={"training": {"epochs": 3}})
+    assert own.for_stage(STPM, STPM.stages[0]).epochs == 3
+    assert own.for_stage(STPM, STPM.stages[0]).learning_rate == 0.4
+
+
 def test_a_config_comes_back_from_its_dict():
-    config = TrainingConfig(epochs=2, betas=(0.5, 0.9))
+    config = TrainingConfig(epochs=2, betas=(0.5, 0.9), stages={"head": {"epochs": 1}})
     assert TrainingConfig(**dataclasses.asdict(config)) == config
 
 

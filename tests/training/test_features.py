@@ -8,8 +8,10 @@ from torch.utils.data import Dataset
 from fastad import models
 from fastad.data import ImageDataset
 from fastad.training import Trainer, TrainingConfig
+from fastad.training import features as feature_module
+from fastad.training import trainer as trainer_module
 from fastad.training.batches import is_fixed
-from fastad.training.features import TeacherFeatures
+from fastad.training.features import TeacherFeatures, as_kept, memory_limit
 
 
 class Counting(nn.Module):
@@ -72,8 +74,8 @@ def test_images_that_change_have_their_features_computed_in_every_step():
 
 
 def test_features_beyond_the_memory_allowed_are_not_kept(images):
-    # 8 channels of 8x8 and of 4x4, float32, ten images
-    needed = 10 * 8 * (64 + 16) * 4
+    # 8 channels of 8x8 and of 4x4, kept as float16, ten images
+    needed = 10 * 8 * (64 + 16) * 2
     _, _, seen = train(images, feature_cache_gib=needed / 2**30)
     assert seen == len(images)
     _, _, seen = train(images, feature_cache_gib=(needed - 1) / 2**30)
@@ -88,15 +90,90 @@ def test_features_are_those_of_the_images_asked_for(images):
 
     batches = ((indices, load(indices)) for indices in torch.arange(len(images)).split(3))
     features = TeacherFeatures(model, batches, len(images), 1e9)
-    assert features.bytes == 10 * 8 * (64 + 16) * 4
+    assert features.bytes == 10 * 8 * (64 + 16) * 2
     wanted = torch.tensor([7, 0, 9, 7])
     expected = model.teacher_features(load(wanted)["image"])["teacher"]
     got = features.of(wanted)["teacher"]
     assert [g.shape for g in got] == [e.shape for e in expected]
     for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(one, other, rtol=2**-11, atol=1e-7)
+        assert one.dtype == other.dtype == torch.float32
         assert one.is_contiguous(memory_format=torch.channels_last)
         assert not one.is_inference()
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-3, 1.0, 1e4, 1e8])
+def test_what_float16_cannot_hold_stays_float32(images, scale):
+    """Kept or rounded in every step: the same values."""
+
+    class Scaled(Counting):
+        def forward(self, images):
+            return [scale * level for level in super().forward(images)]
+
+    model = models.build("stpm", backbone=Scaled())
+    batch = {"image": images.float() / 255}
+    features = TeacherFeatures(model, [(torch.arange(10), batch)], len(images), 1e9)
+    held = scale in (1e-3, 1.0, 1e4)
+    assert features.bytes == 10 * 8 * (64 + 16) * (2 if held else 4)
+    exact = model.teacher_features(batch["image"])
+    got, rounded = features.of(torch.arange(10))["teacher"], as_kept(exact)["teacher"]
+    for one, two, true in zip(got, rounded, exact["teacher"], strict=True):
+        assert torch.equal(one, two)
+        assert one.dtype == two.dtype == torch.float32
+        assert torch.equal(one, true) == (not held)
+        assert (one - true).norm() <= 2**-11 * true.norm()
+
+
+def test_one_batch_that_float16_cannot_hold_leaves_the_others_as_they_are():
+    class Levels(nn.Module):
+        def forward(self, images):
+            return [images]
+
+    model = models.build("stpm", backbone=Levels(), student=nn.Conv2d(3, 3, 1))
+    model.normalize = lambda images: images
+    images = torch.rand(4, 3, 2, 2)
+    images[2:] *= 1e6
+    batches = [(torch.arange(i, i + 2), {"image": images[i : i + 2]}) for i in (0, 2)]
+    [got] = TeacherFeatures(model, batches, 4, 1e9).of(torch.arange(4))["teacher"]
+    assert torch.equal(got[:2], images[:2].half().float())
+    assert torch.equal(got[2:], images[2:])
+
+
+def test_entries_are_kept_beside_the_features(images):
+    model = models.build("stpm", backbone=Counting())
+    masks = torch.rand(10, 16, 16) > 0.5
+    batch = {"image": images.float() / 255, "mask": masks, "other": torch.arange(10)}
+    features = TeacherFeatures(model, [(torch.arange(10), batch)], 10, 1e9, ("mask",))
+    got = features.of(torch.tensor([7, 2]))
+    assert set(got) == {"teacher", "mask"}
+    assert torch.equal(got["mask"], masks[[7, 2]])
+    assert got["mask"].dtype == torch.bool
+    assert features.bytes == 10 * 8 * (64 + 16) * 2 + masks.nbytes
+
+
+def test_at_most_half_of_the_memory_is_taken(monkeypatch, tmp_path):
+    cpu = torch.device("cpu")
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1 << 20}
+    monkeypatch.setattr(feature_module.os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(feature_module, "_CGROUP_LIMITS", (str(tmp_path / "limit"),))
+    assert memory_limit(cpu) == 2**31
+    (tmp_path / "limit").write_text("max\n")
+    assert memory_limit(cpu) == 2**31
+    (tmp_path / "limit").write_text(f"{2**30}\n")
+    assert memory_limit(cpu) == 2**29
+
+    def fail(name):
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(feature_module.os, "sysconf", fail)
+    assert memory_limit(cpu) == 2**29
+    (tmp_path / "limit").unlink()
+    assert memory_limit(cpu) == float("inf")
+
+
+def test_a_machine_with_little_memory_keeps_no_features(images, monkeypatch):
+    monkeypatch.setattr(trainer_module, "memory_limit", lambda device: 1000.0)
+    assert train(images)[2] > 3 * len(images)
 
 
 def test_what_is_fixed(images, tmp_path):

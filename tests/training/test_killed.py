@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import RandomToy, options
+from toy import RandomToy
+from toy_stages import TwoStages, stand_in, two_options
 
 from fastad.training import Trainer
 from fastad.training.checkpoint import load_checkpoint
+
+stand_in()
 
 # Forks a training for every line it reads, so that torch is imported once.
 SCRIPT = """
@@ -30,25 +33,33 @@ torch.set_num_threads(int(sys.argv[3]))
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
-        train(Path(sys.argv[1]))
+        train(sys.argv[4], Path(sys.argv[1]))
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
 """
 EPOCHS = 100
+# Of two stages, the second with many epochs or the first: most kills come in the longer one.
+CONFIGS = {
+    "one stage": (RandomToy, {"epochs": EPOCHS}),
+    "first stage": (TwoStages, {"stages": {"students": {"epochs": 80}, "head": {"epochs": 20}}}),
+    "second stage": (TwoStages, {"stages": {"students": {"epochs": 2}, "head": {"epochs": 98}}}),
+}
 
 
-def train(path):
+def train(kind, path):
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    model = RandomToy()
+    images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    model, changes = CONFIGS[kind][0](), CONFIGS[kind][1]
     resume = path is not None and path.exists()
-    return model, Trainer(model, options(epochs=EPOCHS)).fit(images, checkpoint=path, resume=resume)
+    config = two_options(pseudo_anomalies=6, **changes)
+    return model, Trainer(model, config).fit(images, checkpoint=path, resume=resume)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_kill_9_at_random_moments(tmp_path):
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_kill_9_at_random_moments(tmp_path, kind):
     """After each kill the checkpoint is absent or whole.
 
     A kill in the middle of a write leaves the temporary file of that write, whose name begins with
@@ -57,7 +68,7 @@ def test_kill_9_at_random_moments(tmp_path):
     path = tmp_path / "a.ckpt"
     folder, threads = str(Path(__file__).parent), str(torch.get_num_threads())
     server = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(path), folder, threads],
+        [sys.executable, "-c", SCRIPT, str(path), folder, threads, kind],
         cwd=tmp_path,  # in the checkout its sources would hide the installed package
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -87,8 +98,8 @@ def test_kill_9_at_random_moments(tmp_path):
         server.stdin.close()
     found = load_checkpoint(path)
     assert found.record.epochs == EPOCHS
-    model, record = train(None)
-    assert found.record.losses == record.losses
+    model, record = train(kind, None)
+    assert [s.losses for s in found.record.stages] == [s.losses for s in record.stages]
     for name, value in model.trained_state().items():
         assert torch.equal(found.best[name], value), name
     left = [p.name for p in tmp_path.iterdir() if p != path]

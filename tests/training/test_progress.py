@@ -27,6 +27,22 @@ def test_a_log_gets_one_line_an_epoch():
     ]
 
 
+def test_of_several_stages_lines_and_bar_name_theirs():
+    head = replace(EPOCH, stage="head", stages=2)
+    stream = io.StringIO()
+    with ConsoleProgress(stream) as progress:
+        progress(head)
+    assert stream.getvalue().startswith("head epoch  3/60  distillation 0.25  ")
+    stream = Terminal()
+    with ConsoleProgress(stream) as progress:
+        progress(replace(STEP, stage="students", stages=2))
+        assert progress._bar.tasks[0].fields["epoch"] == "students epoch 3/60"
+        progress(replace(EPOCH, stage="students", stages=2, epoch=60))
+        assert progress._bar is None  # the next stage has a bar of its own
+        progress(head)
+        assert progress._bar.tasks[0].fields["epoch"] == "head epoch 3/60"
+
+
 def test_a_terminal_gets_a_bar_that_goes_away():
     stream = Terminal()
     with ConsoleProgress(stream) as progress:

@@ -1,0 +1,140 @@
+"""The one loop over epochs and steps, for every stage of every model."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from fastad.models import AnomalyModel
+from fastad.training.batches import shuffled_batches
+from fastad.training.divergence import require_finite
+from fastad.training.progress import Clock, EpochProgress
+from fastad.training.source import Placement, Source
+from fastad.training.stages import StagePlan
+from fastad.training.state import TrainingState
+
+
+class StageLoop:
+    """The epochs of a stage, from the one after those that ``state`` has done to the last.
+
+    Args:
+        model: in that stage.
+        train, validation: where batches of the plan's items come from; may be the same.
+        progress: called after every step and every epoch.
+    """
+
+    def __init__(
+        self,
+        model: AnomalyModel,
+        plan: StagePlan,
+        placement: Placement,
+        train: Source,
+        validation: Source,
+        progress: Callable[[EpochProgress], None] | None,
+    ):
+        self.model, self.plan, self.placement = model, plan, placement
+        self.train, self.validation = train, validation
+        self.progress = progress
+
+    def run(self, state: TrainingState, begin: float, save: Callable[[], None]) -> None:
+        """Run the epochs left; ``save`` is called after each, ``begin`` is when the stage began."""
+        first, last = state.stage.epochs + 1, self.plan.config.epochs
+        before, start = state.stage.seconds, time.monotonic()
+        for epoch in range(first, last + 1):
+            clock = Clock(start, epoch, first, last)
+            batches = shuffled_batches(
+                self.plan.train_items, self.plan.config.batch_size, state.shuffle
+            )
+            losses = self._train_epoch(batches, state, clock)
+            score = self._validate(epoch)
+            is_best = state.end_epoch(losses, score, before + time.monotonic() - begin)
+            save()
+            self._report(clock, len(batches), len(batches), losses, score, is_best)
+
+    def _train_epoch(
+        self, batches: list[Tensor], state: TrainingState, clock: Clock
+    ) -> dict[str, float]:
+        """Mean of each loss over the images."""
+        self.model.train()
+        optimizer, scaler = state.optimizer, state.scaler
+        sums: dict[str, Tensor] = {}
+        last_total = None
+        loaded = self.train.batches(batches, clock.epoch)
+        for step, (indices, batch) in enumerate(loaded, start=1):
+            with self.placement.autocast():
+                losses = _checked(self.model.loss(batch))
+            total = sum(losses.values())
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(total).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().double() * len(indices)
+            # One step late, so that a CUDA device always has the next step queued.
+            if last_total is not None:
+                self._require_finite(last_total, "loss", f"epoch {clock.epoch}, step {step - 1}")
+            last_total = total.detach()
+            clock.images += len(indices)
+            self._report(clock, step, len(batches))
+        self._require_finite(last_total, "loss", f"epoch {clock.epoch}, step {len(batches)}")
+        return {name: float(value) / clock.images for name, value in sums.items()}
+
+    @torch.inference_mode()
+    def _validate(self, epoch: int) -> float:
+        """Mean of the model's validation score over the validation items."""
+        self.model.eval()
+        total = torch.zeros((), dtype=torch.float64)
+        items = self.plan.validation_items
+        # The same draws in every epoch, so that their scores can be compared.
+        loaded = self.validation.batches(items.split(self.plan.config.batch_size), epoch=0)
+        for indices, batch in loaded:
+            with self.placement.autocast():
+                scores = self.model.validation_score(batch)
+            if scores.shape != (len(indices),):
+                raise TypeError(
+                    f"validation_score of {self.model.name} must return shape ({len(indices)},); "
+                    f"got {tuple(scores.shape)}"
+                )
+            total += scores.double().sum().cpu()
+        self._require_finite(total, "validation score", f"epoch {epoch}")
+        return float(total) / len(items)
+
+    def _require_finite(self, value: Tensor, what: str, where: str) -> None:
+        stage = self.plan.stage.name if len(self.model.stages) > 1 else None
+        rate = self.plan.config.learning_rate
+        require_finite(value, what, where, rate, self.placement.dtype, stage)
+
+    def _report(
+        self,
+        clock: Clock,
+        step: int,
+        steps: int,
+        losses: dict[str, float] | None = None,
+        score: float | None = None,
+        is_best: bool = False,
+    ) -> None:
+        if self.progress is None:
+            return
+        rate, left = clock.read(step / steps)
+        event = EpochProgress(
+            clock.epoch,
+            clock.epochs,
+            step,
+            steps,
+            rate,
+            left,
+            losses,
+            score,
+            is_best,
+            self.plan.stage.name,
+            len(self.model.stages),
+        )
+        self.progress(event)
+
+
+def _checked(losses: object) -> Mapping[str, Tensor]:
+    is_dict = isinstance(losses, Mapping) and len(losses) > 0
+    if is_dict and all(isinstance(v, Tensor) and v.dim() == 0 for v in losses.values()):
+        return losses
+    raise TypeError(f"a model's loss must be a dict of scalar tensors; got {losses!r:.200}")

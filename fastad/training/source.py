@@ -1,0 +1,106 @@
+"""A data set as a training sees it: batches on the device, with what teachers say of them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastad.models import AnomalyModel, Stage
+from fastad.training.batches import is_fixed, to_device
+from fastad.training.features import TeacherFeatures, as_kept
+from fastad.training.reader import BatchReader, resolve_workers
+
+log = logging.getLogger("fastad")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a training computes, and in what."""
+
+    device: torch.device
+    dtype: torch.dtype
+    memory_format: torch.memory_format
+
+    def autocast(self) -> torch.autocast:
+        """Convolutions and products in ``dtype``."""
+        return torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32)
+
+
+class Source:
+    """Batches of a data set for one stage, with what teachers say of their images, kept or not.
+
+    Args:
+        model: in that stage.
+        workers: as of `fastad.training.TrainingConfig`.
+        seed: of data sets that draw at random.
+    """
+
+    def __init__(
+        self,
+        model: AnomalyModel,
+        stage: Stage,
+        dataset: Dataset | Tensor,
+        placement: Placement,
+        workers: int | str,
+        seed: int,
+    ):
+        self._model, self._stage, self._dataset, self._placement = model, stage, dataset, placement
+        self._reader = BatchReader(dataset, resolve_workers(workers, dataset), seed)
+        self._features: TeacherFeatures | None = None
+
+    def keep_features(self, batch_size: int, max_bytes: float) -> int:
+        """Compute teachers' features now, for all items, where they stay the same and fit.
+
+        Returns the bytes that they take. For a stage that reads no images nothing is read or
+        synthesised from then on.
+        """
+        if max_bytes <= 0 or not is_fixed(self._dataset):
+            return 0
+        size = len(self._dataset)
+        batches = torch.arange(size).split(batch_size)
+        entries = () if self._stage.reads_images else ("mask",)
+        self._model.eval()
+        with self._placement.autocast():
+            features = TeacherFeatures(
+                self._model, self._read(batches, epoch=0), size, max_bytes, entries
+            )
+        if features.bytes:
+            self._features = features
+            log.debug(f"teachers' features kept: {features.bytes / 2**20:.0f} MiB")
+            if not self._stage.reads_images:
+                self._reader.close()
+        return features.bytes
+
+    def batches(
+        self, batches: Sequence[Tensor], epoch: int = 0
+    ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Indices and the batch of them on the device, with teachers' features."""
+        if self._features is not None and not self._stage.reads_images:
+            for indices in batches:
+                yield indices, self._features.of(indices)
+            return
+        for indices, batch in self._read(batches, epoch):
+            if self._features is None:
+                with torch.no_grad(), self._placement.autocast():
+                    features = as_kept(self._model.teacher_features(batch["image"]))
+            else:
+                features = self._features.of(indices)
+            yield indices, batch | features
+
+    def _read(
+        self, batches: Sequence[Tensor], epoch: int
+    ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        for indices, batch in zip(batches, self._reader.read(batches, epoch), strict=True):
+            yield (
+                indices,
+                to_device(batch, self._placement.device, self._placement.memory_format),
+            )
+
+    def close(self) -> None:
+        """End the processes that read, and forget the features."""
+        self._reader.close()
+        self._features = None

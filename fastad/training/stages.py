@@ -1,0 +1,163 @@
+"""The stages of a training: their options, which images they see, what they are validated on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastad.models import AnomalyModel, Stage
+from fastad.training.config import TrainingConfig
+
+# Validation of a stage that learns from synthesised defects: enough items that chance does not
+# choose the epoch, and each held-out image with and without defects.
+MIN_VALIDATION_ITEMS = 100
+MIN_VALIDATION_REPEATS = 4
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage works with, known before the first one begins.
+
+    Attributes:
+        stage: of the model.
+        config: the options of this stage.
+        seed: of its order, random layers and synthesised defects.
+        train: indices of the images that were not held out before this stage.
+        unseen: indices of those taken from the held-out images by this stage; most often empty.
+        held_out: indices of the images that stay held out.
+        train_set, train_items: what an epoch goes through: items of a data set.
+        validation_set, validation_items: what the epoch is chosen by.
+    """
+
+    stage: Stage
+    config: TrainingConfig
+    seed: int
+    train: Tensor
+    unseen: Tensor
+    held_out: Tensor
+    train_set: Dataset | Tensor
+    train_items: Tensor
+    validation_set: Dataset | Tensor
+    validation_items: Tensor
+
+
+def plan_stages(
+    model: AnomalyModel,
+    config: TrainingConfig,
+    images: Dataset | Tensor,
+    train: Tensor,
+    held_out: Tensor,
+) -> list[StagePlan]:
+    """The model's stages in order; a function of the arguments alone.
+
+    A stage with ``unseen`` takes half of the images still held out, rounded down; stages after it
+    count them among the training images. Without held-out images a stage is validated on its
+    training images.
+
+    Raises:
+        ValueError: options of a stage that the model does not have, or textures that cannot be.
+    """
+    config.check_stages(model)
+    plans = []
+    for index, stage in enumerate(model.stages):
+        own = config.for_stage(model, stage)
+        seed = config.seed if index == 0 else _seed(config.seed, index, 0)
+        unseen = held_out[:0]
+        if stage.unseen:
+            order = held_out[torch.randperm(len(held_out), generator=_generator(seed))]
+            unseen, held_out = (half.sort().values for half in _halves(order))
+        if stage.pseudo_anomalies:
+            base, base_validation = _base_images(own.pseudo_anomalies, train, unseen, held_out)
+            train_set = _with_defects(images, base, own, _seed(config.seed, index, 1))
+            validation_set = _with_defects(
+                images, base_validation, own, _seed(config.seed, index, 2)
+            )
+            items = torch.arange(len(base)), torch.arange(len(base_validation))
+        else:
+            train_set = validation_set = images
+            seen = torch.cat([train, unseen]).sort().values
+            items = seen, held_out if len(held_out) else seen
+        plans.append(
+            StagePlan(
+                stage=stage,
+                config=own,
+                seed=seed,
+                train=train,
+                unseen=unseen,
+                held_out=held_out,
+                train_set=train_set,
+                train_items=items[0],
+                validation_set=validation_set,
+                validation_items=items[1],
+            )
+        )
+        train = torch.cat([train, unseen]).sort().values
+    return plans
+
+
+def _halves(order: Tensor) -> tuple[Tensor, Tensor]:
+    return order[: len(order) // 2], order[len(order) // 2 :]
+
+
+def _base_images(
+    count: int, train: Tensor, unseen: Tensor, held_out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Indices of the images that get defects, for training and for validation.
+
+    Half of the training items are of unseen images, where there are any: earlier stages were fitted
+    to the training images, so what they make of those is cleaner than what they make of any new
+    image, and a stage that saw nothing else would take every new image for defective. The other
+    half keeps the variety of the many training images.
+    """
+    new = count - count // 2 if len(unseen) else 0
+    base = torch.cat([_spread(unseen, new), _spread(train, count - new)])
+    if len(held_out) == 0:
+        return base, _spread(train, MIN_VALIDATION_ITEMS)
+    repeats = max(MIN_VALIDATION_REPEATS, -(-MIN_VALIDATION_ITEMS // len(held_out)))
+    return base, _spread(held_out, repeats * len(held_out))
+
+
+def _spread(indices: Tensor, count: int) -> Tensor:
+    """``count`` of the indices, each as often as any other within one, repetitions in succession.
+
+    Of successive items half stay clean: so an image that comes several times is there as both.
+    """
+    return indices[torch.arange(count) * len(indices) // max(count, 1)]
+
+
+def _with_defects(
+    images: Dataset | Tensor, indices: Tensor, config: TrainingConfig, seed: int
+) -> Dataset:
+    from fastad.data.synthesis import PseudoAnomalies
+
+    return PseudoAnomalies(images, indices.tolist(), textures=config.textures, seed=seed)
+
+
+def _seed(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def held_out_notes(plans: Sequence[StagePlan]) -> list[str]:
+    """Notes on what the stages that ran took from the held-out images."""
+    notes = []
+    for plan in plans:
+        taken, left = len(plan.unseen), len(plan.held_out)
+        if taken:
+            notes.append(
+                f"stage {plan.stage.name} was trained on {taken} of {taken + left} held-out "
+                f"images: its validation and the threshold are from the other {left}"
+            )
+        elif plan.stage.unseen:
+            what = "one image is" if left else "no images are"
+            notes.append(
+                f"stage {plan.stage.name} was trained on images that the stages before it had "
+                f"seen: {what} held out"
+            )
+    return notes
