@@ -1,4 +1,4 @@
-"""Images on disk: reading, the package's one resize, and folders as data sets."""
+"""Images on disk: reading, the package's one resize, folders as data sets, pseudo-anomalies."""
 
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
@@ -12,10 +12,12 @@ from fastad.data.images import (
 )
 from fastad.data.layouts import Sample, TrainingImages, test_samples, training_images
 from fastad.data.masks import read_ground_truth, read_mask, resize_masks
+from fastad.data.synthesis import PseudoAnomalies
 
 __all__ = [
     "ImageDataset",
     "ImageError",
+    "PseudoAnomalies",
     "Sample",
     "TrainingImages",
     "auto_size",

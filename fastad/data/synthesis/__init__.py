@@ -1,0 +1,22 @@
+"""Pseudo-anomalies: normal images with synthesised defects, and the masks of these."""
+
+from fastad.data.synthesis.anomalies import PseudoAnomalies, synthesize
+from fastad.data.synthesis.augmentations import AUGMENTATIONS, augment
+from fastad.data.synthesis.perlin import perlin_mask, perlin_noise
+from fastad.data.synthesis.shapes import SHAPES, draw_mask
+from fastad.data.synthesis.texture_folder import TextureFolder
+from fastad.data.synthesis.textures import FAMILIES, random_texture
+
+__all__ = [
+    "AUGMENTATIONS",
+    "FAMILIES",
+    "SHAPES",
+    "PseudoAnomalies",
+    "TextureFolder",
+    "augment",
+    "draw_mask",
+    "perlin_mask",
+    "perlin_noise",
+    "random_texture",
+    "synthesize",
+]
