@@ -39,8 +39,12 @@ def shared_data() -> Path:
     return folder
 
 
+# Of the training of each, what keeps it short.
+SHORT = {"stpm": {}, "rstpm": {"pseudo_anomalies": 8}}
+
+
 class TinyModel(NamedTuple):
-    """A model that is built and trained in a second; its teachers are random."""
+    """A model by name, with options for which it is built and trained in a second."""
 
     name: str
     options: dict[str, Any]
@@ -49,31 +53,17 @@ class TinyModel(NamedTuple):
     @property
     def arguments(self) -> list[str]:
         """The same for ``fastad train``."""
-        settings = {k: ",".join(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
-        settings = [f"{key}={value}" for key, value in {**settings, **self.training}.items()]
-        return ["--model", self.name, *(word for s in settings for word in ("--set", s))]
+        words = ["--model", self.name]
+        for key, value in {**self.options, **self.training}.items():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words += ["--set", f"{key}={text}"]
+        return words
 
 
-TINY_MODELS = {
-    model.name: model
-    for model in (
-        TinyModel("stpm", {"layers": ("layer1",), "teacher_weights": None}, {}),
-        TinyModel(
-            "rstpm",
-            {
-                "teacher2": "resnet18",
-                "bottleneck": "learned",
-                "teacher_weights": None,
-                "teacher2_weights": None,
-                "discriminator_width": 4,
-            },
-            {"pseudo_anomalies": 8},
-        ),
-    )
-}
-
-
-@pytest.fixture(scope="module", params=TINY_MODELS)
+@pytest.fixture(scope="module", params=SMALL)
 def tiny_model(request) -> TinyModel:
-    """Each model in turn: for what is promised of any."""
-    return TINY_MODELS[request.param]
+    """Each model in turn, with random teachers: for what is promised of any."""
+    from fastad import models
+
+    name = request.param
+    return TinyModel(name, SMALL[name] | models.without_weights(name), SHORT[name])

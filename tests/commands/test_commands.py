@@ -147,7 +147,7 @@ def test_info_shows_options_and_stages(fastad, tiny_detector, tiny_model):
     assert lines["model"].startswith(f"{tiny_model.name}, ")
     assert lines["model.teacher_weights"] == "none"
     if tiny_model.name == "stpm":
-        assert lines["model.layers"] == "layer1"
+        assert lines["model.layers"] == "layer1,layer2"
         assert lines["training.best_epoch"] == "1"
         assert not any(name.startswith("stage.") for name in lines)
     else:
