@@ -40,7 +40,10 @@ def shared_data() -> Path:
 
 
 # Of the training of each, what keeps it short.
-SHORT = {"stpm": {}, "rstpm": {"pseudo_anomalies": 8}}
+SHORT = {
+    "stpm": {},
+    "rstpm": {"pseudo_anomalies": 8, "stages": {"discriminator": {"batch_size": 50}}},
+}
 
 
 class TinyModel(NamedTuple):
@@ -54,7 +57,11 @@ class TinyModel(NamedTuple):
     def arguments(self) -> list[str]:
         """The same for ``fastad train``."""
         words = ["--model", self.name]
-        for key, value in {**self.options, **self.training}.items():
+        settings = {**self.options, **self.training}
+        for stage, options in settings.pop("stages", {}).items():
+            for key, value in options.items():
+                words += ["--stage", f"{stage}.{key}={value}"]
+        for key, value in settings.items():
             text = ",".join(map(str, value)) if isinstance(value, tuple) else value
             words += ["--set", f"{key}={text}"]
         return words
