@@ -43,8 +43,9 @@ class UNet(nn.Module):
         skips: list[Tensor] = []
         for index, block in enumerate(self.encoder):
             if index:
-                # Odd sizes keep their last row and column; a size of one stays as it is.
-                x = functional.max_pool2d(x, 2, ceil_mode=True)
+                # Odd sizes keep their last row and column; a size of one stays as it is (some
+                # runtimes refuse a pool that is larger than its input).
+                x = functional.max_pool2d(x, [min(n, 2) for n in x.shape[-2:]], ceil_mode=True)
             x = block(x)
             skips.append(x)
         x = skips.pop()

@@ -1,5 +1,6 @@
 """One file for a detector: complete, exact, and clear about what is wrong with it."""
 
+import copy
 import json
 
 import numpy as np
@@ -15,10 +16,9 @@ from fastad.inference import artifact as artifact_module
 IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def artifact(tiny_model):
+def artifact_of(model):
     return Artifact(
-        model=tiny_model,
+        model=model,
         image_size=(32, 48),
         calibration=np.array([0.1, 1 / 3, 0.7]),
         false_positive_rate=0.25,
@@ -27,6 +27,11 @@ def artifact(tiny_model):
         pixel_threshold=0.4,
         training={"epochs": 2, "losses": [{"distillation": 0.5}]},
     )
+
+
+@pytest.fixture
+def artifact(tiny_model):
+    return artifact_of(tiny_model)
 
 
 @pytest.fixture
@@ -45,7 +50,9 @@ def rewrite(path, **changes):
     save_file(tensors, path, {k: v for k, v in metadata.items() if v is not None})
 
 
-def test_round_trip_is_exact(artifact, path):
+def test_round_trip_is_exact(small_model, tmp_path):
+    artifact, path = artifact_of(small_model), tmp_path / "d.fastad"
+    save(path, artifact)
     random_state = torch.get_rng_state()
     loaded = load(path)
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -65,7 +72,9 @@ def test_round_trip_is_exact(artifact, path):
         assert torch.equal(loaded.model(IMAGES).score, artifact.model(IMAGES).score)
 
 
-def test_predictor_has_everything(artifact, path):
+def test_predictor_has_everything(small_model, tmp_path):
+    artifact, path = artifact_of(small_model), tmp_path / "d.fastad"
+    save(path, artifact)
     before = artifact.predictor(device="cpu", precision="float32").predict(IMAGES)
     after = load(path).predictor(device="cpu", precision="float32").predict(IMAGES)
     assert np.array_equal(before.score, after.score)
@@ -86,6 +95,24 @@ def test_the_teacher_is_inside_and_its_source_remembered(path, tiny_model, tmp_p
     assert all(torch.equal(teacher[k], v) for k, v in model.teacher.state_dict().items())
     assert loaded.threshold is None
     assert loaded.calibration.shape == (0,)
+
+
+def test_teachers_are_inside_once_and_need_no_weights(small_model, tmp_path, monkeypatch):
+    """Their sources are remembered, and looked at no more."""
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path / "nowhere"))
+    model = copy.deepcopy(small_model)
+    sources = models.without_weights(model.name)
+    for number, source in enumerate(sources):
+        setattr(model.config, source, "auto" if number else "/nowhere/teacher.pth")
+    save(tmp_path / "d.fastad", artifact_of(model))
+    loaded = load(tmp_path / "d.fastad").model
+    assert loaded.config == model.config
+    assert type(loaded.config) is type(model.config)
+    for name, value in vars(model.config).items():
+        assert type(getattr(loaded.config, name)) is type(value), name
+    tensors = [v for v in model.state_dict().values()]
+    weights = sum(v.numel() * v.element_size() for v in tensors)
+    assert weights < (tmp_path / "d.fastad").stat().st_size < weights + 1e5
 
 
 def test_channels_last_weights_are_saved(artifact, tmp_path):

@@ -38,15 +38,42 @@ def needing(name):
     return pytest.param(name, marks=marks)
 
 
+def large(model):
+    """Converting the graph of two networks is quick, of more it is not."""
+    return pytest.param(model, marks=[] if model == "stpm" else pytest.mark.slow)
+
+
 class Pyramid(nn.Module):
-    def __init__(self):
+    def __init__(self, *channels):
         super().__init__()
-        self.first = nn.Conv2d(3, 4, 3, 2, 1)
-        self.second = nn.Conv2d(4, 6, 3, 2, 1)
+        inputs = (3, *channels)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(before, after, 3, 2, 1)
+            for before, after in zip(inputs, channels, strict=False)
+        )
 
     def forward(self, images):
-        first = self.first(images).relu()
-        return [first, self.second(first)]
+        features = []
+        for stage in self.stages:
+            images = stage(images).relu()
+            features.append(images)
+        return features
+
+
+def stpm(**options):
+    return models.build("stpm", backbone=Pyramid(4, 6), **options)
+
+
+def rstpm(**options):
+    """With a discriminative network that says something."""
+    teachers = {"teacher1": Pyramid(4, 6, 8), "teacher2": Pyramid(5, 7, 9)}
+    options = {**teachers, "bottleneck": "learned", "discriminator_width": 8, **options}
+    model = models.build("rstpm", **options)
+    nn.init.normal_(model.discriminator.head.weight)
+    return model
+
+
+SMALL = {"stpm": lambda: stpm(weights=[1.0, 0.5]), "rstpm": lambda: rstpm(smoothing=1.5)}
 
 
 class Separate(AnomalyModel):
@@ -56,7 +83,7 @@ class Separate(AnomalyModel):
 
     def __init__(self):
         super().__init__(None)
-        self.teacher, self.student = Pyramid(), Pyramid()
+        self.teacher, self.student = Pyramid(4, 6), Pyramid(4, 6)
 
     def forward(self, images):
         x = self.normalize(images)
@@ -71,21 +98,27 @@ def artifact_of(model, threshold=0.2):
 
 
 @pytest.fixture(scope="module")
-def artifact():
+def artifacts():
+    """Name of a model -> an artifact of a small one."""
     torch.manual_seed(0)
-    return artifact_of(models.build("stpm", backbone=Pyramid(), weights=[1.0, 0.5]))
+    return {name: artifact_of(make()) for name, make in SMALL.items()}
+
+
+@pytest.fixture
+def artifact(artifacts):
+    return artifacts["stpm"]
 
 
 @pytest.fixture(scope="module")
-def exported(artifact, tmp_path_factory):
-    """Format -> its file, made once."""
+def exported(artifacts, tmp_path_factory):
+    """Format, name of a model -> the file, made once."""
     folder, made = tmp_path_factory.mktemp("exported"), {}
 
-    def path(name):
-        if name not in made:
-            made[name] = folder / f"small{FORMATS[name].suffix}"
-            export_detector(artifact, made[name], name)
-        return made[name]
+    def path(name, model="stpm"):
+        if (name, model) not in made:
+            made[name, model] = folder / f"{model}{FORMATS[name].suffix}"
+            export_detector(artifacts[model], made[name, model], name)
+        return made[name, model]
 
     return path
 
@@ -113,11 +146,12 @@ def test_an_image_of_the_right_size_is_not_touched():
 
 
 @pytest.mark.parametrize("name", [needing(name) for name in FORMATS])
+@pytest.mark.parametrize("model", [large(model) for model in SMALL])
 @pytest.mark.parametrize("shape", [(1, 16, 24), (3, 16, 24), (3, 41, 29), (1, 7, 95), (2, 1, 1)])
-def test_a_file_gives_what_the_detector_gives(artifact, exported, name, shape):
+def test_a_file_gives_what_the_detector_gives(artifacts, exported, name, model, shape):
     images = noise(*shape, 3)
-    score, maps = FORMATS[name].open(exported(name))(images)
-    expected = artifact.predictor(device="cpu").predict(images)
+    score, maps = FORMATS[name].open(exported(name, model))(images)
+    expected = artifacts[model].predictor(device="cpu").predict(images)
     assert (score.shape, maps.shape) == ((shape[0],), (shape[0], *SIZE))
     assert score.dtype == maps.dtype == np.float32
     np.testing.assert_allclose(score, expected.score, rtol=2e-3)
@@ -186,8 +220,13 @@ def test_a_detector_from_a_file_exports(tmp_path, tiny_model, name):
     "make",
     [
         lambda: Separate(),
-        lambda: models.build("stpm", backbone=Pyramid(), aggregate_size="layer"),
-        lambda: models.build("stpm", backbone=Pyramid(), aggregate="sum", weights=[0.5, 3.0]),
+        lambda: stpm(aggregate_size="layer"),
+        lambda: stpm(aggregate="sum", weights=[0.5, 3.0]),
+        pytest.param(lambda: rstpm(), marks=pytest.mark.slow),
+        pytest.param(
+            lambda: rstpm(aggregate="sum", smoothing=1.5, pooling=0.01, attention=False),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_any_model_becomes_plain_ops(make):

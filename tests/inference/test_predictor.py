@@ -15,14 +15,14 @@ SIZE = (40, 32)
 
 
 @pytest.fixture
-def predictor(tiny_model):
-    return Predictor(tiny_model, SIZE, device="cpu", precision="float32", batch_size=2)
+def predictor(small_model):
+    return Predictor(small_model, SIZE, device="cpu", precision="float32", batch_size=2)
 
 
 @pytest.fixture
-def expected(tiny_model):
+def expected(small_model):
     with torch.inference_mode():
-        return tiny_model(torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255)
+        return small_model(torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255)
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_files_and_pillow_images(predictor, expected, folder):
     assert predictor.predict(pillow[0]).score == pytest.approx(expected.score[:1].numpy(), rel=1e-4)
 
 
-def test_all_inputs_pass_the_same_resize(tiny_model, folder):
-    predictor = Predictor(tiny_model, "20x24", device="cpu", precision="float32")
+def test_all_inputs_pass_the_same_resize(small_model, folder):
+    predictor = Predictor(small_model, "20x24", device="cpu", precision="float32")
     by_file, by_array = predictor.predict(folder), predictor.predict(IMAGES)
     assert by_file.anomaly_map.shape == (5, 20, 24)
     assert np.array_equal(by_file.score, by_array.score)
@@ -89,14 +89,14 @@ def test_stream_holds_one_batch_at_a_time(predictor, folder):
     assert sum(len(result.score) for result in stream) == 18
 
 
-def test_decisions_and_p_values(tiny_model):
-    plain = Predictor(tiny_model, SIZE, device="cpu").predict(IMAGES)
+def test_decisions_and_p_values(small_model):
+    plain = Predictor(small_model, SIZE, device="cpu").predict(IMAGES)
     assert plain.is_anomalous is None
     assert plain.p_value is None
     limit = float(np.median(plain.score))
     calibration = np.array([0.0, limit, 1e9])
     result = Predictor(
-        tiny_model, SIZE, device="cpu", threshold=limit, calibration=calibration
+        small_model, SIZE, device="cpu", threshold=limit, calibration=calibration
     ).predict(IMAGES)
     assert result.is_anomalous.dtype == bool
     assert np.array_equal(result.is_anomalous, result.score > np.float32(limit))
@@ -105,8 +105,8 @@ def test_decisions_and_p_values(tiny_model):
 
 
 @pytest.mark.filterwarnings("ignore:this CPU has no bfloat16")
-def test_bfloat16_is_close(tiny_model, expected):
-    result = Predictor(tiny_model, SIZE, device="cpu", precision="bfloat16").predict(IMAGES)
+def test_bfloat16_is_close(small_model, expected):
+    result = Predictor(small_model, SIZE, device="cpu", precision="bfloat16").predict(IMAGES)
     assert result.score.dtype == np.float32
     np.testing.assert_allclose(result.score, expected.score.numpy(), rtol=0.1)
 
