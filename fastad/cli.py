@@ -85,7 +85,8 @@ def options(
     epilog="Examples:\n\n"
     "fastad train bottle --output bottle.fastad\n\n"
     "fastad train good_images --image-size auto --epochs 60 --false-positive-rate 0.02\n\n"
-    "fastad train bottle --set backbone=resnet34 --set learning_rate=0.1\n\n"
+    "fastad train bottle --set teacher2=resnet50_caffe --set bottleneck=learned\n\n"
+    "fastad train bottle --model stpm --set backbone=resnet34 --set learning_rate=0.1\n\n"
     "fastad train bottle --output bottle.fastad --resume\n\n"
 )
 def train(
@@ -97,12 +98,23 @@ def train(
             "folder of good images.",
         ),
     ],
-    model: Annotated[str, typer.Option(help="Name of the model.")] = "stpm",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="rstpm: two student-teacher pairs and a discriminative network; stpm: one pair, "
+            "faster."
+        ),
+    ] = "rstpm",
     output: Annotated[str, typer.Option(metavar="FILE", help="Where the detector goes.")] = (
         "detector.fastad"
     ),
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the images; the model's own if left out.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Passes over the images; the model's own if left out. Of a training in several "
+            "stages it is the first one's; the others get theirs in proportion.",
+        ),
     ] = None,
     image_size: Annotated[
         str,
@@ -119,7 +131,8 @@ def train(
         str | None,
         typer.Option(
             metavar="auto|PATH",
-            help="Pretrained weights: a file; auto for FASTAD_WEIGHTS, torch.hub's cache, or a "
+            help="Pretrained weights: a folder with a file for each teacher, found by its name; a "
+            "file, for the first teacher; auto for FASTAD_WEIGHTS, torch.hub's cache, or a "
             "download.",
         ),
     ] = None,
@@ -402,8 +415,10 @@ def demo(
     teacher_weights: Annotated[
         str, typer.Option(metavar="auto|PATH", help="Pretrained weights, as of `fastad train`.")
     ] = "auto",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 12,
-    image_size: Annotated[str, typer.Option(help="192, or 640x256 (height x width).")] = "192",
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the images in the first stage of the training.")
+    ] = 10,
+    image_size: Annotated[str, typer.Option(help="128, or 640x256 (height x width).")] = "128",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the images and the training.")] = 0,
 ) -> None:

@@ -61,7 +61,7 @@ class Detector(Estimator):
 
     def __init__(
         self,
-        model: str = "stpm",
+        model: str = "rstpm",
         *,
         image_size: int | str | tuple[int, int] = 256,
         device: str = "auto",

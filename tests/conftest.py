@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -36,3 +37,40 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real images and weights (../shared/data) are not there")
     return folder
+
+
+# Of the training of each, what keeps it short.
+SHORT = {
+    "stpm": {},
+    "rstpm": {"pseudo_anomalies": 8, "stages": {"discriminator": {"batch_size": 50}}},
+}
+
+
+class TinyModel(NamedTuple):
+    """A model by name, with options for which it is built and trained in a second."""
+
+    name: str
+    options: dict[str, Any]
+    training: dict[str, Any]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same for ``fastad train``."""
+        words = ["--model", self.name]
+        settings = {**self.options, **self.training}
+        for stage, options in settings.pop("stages", {}).items():
+            for key, value in options.items():
+                words += ["--stage", f"{stage}.{key}={value}"]
+        for key, value in settings.items():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words += ["--set", f"{key}={text}"]
+        return words
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def tiny_model(request) -> TinyModel:
+    """Each model in turn, with random teachers: for what is promised of any."""
+    from fastad import models
+
+    name = request.param
+    return TinyModel(name, SMALL[name] | models.without_weights(name), SHORT[name])

@@ -1,5 +1,6 @@
 """The detector from training to file: its inputs, its thresholds, its threads."""
 
+import math
 import threading
 import warnings
 from pathlib import Path
@@ -25,6 +26,11 @@ def small(**options):
     return fastad.Detector("stpm", **{**settings, **model, **options})
 
 
+def tiny(model, **options):
+    settings = {"image_size": (32, 40), "device": "cpu", "precision": "float32"}
+    return fastad.Detector(model.name, **{**settings, **model.options, **options})
+
+
 @pytest.fixture(autouse=True)
 def few_images_are_no_news():
     with warnings.catch_warnings():
@@ -37,6 +43,16 @@ def detector():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return small(false_positive_rate=0.3).fit(IMAGES, **TRAINING, validation_fraction=0.5)
+
+
+@pytest.fixture(scope="module")
+def any_detector(tiny_model):
+    """A trained one of each model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tiny(tiny_model, false_positive_rate=0.5).fit(
+            IMAGES, **TRAINING, **tiny_model.training, validation_fraction=0.5
+        )
 
 
 @pytest.fixture
@@ -89,71 +105,82 @@ def test_every_form_of_the_images_trains_the_same_detector(folder):
         assert np.array_equal(trained.calibration_scores_, expected.calibration_scores_)
 
 
-def test_the_global_random_state_is_left_alone_and_does_not_matter():
+def test_the_global_random_state_is_left_alone_and_does_not_matter(tiny_model):
+    def trained():
+        return tiny(tiny_model, seed=4).fit(IMAGES, **TRAINING, **tiny_model.training)
+
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = small(seed=4).fit(IMAGES, **TRAINING)
+    one = trained()
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    assert same_weights(one, small(seed=4).fit(IMAGES, **TRAINING))
-    assert not same_weights(one, small(seed=5).fit(IMAGES, **TRAINING))
+    other = trained()
+    assert same_weights(one, other)
+    assert np.array_equal(one.calibration_scores_, other.calibration_scores_)
 
 
-def test_fitted_attributes(detector):
-    assert detector.image_size_ == (32, 40)
-    assert detector.calibration_scores_.shape == detector.pixel_calibration_.shape == (6,)
-    # STPM's score is the maximum of its map.
-    assert np.array_equal(detector.calibration_scores_, detector.pixel_calibration_)
-    assert detector.threshold_ == np.sort(detector.calibration_scores_)[4]  # ceil(7 * 0.7) = 5th
-    assert detector.training_record_["images"] == 12
-    assert detector.training_record_["n_validation"] == 6
-    assert detector.training_record_["seed"] == 0
-    held_out = IMAGES[detector.training_record_["held_out"]]
+def test_fitted_attributes(any_detector):
+    assert any_detector.image_size_ == (32, 40)
+    # Of the six images held out RSTPM's second stage trains on three.
+    number = {"stpm": 6, "rstpm": 3}[any_detector.model]
+    assert any_detector.calibration_scores_.shape == (number,)
+    assert any_detector.pixel_calibration_.shape == (number,)
+    # The score is the maximum of the map.
+    assert np.array_equal(any_detector.calibration_scores_, any_detector.pixel_calibration_)
+    rank = math.ceil((number + 1) * 0.5)
+    assert any_detector.threshold_ == np.sort(any_detector.calibration_scores_)[rank - 1]
+    assert any_detector.training_record_["images"] == 12
+    assert any_detector.training_record_["n_validation"] == number
+    assert any_detector.training_record_["seed"] == 0
+    held_out = IMAGES[any_detector.training_record_["held_out"]]
     np.testing.assert_allclose(
-        detector.predict(held_out).score, detector.calibration_scores_, rtol=1e-4
+        any_detector.predict(held_out).score, any_detector.calibration_scores_, rtol=1e-4
     )
 
 
-def test_decisions_agree_with_each_other(detector):
-    result = detector.predict(IMAGES)
-    assert np.array_equal(result.is_anomalous, result.score > detector.threshold_)
-    assert np.array_equal(result.mask, result.anomaly_map > detector.pixel_threshold_)
-    assert np.array_equal(result.mask.any((1, 2)), result.is_anomalous)  # true of STPM
-    assert np.array_equal(detector.score_samples(IMAGES), -result.score)
+def test_decisions_agree_with_each_other(any_detector):
+    result = any_detector.predict(IMAGES)
+    assert np.array_equal(result.is_anomalous, result.score > any_detector.threshold_)
+    assert np.array_equal(result.mask, result.anomaly_map > any_detector.pixel_threshold_)
+    assert np.array_equal(result.mask.any((1, 2)), result.is_anomalous)
+    assert np.array_equal(any_detector.score_samples(IMAGES), -result.score)
     labels = np.where(result.is_anomalous, -1, 1)
-    assert np.array_equal(detector.predict_labels(IMAGES), labels)
-    assert np.array_equal(detector.decision_function(IMAGES) < 0, result.is_anomalous)
+    assert np.array_equal(any_detector.predict_labels(IMAGES), labels)
+    assert np.array_equal(any_detector.decision_function(IMAGES) < 0, result.is_anomalous)
     assert 0 < result.is_anomalous.sum() < 12
 
 
-def test_thresholds_can_change_and_the_file_keeps_them(detector, tmp_path):
-    detector.save(tmp_path / "d.fastad")
+def test_thresholds_can_change_and_the_file_keeps_them(any_detector, tmp_path):
+    any_detector.save(tmp_path / "d.fastad")
     loaded = fastad.load(tmp_path / "d.fastad", device="cpu", precision="float32")
-    assert loaded.predict(IMAGES).is_anomalous.sum() == detector.predict(IMAGES).is_anomalous.sum()
+    assert (
+        loaded.predict(IMAGES).is_anomalous.sum() == any_detector.predict(IMAGES).is_anomalous.sum()
+    )
     scores = np.sort(loaded.calibration_scores_)
-    assert loaded.set_threshold(false_positive_rate=0.5) is loaded
-    assert loaded.threshold_ == scores[3]  # ceil(7 * 0.5) = 4th
-    assert loaded.set_pixel_threshold(0.2).pixel_threshold_ == scores[5]
+    assert loaded.set_threshold(false_positive_rate=0.3) is loaded
+    chosen = scores[math.ceil((len(scores) + 1) * 0.7) - 1]
+    assert loaded.threshold_ == chosen
+    assert loaded.set_pixel_threshold(0.2).pixel_threshold_ == scores[-1]
     result = loaded.predict(IMAGES)
-    assert np.array_equal(result.is_anomalous, result.score > scores[3])
-    assert np.array_equal(result.mask, result.anomaly_map > scores[5])
+    assert np.array_equal(result.is_anomalous, result.score > chosen)
+    assert np.array_equal(result.mask, result.anomaly_map > scores[-1])
     loaded.save(tmp_path / "e.fastad")
     again = fastad.load(tmp_path / "e.fastad")
-    assert again.threshold_ == scores[3]
-    assert again.pixel_threshold_ == scores[5]
-    assert again.false_positive_rate == 0.5
+    assert again.threshold_ == chosen
+    assert again.pixel_threshold_ == scores[-1]
+    assert again.false_positive_rate == 0.3
     assert again.set_threshold(value=1e9).predict(IMAGES).is_anomalous.sum() == 0
 
 
-def test_the_loaded_detector_is_the_saved_one(detector, tmp_path):
-    detector.save(tmp_path / "d.fastad")
+def test_the_loaded_detector_is_the_saved_one(any_detector, tmp_path):
+    any_detector.save(tmp_path / "d.fastad")
     loaded = fastad.load(tmp_path / "d.fastad", device="cpu", precision="float32")
-    one, other = detector.predict(IMAGES), loaded.predict(IMAGES)
+    one, other = any_detector.predict(IMAGES), loaded.predict(IMAGES)
     for name in ("score", "anomaly_map", "is_anomalous", "p_value", "mask"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
-    expected = detector.get_params()
+    expected = any_detector.get_params()
     assert loaded.get_params() == expected
-    assert loaded.training_record_ == detector.training_record_
+    assert loaded.training_record_ == any_detector.training_record_
 
 
 def test_prediction_of_a_folder_names_its_files(detector, folder):
@@ -201,8 +228,10 @@ def test_image_size_auto(tmp_path):
         small(image_size="auto").fit(IMAGES)
 
 
-def test_without_held_out_images_there_is_no_threshold(tmp_path):
-    trained = small().fit(IMAGES, **TRAINING, validation_fraction=0.0)
+def test_without_held_out_images_there_is_no_threshold(tiny_model, tmp_path):
+    trained = tiny(tiny_model).fit(
+        IMAGES, **TRAINING, **tiny_model.training, validation_fraction=0.0
+    )
     assert trained.threshold_ is None
     assert trained.predict(IMAGES).is_anomalous is None
     assert trained.predict(IMAGES).mask is None
@@ -215,41 +244,42 @@ def test_without_held_out_images_there_is_no_threshold(tmp_path):
     assert trained.set_threshold(value=0.0).predict_labels(IMAGES).tolist() == [-1] * 12
 
 
-def test_a_checkpoint_is_resumed(tmp_path):
-    whole = small().fit(IMAGES, epochs=3, batch_size=4)
+def test_a_checkpoint_is_resumed(tiny_model, tmp_path):
+    training = {"epochs": 3, "batch_size": 4, **tiny_model.training}
+    whole = tiny(tiny_model).fit(IMAGES, **training)
     checkpoint = tmp_path / "c"
 
     def stop(event):
         if event.epoch == 2:
             raise KeyboardInterrupt
 
-    first = small().fit(IMAGES, epochs=3, batch_size=4, checkpoint=checkpoint, progress=stop)
+    first = tiny(tiny_model).fit(IMAGES, **training, checkpoint=checkpoint, progress=stop)
     assert first.training_record_["interrupted"]
-    resumed = small().fit(IMAGES, epochs=3, batch_size=4, checkpoint=checkpoint, resume=True)
+    resumed = tiny(tiny_model).fit(IMAGES, **training, checkpoint=checkpoint, resume=True)
     assert same_weights(resumed, whole)
     assert resumed.threshold_ == whole.threshold_
     assert not resumed.training_record_["interrupted"]
 
 
-def test_stopping_before_the_first_epoch_is_over_leaves_it_unfitted():
+def test_stopping_before_the_first_epoch_is_over_leaves_it_unfitted(tiny_model):
     def stop(event):
         raise KeyboardInterrupt
 
-    detector = small()
+    detector = tiny(tiny_model)
     with pytest.raises(KeyboardInterrupt, match="before the end of the first epoch"):
-        detector.fit(IMAGES, **TRAINING, progress=stop)
+        detector.fit(IMAGES, **TRAINING, **tiny_model.training, progress=stop)
     with pytest.raises(ValueError, match="not trained yet: call fit"):
         detector.predict(IMAGES)
 
 
-def test_threads_share_a_detector(detector):
-    expected = detector.predict(IMAGES)
+def test_threads_share_a_detector(any_detector):
+    expected = any_detector.predict(IMAGES)
     failures = []
 
     def work(seed):
         order = np.random.default_rng(seed).permutation(12)
         for _ in range(5):
-            result = detector.predict(IMAGES[order])
+            result = any_detector.predict(IMAGES[order])
             if not np.allclose(result.score, expected.score[order], rtol=1e-4):
                 failures.append(seed)
 
@@ -326,6 +356,8 @@ def test_wrong_images_are_named(detector, images, error, match):
 def test_wrong_calls_are_named(detector):
     with pytest.raises(TypeError, match="unknown option 'backbon' of stpm; there are: backbone"):
         fastad.Detector("stpm", backbon="resnet18")
+    with pytest.raises(TypeError, match="unknown option 'layers' of rstpm; there are: teacher1"):
+        fastad.Detector(layers=("layer1",))
     with pytest.raises(TypeError, match="unknown training option 'epoch'; there are: epochs"):
         small().fit(IMAGES, epoch=3)
     with pytest.raises(ValueError, match="give either false_positive_rate or value"):

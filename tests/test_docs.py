@@ -26,7 +26,7 @@ from fastad.backbones import build
 from fastad.cli import app
 from fastad.data.training_set import IN_MEMORY_BYTES, MIN_SIDE
 from fastad.inference.threshold import conformal_threshold
-from fastad.models import STPMConfig
+from fastad.models import RSTPMConfig, STPMConfig
 from fastad.training import TrainingConfig
 from fastad.training.batches import split_indices
 
@@ -53,9 +53,14 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def small(code: str) -> str:
-    """The same code with a training that takes no time."""
-    code = re.sub(r"epochs=\d+", "epochs=1", code)
-    return re.sub(r"image_size=\d+", 'image_size=32, layers=("layer1",)', code)
+    """The same code with a training that takes no time, and teachers that are there."""
+    if 'Detector("stpm"' in code:
+        code = re.sub(r"epochs=\d+", "epochs=1", code)
+        return re.sub(r"image_size=\d+", 'image_size=32, layers=("layer1",)', code)
+    code = re.sub(r"epochs=\d+", "epochs=1, pseudo_anomalies=4", code)
+    code = re.sub(r', (teacher2|bottleneck)="\w+"', "", code)
+    tiny = 'teacher2="resnet18", bottleneck="learned", discriminator_width=4'
+    return re.sub(r"image_size=\d+", f"image_size=32, {tiny}", code)
 
 
 def draw(path: Path, value: int) -> None:
@@ -80,7 +85,7 @@ def desk(tmp_path_factory):
         torch.manual_seed(0)
         save_file(build("resnet18").state_dict(), folder / "weights" / "resnet18.safetensors")
     detector = fastad.Detector(
-        image_size=32, layers=("layer1",), teacher_weights=folder / "weights/resnet18.safetensors"
+        "stpm", image_size=32, layers=("layer1",), teacher_weights=folder / "weights"
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # so few images keep no rate
@@ -172,6 +177,32 @@ def test_table_of_options_names_every_field_and_its_default(config):
         assert table[field.name].startswith(f"`{shown}`"), field.name
     known = {f.name for c in (TrainingConfig, STPMConfig) for f in dataclasses.fields(c)}
     assert set(table) == known
+
+
+def test_table_of_options_of_rstpm():
+    table = {cells[0].strip("`"): cells[1] for cells in rows(text("rstpm.md"), "key")}
+    assert list(table) == [field.name for field in dataclasses.fields(RSTPMConfig)]
+    for field in dataclasses.fields(RSTPMConfig):
+        default = field.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        shown = shown.lower() if default in (None, True, False) else shown
+        assert table[field.name] == f"`{shown}`", field.name
+
+
+def test_what_is_said_of_rstpms_training():
+    page = " ".join(text("rstpm.md").split())
+    pairs, discriminator = fastad.models.RSTPM.stages
+    assert (pairs.name, discriminator.name) == ("pairs", "discriminator")
+    usual = fastad.models.RSTPM.training_defaults
+    first = {**usual, **pairs.training_defaults}
+    second = {**usual, **discriminator.training_defaults}
+    assert first["optimizer"] == second["optimizer"] == "adam"
+    low, high = first["betas"]
+    assert f"Adam at {first['learning_rate']:g} with betas ({low}, {high})" in page
+    assert f"batches of {first['batch_size']} and {first['epochs']} epochs" in page
+    assert f"the second's goes with it, {second['epochs']} to {first['epochs']}" in page
+    images = TrainingConfig.for_model(fastad.models.RSTPM).pseudo_anomalies
+    assert f"{second['learning_rate']:g}, {second['epochs']} epochs of {images} images" in page
 
 
 def test_table_of_options_names_what_stpm_takes_instead():

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 import fastad
 
 
+@pytest.mark.parametrize("model", fastad.models.MODELS)
 @pytest.mark.parametrize(
     "check",
     [
@@ -26,10 +27,10 @@ import fastad
         "check_mixin_order",
     ],
 )
-def test_checks_that_need_no_table_of_numbers(check):
+def test_checks_that_need_no_table_of_numbers(check, model):
     if not hasattr(estimator_checks, check):
         pytest.skip(f"this scikit-learn has no {check}")
-    getattr(estimator_checks, check)("Detector", fastad.Detector())
+    getattr(estimator_checks, check)("Detector", fastad.Detector(model))
 
 
 def test_clone_keeps_every_parameter_and_nothing_fitted():
@@ -40,6 +41,9 @@ def test_clone_keeps_every_parameter_and_nothing_fitted():
     assert copy.get_params() == detector.get_params()
     assert not hasattr(copy, "threshold_")
     assert copy is not detector
+    rstpm = clone(fastad.Detector(teacher2="resnet18", decoder_blocks=(2, 3, 2)))
+    assert rstpm.get_params() == clone(rstpm).get_params()
+    assert rstpm.decoder_blocks == (2, 3, 2)
     own = clone(fastad.Detector("stpm", backbone=network))
     assert isinstance(own.backbone, torch.nn.Conv2d)
     assert own.backbone is not network
@@ -48,7 +52,7 @@ def test_clone_keeps_every_parameter_and_nothing_fitted():
 def test_params_are_the_constructor_arguments():
     detector = fastad.Detector(image_size=64)
     assert detector.get_params() == {
-        "model": "stpm",
+        "model": "rstpm",
         "image_size": 64,
         "device": "auto",
         "precision": "auto",
@@ -56,22 +60,22 @@ def test_params_are_the_constructor_arguments():
         "false_positive_rate": 0.01,
         "seed": 0,
     }
-    assert detector.set_params(seed=3, backbone="resnet34") is detector
-    assert detector.get_params()["backbone"] == "resnet34"
-    assert repr(detector) == "Detector('stpm', image_size=64, seed=3, backbone='resnet34')"
+    assert detector.set_params(seed=3, teacher2="resnet34") is detector
+    assert detector.get_params()["teacher2"] == "resnet34"
+    assert repr(detector) == "Detector('rstpm', image_size=64, seed=3, teacher2='resnet34')"
     with pytest.raises(ValueError, match="invalid parameter 'sed' of Detector; there are: model"):
         detector.set_params(sed=1)
 
 
-def test_fitted_or_not():
+def test_fitted_or_not(tiny_model):
     detector = fastad.Detector(
-        image_size=32, layers=("layer1",), teacher_weights=None, precision="float32"
+        tiny_model.name, image_size=32, precision="float32", **tiny_model.options
     )
     with pytest.raises(ValueError, match="not fitted"):
         check_is_fitted(detector)
     images = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
     with pytest.warns(UserWarning, match="false-positive rate"):
-        assert detector.fit(images, y=np.zeros(6), epochs=1) is detector
+        assert detector.fit(images, y=np.zeros(6), epochs=1, **tiny_model.training) is detector
     check_is_fitted(detector)
     assert get_tags(detector).estimator_type == "outlier_detector"
     assert is_outlier_detector(detector)

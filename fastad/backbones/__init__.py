@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fastad.backbones.resnet import ARCHITECTURES, STAGES, ResNet
-from fastad.backbones.weights import IncompleteWeightsError, WeightsNotFoundError, load
+from fastad.backbones.weights import IncompleteWeightsError, WeightsNotFoundError, find, load
 
 NAMES = tuple(ARCHITECTURES)
 
@@ -24,6 +24,7 @@ __all__ = [
     "check_names",
     "extract",
     "fresh_copy",
+    "has_weights",
 ]
 
 
@@ -40,7 +41,7 @@ def build(
         name: one of `NAMES`.
         layers: any of "layer1" to "layer4".
         weights: None or "random" for a random initialisation from torch's generator; otherwise
-            whatever `fastad.backbones.weights.load` takes: a path or "auto".
+            whatever `fastad.backbones.weights.load` takes: a file, a folder or "auto".
 
     Raises:
         ValueError: unknown name or layer, or a weight file that does not fit.
@@ -54,6 +55,14 @@ def build(
     backbone = ResNet(ARCHITECTURES[name], layers)
     load(weights, name, backbone)
     return backbone
+
+
+def has_weights(name: str, layers: Sequence[str], weights: str | os.PathLike) -> bool:
+    """Whether `build` would find all it needs without a download; arguments as there."""
+    try:
+        return find(weights, name) is not None and build(name, layers, weights) is not None
+    except (OSError, ValueError):
+        return False
 
 
 def check_names(name: str, layers: Sequence[str]) -> None:

@@ -1,8 +1,10 @@
 """Where pretrained weights come from, and how they get into a backbone.
 
-A source is None or "random" (no weights), a path (.pth, .pt, .safetensors), or "auto": the folder
-in the environment variable FASTAD_WEIGHTS, then torch.hub's cache, then a download into that
-cache. Files are read without running any code stored in them.
+A source is None or "random" (no weights), a file (.pth, .pt, .safetensors), a folder of such files,
+or "auto": the folder in the environment variable FASTAD_WEIGHTS, then torch.hub's cache, then a
+download into that cache. In a folder a file belongs to the backbone whose name its own name begins
+with, the longest such name: ``resnet50_caffe_imagenet.pth`` is not for resnet50. Files are read
+without running any code stored in them.
 """
 
 import hashlib
@@ -85,43 +87,40 @@ def load(source: str | os.PathLike | None, backbone: str, module: nn.Module) -> 
 
 
 def resolve(source: str | os.PathLike, backbone: str) -> Path:
-    """The weight file of ``source``, a path or "auto" (which may download it), for ``backbone``.
-
-    In FASTAD_WEIGHTS a file belongs to the backbone whose name its own name begins with, the
-    longest such name: ``resnet50_caffe_imagenet.pth`` is not for resnet50.
+    """The weight file for ``backbone`` of a file, a folder, or "auto" (which may download it).
 
     Raises:
-        WeightsNotFoundError: "auto" found nothing; a FileNotFoundError.
-        FileNotFoundError: no file at the path, or FASTAD_WEIGHTS names no folder.
+        WeightsNotFoundError: "auto" found nothing, or the folder has none; a FileNotFoundError.
+        FileNotFoundError: nothing at the path, or FASTAD_WEIGHTS names no folder.
         ValueError: "embedded": this version carries no weights inside.
     """
     if source == "embedded":
         raise ValueError(
-            "this version has no embedded teacher; weights may be 'auto', 'random' or a path to a "
-            f"file ({', '.join(SUFFIXES)})"
+            "this version has no embedded teacher; weights may be 'auto', 'random' or the path of "
+            f"a file ({', '.join(SUFFIXES)}) or of a folder of such files"
         )
     if source != "auto":
         path = Path(source).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no weight file {path} (for {backbone})")
-        return path
+        found = _in_folder(path, backbone) if path.is_dir() else path
+        if found is None:
+            raise WeightsNotFoundError(f"the folder {path} {_holds_no_file(backbone)}")
+        if not found.is_file():
+            raise FileNotFoundError(f"there is no weight file {found} (for {backbone})")
+        return found
 
     tried = []
-    folder = os.environ.get("FASTAD_WEIGHTS")
-    if not folder:
-        tried.append("the environment variable FASTAD_WEIGHTS is not set")
-    elif path := _in_folder(Path(folder).expanduser(), backbone):
+    if path := find(source, backbone):
         return path
+    folder = os.environ.get("FASTAD_WEIGHTS")
+    if folder:
+        tried.append(f"FASTAD_WEIGHTS={folder} {_holds_no_file(backbone)}")
     else:
-        tried.append(f"FASTAD_WEIGHTS={folder} holds no file named {backbone}* ({_or(SUFFIXES)})")
-
+        tried.append("the environment variable FASTAD_WEIGHTS is not set")
     url = DOWNLOADS.get(backbone)
     if url is None:
         tried.append(f"there is no download for {backbone}")
     else:
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-        if cached.is_file():
-            return cached
+        cached = _cached(url)
         tried.append(f"torch.hub's cache has no {cached}")
         try:
             _download(url, cached)
@@ -136,6 +135,26 @@ def resolve(source: str | os.PathLike, backbone: str) -> Path:
     raise WeightsNotFoundError(
         f"no pretrained weights for {backbone}: {'; '.join(tried)}. Provide them by {_or(ways)}"
     )
+
+
+def find(source: str | os.PathLike, backbone: str) -> Path | None:
+    """The file that `resolve` gives where it downloads nothing; None where there is none.
+
+    Raises:
+        FileNotFoundError: FASTAD_WEIGHTS names no folder.
+    """
+    if source != "auto":
+        path = Path(source).expanduser()
+        path = _in_folder(path, backbone) if path.is_dir() else path
+        return path if path is not None and path.is_file() else None
+    folder = os.environ.get("FASTAD_WEIGHTS")
+    if folder and not Path(folder).expanduser().is_dir():
+        raise FileNotFoundError(f"FASTAD_WEIGHTS={folder} is not a folder")
+    if folder and (path := _in_folder(Path(folder).expanduser(), backbone)):
+        return path
+    url = DOWNLOADS.get(backbone)
+    cached = None if url is None else _cached(url)
+    return cached if cached is not None and cached.is_file() else None
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -175,9 +194,15 @@ def _strip_prefixes(state: dict[str, Tensor], first: str) -> dict[str, Tensor]:
     return state
 
 
+def _holds_no_file(backbone: str) -> str:
+    return f"holds no file named {backbone}* ({_or(SUFFIXES)})"
+
+
+def _cached(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
 def _in_folder(folder: Path, backbone: str) -> Path | None:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"FASTAD_WEIGHTS={folder} is not a folder")
     found = []
     for path in sorted(folder.iterdir()):
         owner = max((n for n in ARCHITECTURES if path.name.startswith(n)), key=len, default=None)
@@ -185,9 +210,9 @@ def _in_folder(folder: Path, backbone: str) -> Path | None:
             found.append(path)
     if len(found) > 1:
         warnings.warn(
-            f"several files in FASTAD_WEIGHTS are for {backbone}: "
+            f"several files in {folder} are for {backbone}: "
             f"{', '.join(p.name for p in found)}; taking {found[0].name}",
-            stacklevel=4,
+            stacklevel=5,
         )
     return found[0] if found else None
 

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import fastad
+from fastad.commands.training_summary import epochs_kept
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff;
@@ -56,7 +57,7 @@ class Outcome:
 
 
 def page(outcomes: list[Outcome], model: str, size: tuple[int, int], seed: int) -> str:
-    """The whole page; files are named relative to it."""
+    """The whole page; ``model`` is in words, files are named relative to the page."""
     products = [o.product for o in outcomes]
     named = f"{', '.join(products[:-1])} and {products[-1]}"
     title = "fastad demo: defects found after seeing good images only"
@@ -73,8 +74,11 @@ def page(outcomes: list[Outcome], model: str, size: tuple[int, int], seed: int) 
 <p class="warning">The images are synthetic renderings: numbers on them say nothing about real
 ones.</p>
 <p>For each of {escape(named)} a detector ({escape(model)}, images of {size[0]} by {size[1]} pixels,
-seed {seed}) learnt from good images alone. Some good images were held out: they chose the epoch
-and the threshold. All that follows was measured on other images, which training never saw.</p>
+seed {seed}) learnt from good images alone: first how they look; then, with defects of its own
+making drawn into them, which differences matter. Some good images were held out from the first
+stage; half of them joined the second, and the others chose its epoch and the threshold. No defect
+of the product took part. All that follows was measured on other images, which training never
+saw.</p>
 <div class="wide">{_summary(outcomes)}</div>
 <p>AUROC and AP: 1 is perfect; for an AUROC, 0.5 is chance. An image is called anomalous when its
 score is above the threshold, which good images like the held-out ones exceed at no more than the
@@ -104,7 +108,7 @@ def _summary(outcomes: list[Outcome]) -> str:
                 f'<a href="{link}">{escape(outcome.product)}</a>',
                 training["n_train"],
                 training["n_validation"],
-                f"{training['best_epoch']} of {training['epochs']}, {training['seconds']:.0f} s",
+                f"{epochs_kept(training)}; {training['seconds']:.0f} s",
                 f"{counts['normal']} + {counts['defect']}",
                 *(_number(metrics[k]) for k in ("image_auroc", "image_ap")),
                 *(_number(metrics[k]) for k in ("pixel_auroc", "aupro")),

@@ -21,6 +21,7 @@ from fastad.commands.output import (
     skipped,
     write_json,
 )
+from fastad.commands.training_summary import epochs_kept, stage_lines
 from fastad.data import test_samples
 from fastad.detector import Detector, load
 
@@ -133,7 +134,8 @@ def _facts(detector: Detector, file: str, data: str, metrics: dict[str, Any]) ->
         "image size": f"{height}x{width} (height x width)",
         "trained on": f"{training.get('data', 'images')}: {training.get('n_train')} good images",
         "held out": f"{training.get('n_validation')} good images, for epoch and thresholds",
-        "epochs": f"{training.get('epochs')}, of which epoch {training.get('best_epoch')} was kept",
+        "epoch kept": epochs_kept(training),
+        **{f"stage {name}": line for name, line in stage_lines(training)},
         "training options": _listed(training.get("config", {})),
         "seed": str(training.get("seed")),
         "trained with": f"{_listed(trained_with, ' ')} on {training.get('device')} in "

@@ -8,6 +8,7 @@ import torch
 
 import fastad
 from fastad import backbones
+from fastad.commands.training_summary import OF_STAGES, has_stages, stage_lines
 from fastad.inference import load
 from fastad.training import resolve_device, resolve_precision
 
@@ -84,6 +85,17 @@ def contents(detector: str) -> list[tuple[str, str]]:
                 f"{artifact.false_positive_rate:g}, from {artifact.calibration.size} scores",
             )
         )
-    lines += [(f"model.{k}", str(v)) for k, v in vars(artifact.model.config).items()]
+    lines += [(f"model.{k}", _shown(v)) for k, v in vars(artifact.model.config).items()]
     shown = {k: v for k, v in training.items() if isinstance(v, (str, int, float))}
-    return lines + [(f"training.{k}", str(v)) for k, v in shown.items()]
+    if has_stages(training):
+        shown = {k: v for k, v in shown.items() if k not in OF_STAGES}
+    lines += [(f"training.{k}", str(v)) for k, v in shown.items()]
+    lines += [(f"stage.{name}", line) for name, line in stage_lines(training)]
+    return lines + [("note", note) for note in training.get("notes", ())]
+
+
+def _shown(value: object) -> str:
+    """An option as ``--set`` takes it."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

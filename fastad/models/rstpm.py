@@ -19,6 +19,7 @@ from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
 from fastad.models.decoder import Decoder, bottleneck_stage
 from fastad.models.maps import highest, smoothed
 from fastad.models.rstpm_config import LAYERS, RSTPMConfig
+from fastad.models.rstpm_teachers import build_teachers
 from fastad.models.unet import UNet
 
 LEARNED_CHANNELS = 512  # of the learned bottleneck, as many as ResNet-18's layer4
@@ -54,12 +55,19 @@ class RSTPM(AnomalyModel):
 
     name = "rstpm"
     Config = RSTPMConfig
-    training_defaults: ClassVar[dict[str, Any]] = {"epochs": 100, "batch_size": 16}
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 20,
+        "batch_size": 8,
+        "optimizer": "adam",
+        "learning_rate": 5e-3,
+        "schedule": "cosine",
+        "betas": (0.5, 0.999),
+    }
     stages: ClassVar[tuple[Stage, ...]] = (
-        Stage("pairs", {"optimizer": "adam", "learning_rate": 5e-3, "betas": (0.5, 0.999)}),
+        Stage("pairs"),
         Stage(
             "discriminator",
-            {"epochs": 40, "optimizer": "adam", "learning_rate": 1e-3},
+            {"epochs": 6, "learning_rate": 1e-3},
             pseudo_anomalies=True,
             unseen=True,
             reads_images=False,
@@ -70,7 +78,7 @@ class RSTPM(AnomalyModel):
         super().__init__(config)
         learned = config.bottleneck == "learned"
         layers = LAYERS if learned else (*LAYERS, "layer4")
-        first, second = _teachers(config, layers)
+        first, second = build_teachers(config)
         if isinstance(config.teacher1, nn.Module):
             self.student1 = config.student1 or backbones.fresh_copy(first)
         else:
@@ -257,29 +265,6 @@ def _means_by_position(maps: Tensor) -> Tensor:
     """
     means = (maps.sum(dim=0) + PRIOR_IMAGES * maps.mean()) / (len(maps) + PRIOR_IMAGES)
     return functional.adaptive_avg_pool2d(means[None], GRID)[0]
-
-
-def _teachers(config: RSTPMConfig, layers: Sequence[str]) -> tuple[nn.Module, nn.Module]:
-    """Both teachers, of which the first returns ``layers``; errors name the option to change."""
-    first, second = config.teacher1, config.teacher2
-    try:
-        if isinstance(first, str):
-            first = backbones.build(first, layers, config.teacher_weights)
-    except backbones.IncompleteWeightsError as error:
-        if "layer4" not in layers:
-            raise
-        raise backbones.IncompleteWeightsError(
-            f"{error}; for weights that end at layer3 there is bottleneck='learned'"
-        ) from None
-    try:
-        if isinstance(second, str):
-            second = backbones.build(second, LAYERS, config.teacher2_weights)
-    except backbones.WeightsNotFoundError as error:
-        others = ", ".join(name for name in backbones.NAMES if name != second)
-        raise backbones.WeightsNotFoundError(
-            f"{error}; here the option is teacher2_weights, and teacher2 may be another: {others}"
-        ) from None
-    return first, second
 
 
 def _shapes(option: str, teacher: FrozenTeacher, levels: int) -> list[tuple[int, int, int]]:

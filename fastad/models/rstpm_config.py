@@ -19,8 +19,10 @@ class RSTPMConfig:
         teacher1, teacher2: names of their networks, or the networks themselves: any modules that
             return a list of three feature maps, large to small. They get images of ImageNet's mean
             and deviation; their weights' options are then unused.
-        teacher_weights, teacher2_weights: of Teacher1 and of Teacher2: "auto", a path, or None
-            ("random") for teachers that are loaded later.
+        teacher_weights: Teacher1's: "auto", a file, a folder, or None ("random") for one that is
+            loaded later.
+        teacher2_weights: Teacher2's, likewise; "auto" looks in the folder that ``teacher_weights``
+            names, where it names one.
         bottleneck: what the second student decodes: Teacher1's "layer4" (the paper; the fourth
             feature map of a module), or a "learned" residual stage on its layer3, for weights that
             end there.

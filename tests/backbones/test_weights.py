@@ -70,7 +70,7 @@ def test_missing_keys_are_named_with_the_file(tmp_path, small):
     _, state = small
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(
-        ValueError,
+        backbones.IncompleteWeightsError,
         match=r"w\.pth: missing key 'layer2\.0\.conv1\.weight' \(128, 64, 3, 3\) and \d+ more "
         "keys, needed by resnet18; the file holds conv1, bn1, layer1",
     ):
@@ -173,6 +173,60 @@ def test_one_error_names_all_the_ways(tmp_path):
         assert part in message
     with pytest.raises(backbones.WeightsNotFoundError, match="no download for resnet50_caffe"):
         weights.resolve("auto", "resnet50_caffe")
+
+
+def test_a_folder_is_a_source_for_every_backbone(tmp_path, small):
+    _, state = small
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save_file(state, folder / "resnet18_a.safetensors")
+    (folder / "resnet50_caffe_x.pth").touch()
+    assert_loaded(folder, state)
+    assert_loaded(str(folder), state)
+    assert weights.resolve(folder, "resnet50_caffe").name == "resnet50_caffe_x.pth"
+    with pytest.raises(
+        backbones.WeightsNotFoundError,
+        match=r"folder .*folder holds no file named resnet50\* \(\.pth",
+    ):
+        weights.resolve(folder, "resnet50")
+
+
+def test_a_folder_is_found_below_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet18.pth").touch()
+    assert weights.resolve("~/weights", "resnet18") == tmp_path / "weights" / "resnet18.pth"
+
+
+def test_find_is_resolve_without_a_download(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a download")
+
+    monkeypatch.setattr(weights, "_download", refuse)
+    assert weights.find("auto", "resnet18") is None
+    assert weights.find("auto", "resnet50_caffe") is None
+    assert weights.find(tmp_path, "resnet18") is None
+    assert weights.find(tmp_path / "absent.pth", "resnet18") is None
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert weights.find("auto", "resnet18") == weights.resolve("auto", "resnet18") == cached
+    assert weights.find(cached, "resnet34") == cached
+    assert weights.find(cached.parent, "resnet18") == cached
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path / "absent"))
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        weights.find("auto", "resnet18")
+
+
+def test_has_weights_only_where_nothing_is_missing(tmp_path, small):
+    _, state = small
+    torch.save(state, tmp_path / "resnet18.pth")
+    assert backbones.has_weights("resnet18", ("layer1",), tmp_path)
+    assert backbones.has_weights("resnet18", ("layer1",), tmp_path / "resnet18.pth")
+    assert not backbones.has_weights("resnet18", ("layer1", "layer2"), tmp_path)
+    assert not backbones.has_weights("resnet34", ("layer1",), tmp_path)
+    (tmp_path / "resnet34.pth").write_text("no weights")
+    assert not backbones.has_weights("resnet34", ("layer1",), tmp_path)
 
 
 def test_wrong_sources(tmp_path, monkeypatch):

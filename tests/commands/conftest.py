@@ -8,6 +8,7 @@ from PIL import Image
 from fastad import backbones, cli
 
 TRAIN = ["--image-size", "64", "--epochs", "1", "--batch-size", "4", "--precision", "float32"]
+STPM = ["--model", "stpm", "--set", "weights=1,1,0.5"]
 
 
 @pytest.fixture
@@ -59,8 +60,18 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="session")
 def detector(images, weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("detector") / "small.fastad"
-    options = ["--teacher-weights", weights, "--seed", 3, "--set", "weights=1,1,0.5"]
+    options = ["--teacher-weights", weights, "--seed", 3, *STPM]
     with pytest.raises(SystemExit) as stop:
         cli.main([str(a) for a in ("train", images, *TRAIN, *options, "--output", path)])
+    assert stop.value.code == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny_detector(tiny_model, images, tmp_path_factory):
+    """A detector file of each model in turn."""
+    path = tmp_path_factory.mktemp("tiny") / f"{tiny_model.name}.fastad"
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*map(str, ("train", images, *TRAIN, *tiny_model.arguments, "--output", path))])
     assert stop.value.code == 0
     return path

@@ -86,7 +86,9 @@ def snapshot(root):
     }
 
 
-TRAIN = "train data --teacher-weights weights.pth --image-size 64 --epochs 1 --output new.fastad"
+NEW = "--teacher-weights weights.pth --image-size 64 --epochs 1 --output new.fastad"
+TRAIN = f"train data --model stpm {NEW}"
+RSTPM = f"train data --set teacher2=resnet18 --set bottleneck=learned {NEW}"
 USAGE = 2
 
 CASES = [
@@ -142,7 +144,23 @@ CASES = [
             "backbone=resnet17",
         )
     ],
+    *[
+        (USAGE, f"{RSTPM} --set {setting}")
+        for setting in (
+            "teacher1=resnet17", "teacher2=", "bottleneck=layer3", "attention=maybe",
+            "attention_reduction=0", "decoder_blocks=2,2", "decoder_blocks=1,2,2",
+            "decoder_blocks=x", "scale_maps=2", "aggregate=max", "discriminator=x",
+            "discriminator_stride=3", "discriminator_width=0", "focal_gamma=-1", "l1_weight=nan",
+            "smoothing=101", "smoothing=-1", "pooling=2", "pooling=x", "eps=0", "layers=layer1",
+            "pseudo_anomalies=0",
+        )
+    ],
     # Weights.
+    (1, f"train data {NEW}"),  # the file ends before the bottleneck
+    (1, f"{RSTPM} --set teacher2_weights=nowhere.pth"),
+    (1, f"{RSTPM} --set teacher2_weights=empty"),
+    (1, f"{RSTPM} --set teacher2_weights=text.pth"),
+    (1, f"{RSTPM} --set teacher2=resnet34 --set teacher2_weights=weights.pth"),
     *[
         (1, f"train data --image-size 64 --epochs 1 --output new.fastad --teacher-weights {value}")
         for value in (

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from fastad import inference
 
 TRAIN = ["--image-size", "64", "--epochs", "1", "--batch-size", "4", "--precision", "float32"]
+STPM = [*TRAIN, "--model", "stpm"]
 
 
 def write(path, array):
@@ -37,7 +39,21 @@ def test_training_result(detector, weights, images):
     assert len(held_out) == 2
 
 
-def test_evaluate(fastad, detector, images, tmp_path):
+def test_training_result_of_any_model(tiny_detector, tiny_model, images):
+    artifact = inference.load(tiny_detector)
+    assert artifact.model.name == tiny_model.name
+    for name, value in tiny_model.options.items():
+        assert getattr(artifact.model.config, name) == value
+    # The calibration scores are those of images that no stage was trained on.
+    held_out = artifact.training["held_out"]
+    assert len(held_out) == artifact.calibration.size == {"stpm": 2, "rstpm": 1}[tiny_model.name]
+    paths = [images / "train" / "good" / f"{i}.png" for i in held_out]
+    scores = artifact.predictor(device="cpu", precision="float32").predict(paths).score
+    np.testing.assert_allclose(artifact.calibration, scores, rtol=1e-5)
+
+
+def test_evaluate(fastad, tiny_detector, images, tmp_path):
+    detector = tiny_detector
     code, out, err = fastad("evaluate", detector, images, "--json", tmp_path / "m.json")
     assert code == 0, err
     metrics = json.loads((tmp_path / "m.json").read_text())
@@ -62,7 +78,8 @@ def test_undefined_scores_are_null(fastad, detector, images, tmp_path):
     assert json.loads(out)["image_auroc"] is None
 
 
-def test_predict_with_heatmaps_and_csv(fastad, detector, images, tmp_path):
+def test_predict_with_heatmaps_and_csv(fastad, tiny_detector, images, tmp_path):
+    detector = tiny_detector
     out, table = tmp_path / "out", tmp_path / "scores.csv"
     code, printed, err = fastad(
         "predict", detector, images / "test", "--output", out, "--heatmaps", "--csv", table
@@ -123,6 +140,26 @@ def test_info(fastad, detector):
     assert "training.best_epoch" in out
 
 
+def test_info_shows_options_and_stages(fastad, tiny_detector, tiny_model):
+    code, out, _ = fastad("info", tiny_detector)
+    assert code == 0
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
+    assert lines["model"].startswith(f"{tiny_model.name}, ")
+    assert lines["model.teacher_weights"] == "none"
+    if tiny_model.name == "stpm":
+        assert lines["model.layers"] == "layer1,layer2"
+        assert lines["training.best_epoch"] == "1"
+        assert not any(name.startswith("stage.") for name in lines)
+    else:
+        assert lines["model.bottleneck"] == "learned"
+        assert lines["model.decoder_blocks"] == "2,2,2"
+        assert lines["model.attention"] == "true"
+        assert lines["stage.pairs"].startswith("epoch 1 of 1 kept, 8 images an epoch, adam at ")
+        assert lines["stage.discriminator"].startswith("epoch 1 of 1 kept, 8 images an epoch, adam")
+        assert "training.best_epoch" not in lines
+        assert "held-out" in lines["note"]
+
+
 def test_info_finds_weights(fastad, weights, monkeypatch):
     monkeypatch.setenv("FASTAD_WEIGHTS", str(weights.parent))
     assert "resnet18_random.pth" in fastad("info")[1]
@@ -156,11 +193,11 @@ def test_bench_compares_other_models_with_stpm(fastad, tmp_path):
     assert f"{row['slower']:.2f} x the time of stpm" in out
 
 
-def test_seed_decides_everything(fastad, images, weights, tmp_path):
+def test_seed_decides_everything(fastad, images, tiny_model, tmp_path):
     files = [tmp_path / "a.fastad", tmp_path / "b.fastad", tmp_path / "c.fastad"]
     for path, seed in zip(files, (0, 0, 1), strict=True):
         code, _, err = fastad(
-            "train", images, *TRAIN, "--teacher-weights", weights, "--output", path, "--seed", seed
+            "train", images, *TRAIN, *tiny_model.arguments, "--output", path, "--seed", seed
         )
         assert code == 0, err
         assert "saved" in err
@@ -172,7 +209,7 @@ def test_seed_decides_everything(fastad, images, weights, tmp_path):
 
 def test_too_few_held_out_images_are_said_in_one_line(fastad, images, weights, tmp_path):
     code, _, err = fastad(
-        "train", images, *TRAIN, "--teacher-weights", weights, "--output", tmp_path / "w.fastad"
+        "train", images, *STPM, "--teacher-weights", weights, "--output", tmp_path / "w.fastad"
     )
     assert code == 0
     lines = [line for line in err.splitlines() if line.startswith("warning: ")]
@@ -182,7 +219,7 @@ def test_too_few_held_out_images_are_said_in_one_line(fastad, images, weights, t
 
 def test_set_wins_over_options_and_reaches_the_training(fastad, images, weights, tmp_path):
     code, _, err = fastad(
-        "train", images, *TRAIN, "--teacher-weights", weights, "--output", tmp_path / "d.fastad",
+        "train", images, *STPM, "--teacher-weights", weights, "--output", tmp_path / "d.fastad",
         "--set", "validation_fraction=0", "--set", "learning_rate=0.01", "--set", "layers=layer1",
     )  # fmt: skip
     assert code == 0, err
@@ -206,9 +243,9 @@ def interrupt_at(monkeypatch, epoch, step):
     monkeypatch.setattr(ConsoleProgress, "__call__", listen)
 
 
-def test_interrupt_saves_what_there_is(fastad, images, weights, tmp_path, monkeypatch):
+def test_interrupt_saves_what_there_is(fastad, images, tiny_model, tmp_path, monkeypatch):
     interrupt_at(monkeypatch, 2, 1)
-    arguments = ["train", images, *TRAIN, "--teacher-weights", weights, "--set", "epochs=5"]
+    arguments = ["train", images, *TRAIN, *tiny_model.arguments, "--set", "epochs=5"]
     code, _, err = fastad(*arguments, "--output", tmp_path / "i.fastad")
     assert code == 1
     assert "error: stopped by the user" in err
@@ -220,7 +257,7 @@ def test_interrupt_saves_what_there_is(fastad, images, weights, tmp_path, monkey
 def test_interrupt_before_anything_is_learnt(fastad, images, weights, tmp_path, monkeypatch):
     interrupt_at(monkeypatch, 1, 1)
     code, _, err = fastad(
-        "train", images, *TRAIN, "--teacher-weights", weights, "--output", tmp_path / "i.fastad"
+        "train", images, *STPM, "--teacher-weights", weights, "--output", tmp_path / "i.fastad"
     )
     assert code == 1
     assert "nothing was saved" in err

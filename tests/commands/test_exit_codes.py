@@ -15,6 +15,8 @@ from fastad import cli
         (["train", "IMAGES", "--model", "big"], "unknown model"),
         (["train", "IMAGES", "--set", "epoch=1"], "unknown key 'epoch'"),
         (["train", "IMAGES", "--set", "aggregate=mean"], "aggregate must be"),
+        (["train", "IMAGES", "--set", "bottleneck=layer3"], "bottleneck must be"),
+        (["train", "IMAGES", "--model", "stpm", "--set", "bottleneck=learned"], "unknown key"),
         (["train", "IMAGES", "--set", "learning_rate=-1"], "learning_rate must be"),
         (["train", "IMAGES", "--false-positive-rate", "2"], "must be between 0 and 1"),
         (["predict", "x.fastad", "IMAGES", "--heatmaps"], "--heatmaps needs --output"),

@@ -15,14 +15,23 @@ from fastad import inference
 from fastad.training import ConsoleProgress
 
 TRAIN = ["--image-size", "64", "--batch-size", "4", "--precision", "float32", "--epochs", "3"]
+STPM = ["--model", "stpm"]
 
 
 @pytest.fixture
 def train(fastad, images, weights, tmp_path):
     def run(*options, data=images, output=tmp_path / "d.fastad"):
         return fastad(
-            "train", data, *TRAIN, "--teacher-weights", weights, "--output", output, *options
+            "train", data, *TRAIN, *STPM, "--teacher-weights", weights, "--output", output, *options
         )
+
+    return run
+
+
+@pytest.fixture
+def train_any(fastad, images, tiny_model, tmp_path):
+    def run(*options, output=tmp_path / "d.fastad"):
+        return fastad("train", images, *TRAIN, *tiny_model.arguments, "--output", output, *options)
 
     return run
 
@@ -38,28 +47,28 @@ def interrupt_in(monkeypatch, epoch):
     monkeypatch.setattr(ConsoleProgress, "__call__", stop)
 
 
-def test_an_interrupted_training_is_resumed(train, tmp_path, monkeypatch):
-    code, _, err = train(output=tmp_path / "whole.fastad")
+def test_an_interrupted_training_is_resumed(train_any, tmp_path, monkeypatch):
+    code, _, err = train_any(output=tmp_path / "whole.fastad")
     assert code == 0, err
     assert not (tmp_path / "whole.fastad.checkpoint").exists()
 
     with monkeypatch.context() as patched:
         interrupt_in(patched, 2)
-        code, _, err = train()
+        code, _, err = train_any()
     assert code == 1
     checkpoint = tmp_path / "d.fastad.checkpoint"
     assert f"error: stopped by the user: --resume goes on from {checkpoint}" in err
     assert "epoch 1 of 3" in err
     assert inference.load(tmp_path / "d.fastad").training["epochs"] == 1
 
-    code, _, err = train()
+    code, _, err = train_any()
     assert code == 1
     assert "continue it with --resume, or delete it" in err
-    code, _, err = train("--resume", "--seed", "5")
+    code, _, err = train_any("--resume", "--seed", "5")
     assert code == 1
     assert "seed 0 in the file, 5 now" in err
     assert f"to start anew, delete {checkpoint}" in err
-    code, _, err = train("--resume")
+    code, _, err = train_any("--resume")
     assert code == 0, err
     assert not checkpoint.exists()
     one, other = (inference.load(tmp_path / f"{name}.fastad") for name in ("whole", "d"))
@@ -196,9 +205,9 @@ def test_another_rate_changes_the_decisions_not_the_file(fastad, train, images, 
     assert path.read_bytes() == before
 
 
-def test_masks_have_the_size_of_their_images(fastad, detector, images, tmp_path):
+def test_masks_have_the_size_of_their_images(fastad, tiny_detector, images, tmp_path):
     code, _, err = fastad(
-        "predict", detector, images / "test", "--output", tmp_path / "out", "--masks",
+        "predict", tiny_detector, images / "test", "--output", tmp_path / "out", "--masks",
         "--false-positive-rate", "0.5", "--json", tmp_path / "s.json",
     )  # fmt: skip
     assert code == 0, err
@@ -213,7 +222,7 @@ def test_masks_have_the_size_of_their_images(fastad, detector, images, tmp_path)
         assert mask.shape == (72, 64)
         assert set(np.unique(mask)) <= {0, 255}
         marked[path.parent.name, path.stem.removesuffix("_mask")] = bool(mask.any())
-    for row in rows:  # STPM's score is the maximum of its map
+    for row in rows:  # the score is the maximum of the map
         kind, name = row["path"].split("/")[-2:]
         assert marked[kind, name.removesuffix(".png")] == row["is_anomalous"]
     assert any(marked.values())

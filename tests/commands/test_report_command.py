@@ -42,7 +42,7 @@ def test_a_page_that_says_how_it_was_made(fastad, detector, images, tmp_path):
     assert facts["image size"].startswith("64x64")
     assert facts["detector file"] == str(detector)
     assert "weights=[1.0, 1.0, 0.5]" in facts["model"]
-    assert facts["epochs"].startswith("1, of which epoch 1")
+    assert facts["epoch kept"] == "1 of 1"
     assert facts["measured on"] == f"{images}: 2 good images, 2 defective"
     assert "torch" in facts["trained with"]
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d", facts["date"])

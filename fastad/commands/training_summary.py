@@ -1,0 +1,39 @@
+"""What a training record says of its stages, in words."""
+
+from typing import Any
+
+# Of a training in stages these are the last one's, or all together: the stages say more.
+OF_STAGES = ("epochs", "best_epoch")
+
+
+def has_stages(training: dict[str, Any]) -> bool:
+    """Whether a training record is of several stages."""
+    return len(training.get("stages", ())) > 1
+
+
+def epochs_kept(training: dict[str, Any]) -> str:
+    """Like "9 of 12", of a training in stages like "pairs 9 of 12, discriminator 5 of 5"."""
+    if not has_stages(training):
+        return f"{training.get('best_epoch')} of {training.get('epochs')}"
+    return ", ".join(
+        f"{stage['name']} {stage['best_epoch']} of {stage['epochs']}"
+        for stage in training["stages"]
+    )
+
+
+def stage_lines(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and a line for each of several stages; none for a training in one."""
+    if not has_stages(training):
+        return []
+    lines = []
+    for stage in training["stages"]:
+        config = stage["config"]
+        lines.append(
+            (
+                stage["name"],
+                f"epoch {stage['best_epoch']} of {stage['epochs']} kept, {stage['n_train']} images "
+                f"an epoch, {config.get('optimizer')} at {config.get('learning_rate'):g}, "
+                f"{stage['seconds']:.0f} s",
+            )
+        )
+    return lines

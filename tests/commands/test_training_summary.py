@@ -1,0 +1,28 @@
+"""What a training record says of its stages."""
+
+from fastad.commands.training_summary import epochs_kept, has_stages, stage_lines
+
+
+def stage(name, **others):
+    config = {"optimizer": "adam", "learning_rate": 5e-3}
+    return {"name": name, "n_train": 40, "config": config, "epochs": 9, "best_epoch": 7} | others
+
+
+def test_one_stage_is_the_training():
+    for training in (
+        {"epochs": 12, "best_epoch": 9},
+        {"epochs": 12, "best_epoch": 9, "stages": [stage("training", seconds=3.0)]},
+    ):
+        assert not has_stages(training)
+        assert epochs_kept(training) == "9 of 12"
+        assert stage_lines(training) == []
+
+
+def test_several_stages_have_a_line_each():
+    stages = [stage("pairs", seconds=61.4), stage("discriminator", seconds=8.6, best_epoch=3)]
+    training = {"epochs": 18, "best_epoch": 3, "stages": stages}
+    assert epochs_kept(training) == "pairs 7 of 9, discriminator 3 of 9"
+    assert stage_lines(training) == [
+        ("pairs", "epoch 7 of 9 kept, 40 images an epoch, adam at 0.005, 61 s"),
+        ("discriminator", "epoch 3 of 9 kept, 40 images an epoch, adam at 0.005, 9 s"),
+    ]
