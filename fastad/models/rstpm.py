@@ -144,7 +144,7 @@ class RSTPM(AnomalyModel):
         return ops.distances(*self.features(images, kept), eps=self.config.eps)
 
     def scaled_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:
-        """The six distance maps (N, H_l, W_l) over what they are on normal images (``scale_maps``)."""
+        """The six distance maps (N, H_l, W_l), over their means where ``scale_maps`` says so."""
         if self.config.scale_maps == "none":
             return list(distances)
         if self.config.scale_maps == "level":
@@ -155,7 +155,7 @@ class RSTPM(AnomalyModel):
         ]
 
     def summed_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:
-        """The six distance maps -> both pairs', scaled, added level by level: three (N, H_l, W_l)."""
+        """The six distance maps, scaled, of both pairs added: three of (N, H_l, W_l)."""
         distances = self.scaled_maps(distances)
         pairs = zip(distances[: len(LAYERS)], distances[len(LAYERS) :], strict=True)
         return [first + ops.aggregate_maps([second], first.shape[-2:]) for first, second in pairs]
