@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from toy import RandomToy
-from toy_stages import TwoStages, stand_in, two_options
+from toy_stages import TwoStages, two_options
 
 from fastad.training import Trainer
 from fastad.training.checkpoint import load_checkpoint
 
-stand_in()
 
 # Forks a training for every line it reads, so that torch is imported once.
 SCRIPT = """

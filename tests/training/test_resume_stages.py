@@ -3,12 +3,11 @@
 import pytest
 import torch
 from test_resume import assert_same, stop_at
-from toy_stages import TwoStages, stand_in, two_options
+from toy_stages import TwoStages, two_options
 
 from fastad.training import CheckpointError, Trainer
 from fastad.training.checkpoint import load_checkpoint, save_checkpoint
 
-stand_in()
 pytestmark = pytest.mark.filterwarnings("ignore:this CPU has no")
 
 

@@ -3,13 +3,11 @@
 import pytest
 import torch
 from toy import Toy
-from toy_stages import TwoStages, stand_in, two_options
+from toy_stages import TwoStages, two_options
 
 from fastad.models import Stage
 from fastad.training import TrainingConfig
 from fastad.training.stages import plan_stages
-
-stand_in()
 
 
 @pytest.fixture

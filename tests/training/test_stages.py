@@ -8,12 +8,10 @@ import sys
 import pytest
 import torch
 from toy import Toy
-from toy_stages import TwoStages, stand_in, two_options
+from toy_stages import TwoStages, two_options
 
 from fastad.models import AnomalyModel, Stage
 from fastad.training import Trainer, TrainingDivergedError
-
-stand_in()
 
 
 @pytest.fixture

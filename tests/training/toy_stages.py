@@ -112,38 +112,6 @@ class TwoStages(RandomToy):
         return Prediction(anomaly_map.amax((1, 2)), anomaly_map)
 
 
-class Squares(Dataset):
-    """Stands in for `fastad.data.synthesis.PseudoAnomalies`: white squares on half of the items."""
-
-    def __init__(self, images, indices, *, textures=None, seed=0, clean_share=0.5):
-        self.source, self.indices, self.seed = images, list(indices), seed
-        self.textures, self.clean_share = textures, clean_share
-        self.is_fixed = is_fixed(images)
-        if hasattr(images, "fingerprint"):
-            self.fingerprint = f"{images.fingerprint} {textures} {seed}"
-
-    def __len__(self):
-        return len(self.indices)
-
-    def __getitem__(self, index):
-        image = self.source[self.indices[index]].clone()
-        mask = torch.zeros(image.shape[1:], dtype=torch.bool)
-        generator = torch.Generator().manual_seed(self.seed * 10007 + index)
-        if torch.rand((), generator=generator) >= self.clean_share:
-            y, x = torch.randint(0, 4, (2,), generator=generator).tolist()
-            mask[y : y + 4, x : x + 4] = True
-            image[:, mask] = 255
-        return {"image": image, "mask": mask}
-
-
-def stand_in():
-    """Where there is no synthesis yet, let the squares be found in its place."""
-    name = "fastad.data.synthesis"
-    if name not in sys.modules and importlib.util.find_spec(name) is None:
-        sys.modules[name] = types.ModuleType(name)
-        sys.modules[name].PseudoAnomalies = Squares
-
-
 def two_options(**changes):
     """Few images, read in the training's own process."""
     return options(**{"pseudo_anomalies": 32, "workers": 0, **changes})
