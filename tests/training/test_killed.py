@@ -16,7 +16,6 @@ from toy_stages import TwoStages, two_options
 from fastad.training import Trainer
 from fastad.training.checkpoint import load_checkpoint
 
-
 # Forks a training for every line it reads, so that torch is imported once.
 SCRIPT = """
 import os

@@ -1,17 +1,12 @@
 """A model of two stages, small enough to be trained in milliseconds."""
 
-import importlib.util
-import sys
-import types
 from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 from toy import RandomToy, options
 
 from fastad.models import Prediction, Stage
-from fastad.training.batches import is_fixed
 
 
 class TwoStages(RandomToy):
