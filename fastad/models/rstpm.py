@@ -149,9 +149,11 @@ class RSTPM(AnomalyModel):
             return list(distances)
         if self.config.scale_maps == "level":
             return [d / mean.mean() for d, mean in zip(distances, self.distance_means, strict=True)]
+        # Nothing is amplified where normal images are quieter than elsewhere: the background.
+        means = [torch.maximum(mean, mean.mean()) for mean in self.distance_means]
         return [
             d / ops.aggregate_maps([mean[None]], d.shape[-2:])
-            for d, mean in zip(distances, self.distance_means, strict=True)
+            for d, mean in zip(distances, means, strict=True)
         ]
 
     def summed_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:

