@@ -23,6 +23,7 @@ ROWS = (
     ("backbones",),
     ("ops",),
     ("_extension",),
+    ("_sealed",),
     ("_C", "_C_cuda", "_files"),
 )
 # Rows that are lower, and forbidden all the same.

@@ -1,12 +1,10 @@
 """A detector in one file: weights, preprocessing, threshold and history, without pickle.
 
-The file is a safetensors file. Its tensors are the model's state dict, teachers included; its
-header's metadata holds ``format`` ("fastad"), ``format_version``, ``detector``, a JSON object with
-everything else, and ``sha256``, a checksum over the tensors and that object.
+A sealed file (`fastad._sealed`): its tensors are the model's state dict, teachers included, its
+object, ``detector``, is everything else.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -15,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 import fastad
 from fastad import models
-from fastad._files import write_atomically
+from fastad._sealed import Sealed
 from fastad.inference.predictor import Predictor
 from fastad.models import AnomalyModel
 
@@ -30,6 +26,9 @@ FORMAT_VERSION = 1
 
 class ArtifactError(ValueError):
     """A file is no detector that this version can read; the message names it and says why."""
+
+
+SEALED = Sealed("detector", "fastad", FORMAT_VERSION, ArtifactError)
 
 
 @dataclass
@@ -78,7 +77,6 @@ def save(path: str | Path, artifact: Artifact) -> None:
     Raises ValueError where the model's config cannot be written as JSON (a backbone that is a
     module), and OSError where the file cannot be written.
     """
-    tensors = {k: v.detach().cpu().contiguous() for k, v in artifact.model.state_dict().items()}
     config = {}
     for option in dataclasses.fields(artifact.model.config):
         name, value = option.name, getattr(artifact.model.config, option.name)
@@ -102,17 +100,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "training": artifact.training,
         "versions": artifact.versions,
     }
-    text = json.dumps(content)
-    metadata = {
-        "format": "fastad",
-        "format_version": str(FORMAT_VERSION),
-        "detector": text,
-        "sha256": _digest(tensors, text),
-    }
-    try:
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
-    except SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
+    SEALED.write(path, content, artifact.model.state_dict())
 
 
 def load(path: str | Path) -> Artifact:
@@ -123,49 +111,22 @@ def load(path: str | Path) -> Artifact:
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no detector file {path}")
-    if not Path(path).is_file():
-        raise ArtifactError(f"{path} is a folder, not a detector file")
-    metadata, tensors = _read(path)
-    try:
-        version = int(metadata["format_version"])
-        if version > FORMAT_VERSION:
-            raise ArtifactError(
-                f"{path} was written by a newer fastad (format {version}, this one reads up to "
-                f"{FORMAT_VERSION}): update fastad"
-            )
-        if metadata["sha256"] != _digest(tensors, metadata["detector"]):
-            raise ArtifactError(f"{path} is damaged: its checksum does not match its content")
-        content = json.loads(metadata["detector"])
-        height, width = content["image_size"]
-        return Artifact(
-            model=_model(content["model"], content["config"], tensors),
-            image_size=(int(height), int(width)),
-            calibration=np.array(content["calibration"], dtype=np.float64),
-            false_positive_rate=float(content["false_positive_rate"]),
-            threshold=content["threshold"],
-            pixel_calibration=np.array(content["pixel_calibration"], dtype=np.float64),
-            pixel_threshold=content["pixel_threshold"],
-            training=content["training"],
-            versions=content["versions"],
-        )
-    except ArtifactError:
-        raise
-    except Exception as error:  # any field may be missing or hold anything
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise ArtifactError(f"{path} cannot be read as a detector ({reason})") from error
+    return SEALED.read(path, _artifact)
 
 
-def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "fastad":
-                raise ArtifactError(f"{path} is a safetensors file, but no fastad detector")
-            return metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (ArtifactError, PermissionError):
-        raise
-    except Exception as error:  # the reader's own error class, and others for odd headers
-        raise ArtifactError(f"{path} is no fastad detector, or damaged: {error}") from error
+def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
+    height, width = content["image_size"]
+    return Artifact(
+        model=_model(content["model"], content["config"], tensors),
+        image_size=(int(height), int(width)),
+        calibration=np.array(content["calibration"], dtype=np.float64),
+        false_positive_rate=float(content["false_positive_rate"]),
+        threshold=content["threshold"],
+        pixel_calibration=np.array(content["pixel_calibration"], dtype=np.float64),
+        pixel_threshold=content["pixel_threshold"],
+        training=content["training"],
+        versions=content["versions"],
+    )
 
 
 def _model(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyModel:
@@ -177,12 +138,3 @@ def _model(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Ano
     for option in sources.keys() & config.keys():
         setattr(model.config, option, config[option])
     return model.eval()
-
-
-def _digest(tensors: dict[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -64,8 +64,11 @@ def identify(
         prefix = f"stage {plan.stage.name}: " if len(plans) > 1 else ""
         for name in STAGE_OPTIONS:
             of_defects = name in ("pseudo_anomalies", "textures")
-            if name not in _FREE and (plan.stage.pseudo_anomalies or not of_defects):
-                identity[f"{prefix}training option {name}"] = getattr(plan.config, name)
+            value = getattr(plan.config, name)
+            # Left out, as it was before there were schedules.
+            absent = name == "schedule" and value == "constant"
+            if name not in _FREE and not absent and (plan.stage.pseudo_anomalies or not of_defects):
+                identity[f"{prefix}training option {name}"] = value
         if plan.stage.pseudo_anomalies:
             fingerprint = getattr(plan.train_set, "fingerprint", None)
             identity[f"{prefix}pseudo-anomalies"] = fingerprint
