@@ -13,9 +13,8 @@ from fastad.training import ConsoleProgress
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
-from toy_stages import TwoStages, stand_in
+from toy_stages import TwoStages
 
-stand_in()
 USAGE = 2
 
 
