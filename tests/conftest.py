@@ -11,7 +11,6 @@ SMALL = {
     "rstpm": {
         "teacher2": "resnet18",
         "bottleneck": "learned",
-        "decoder_blocks": (2, 2, 2),
         "discriminator_width": 8,
     },
 }

@@ -172,7 +172,8 @@ def test_a_state_of_teachers_and_students_makes_the_same_model(small_model):
     other.load_state_dict(small_model.state_dict())
     x = images(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(small_model(x).anomaly_map, other(x).anomaly_map)
+        # The shared model may be laid out otherwise in memory, which rounds otherwise.
+        torch.testing.assert_close(small_model(x).anomaly_map, other(x).anomaly_map)
     trained = small_model.trained_state()
     assert {k.partition(".")[0] for k in trained}.isdisjoint(
         name for name, m in small_model.named_modules() if isinstance(m, FrozenTeacher)
