@@ -43,16 +43,15 @@ class Gate(nn.Module):
         return self.layers(features)
 
 
-def _planes(channels: int) -> int:
-    return max(channels // Bottleneck.expansion, MIN_PLANES)
+class _Block(nn.Module):
+    """A bottleneck block; with a projected shortcut where the channels change.
 
+    It may end at another size, to which nearest neighbours are repeated.
+    """
 
-class _Upsampling(nn.Module):
-    """A bottleneck block that ends at another size; nearest neighbours are repeated."""
-
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, *, projected: bool):
         super().__init__()
-        planes = _planes(outputs)
+        planes = max(outputs // Bottleneck.expansion, MIN_PLANES)
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
@@ -60,35 +59,18 @@ class _Upsampling(nn.Module):
         self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        )
+        self.shortcut = nn.Identity()
+        if projected:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            )
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         # 1x1 convolutions come before the upsampling: the same result for a quarter of the work.
-        shortcut = functional.interpolate(self.shortcut(x), size)
-        x = functional.interpolate(self.relu(self.bn1(self.conv1(x))), size)
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
-
-
-class _Residual(nn.Module):
-    """A bottleneck block that keeps channels and size."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        planes = _planes(channels)
-        self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x
+        shortcut = self.shortcut(x)
         x = self.relu(self.bn1(self.conv1(x)))
+        if size is not None:
+            shortcut, x = functional.interpolate(shortcut, size), functional.interpolate(x, size)
         x = self.relu(self.bn2(self.conv2(x)))
         return self.relu(self.bn3(self.conv3(x)) + shortcut)
 
@@ -102,10 +84,12 @@ class _Level(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, blocks: int, gate_hidden: int | None):
         super().__init__()
-        self.up = _Upsampling(inputs, outputs)
-        self.blocks = nn.Sequential(*(_Residual(outputs) for _ in range(blocks - 2)))
+        self.up = _Block(inputs, outputs, projected=True)
+        self.blocks = nn.Sequential(
+            *(_Block(outputs, outputs, projected=False) for _ in range(blocks - 2))
+        )
         self.gate = None if gate_hidden is None else Gate(outputs, gate_hidden)
-        self.last = _Residual(outputs)
+        self.last = _Block(outputs, outputs, projected=False)
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         x = self.blocks(self.up(x, guide.shape[-2:]))
