@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ratios import cpu_name, missed
+from ratios import finish, missed
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -198,18 +198,9 @@ def main() -> int:
         command = " ".join(["python", *sys.argv])
         rows[work] = {"work": work, "command": command, **row, "required": floors, "missed": short}
         print(f"{work}: {row}{'   MISSED ' + '; '.join(short) if short else ''}", flush=True)
-    if options.json:
-        result = {
-            "cpu": cpu_name(),
-            "threads": torch.get_num_threads(),
-            "versions": {n: version(n) for n in ("torch", "numpy", "scikit-learn", "adeval")},
-            "fastad": _extension.build_info(),
-            "rows": list(rows.values()),
-        }
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
-    for failure in failures:
-        print(f"missed: {failure}", file=sys.stderr)
-    return 1 if options.check and failures else 0
+    versions = {n: version(n) for n in ("torch", "numpy", "scikit-learn", "adeval")}
+    facts = {"versions": versions, "fastad": _extension.build_info()}
+    return finish(options, list(rows.values()), failures, **facts)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ ratio would be if all operations took the same time. Weights are random: they ch
 """
 
 import argparse
-import json
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-from ratios import cpu_name
+from ratios import finish
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -91,20 +89,8 @@ def main() -> int:
             print(row, flush=True)
             if row["ratio"] > row.get("required", float("inf")):
                 missed.append(f"{row['model']}: {row['ratio']} above {row['required']}")
-    if options.json:
-        result = {
-            "command": " ".join(["python", *sys.argv]),
-            "cpu": cpu_name(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "image_size": options.image_size,
-            "fastad": _extension.build_info(),
-            "rows": rows,
-        }
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
-    for text in missed:
-        print(f"missed: {text}", file=sys.stderr)
-    return 1 if options.check and missed else 0
+    facts = {"image_size": options.image_size, "fastad": _extension.build_info()}
+    return finish(options, rows, missed, torch=torch.__version__, **facts)
 
 
 if __name__ == "__main__":

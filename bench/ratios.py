@@ -202,6 +202,22 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def finish(options: argparse.Namespace, rows: list[dict], failures: list[str], **facts: Any) -> int:
+    """Record the rows where ``options.json`` says so, name what was missed; the exit status."""
+    if options.json:
+        result = {
+            "command": " ".join(["python", *sys.argv]),
+            "cpu": cpu_name(),
+            "threads": torch.get_num_threads(),
+            **facts,
+            "rows": rows,
+        }
+        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    for failure in failures:
+        print(f"missed: {failure}", file=sys.stderr)
+    return 1 if options.check and failures else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="file to record the numbers in")
@@ -219,20 +235,9 @@ def main() -> int:
         failures += [f"{work}: {text}" for text in short]
         rows.append({"work": work, **row, "required": floors, "missed": short})
         print(f"{work}: {row}{'   MISSED ' + '; '.join(short) if short else ''}", flush=True)
-    if options.json:
-        result = {
-            "command": " ".join(["python", *sys.argv]),
-            "cpu": cpu_name(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "fastad": _extension.build_info(),
-            "rows": rows,
-        }
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
-    for failure in failures:
-        print(f"missed: {failure}", file=sys.stderr)
-    return 1 if options.check and failures else 0
+    capability = torch.backends.cpu.get_cpu_capability()
+    facts = {"torch_cpu_capability": capability, "fastad": _extension.build_info()}
+    return finish(options, rows, failures, torch=torch.__version__, **facts)
 
 
 if __name__ == "__main__":

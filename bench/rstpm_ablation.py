@@ -24,6 +24,7 @@ from fastad.data.folder import iterate_batches
 from fastad.data.masks import read_ground_truth
 from fastad.evaluation import Evaluation
 from fastad.models import RSTPM
+from fastad.models.maps import highest
 
 SCORES = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
 POOLINGS = {"max": 0.0, "top 0.1 %": 0.001, "top 1 %": 0.01}
@@ -58,12 +59,6 @@ def variants(model: RSTPM, images: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "full, pair 2 only", product(*scaled[3:], defect)
 
 
-def pooled(maps: Tensor, share: float) -> Tensor:
-    """Mean of the highest ``share`` of each map's pixels, at least one: (N,)."""
-    flat = maps.flatten(1)
-    return flat.topk(max(round(share * flat.shape[1]), 1)).values.mean(dim=1)
-
-
 @torch.inference_mode()
 def ablation(detector: fastad.Detector, data: str | Path) -> dict[str, dict[str, Any]]:
     """Scores of every variant, by name; image scores by every pooling."""
@@ -83,7 +78,7 @@ def ablation(detector: fastad.Detector, data: str | Path) -> dict[str, dict[str,
                     masks.numpy(),
                     maps.numpy(),
                     labels,
-                    pooled(maps, share).numpy(),
+                    highest(maps, share).numpy(),
                     [sample.defect_type for sample in chosen],
                 )
             normal, defect = maps[~masks], maps[masks]

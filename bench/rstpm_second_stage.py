@@ -28,6 +28,7 @@ from fastad.data.masks import read_ground_truth, resize_masks
 from fastad.data.synthesis import SHAPES, PseudoAnomalies
 from fastad.evaluation import image_metrics, pixel_metrics
 from fastad.models import RSTPM
+from fastad.models.maps import highest
 from fastad.training import TrainingConfig
 from fastad.training.batches import split_indices
 from fastad.training.schedule import rate_factor
@@ -91,13 +92,13 @@ def train(model: RSTPM, plan: StagePlan, maps: Maps, unseen: Maps) -> None:
 
 @torch.inference_mode()
 def measure(model: RSTPM, maps: Maps) -> dict[str, float]:
-    """Scores of the full map."""
+    """Scores of the full map, pooled as the model does."""
     summed = model.summed_maps(maps[0])
     size = (maps[1].shape[-2], maps[1].shape[-1])
     joined = ops.aggregate_maps([*summed, model.discriminate(summed)], size)
     labels = maps[1].flatten(1).any(1).numpy()
     pixels = pixel_metrics(maps[1].numpy(), joined.numpy())
-    images = image_metrics(labels, joined.flatten(1).amax(1).numpy())
+    images = image_metrics(labels, highest(joined, model.config.pooling).numpy())
     names = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
     return {name: (images | pixels)[name] for name in names}
 

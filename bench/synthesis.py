@@ -9,19 +9,17 @@ thread and in turns.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from ratios import CPU, cpu_name, missed
+from ratios import CPU, finish, missed
 
 from fastad import models
 from fastad.commands.bench import interleaved
@@ -138,18 +136,8 @@ def main() -> int:
         failures += [f"{name}: {text}" for text in short]
         rows.append({"work": name, **row, "required": floors, "missed": short})
         print(f"{name}: {row}{'   MISSED ' + '; '.join(short) if short else ''}", flush=True)
-    if options.json:
-        result = {
-            "command": " ".join(["python", *sys.argv]),
-            "cpu": cpu_name(),
-            "threads": 1,
-            "versions": {n: version(n) for n in ("torch", "numpy", "pillow")},
-            "rows": rows,
-        }
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
-    for failure in failures:
-        print(f"missed: {failure}", file=sys.stderr)
-    return 1 if options.check and failures else 0
+    versions = {n: version(n) for n in ("torch", "numpy", "pillow")}
+    return finish(options, rows, failures, versions=versions)
 
 
 if __name__ == "__main__":
