@@ -10,9 +10,10 @@ what a choice is made by. The columns of the test set choose nothing.
 
 import argparse
 import json
-import time
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 import fastad
-from fastad import models, ops
+from fastad import models
 from fastad.data import ImageDataset, training_images
 from fastad.data import test_samples as samples_of
 from fastad.data.folder import iterate_batches
@@ -28,7 +29,6 @@ from fastad.data.masks import read_ground_truth, resize_masks
 from fastad.data.synthesis import SHAPES, PseudoAnomalies
 from fastad.evaluation import image_metrics, pixel_metrics
 from fastad.models import RSTPM
-from fastad.models.maps import highest
 from fastad.training import TrainingConfig
 from fastad.training.batches import split_indices
 from fastad.training.schedule import rate_factor
@@ -43,6 +43,14 @@ VARIANTS: dict[str, tuple[dict[str, Any], str]] = {
     "scaled by level": ({"scale_maps": "level"}, "perlin"),
     "perlin, strokes, spots": ({}, "all shapes"),
     "texture folder": ({}, "folder"),
+}
+# The same with the default's network: what follows it needs no training.
+JOINED: dict[str, dict[str, Any]] = {
+    "sum of the levels": {"aggregate": "sum"},
+    "smoothed (sigma 4)": {"smoothing": 4.0},
+    "score: maximum": {"pooling": 0.0},
+    "score: highest 1 %": {"pooling": 0.01},
+    "without the network": {"discriminator": False},
 }
 
 Maps = tuple[list[Tensor], Tensor]  # six distances (N, H_l, W_l), and masks (N, H, W)
@@ -70,7 +78,7 @@ def train(model: RSTPM, plan: StagePlan, maps: Maps, unseen: Maps) -> None:
     """The second stage on known distances, by the same recipe as the trainer's."""
     config, torch_seed = plan.config, torch.Generator().manual_seed(plan.seed)
     model.enter_stage(plan.stage)
-    model.eval()
+    model.eval().to(memory_format=torch.channels_last)
     with torch.no_grad():
         model.prepare_stage(None, lambda: iter([as_batch(unseen, torch.arange(len(unseen[1])))]))
     model.train()
@@ -92,13 +100,11 @@ def train(model: RSTPM, plan: StagePlan, maps: Maps, unseen: Maps) -> None:
 
 @torch.inference_mode()
 def measure(model: RSTPM, maps: Maps) -> dict[str, float]:
-    """Scores of the full map, pooled as the model does."""
-    summed = model.summed_maps(maps[0])
-    size = (maps[1].shape[-2], maps[1].shape[-1])
-    joined = ops.aggregate_maps([*summed, model.discriminate(summed)], size)
+    """Scores of what the model makes of these distances."""
+    score, joined = model.join(maps[0], (maps[1].shape[-2], maps[1].shape[-1]))
     labels = maps[1].flatten(1).any(1).numpy()
     pixels = pixel_metrics(maps[1].numpy(), joined.numpy())
-    images = image_metrics(labels, highest(joined, model.config.pooling).numpy())
+    images = image_metrics(labels, score.numpy())
     names = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
     return {name: (images | pixels)[name] for name in names}
 
@@ -141,46 +147,38 @@ def main() -> None:
     plan = plan_stages(model, config, images, *split)[1]
     assert plan.held_out.tolist() == record["held_out"], "the data are not those of the training"
 
-    def defects(**options: Any) -> Maps:
+    @cache
+    def defects(source: str) -> Maps:
+        options: dict[str, Any] = {"shapes": SHAPES} if source == "all shapes" else {}
+        if source == "folder":
+            options["textures"] = arguments.textures
+        chosen = plan.train_set
         return distances(
-            model,
-            PseudoAnomalies(images, plan.train_set.indices, seed=plan.train_set.seed, **options),
+            model, PseudoAnomalies(images, chosen.indices, seed=chosen.seed, **options)
         )
 
     clean = PseudoAnomalies(images, plan.unseen.tolist(), clean_share=1.0)
     unseen, validation = distances(model, clean), distances(model, plan.validation_set)
     test = distances(model, TestImages(arguments.data, detector.image_size_))
-    sources = {
-        "perlin": lambda: defects(),
-        "all shapes": lambda: defects(shapes=SHAPES),
-        "folder": lambda: defects(textures=arguments.textures),
-    }
-    known: dict[str, Maps] = {}
     rows = {}
     for name, (options, source) in VARIANTS.items():
         if arguments.only and name not in arguments.only:
             continue
         if source == "folder" and arguments.textures is None:
             continue
-        known.setdefault(source, None)
-        known[source] = known[source] or sources[source]()
-        start = time.monotonic()
         torch.manual_seed(plan.seed)
         own = models.build("rstpm", **_options(model) | options)
-        train(own, plan, known[source], unseen)
-        rows[name] = {
-            "validation": measure(own, validation),
-            "test": measure(own, test),
-            "seconds": time.monotonic() - start,
-        }
-        shown = {
-            k: {n: round(v, 4) for n, v in rows[name][k].items()} for k in ("validation", "test")
-        }
-        print(name, shown, flush=True)
+        train(own, plan, defects(source), unseen)
+        trained = own.config
+        for title, change in [(name, {}), *(JOINED.items() if name == "default" else ())]:
+            own.config = replace(trained, **change)
+            row = {"validation": measure(own, validation), "test": measure(own, test)}
+            print(title, {k: _rounded(scores) for k, scores in row.items()}, flush=True)
+            rows[title] = row
     if arguments.json is not None:
         found = {
+            "command": " ".join(["python", *sys.argv]),
             "data": arguments.data.name,
-            "students": record["stages"][0]["name"],
             "items": config.pseudo_anomalies,
             "epochs": plan.config.epochs,
             "seed": config.seed,
@@ -188,6 +186,10 @@ def main() -> None:
             "variants": rows,
         }
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items()}
 
 
 def _options(model: RSTPM) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def options(
 @app.command(
     epilog="Examples:\n\n"
     "fastad train bottle --output bottle.fastad\n\n"
-    "fastad train good_images --image-size auto --epochs 60 --false-positive-rate 0.02\n\n"
+    "fastad train good_images --image-size auto --false-positive-rate 0.02\n\n"
     "fastad train bottle --set teacher2=resnet50_caffe --set bottleneck=learned\n\n"
     "fastad train bottle --model stpm --set backbone=resnet34 --set learning_rate=0.1\n\n"
     "fastad train bottle --output bottle.fastad --resume\n\n"

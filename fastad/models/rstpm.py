@@ -177,9 +177,12 @@ class RSTPM(AnomalyModel):
 
     def forward(self, images: Tensor) -> Prediction:
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
-        summed = self.summed_maps(self.distances(images))
+        return self.join(self.distances(images), (images.shape[-2], images.shape[-1]))
+
+    def join(self, distances: Sequence[Tensor], size: tuple[int, int]) -> Prediction:
+        """The six distance maps (N, H_l, W_l) -> score (N,) and anomaly map (N, *size)."""
+        summed = self.summed_maps(distances)
         factors = [self.discriminate(summed)] if self.config.discriminator else []
-        size = (images.shape[-2], images.shape[-1])
         if self.config.aggregate == "sum":
             summed = [ops.aggregate_maps(summed, size, aggregate="sum")]
         anomaly_map, score = ops.aggregate_maps([*summed, *factors], size, return_maximum=True)
