@@ -424,10 +424,10 @@ def demo(
 ) -> None:
     """Render three synthetic products, learn good ones, find defects, and show it on a page."""
     from fastad.commands.demo import demo as run
-    from fastad.data import parse_size
+    from fastad.data.training_set import training_size
 
     try:
-        size = parse_size(image_size)
+        size = training_size(image_size)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     run(

@@ -313,7 +313,7 @@ class Detector(Estimator):
         if (rate is None) == (value is None):
             raise ValueError("give either false_positive_rate or value")
         if value is not None:
-            if not np.isfinite(value):
+            if not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
                 raise ValueError(f"value must be a finite number; got {value!r}")
             return float(value)
         _check_rate(rate)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 import fastad
-from fastad import ops
+from fastad import models, ops
 from fastad.training import TrainingConfig
 
 RNG = np.random.default_rng(0)
@@ -242,6 +242,25 @@ def test_without_held_out_images_there_is_no_threshold(tiny_model, tmp_path):
     with pytest.raises(ValueError, match="no scores of held-out normal images"):
         trained.set_threshold(0.1)
     assert trained.set_threshold(value=0.0).predict_labels(IMAGES).tolist() == [-1] * 12
+
+
+def test_no_held_out_image_is_above_its_own_threshold(tiny_model):
+    """In batches of any size, whose rounding differs."""
+    detector = tiny(tiny_model).fit(IMAGES, epochs=1, batch_size=4, **tiny_model.training)
+    held_out = IMAGES[detector.training_record_["held_out"]]
+    for images in (IMAGES, held_out, *(image[None] for image in held_out)):
+        result = detector.predict(images)
+        own = [any(np.array_equal(image, other) for other in held_out) for image in images]
+        assert not result.is_anomalous[own].any()
+        assert (result.p_value[own] > 1 / (len(held_out) + 1)).all()
+
+
+def test_one_value_a_channel_is_told():
+    options = {"teacher2": "resnet18", "bottleneck": "learned", **models.without_weights("rstpm")}
+    detector = fastad.Detector("rstpm", image_size=32, device="cpu", **options)
+    match = r"one image of 32x32 .* batch_size of at least 2, more images, or an image_size of at"
+    with pytest.raises(ValueError, match=match):
+        detector.fit(IMAGES[:4], epochs=1, batch_size=1, pseudo_anomalies=4)
 
 
 def test_a_checkpoint_is_resumed(tiny_model, tmp_path):

@@ -10,6 +10,7 @@ without running any code stored in them.
 import hashlib
 import logging
 import os
+import pickle
 import queue
 import sys
 import threading
@@ -172,6 +173,8 @@ def read(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise a dozen kinds, some of them without a message
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch would advise an unsafe load
+            reason = "it is neither safetensors nor weights that torch.load reads safely"
         raise ValueError(f"{path} is not a readable weight file: {reason}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

@@ -7,6 +7,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from fastad.training.config import STAGE_OPTIONS
+
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -55,7 +57,10 @@ def parse_stages(texts: Sequence[str], training_config: type) -> dict[str, dict[
         if not (equals and dot and stage and option):
             raise ValueError(f"--stage takes NAME.OPTION=VALUE; got {text!r}")
         if option not in types:
-            raise ValueError(f"--stage: unknown option {option!r} of {stage!r}")
+            raise ValueError(
+                f"--stage: unknown option {option!r} of {stage!r}; there are: "
+                f"{', '.join(STAGE_OPTIONS)}"
+            )
         try:
             stages.setdefault(stage, {})[option] = parse_value(value.strip(), types[option])
         except ValueError:

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from fastad.models import Stage
+
 # Of a training in stages these are the last one's, or all together: the stages say more.
 OF_STAGES = ("epochs", "best_epoch")
 
 
 def has_stages(training: dict[str, Any]) -> bool:
-    """Whether a training record is of several stages."""
-    return len(training.get("stages", ())) > 1
+    """Whether a training record is of several stages, of which an interruption may leave one."""
+    return [stage["name"] for stage in training.get("stages", ())] not in ([], [Stage.name])
 
 
 def epochs_kept(training: dict[str, Any]) -> str:
@@ -16,7 +18,7 @@ def epochs_kept(training: dict[str, Any]) -> str:
     if not has_stages(training):
         return f"{training.get('best_epoch')} of {training.get('epochs')}"
     return ", ".join(
-        f"{stage['name']} {stage['best_epoch']} of {stage['epochs']}"
+        f"{stage['name']} {stage['best_epoch']} of {stage['config']['epochs']}"
         for stage in training["stages"]
     )
 
@@ -28,11 +30,13 @@ def stage_lines(training: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for stage in training["stages"]:
         config = stage["config"]
+        planned = config["epochs"]
+        stopped = f", stopped after {stage['epochs']}" if stage["epochs"] < planned else ""
         lines.append(
             (
                 stage["name"],
-                f"epoch {stage['best_epoch']} of {stage['epochs']} kept, {stage['n_train']} images "
-                f"an epoch, {config.get('optimizer')} at {config.get('learning_rate'):g}, "
+                f"epoch {stage['best_epoch']} of {planned} kept{stopped}, {stage['n_train']} "
+                f"images an epoch, {config.get('optimizer')} at {config.get('learning_rate'):g}, "
                 f"{stage['seconds']:.0f} s",
             )
         )

@@ -75,7 +75,10 @@ class RSTPMConfig:
             teacher = getattr(self, field)
             self._require(field, isinstance(teacher, (str, nn.Module)), "a name or a module")
             if isinstance(teacher, str):
-                backbones.check_names(teacher, LAYERS)
+                try:
+                    backbones.check_names(teacher, LAYERS)
+                except ValueError as error:
+                    raise ValueError(f"{field}: {error}") from None
         if self.student1 is not None and isinstance(self.teacher1, str):
             raise ValueError(
                 f"student1 goes with a teacher1 that is a module, not {self.teacher1!r}"
@@ -97,7 +100,10 @@ class RSTPMConfig:
         three = three and all(type(number) is int and number >= 2 for number in blocks)
         self._require("decoder_blocks", three, "three integers of at least 2")
         self.decoder_blocks = tuple(blocks)
-        self._require("discriminator_stride", self.discriminator_stride in (1, 2, 4), "1, 2 or 4")
+        stride = self.discriminator_stride
+        self._require(
+            "discriminator_stride", type(stride) is int and stride in (1, 2, 4), "1, 2 or 4"
+        )
         for field in ("focal_gamma", "l1_weight", "smoothing"):
             self._require(field, _is_number(getattr(self, field), 0), "a number of at least 0")
         self._require("smoothing", self.smoothing <= 100, "at most 100 pixels")

@@ -46,7 +46,9 @@ def _build_second(name: str, source: Source) -> nn.Module:
     try:
         return backbones.build(name, LAYERS, source)
     except WeightsNotFoundError as error:
-        raise WeightsNotFoundError(f"{error}; here the option is teacher2_weights") from None
+        raise WeightsNotFoundError(f"teacher2: {error} (a file alone: teacher2_weights)") from None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"teacher2: {error}") from None
 
 
 def _layers(bottleneck: str) -> Sequence[str]:

@@ -25,6 +25,7 @@ STAGE_OPTIONS = (
     "pseudo_anomalies",
     "textures",
 )
+OF_PSEUDO_ANOMALIES = ("pseudo_anomalies", "textures")
 
 
 @dataclass
@@ -169,19 +170,23 @@ class TrainingConfig:
         config = cls(**{**model.training_defaults, **overrides})
         config.check_stages(model)
         if not any(stage.pseudo_anomalies for stage in model.stages):
-            for name in ("pseudo_anomalies", "textures"):
+            for name in OF_PSEUDO_ANOMALIES:
                 if name in overrides and getattr(config, name) != getattr(cls, name):
                     raise ValueError(f"{name}: the training of {model.name} has no use for it")
         return config
 
     def check_stages(self, model: AnomalyModel | type[AnomalyModel]) -> None:
-        """Raise ValueError where ``stages`` names one that the model does not have."""
-        names = [stage.name for stage in model.stages]
-        for name in self.stages:
-            if name not in names:
+        """Raise ValueError where ``stages`` names one that the model does not have, or gives one
+        options of pseudo-anomalies that has no use for them."""
+        known = {stage.name: stage for stage in model.stages}
+        for name, options in self.stages.items():
+            if name not in known:
                 raise ValueError(
-                    f"stages: {model.name} has no stage {name!r}; there are: {', '.join(names)}"
+                    f"stages: {model.name} has no stage {name!r}; there are: {', '.join(known)}"
                 )
+            for option in OF_PSEUDO_ANOMALIES:
+                if option in options and not known[name].pseudo_anomalies:
+                    raise ValueError(f"stages: {name!r} has no use for {option}")
 
     def for_stage(self, model: AnomalyModel | type[AnomalyModel], stage: Stage) -> "TrainingConfig":
         """The options of one stage, with no ``stages`` of its own.

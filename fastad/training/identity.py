@@ -15,12 +15,18 @@ from torch.utils.data import Dataset
 from fastad.models import AnomalyModel
 from fastad.training.batches import read_batch
 from fastad.training.checkpoint import CheckpointError
-from fastad.training.config import STAGE_OPTIONS, TrainingConfig
+from fastad.training.config import OF_PSEUDO_ANOMALIES, STAGE_OPTIONS, TrainingConfig
 from fastad.training.record import StageRecord, TrainingRecord
 from fastad.training.stages import StagePlan
 
 # Hashes and lists, whose values tell a reader nothing.
-_OPAQUE = ("untrained weights", "images", "held-out images", "pseudo-anomalies")
+_OPAQUE = (
+    "untrained weights",
+    "images",
+    "held-out images",
+    "pseudo-anomalies",
+    "training option textures",
+)
 # These may differ: epochs may be added; workers change nothing; the others change the rounding,
 # which `changes` says.
 _FREE = ("epochs", "workers", "device", "precision", "feature_cache_gib")
@@ -63,8 +69,10 @@ def identify(
     for plan in plans:
         prefix = f"stage {plan.stage.name}: " if len(plans) > 1 else ""
         for name in STAGE_OPTIONS:
-            of_defects = name in ("pseudo_anomalies", "textures")
+            of_defects = name in OF_PSEUDO_ANOMALIES
             value = getattr(plan.config, name)
+            if name == "textures" and value is not None and plan.stage.pseudo_anomalies:
+                value = plan.train_set.textures.fingerprint  # wherever the folder lies
             # Left out, as it was before there were schedules.
             absent = name == "schedule" and value == "constant"
             if name not in _FREE and not absent and (plan.stage.pseudo_anomalies or not of_defects):
@@ -78,8 +86,10 @@ def identify(
     return json.loads(json.dumps(identity))
 
 
-def require_same(path: str | Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse to resume another training.
+def require_same(
+    path: str | Path, found: dict[str, Any], wanted: dict[str, Any], later: Sequence[str] = ()
+) -> None:
+    """Refuse to resume another training; stages named in ``later`` have not begun and are free.
 
     Raises:
         CheckpointError: names the file and what differs, with both values.
@@ -91,6 +101,7 @@ def require_same(path: str | Path, found: dict[str, Any], wanted: dict[str, Any]
         else f"{name} {_short(found.get(name))} in the file, {_short(wanted.get(name))} now"
         for name in names
         if found.get(name) != wanted.get(name)
+        and not any(name.startswith(f"stage {stage}: ") for stage in later)
     ]
     if differing:
         raise CheckpointError(f"{path} belongs to another training: {'; '.join(differing)}")

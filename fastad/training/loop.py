@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,8 +64,7 @@ class StageLoop:
         last_total = None
         loaded = self.train.batches(batches, clock.epoch)
         for step, (indices, batch) in enumerate(loaded, start=1):
-            with self.placement.autocast():
-                losses = _checked(self.model.loss(batch))
+            losses = self._losses(batch)
             total = sum(losses.values())
             done = (clock.epoch - 1) * len(batches) + step - 1
             factor = rate_factor(config.schedule, done, config.epochs * len(batches))
@@ -84,6 +84,22 @@ class StageLoop:
             self._report(clock, step, len(batches))
         self._require_finite(last_total, "loss", f"epoch {clock.epoch}, step {len(batches)}")
         return {name: float(value) / clock.images for name, value in sums.items()}
+
+    def _losses(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        try:
+            with self.placement.autocast():
+                return _checked(self.model.loss(batch))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            size = (
+                "x".join(map(str, batch["image"].shape[-2:])) if "image" in batch else "that size"
+            )
+            raise ValueError(
+                f"one image of {size} leaves a single value a channel, from which batch norm "
+                "cannot learn: take a batch_size of at least 2, more images, or an image_size of "
+                "at least 64"
+            ) from None
 
     @torch.inference_mode()
     def _validate(self, epoch: int) -> float:

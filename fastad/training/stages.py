@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastad.data.synthesis import PseudoAnomalies
+from fastad.data.synthesis import PseudoAnomalies, TextureFolder
 from fastad.models import AnomalyModel, Stage
 from fastad.training.config import TrainingConfig
 
@@ -72,9 +72,15 @@ def plan_stages(
             unseen, held_out = (half.sort().values for half in _halves(order))
         if stage.pseudo_anomalies:
             base, base_validation = _base_images(own.pseudo_anomalies, train, unseen, held_out)
-            train_set = _with_defects(images, base, own, _seed(config.seed, index, 1))
-            validation_set = _with_defects(
-                images, base_validation, own, _seed(config.seed, index, 2)
+            textures = None if own.textures is None else TextureFolder(own.textures)
+            train_set, validation_set = (
+                PseudoAnomalies(
+                    images,
+                    chosen.tolist(),
+                    textures=textures,
+                    seed=_seed(config.seed, index, purpose),
+                )
+                for purpose, chosen in enumerate((base, base_validation), start=1)
             )
             items = torch.arange(len(base)), torch.arange(len(base_validation))
         else:
@@ -127,12 +133,6 @@ def _spread(indices: Tensor, count: int) -> Tensor:
     Of successive items half stay clean: so an image that comes several times is there as both.
     """
     return indices[torch.arange(count) * len(indices) // max(count, 1)]
-
-
-def _with_defects(
-    images: Dataset | Tensor, indices: Tensor, config: TrainingConfig, seed: int
-) -> Dataset:
-    return PseudoAnomalies(images, indices.tolist(), textures=config.textures, seed=seed)
 
 
 def _seed(*key: int) -> int:

@@ -142,7 +142,8 @@ class Trainer:
                 identity = identify(self.model, config, plans, dataset, validation)
                 if resume:
                     found = load_checkpoint(checkpoint)
-                    require_same(checkpoint, found.identity, identity)
+                    later = [plan.stage.name for plan in plans[len(found.record.stages) :]]
+                    require_same(checkpoint, found.identity, identity, later)
                     require_epochs(checkpoint, found.record.stages, plans)
 
                 def save() -> None:

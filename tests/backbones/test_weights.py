@@ -102,6 +102,12 @@ def test_foreign_files_are_named(tmp_path, suffix, content):
         weights.read(tmp_path / f"w{suffix}")
 
 
+def test_no_unsafe_load_is_advised(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"weights that torch\.load reads safely$"):
+        weights.read(tmp_path / "w.pth")
+
+
 def test_pickled_code_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"conv1.weight": Evil()}, tmp_path / "w.pth")

@@ -4,7 +4,7 @@ from fastad.commands.training_summary import epochs_kept, has_stages, stage_line
 
 
 def stage(name, **others):
-    config = {"optimizer": "adam", "learning_rate": 5e-3}
+    config = {"epochs": 9, "optimizer": "adam", "learning_rate": 5e-3}
     return {"name": name, "n_train": 40, "config": config, "epochs": 9, "best_epoch": 7} | others
 
 
@@ -26,3 +26,13 @@ def test_several_stages_have_a_line_each():
         ("pairs", "epoch 7 of 9 kept, 40 images an epoch, adam at 0.005, 61 s"),
         ("discriminator", "epoch 3 of 9 kept, 40 images an epoch, adam at 0.005, 9 s"),
     ]
+
+
+def test_an_interrupted_stage_says_what_it_was_to_have():
+    stages = [stage("pairs", seconds=61.4, epochs=4, best_epoch=3)]
+    training = {"epochs": 4, "best_epoch": 3, "stages": stages}
+    assert has_stages(training)
+    assert epochs_kept(training) == "pairs 3 of 9"
+    [(name, line)] = stage_lines(training)
+    assert name == "pairs"
+    assert line.startswith("epoch 3 of 9 kept, stopped after 4, 40 images an epoch")

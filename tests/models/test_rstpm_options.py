@@ -101,7 +101,7 @@ def test_another_number_of_feature_maps_is_named(options, match):
     [
         ("teacher1", None, "teacher1 must be a name or a module; got None"),
         ("teacher2", ["resnet18"], r"teacher2 must be a name or a module; got \['resnet18'\]"),
-        ("teacher2", "resnet19", "unknown backbone 'resnet19'; there are resnet18, "),
+        ("teacher2", "resnet19", "teacher2: unknown backbone 'resnet19'; there are resnet18, "),
         ("bottleneck", "layer3", "bottleneck must be 'layer4' or 'learned'; got 'layer3'"),
         ("aggregate", "mean", "aggregate must be 'product' or 'sum'; got 'mean'"),
         ("attention", 1, "attention must be True or False; got 1"),
@@ -122,6 +122,8 @@ def test_another_number_of_feature_maps_is_named(options, match):
         ("decoder_blocks", (1, 2, 2), "decoder_blocks must be three integers of at least 2"),
         ("decoder_blocks", "222", "decoder_blocks must be three integers of at least 2; got '222'"),
         ("discriminator_stride", 3, "discriminator_stride must be 1, 2 or 4; got 3"),
+        ("discriminator_stride", 2.0, "discriminator_stride must be 1, 2 or 4; got 2.0"),
+        ("discriminator_stride", True, "discriminator_stride must be 1, 2 or 4; got True"),
         ("focal_gamma", -1, "focal_gamma must be a number of at least 0; got -1"),
         ("l1_weight", float("nan"), "l1_weight must be a number of at least 0; got nan"),
         ("smoothing", "4", "smoothing must be a number of at least 0; got '4'"),
@@ -167,7 +169,7 @@ def test_weights_that_end_at_layer3_are_told_the_cure(folder):
 
 
 def test_a_missing_teacher2_is_told_the_cure(folder):
-    match = r"weights for resnet50: .*option is teacher2_weights.*--set teacher2=resnet50_caffe$"
+    match = r"teacher2: no .* for resnet50: .*teacher2_weights.*--set teacher2=resnet50_caffe$"
     with pytest.raises(backbones.WeightsNotFoundError, match=match) as caught:
         models.build("rstpm", bottleneck="learned")
     assert "\n" not in str(caught.value)

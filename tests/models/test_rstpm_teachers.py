@@ -51,9 +51,7 @@ def test_a_folder_holds_the_weights_of_both(folder):
 
 def test_a_file_is_the_first_teachers(folder):
     files = {"teacher_weights": folder / "resnet34_x.pth", "teacher1": "resnet34"}
-    with pytest.raises(
-        WeightsNotFoundError, match=r"for resnet50.*here the option is teacher2_weights"
-    ):
+    with pytest.raises(WeightsNotFoundError, match=r"teacher2: .* for resnet50.*teacher2_weights"):
         teachers(**files)
     first, second = teachers(**files, teacher2="resnet18", teacher2_weights=folder)
     assert same(first, folder / "resnet34_x.pth")

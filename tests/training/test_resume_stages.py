@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 from test_resume import assert_same, stop_at
 from toy_stages import TwoStages, two_options
 
@@ -136,10 +137,31 @@ def test_what_cannot_be_resumed(images, tmp_path, changes, said):
     assert path.read_bytes() == before
 
 
-def test_other_textures_are_refused(images, tmp_path):
-    class Fingerprinted(list):
-        fingerprint = "images"
+class Fingerprinted(list):
+    fingerprint = "images"
 
+
+def test_a_stage_that_has_not_begun_may_change(images, tmp_path):
+    path = tmp_path / "a.ckpt"
+    fit(images, path, progress=stop_in("students", 4))
+    other = two_options(pseudo_anomalies=33, stages={"head": {"learning_rate": 0.05}})
+    assert_same(fit(images, config=other), fit(images, path, other, resume=True))
+
+
+def test_textures_are_told_by_their_contents(images, tmp_path, monkeypatch):
+    folder = tmp_path / "textures"
+    folder.mkdir()
+    Image.new("RGB", (40, 40), (200, 10, 10)).save(folder / "red.png")
+    path, dataset = tmp_path / "a.ckpt", Fingerprinted(images)
+    fit(dataset, path, two_options(textures=str(folder)))
+    monkeypatch.chdir(tmp_path)
+    fit(dataset, path, two_options(textures="textures"), resume=True)
+    Image.new("RGB", (40, 40), (10, 200, 10)).save(folder / "green.png")
+    with pytest.raises(CheckpointError, match="stage head: training option textures differ"):
+        fit(dataset, path, two_options(textures="textures"), resume=True)
+
+
+def test_other_pseudo_anomalies_are_refused(images, tmp_path):
     path = tmp_path / "a.ckpt"
     dataset = Fingerprinted(images)
     fit(dataset, path)

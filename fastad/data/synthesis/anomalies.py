@@ -5,6 +5,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,8 @@ class PseudoAnomalies(Dataset):
     Args:
         images: data set or tensor whose items are images, or dicts with one as "image".
         indices: of the images to use; one may be there several times and gets another defect each.
-        textures: folder of images to blend in, at any depth; None to generate textures.
+        textures: folder of images to blend in, at any depth, or a `TextureFolder`; None to
+            generate textures.
         seed: a whole number from 0.
         clean_share: of the items that stay clean. Which ones is not drawn but follows a sequence
             that is spread evenly, so that any n successive items have this share to within about
@@ -85,7 +87,6 @@ class PseudoAnomalies(Dataset):
     Raises:
         TypeError, ValueError: an argument is none of that.
         FileNotFoundError, NotADirectoryError: there is no folder ``textures``.
-        ImageError: when an item is read: a texture cannot be; the message names the file.
 
     Attributes:
         is_fixed: whether an item's image is always the same, as the source says of its own.
@@ -98,7 +99,7 @@ class PseudoAnomalies(Dataset):
         images: Dataset | Tensor,
         indices: Sequence[int],
         *,
-        textures: str | Path | None = None,
+        textures: str | Path | TextureFolder | None = None,
         seed: int = 0,
         clean_share: float = 0.5,
         opacity: tuple[float, float] = (0.0, 0.8),
@@ -106,10 +107,14 @@ class PseudoAnomalies(Dataset):
     ) -> None:
         self.images = images
         self.indices = _check_indices(indices, len(images))
-        self.textures = random_texture if textures is None else TextureFolder(textures)
-        self.seed = operator.index(seed)
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0; got {seed}")
+        if textures is not None and not isinstance(textures, (str, Path, TextureFolder)):
+            raise TypeError(f"textures must be a folder or None; got {textures!r}")
+        if isinstance(textures, (str, Path)):
+            textures = TextureFolder(textures)
+        self.textures: Texture = random_texture if textures is None else textures
+        if not isinstance(seed, Integral) or seed < 0:
+            raise ValueError(f"seed must be a whole number of at least 0; got {seed!r}")
+        self.seed = int(seed)
         if not 0 <= clean_share <= 1:
             raise ValueError(f"clean_share must be in [0, 1]; got {clean_share}")
         self.clean_share = float(clean_share)

@@ -1,13 +1,14 @@
 """Textures from a folder of images: the Describable Textures Dataset, or the user's own."""
 
 import hashlib
+import warnings
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from fastad.data.images import find_images, read_image, resize
+from fastad.data.images import ImageError, find_images, read_image, resize
 from fastad.data.training_set import file_digests
 
 _CACHE_BYTES = 128 * 2**20
@@ -17,20 +18,33 @@ _SMALLEST_WINDOW = 0.5  # of the largest one that fits into the image, along eac
 class TextureFolder:
     """Gives random windows of the images below a folder, each read when first needed.
 
-    Up to 128 MiB of decoded images are kept. Raises FileNotFoundError or NotADirectoryError, and
-    ValueError where there is no image.
+    Every file is decoded once at the beginning, so that none stops a training in its midst;
+    those that cannot be are left out with a warning. Up to 128 MiB of decoded images are kept.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is no such folder.
+        ValueError: there is no readable image below it.
 
     Attributes:
-        paths: of the images, in natural order.
+        paths: of the readable images, in natural order.
     """
 
     def __init__(self, folder: str | Path) -> None:
         try:
-            self.paths = find_images(folder)
+            found = find_images(folder)
         except OSError as error:
             raise type(error)(f"textures: {error}") from error
+        self.paths = [path for path in found if _is_readable(path)]
         if not self.paths:
-            raise ValueError(f"textures: there are no images below {folder}")
+            unreadable = "readable " if found else ""
+            raise ValueError(f"textures: there are no {unreadable}images below {folder}")
+        if len(self.paths) < len(found):
+            bad = sorted(set(found) - set(self.paths))
+            names = ", ".join(path.name for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
+            warnings.warn(
+                f"textures: unreadable images left out ({len(bad)} of {len(found)}): {names}",
+                stacklevel=3,
+            )
         self._folder = Path(folder)
         self._cache: dict[Path, Tensor] = {}
         self._kept = 0
@@ -68,3 +82,11 @@ class TextureFolder:
                 self._kept += image.nbytes
                 self._cache[path] = image
         return image
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except ImageError:
+        return False
+    return True

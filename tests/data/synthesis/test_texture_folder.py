@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastad.data import ImageError
 from fastad.data.synthesis import TextureFolder, texture_folder
 
 
@@ -44,13 +43,14 @@ def test_a_texture_is_a_window_of_an_image(folder, size):
     assert max(tops) > 60
 
 
-def test_files_are_read_once_and_only_when_needed(folder, monkeypatch):
+def test_files_are_checked_at_first_and_then_read_once(folder, monkeypatch):
     read, original = [], texture_folder.read_image
     monkeypatch.setattr(
         texture_folder, "read_image", lambda path: read.append(path) or original(path)
     )
     textures = TextureFolder(folder)
-    assert read == []
+    assert read == textures.paths
+    read.clear()
     for seed in range(30):
         textures(np.random.default_rng(seed), 32, 32)
     assert sorted(read) == sorted(textures.paths)
@@ -89,8 +89,19 @@ def test_a_folder_without_images_is_named(tmp_path):
         TextureFolder(tmp_path)
 
 
-def test_an_unreadable_image_is_named(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
-    textures = TextureFolder(tmp_path)
-    with pytest.raises(ImageError, match=r"broken\.png: cannot be read as an image"):
-        textures(np.random.default_rng(0), 32, 32)
+def test_unreadable_images_are_left_out_with_a_warning(folder):
+    whole = TextureFolder(folder)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
+    truncated = (folder / "0.png").read_bytes()[:-40]
+    (folder / "truncated.png").write_bytes(truncated)
+    said = r"unreadable images left out \(2 of 5\): broken\.png, truncated\.png"
+    with pytest.warns(UserWarning, match=said):
+        textures = TextureFolder(folder)
+    assert textures.paths == whole.paths
+    assert textures.fingerprint == whole.fingerprint
+
+
+def test_a_folder_without_a_readable_image_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="textures: there are no readable images below"):
+        TextureFolder(tmp_path)
