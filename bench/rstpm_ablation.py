@@ -22,7 +22,7 @@ from fastad import ops
 from fastad.data import resize_masks, test_samples
 from fastad.data.folder import iterate_batches
 from fastad.data.masks import read_ground_truth
-from fastad.evaluation import Evaluation
+from fastad.evaluation import Evaluation, image_metrics
 from fastad.models import RSTPM
 from fastad.models.maps import highest
 
@@ -63,37 +63,41 @@ def variants(model: RSTPM, images: Tensor) -> Iterator[tuple[str, Tensor]]:
 def ablation(detector: fastad.Detector, data: str | Path) -> dict[str, dict[str, Any]]:
     """Scores of every variant, by name; image scores by every pooling."""
     model, samples = detector.model_, test_samples(data)
-    evaluations: dict[str, dict[str, Evaluation]] = {}
+    evaluations: dict[str, Evaluation] = {}
+    scores: dict[str, dict[str, list[np.ndarray]]] = {}
     totals: dict[str, list[list[float]]] = {}
-    paths = [sample.path for sample in samples]
-    for positions, batch in iterate_batches(paths, detector.image_size_, 8):
+    labels = np.array([sample.label for sample in samples])
+    for positions, batch in iterate_batches([s.path for s in samples], detector.image_size_, 8):
         chosen = [samples[position] for position in positions]
         size = tuple(batch.shape[-2:])
         masks = torch.stack([_mask(sample.mask_paths, size) for sample in chosen])
-        labels = np.array([sample.label for sample in chosen])
         for name, maps in variants(model, batch.float() / 255):
-            for pooling, share in POOLINGS.items():
-                evaluation = evaluations.setdefault(name, {}).setdefault(pooling, Evaluation())
-                evaluation.update(
-                    masks.numpy(),
-                    maps.numpy(),
-                    labels,
-                    highest(maps, share).numpy(),
-                    [sample.defect_type for sample in chosen],
-                )
+            by_pooling = {p: highest(maps, share).numpy() for p, share in POOLINGS.items()}
+            for pooling, values in by_pooling.items():
+                scores.setdefault(name, {}).setdefault(pooling, []).append(values)
+            evaluations.setdefault(name, Evaluation()).update(
+                masks.numpy(),
+                maps.numpy(),
+                labels[list(positions)],
+                by_pooling["max"],
+                [sample.defect_type for sample in chosen],
+            )
             normal, defect = maps[~masks], maps[masks]
             sums = [normal.double().sum().item(), defect.double().sum().item()]
             totals.setdefault(name, []).append([*sums, normal.numel(), defect.numel()])
     rows = {}
-    for name, by_pooling in evaluations.items():
-        found = {pooling: evaluation.compute() for pooling, evaluation in by_pooling.items()}
+    for name, evaluation in evaluations.items():
+        found = evaluation.compute()
         normal, defect, normals, defects = np.sum(totals[name], axis=0)
-        rows[name] = {score: found["max"][score] for score in SCORES}
-        rows[name]["image_auroc_by_pooling"] = {p: found[p]["image_auroc"] for p in POOLINGS}
+        rows[name] = {score: found[score] for score in SCORES}
+        rows[name]["image_auroc_by_pooling"] = {
+            pooling: image_metrics(labels, np.concatenate(values))["image_auroc"]
+            for pooling, values in scores[name].items()
+        }
         rows[name]["normal_over_defect"] = (normal / normals) / (defect / defects)
         rows[name]["per_defect"] = {
-            kind: {score: scores[score] for score in SCORES}
-            for kind, scores in found["max"]["per_defect"].items()
+            kind: {score: values[score] for score in SCORES}
+            for kind, values in found["per_defect"].items()
         }
     return rows
 

@@ -89,7 +89,9 @@ def contents(detector: str) -> list[tuple[str, str]]:
     shown = {k: v for k, v in training.items() if isinstance(v, (str, int, float))}
     if has_stages(training):
         shown = {k: v for k, v in shown.items() if k not in OF_STAGES}
-    lines += [(f"training.{k}", str(v)) for k, v in shown.items()]
+    lines += [
+        (f"training.{k}", f"{v:g}" if isinstance(v, float) else str(v)) for k, v in shown.items()
+    ]
     lines += [(f"stage.{name}", line) for name, line in stage_lines(training)]
     return lines + [("note", note) for note in training.get("notes", ())]
 

@@ -95,19 +95,19 @@ def train(
             f"stopped by the user; {output} is left as it was: --resume goes on from {checkpoint}"
         )
     detector.save(output)
+    held_out = len(detector.calibration_scores_)
     limit = (
-        "no threshold" if detector.threshold_ is None else f"threshold {detector.threshold_:.4g}"
+        "no threshold (no image was held out)"
+        if detector.threshold_ is None
+        else f"threshold {detector.threshold_:.4g} from {held_out} held-out "
+        f"image{'s' * (held_out != 1)}"
     )
     epochs = ", ".join(
         f"epoch {stage['best_epoch']} of {stage['config']['epochs']}"
         + (f" ({stage['name']})" if len(kind.stages) > 1 else "")
         for stage in record["stages"]
     )
-    note(
-        f"saved {output}: {epochs}, {limit} from "
-        f"{len(detector.calibration_scores_)} held-out images, {record['seconds']:.0f} s of "
-        "training"
-    )
+    note(f"saved {output}: {epochs}, {limit}, {record['seconds']:.0f} s of training")
     if record["interrupted"]:
         raise RuntimeError(f"stopped by the user: --resume goes on from {checkpoint}")
     checkpoint.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ _SMALLEST_WINDOW = 0.5  # of the largest one that fits into the image, along eac
 
 
 class TextureFolder:
-    """Gives random windows of the images below a folder, each read when first needed.
+    """Gives random windows of the images below a folder.
 
     Every file is decoded once at the beginning, so that none stops a training in its midst;
     those that cannot be are left out with a warning. Up to 128 MiB of decoded images are kept.
