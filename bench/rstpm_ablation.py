@@ -27,7 +27,7 @@ from fastad.models import RSTPM
 from fastad.models.maps import highest
 
 SCORES = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
-POOLINGS = {"max": 0.0, "top 0.1 %": 0.001, "top 1 %": 0.01}
+POOLINGS = {"max": 0.0, "top 0.1 %": 0.001, "top 0.3 %": 0.003, "top 1 %": 0.01}
 
 
 def variants(model: RSTPM, images: Tensor) -> Iterator[tuple[str, Tensor]]:

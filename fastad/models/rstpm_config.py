@@ -66,7 +66,7 @@ class RSTPMConfig:
     focal_gamma: float = 2.0
     l1_weight: float = 0.0
     smoothing: float = 0.0
-    pooling: float = 0.001
+    pooling: float = 0.003
     eps: float = 1e-12
     student1: nn.Module | None = None
 
