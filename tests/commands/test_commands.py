@@ -194,6 +194,7 @@ def test_bench_compares_other_models_with_stpm(fastad, tmp_path):
     assert f"{row['slower']:.2f} x the time of stpm" in out
 
 
+@pytest.mark.slow
 def test_seed_decides_everything(fastad, images, tiny_model, tmp_path):
     files = [tmp_path / "a.fastad", tmp_path / "b.fastad", tmp_path / "c.fastad"]
     for path, seed in zip(files, (0, 0, 1), strict=True):

@@ -47,6 +47,7 @@ def interrupt_in(monkeypatch, epoch):
     monkeypatch.setattr(ConsoleProgress, "__call__", stop)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_is_resumed(train_any, tmp_path, monkeypatch):
     code, _, err = train_any(output=tmp_path / "whole.fastad")
     assert code == 0, err

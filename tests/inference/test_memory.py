@@ -17,6 +17,7 @@ def resident_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="reads the memory in use from /proc")
 def test_memory_is_flat_over_two_thousand_predictions(tiny_model):
     predictor = Predictor(copy.deepcopy(tiny_model), (32, 32), device="cpu", precision="float32")
