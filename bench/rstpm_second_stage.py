@@ -101,10 +101,10 @@ def train(model: RSTPM, plan: StagePlan, maps: Maps, unseen: Maps) -> None:
 @torch.inference_mode()
 def measure(model: RSTPM, maps: Maps) -> dict[str, float]:
     """Scores of what the model makes of these distances."""
-    score, joined = model.join(maps[0], (maps[1].shape[-2], maps[1].shape[-1]))
+    found = model.join(maps[0], (maps[1].shape[-2], maps[1].shape[-1]))
     labels = maps[1].flatten(1).any(1).numpy()
-    pixels = pixel_metrics(maps[1].numpy(), joined.numpy())
-    images = image_metrics(labels, score.numpy())
+    pixels = pixel_metrics(maps[1].numpy(), found.anomaly_map.numpy())
+    images = image_metrics(labels, found.score.numpy())
     names = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
     return {name: (images | pixels)[name] for name in names}
 
