@@ -1,0 +1,159 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+
+from fastad import backbones
+from tools.pretrain_teacher import objectives, training
+from tools.pretrain_teacher.defects import KINDS, VISIBLE, add_defects
+from tools.pretrain_teacher.objectives import TERMS, Objective
+from tools.pretrain_teacher.scenes import LAYERS, compose, draw_bank
+
+TINY = training.Config(epochs=2, steps=2, scenes=2, size=32, bank=40, fixed_bank=True)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return draw_bank(seed=3, epoch=0, size=40)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_bank_follows_from_its_seed_and_epoch(bank):
+    assert torch.equal(bank[:3], draw_bank(3, 0, 3))
+    assert not torch.equal(bank[:3], draw_bank(3, 1, 3))
+
+
+@pytest.mark.parametrize("size", [32, 49])
+def test_scenes_follow_from_their_generator(bank, size):
+    batch, again, other = (compose(bank, 6, size, generator(s)) for s in (1, 1, 2))
+    for field in dataclasses.fields(batch):
+        values = [getattr(b, field.name) for b in (batch, again, other)]
+        assert torch.equal(values[0], values[1]), field.name
+        assert not torch.equal(values[0], values[2]), field.name
+    assert batch.first.shape == batch.second.shape == batch.clean.shape == (6, 3, size, size)
+    assert batch.sheets.shape == (6, LAYERS)
+    assert batch.shares.shape == (6, LAYERS, size, size)
+    for values in (batch.first, batch.second, batch.clean, batch.shares, batch.defect):
+        assert 0 <= values.min() <= values.max() <= 1.0001
+    torch.testing.assert_close(batch.shares.sum(1), torch.ones(6, size, size))
+
+
+def test_a_scene_is_unchanged_where_it_has_no_defect():
+    scenes, strangers = torch.rand(2, 64, 3, 48, 48, generator=generator())
+    damaged, mask = add_defects(scenes, strangers, generator(1))
+    difference = (damaged - scenes).abs().amax(1, keepdim=True)
+    assert difference[mask == 0].max() <= VISIBLE
+    there = mask.flatten(1).amax(1) > 0
+    assert 0.6 < there.float().mean() < 0.95  # some stay good
+    assert mask.mean() < 0.2
+
+
+@pytest.mark.parametrize("change", KINDS)
+def test_every_kind_of_defect_changes_a_part_of_a_scene(change):
+    rows = torch.linspace(0.2, 0.8, 64).expand(12, 3, 64, 64) + 0.1 * torch.rand(12, 1, 64, 64)
+    changed = change(rows, 1 - rows, generator(2))
+    differs = ((changed - rows).abs() > VISIBLE).float().mean((1, 2, 3))
+    assert (differs > 0).sum() >= 8
+    assert differs.mean() < 0.7
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_term_teaches_every_level(bank, term):
+    trunk = backbones.build("resnet18", training.LAYERS)
+    objective = Objective(trunk.channels, trunk.strides, {term: 1.0}, len(bank))
+    batch = compose(bank, 4, 64, generator())
+    levels = [level.detach().requires_grad_() for level in trunk(torch.cat([batch.first, batch.second]))]
+    first, second = zip(*(level.chunk(2) for level in levels), strict=True)
+    loss, logged = objective(list(first), list(second), batch, generator())
+    loss.backward()
+    assert logged == {term: pytest.approx(loss.item())}
+    for level in levels:
+        assert level.grad.isfinite().all()
+        assert level.grad.abs().sum() > 0
+
+
+def test_dense_prefers_features_that_tell_places_apart_and_see_defects(bank):
+    batch = compose(bank, 4, 64, generator())
+    batch.shares[:] = torch.eye(LAYERS)[0].view(1, LAYERS, 1, 1)  # one texture a scene
+    batch.sheets[:, 0] = torch.arange(4)
+    objective = Objective([4], [8], {"dense": 1.0}, len(bank), projected=False)
+    texture = torch.eye(4)[:, :, None, None].expand(4, 4, 8, 8)
+    defect = F.avg_pool2d(batch.defect, 8) > objectives.GOOD
+
+    def loss(second):
+        return objective([texture], [second], batch, generator())[0].item()
+
+    blind, seeing = loss(texture), loss(torch.where(defect, -texture, texture))
+    assert seeing < 0.01 < blind < loss(texture.flip(1))
+
+
+def test_contrast_wants_distance_at_defects_alone(bank):
+    batch = compose(bank, 8, 64, generator())
+    objective = Objective([3], [8], {"contrast": 1.0}, len(bank))
+    maps = torch.rand(8, 3, 8, 8) + 0.1
+    defect = F.avg_pool2d(batch.defect, 8) > objectives.DEFECTIVE
+    far = torch.stack([maps[:, 1], -maps[:, 0], maps[:, 2] * 0], 1)
+
+    def loss(second):
+        return objective([maps], [second], batch, generator())[0].item()
+
+    assert loss(torch.where(defect, far, maps)) < loss(maps) < loss(torch.where(defect, maps, far))
+
+
+def test_unknown_terms_are_refused():
+    with pytest.raises(ValueError, match=r"terms must be among dense, .*got \{'dens': 1\}"):
+        Objective([64], [4], {"dens": 1}, 10)
+
+
+def test_a_training_goes_on_to_the_same_bytes(tmp_path):
+    config = dataclasses.replace(TINY, terms=dict.fromkeys(TERMS, 1.0))
+    whole = training.train(config, tmp_path / "whole")
+    state = training._State(config)
+    bank = draw_bank(config.seed, 0, config.bank)
+    state.run_epoch(bank)
+    state.epoch += 1
+    (tmp_path / "parts").mkdir()
+    torch.save(state.saved(), tmp_path / "parts" / "checkpoint.pt")
+    torch.rand(5)  # what the process drew before does not matter
+    parts = training.train(config, tmp_path / "parts")
+    assert whole.read_bytes() == parts.read_bytes()
+    lines = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    assert set(json.loads(lines[0])["losses"]) == set(TERMS)
+    with pytest.raises(ValueError, match=r"checkpoint.pt is of another configuration"):
+        training.train(dataclasses.replace(config, rate=1.0), tmp_path / "parts")
+
+
+def test_the_trunk_is_written_in_half_precision_and_loads(tmp_path):
+    trunk = backbones.build("resnet18", training.LAYERS)
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean)
+            torch.nn.init.uniform_(module.running_var, 1, 2)
+    path = tmp_path / "resnet18.safetensors"
+    training.export(trunk, path, {"config": "{}"})
+    loaded = backbones.build("resnet18", training.LAYERS, path)
+    for (key, value), found in zip(
+        trunk.state_dict().items(), loaded.state_dict().values(), strict=True
+    ):
+        expected = value.half().float() if value.dim() == 4 else value
+        assert torch.equal(found, expected), key
+    assert path.stat().st_size <= 6 * 2**20
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"config": "{}"}
+
+
+def test_a_diverged_training_keeps_its_last_checkpoint(tmp_path, monkeypatch):
+    config = dataclasses.replace(TINY, epochs=1)
+    monkeypatch.setattr(
+        training._State, "_loss", lambda self, *_: (self.trunk.conv1.weight.sum() * torch.nan, {"dense": float("nan")})
+    )
+    with pytest.raises(RuntimeError, match="diverged in epoch 1"):
+        training.train(config, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()

@@ -1,0 +1,183 @@
+"""What the trunk learns from a batch of scenes; each term works on every level's feature map.
+
+* dense: a place of the first view finds itself in the second among places of other textures and
+  among defects (InfoNCE, van den Oord et al. 2018, at every place as in DenseCL, Wang et al. 2021);
+* contrast: STPM's distance between the two views tells defects from good places;
+* program: every place tells its texture among all of the bank (formula-driven supervised learning,
+  Kataoka et al. 2020);
+* instance: parts of a scene find themselves in the other view (SimCLR, Chen et al. 2020);
+* scene: colours without light and noise, outlines and defects, from the second view.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tools.pretrain_teacher.scenes import Batch
+
+TERMS = ("dense", "contrast", "program", "instance", "scene")
+CELLS = 1024  # places a level that are compared with each other
+GOOD, DEFECTIVE = 0.02, 0.25  # shares of a place: at most, at least
+PURE = 0.9  # share of one texture in a place that counts as that texture
+
+
+class Objective(nn.Module):
+    """The weighted sum of terms, and their heads.
+
+    Args:
+        channels, strides: of the trunk's levels.
+        weights: factor of each of `TERMS` that takes part.
+        bank: number of textures, for "program".
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        weights: Mapping[str, float],
+        bank: int,
+        temperature: float = 0.1,
+        projected: bool = True,
+    ):
+        super().__init__()
+        unknown = set(weights) - set(TERMS)
+        if unknown or not weights:
+            raise ValueError(f"terms must be among {', '.join(TERMS)}; got {dict(weights)}")
+        self.strides, self.weights, self.temperature = tuple(strides), dict(weights), temperature
+        heads = {
+            "dense": lambda c, s: _head(c, 128) if projected else nn.Identity(),
+            "contrast": lambda c, s: _Scale(),
+            "program": lambda c, s: nn.Linear(c, bank),
+            "instance": lambda c, s: _head(c, 128),
+            "scene": lambda c, s: nn.Conv2d(c, 5 * (s // strides[0]) ** 2, 1),
+        }
+        self.heads = nn.ModuleDict(
+            {
+                term: nn.ModuleList(map(heads[term], channels, strides))
+                for term in weights
+            }
+        )
+
+    def forward(
+        self,
+        first: list[Tensor],
+        second: list[Tensor],
+        batch: Batch,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of both views' feature maps, and the mean of every term over the levels."""
+        terms = {}
+        for term, weight in self.weights.items():
+            losses = [
+                getattr(self, f"_{term}")(head, a, b, batch, stride, generator)
+                for head, a, b, stride in zip(
+                    self.heads[term], first, second, self.strides, strict=True
+                )
+            ]
+            terms[term] = weight * torch.stack(losses).mean()
+        logged = {term: float(loss.detach()) for term, loss in terms.items()}
+        return torch.stack(list(terms.values())).sum(), logged
+
+    def _dense(self, head, first, second, batch, stride, generator):
+        places = _Places(batch, stride)
+        picked = places.pick(generator)
+        labels, scene = places.label[picked], places.scene[picked]
+        good = places.defect[picked] < GOOD
+        a = F.normalize(head(_rows(first)[picked]), dim=1)
+        b = F.normalize(head(_rows(second)[picked]), dim=1)
+        logits = a @ b.T / self.temperature
+        mixed = labels < 0
+        alike = (labels[:, None] == labels) & ~mixed
+        alike |= (scene[:, None] == scene) & (mixed[:, None] | mixed)
+        alike &= good  # a defect is never like a good place
+        alike.fill_diagonal_(False)
+        logits = logits.masked_fill(alike, -torch.inf)
+        own = torch.arange(len(picked))[good]
+        return (
+            F.cross_entropy(logits[good], own)
+            + F.cross_entropy(logits.T[good], own)
+        ) / 2
+
+    def _contrast(self, head, first, second, batch, stride, generator):
+        share = F.avg_pool2d(batch.defect, stride)[:, 0]
+        distance = (F.normalize(first, dim=1) - F.normalize(second, dim=1)).square().sum(1) / 2
+        bad, good = share > DEFECTIVE, share < GOOD
+        logit = head(distance)
+        return (
+            F.softplus(-logit[bad]).sum() / (1 + bad.sum())
+            + F.softplus(logit[good]).sum() / (1 + good.sum())
+        ) / 2
+
+    def _program(self, head, first, second, batch, stride, generator):
+        places = _Places(batch, stride)
+        usable = ((places.label >= 0) & (places.defect < GOOD)).nonzero()[:, 0]
+        picked = usable[torch.randperm(len(usable), generator=generator)[: CELLS // 2]]
+        rows = torch.cat([_rows(first)[picked], _rows(second)[picked]])
+        return F.cross_entropy(head(rows), places.label[picked].repeat(2))
+
+    def _instance(self, head, first, second, batch, stride, generator):
+        parts = [F.adaptive_avg_pool2d(maps, 2).permute(0, 2, 3, 1).flatten(0, 2) for maps in (first, second)]
+        a, b = (F.normalize(head(part), dim=1) for part in parts)
+        logits = a @ b.T / self.temperature
+        scene = torch.arange(len(a)) // 4
+        same = scene[:, None] == scene
+        same.fill_diagonal_(False)
+        logits = logits.masked_fill(same, -torch.inf)
+        own = torch.arange(len(a))
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+    def _scene(self, head, first, second, batch, stride, generator):
+        finest = self.strides[0]
+        guess = F.pixel_shuffle(head(second), stride // finest)
+        colours = F.avg_pool2d(batch.clean, finest)
+        outline = F.avg_pool2d(1 - batch.shares.square().sum(1, keepdim=True), finest)
+        defect = F.avg_pool2d(batch.defect, finest)
+        return (
+            4 * (guess[:, :3] - colours).abs().mean()
+            + F.binary_cross_entropy_with_logits(guess[:, 3:4], outline.clamp(0, 1))
+            + F.binary_cross_entropy_with_logits(guess[:, 4:], defect)
+        )
+
+
+class _Places:
+    """What is known of the places of a level, one after the other, image after image."""
+
+    def __init__(self, batch: Batch, stride: int):
+        shares = F.avg_pool2d(batch.shares, stride)
+        purity, layer = shares.max(1)
+        sheets = batch.sheets[:, :, None, None].expand_as(shares).gather(1, layer[:, None])[:, 0]
+        self.label = torch.where(purity > PURE, sheets, -1).flatten()  # -1: several textures
+        self.defect = F.avg_pool2d(batch.defect, stride).flatten()
+        self.scene = torch.arange(len(self.label)) // shares[0, 0].numel()
+
+    def pick(self, generator: torch.Generator) -> Tensor:
+        """Good and defective places at random, at most a quarter defective."""
+        order = torch.randperm(len(self.label), generator=generator)
+        defect = self.defect[order]
+        bad = order[defect > DEFECTIVE][: CELLS // 4]
+        good = order[defect < GOOD][: CELLS - len(bad)]
+        return torch.cat([good, bad])
+
+
+class _Scale(nn.Module):
+    """A distance -> how much it speaks for a defect, as a logit."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_slope = nn.Parameter(torch.tensor(2.0))
+        self.threshold = nn.Parameter(torch.tensor(0.2))
+
+    def forward(self, distance: Tensor) -> Tensor:
+        return self.log_slope.exp() * (distance - self.threshold)
+
+
+def _head(channels: int, outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(channels, 256), nn.ReLU(inplace=True), nn.Linear(256, outputs)
+    )
+
+
+def _rows(maps: Tensor) -> Tensor:
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)

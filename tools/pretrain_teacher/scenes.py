@@ -1,0 +1,155 @@
+"""Training scenes: generated textures composed of shapes, seen twice, the second time with defects.
+
+A bank of textures is drawn once an epoch; scenes are composed of crops of it, turned and scaled,
+batch by batch in torch, so that the drawing costs a small share of a training step. Everything
+follows from (seed, epoch, step).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tools.pretrain_teacher.defects import add_defects
+from tools.pretrain_teacher.fields import blobs, moved_grid, polar, uniform
+from tools.pretrain_teacher.programs import FAMILIES
+from tools.pretrain_teacher.views import photograph
+
+SHEET = 192  # pixels a side of a texture in the bank
+LAYERS = 4  # textures a scene at most
+MARGIN = 8  # pixels around a scene that the small moves of its views may bring into sight
+
+
+@dataclass
+class Batch:
+    """Two views (N, 3, S, S) of N scenes, in [0, 1], and what is known of them.
+
+    Attributes:
+        first, second: the views; only the second has defects.
+        sheets: (N, LAYERS) numbers of the textures in the bank.
+        shares: (N, LAYERS, S, S) which texture is seen where, 0 to 1.
+        defect: (N, 1, S, S) 0 to 1, where the second view has a defect.
+        clean: (N, 3, S, S) the scene without light, noise, blur or defects.
+    """
+
+    first: Tensor
+    second: Tensor
+    sheets: Tensor
+    shares: Tensor
+    defect: Tensor
+    clean: Tensor
+
+
+def draw_bank(seed: int, epoch: int, size: int) -> Tensor:
+    """``size`` textures (size, 3, SHEET, SHEET) uint8, all families in turn."""
+    families = list(FAMILIES.values())
+    bank = torch.empty(size, 3, SHEET, SHEET, dtype=torch.uint8)
+    for n in range(size):
+        rng = np.random.default_rng([seed, epoch, n])
+        texture = families[n % len(families)](rng, SHEET, SHEET)
+        bank[n] = torch.from_numpy(np.array(texture)).permute(2, 0, 1)
+    return bank
+
+
+def compose(bank: Tensor, scenes: int, size: int, generator: torch.Generator) -> Batch:
+    """A batch of ``scenes`` scenes of ``size`` x ``size`` pixels."""
+    side = size + 2 * MARGIN
+    shares, relief, present = _layout(scenes, side, generator)
+    sheets = torch.randint(len(bank), (scenes, LAYERS), generator=generator)
+    textures = torch.zeros(scenes, LAYERS, 3, side, side)
+    textures[present] = _crops(bank[sheets[present]], side, generator)
+    clean = (textures * shares[:, :, None]).sum(1)
+    clean = (clean * relief).clamp(0, 1)
+    strange = torch.randint(len(bank), (scenes,), generator=generator)
+    strangers = _crops(bank[strange], side, generator)
+    damaged, defect = add_defects(clean, strangers, generator)
+    known = torch.cat([shares, defect], 1)
+    first = photograph(clean, known[:, :LAYERS], size, generator)
+    second = photograph(damaged, known, size, generator)
+    plain = F.pad(clean, [-MARGIN] * 4)
+    return Batch(
+        first.image,
+        second.image,
+        sheets,
+        (first.known + second.known[:, :LAYERS]) / 2,
+        second.known[:, LAYERS:],
+        plain,
+    )
+
+
+def _crops(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Textures (N, 3, SHEET, SHEET) uint8 -> (N, 3, side, side): turned, scaled, mirrored crops."""
+    n = len(images)
+    angle = uniform(generator, (n,), 0, 2 * math.pi)
+    # Half of the crops stay upright: horizontals and verticals are what products are made of.
+    upright = torch.rand(n, generator=generator) < 0.5
+    angle = torch.where(upright, (angle * 2 / math.pi).round() * (math.pi / 2), angle)
+    zoom = torch.exp(uniform(generator, (n,), math.log(0.4), math.log(1.0)))
+    mirror = 1 - 2 * torch.randint(2, (n,), generator=generator)
+    reach = zoom * (angle.cos().abs() + angle.sin().abs())
+    shift = uniform(generator, (n, 2), -1, 1) * (1 - reach).clamp(min=0)[:, None]
+    grid = moved_grid(angle, zoom, shift, side, mirror)
+    crops = F.grid_sample(
+        images.float(), grid, padding_mode="reflection", align_corners=False
+    )
+    crops = crops / 255
+    # Colours of its own, so that colour alone does not tell a texture.
+    gain = uniform(generator, (n, 3, 1, 1), 0.75, 1.25)
+    grey = torch.rand(n, 1, 1, 1, generator=generator) < 0.35
+    crops = torch.where(grey, crops.mean(1, keepdim=True), crops * gain).clamp(0, 1)
+    contrast = uniform(generator, (n, 1, 1, 1), 0.4, 1.0)
+    mean = crops.mean((1, 2, 3), keepdim=True)
+    crops = mean + (crops - mean) * contrast
+    return crops
+
+
+def _layout(n: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Which texture is where, the relief at outlines, and which textures there are.
+
+    Shares (N, LAYERS, side, side), factors (N, 1, side, side), bool (N, LAYERS).
+    """
+    count = torch.multinomial(torch.tensor([0.3, 0.3, 0.2, 0.2]), n, True, generator=generator) + 1
+    shares = [torch.ones(n, 1, side, side)]
+    relief = torch.ones(n, 1, side, side)
+    for layer in range(1, LAYERS):
+        depth = _shape(n, side, generator)  # pixels inside of the outline
+        present = (count > layer).view(n, 1, 1, 1)
+        cover = (depth + 0.5).clamp(0, 1) * present
+        shares = [share * (1 - cover) for share in shares] + [cover]
+        width = uniform(generator, (n, 1, 1, 1), 0.7, 5)
+        strength = uniform(generator, (n, 1, 1, 1), -0.6, 0.6)
+        strength = strength * (torch.rand(n, 1, 1, 1, generator=generator) < 0.6) * present
+        offset = uniform(generator, (n, 1, 1, 1), -2, 2)
+        relief = relief * (1 + strength * torch.exp(-(((depth + offset) / width) ** 2)))
+    return torch.cat(shares, 1), relief, count[:, None] > torch.arange(LAYERS)
+
+
+def _shape(n: int, side: int, generator: torch.Generator) -> Tensor:
+    """Pixels (N, 1, side, side) from the outline of a random shape, positive inside."""
+    centre = uniform(generator, (n, 2), 0.1, 0.9) * side
+    angle = uniform(generator, (n,), 0, 2 * math.pi)
+    x, y, r, turn = polar(side, centre, angle)
+    a = torch.exp(uniform(generator, (n, 1, 1, 1), math.log(6), math.log(0.6 * side)))
+    b = torch.exp(uniform(generator, (n, 1, 1, 1), math.log(6), math.log(0.6 * side)))
+    lobes = torch.randint(3, 9, (n, 1, 1, 1), generator=generator)
+    depth = uniform(generator, (n, 1, 1, 1), 0.05, 0.4)
+    period = torch.exp(uniform(generator, (n, 1, 1, 1), math.log(8), math.log(60)))
+    shapes = torch.stack(
+        [
+            (1 - ((x / a) ** 2 + (y / b) ** 2).sqrt()) * torch.minimum(a, b),  # ellipse
+            torch.minimum(a - x.abs(), b - y.abs()),  # box
+            x,  # half of the plane
+            a / 5 + 2 - (r - b).abs(),  # ring
+            a * (1 + depth * torch.cos(lobes * turn)) - r,  # star, gear, flower
+            blobs(n, side, generator) * 12,
+            (0.25 - ((x / period) % 1 - 0.5).abs()) * period,  # stripes
+        ]
+    )
+    kind = torch.multinomial(
+        torch.tensor([3.0, 3, 2, 2, 2, 3, 1]), n, True, generator=generator
+    )
+    return shapes[kind, torch.arange(n)]
+

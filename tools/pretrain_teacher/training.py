@@ -1,0 +1,175 @@
+"""The training loop: resumable after every epoch, logged, and the same bytes for the same seed."""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fastad import backbones
+from fastad._files import atomic_path
+from tools.pretrain_teacher.objectives import Objective
+from tools.pretrain_teacher.scenes import Batch, compose, draw_bank
+
+LAYERS = ("layer1", "layer2", "layer3")
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what teachers are fed
+
+
+@dataclass
+class Config:
+    """What the resulting file follows from (on one kind of machine, with one torch).
+
+    Attributes:
+        terms: factor of every term of the objective.
+        epochs, steps: a new bank is drawn every epoch of so many steps.
+        scenes: a batch; twice as many images.
+        size: pixels a side of the images.
+        bank: textures an epoch.
+        fixed_bank: draw the same bank in every epoch ("program" needs it).
+        rate, decay: of AdamW; the rate rises over a twentieth of all steps and falls as a cosine.
+        average: decay a step of the exponential average of the weights, which is what is kept.
+    """
+
+    terms: dict[str, float] = field(default_factory=lambda: {"dense": 1.0})
+    epochs: int = 8
+    steps: int = 100
+    scenes: int = 32
+    size: int = 96
+    bank: int = 1600
+    fixed_bank: bool = False
+    rate: float = 2e-3
+    decay: float = 0.02
+    average: float = 0.995
+    temperature: float = 0.1
+    projected: bool = True
+    seed: int = 0
+
+
+def train(config: Config, folder: Path, threads: int | None = None) -> Path:
+    """Train, or go on from the checkpoint in ``folder``; returns the file of the trunk.
+
+    ``folder`` gets checkpoint.pt, log.jsonl (a line an epoch) and resnet18.safetensors.
+
+    Raises:
+        ValueError: the checkpoint in ``folder`` is of another configuration.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = _State(config)
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.is_file():
+        state.load(torch.load(checkpoint, weights_only=True), checkpoint)
+    bank = None
+    while state.epoch < config.epochs:
+        began = time.monotonic()
+        if bank is None or not config.fixed_bank:
+            bank = draw_bank(config.seed, 0 if config.fixed_bank else state.epoch, config.bank)
+        drawn = time.monotonic() - began
+        losses = state.run_epoch(bank)
+        state.epoch += 1
+        with atomic_path(checkpoint) as temporary:
+            torch.save(state.saved(), temporary)
+        line = {"epoch": state.epoch, "seconds": round(time.monotonic() - began, 1)}
+        line |= {"bank_seconds": round(drawn, 1), "losses": losses}
+        with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+    target = folder / "resnet18.safetensors"
+    export(state.average.module, target, {"config": json.dumps(asdict(config))})
+    return target
+
+
+def export(trunk: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write a trunk's parameters and statistics: convolutions as float16, batch norm as float32."""
+    tensors = {
+        key: (value.half() if value.dim() == 4 else value.float()).contiguous()
+        for key, value in trunk.state_dict().items()
+        if not key.endswith(".num_batches_tracked")
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+class _State:
+    """Everything that a training changes."""
+
+    def __init__(self, config: Config):
+        self.config, self.epoch = config, 0
+        torch.manual_seed(config.seed)
+        self.trunk = backbones.build("resnet18", LAYERS).to(memory_format=torch.channels_last)
+        self.objective = Objective(
+            self.trunk.channels,
+            self.trunk.strides,
+            config.terms,
+            config.bank,
+            config.temperature,
+            config.projected,
+        )
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.trunk,
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average),
+            use_buffers=True,
+        )
+        matrices, vectors = [], []
+        for parameter in [*self.trunk.parameters(), *self.objective.parameters()]:
+            (matrices if parameter.dim() > 1 else vectors).append(parameter)
+        groups = [{"params": matrices, "weight_decay": config.decay}]
+        groups.append({"params": vectors, "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(groups, lr=config.rate)
+        self._parts = {
+            "trunk": self.trunk,
+            "objective": self.objective,
+            "average": self.average,
+            "optimizer": self.optimizer,
+        }
+
+    def saved(self) -> dict:
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return parts | {"epoch": self.epoch, "config": asdict(self.config)}
+
+    def load(self, saved: dict, path: Path) -> None:
+        if saved["config"] != asdict(self.config):
+            raise ValueError(f"{path} is of another configuration: {saved['config']}")
+        for name, part in self._parts.items():
+            part.load_state_dict(saved[name])
+        self.epoch = saved["epoch"]
+
+    def run_epoch(self, bank: torch.Tensor) -> dict[str, float]:
+        """Train for one epoch; the mean of every term."""
+        config, sums = self.config, {}
+        generator = torch.Generator()
+        for step in range(config.steps):
+            generator.manual_seed((config.seed * 10_007 + self.epoch) * 1_000_003 + step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate(self.epoch * config.steps + step)
+            batch = compose(bank, config.scenes, config.size, generator)
+            loss, terms = self._loss(batch, generator)
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.trunk.parameters(), 5.0)
+            self.optimizer.step()
+            self.average.update_parameters(self.trunk)
+            for term, value in terms.items():
+                sums[term] = sums.get(term, 0.0) + value / config.steps
+        if not all(map(math.isfinite, sums.values())):
+            raise RuntimeError(f"the training diverged in epoch {self.epoch + 1}: {sums}")
+        return {term: round(value, 4) for term, value in sums.items()}
+
+    def _loss(self, batch: Batch, generator: torch.Generator):
+        mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
+        images = (torch.cat([batch.first, batch.second]) - mean) / deviation
+        features = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        first, second = zip(*(level.chunk(2) for level in features), strict=True)
+        return self.objective(list(first), list(second), batch, generator)
+
+    def _rate(self, step: int) -> float:
+        total = self.config.epochs * self.config.steps
+        warm = max(1, total // 20)
+        if step < warm:
+            return self.config.rate * (step + 1) / warm
+        return self.config.rate * (1 + math.cos(math.pi * (step - warm) / (total - warm))) / 2
