@@ -5,10 +5,10 @@ local means of two levels' features, joined at the finer level; the anomaly of a
 distance to the nearest place of the good images. Simpler than it: a random part of the memory
 instead of a coreset, the maximum of the map as the image's score, no smoothing of the map.
 
-How long features are is an accident of their training, so the levels are brought to the same total
-variance over the memory, by one factor a level: neither then rules the distance because its network
-happens to be louder there. The mean, which may be large (an untrained network's is), does not count
-for that, and within a level nothing changes: how the channels compare is what the network has learnt.
+Every level's feature vector is brought to length 1 at every place, as STPM does it: how long it is
+is an accident of the network's training and follows the contrast of the image, and neither level
+rules the distance because the network happens to be louder there. So the measure is the same for
+every teacher, and that of both detectors.
 """
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fastad.models.base import IMAGENET_MEAN, IMAGENET_STD
 
 IMAGES = 8  # at a time through the backbone
-PATCHES = 2048  # at a time compared with the memory: their distances take 82 MB at most of them
+PATCHES = 2048  # at a time compared with the memory: 82 MB of distances
 
 
 class NearestNeighbour:
@@ -41,9 +41,9 @@ class NearestNeighbour:
     @torch.inference_mode()
     def fit(self, images: Tensor) -> "NearestNeighbour":
         """Remember good images (N, 3, H, W) uint8. Only what is remembered is held in memory."""
-        chosen, kept, levels = None, [], []
+        chosen, kept = None, []
         for start in range(0, len(images), IMAGES):
-            features, levels = self._patches(images[start : start + IMAGES])
+            features = self._patches(images[start : start + IMAGES])
             n, height, width, channels = features.shape
             first = start * height * width
             if chosen is None:
@@ -52,16 +52,11 @@ class NearestNeighbour:
                 chosen = order[: self.memory].sort().values
             here = chosen[(chosen >= first) & (chosen < first + n * height * width)]
             kept.append(features.view(-1, channels)[here - first])
-        remembered = torch.cat(kept)
-        # Centred, because the distances below are differences of squares, exact for short vectors.
-        self._mean = remembered.mean(dim=0)
-        remembered -= self._mean
-        factors = [
-            level.square().sum(dim=1).mean().clamp_min(1e-30).rsqrt().expand(level.shape[1])
-            for level in remembered.split(levels, dim=1)
-        ]
-        self._scale = torch.cat(factors)
-        self._memory = remembered.mul_(self._scale)
+        memory = torch.cat(kept)
+        # Distances are differences of squares, which are exact for short vectors: an untrained
+        # network's features are nearly the same everywhere, their differences small beside them.
+        self._mean = memory.mean(dim=0)
+        self._memory = memory.sub_(self._mean)
         self._squares = self._memory.square().sum(dim=1)
         return self
 
@@ -70,9 +65,9 @@ class NearestNeighbour:
         """Anomaly maps (N, H, W) of images (N, 3, H, W) uint8; an image's score is the maximum."""
         maps = []
         for start in range(0, len(images), IMAGES):
-            features, _ = self._patches(images[start : start + IMAGES])
+            features = self._patches(images[start : start + IMAGES])
             n, height, width, channels = features.shape
-            patches = features.view(-1, channels).sub_(self._mean).mul_(self._scale)
+            patches = features.view(-1, channels).sub_(self._mean)
             distances = torch.cat([self._distances(part) for part in patches.split(PATCHES)])
             distances = distances.view(n, 1, height, width)
             size = (images.shape[-2], images.shape[-1])
@@ -85,17 +80,16 @@ class NearestNeighbour:
         nearest = products.amin(dim=1) + patches.square().sum(dim=1)
         return nearest.clamp_(min=0).sqrt_()
 
-    def _patches(self, images: Tensor) -> tuple[Tensor, list[int]]:
-        """(N, h, w, C) local means of every level at the size of the first, and levels' channels."""
+    def _patches(self, images: Tensor) -> Tensor:
+        """(N, h, w, C) local means of every level, at length 1 and at the first level's size."""
         if images.dtype != torch.uint8:
             raise TypeError(f"images must be uint8, not normalised; got {images.dtype}")
         mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in (IMAGENET_MEAN, IMAGENET_STD))
-        levels = [
+        levels = []
+        for level in self.backbone((images - mean) / std):
             # Of the places there are: zeros beyond the edge would make every edge unlike the rest.
-            F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False)
-            for level in self.backbone((images - mean) / std)
-        ]
-        size = levels[0].shape[-2:]
-        levels = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in levels]
-        joined = torch.cat(levels, dim=1).permute(0, 2, 3, 1).contiguous()
-        return joined, [level.shape[1] for level in levels]
+            level = F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False)
+            level = F.normalize(level, dim=1)
+            size = (levels[0] if levels else level).shape[-2:]
+            levels.append(F.interpolate(level, size, mode="bilinear", align_corners=False))
+        return torch.cat(levels, dim=1).permute(0, 2, 3, 1).contiguous()
