@@ -1,0 +1,1 @@
+"""Pretraining of the teacher on generated images, and what it is worth."""
