@@ -93,8 +93,8 @@ def screw(kind: Rng, rng: Rng) -> Drawn:
 
 
 def gear(kind: Rng, rng: Rng) -> Drawn:
-    """A sintered gear at any turn on a dark table: teeth, bore, holes, pressed rim."""
-    u, v = Pose.draw(rng, 6, math.pi).coordinates()
+    """A sintered gear on a dark table: teeth, bore, holes, pressed rim."""
+    u, v = Pose.draw(rng, 5, 0.3, 0.01).coordinates()
     r, turn = np.hypot(u, v), np.arctan2(v, u)
     teeth, holes = int(kind.integers(16, 30)), int(kind.integers(3, 7))
     depth = kind.uniform(6, 11)
@@ -221,7 +221,7 @@ def pill(kind: Rng, rng: Rng) -> Drawn:
             points = [(a + SIZE * FINE / 2 + 66 * (k - 1.5), b + SIZE) for a, b in line]
             stamp.line(points, 255, 8, joint="curve")
     dome = np.sqrt(np.clip(-distance / 52, 0, 1))
-    shade = 0.55 + 0.4 * dome - 0.12 * relief(pose.picture(picture), pose.angle + 0.8)
+    shade = 0.55 + 0.4 * dome - 0.5 * relief(pose.picture(picture), pose.angle + 0.8)
     shade += 0.04 * (u * math.cos(pose.angle) - v * math.sin(pose.angle)) / 100
     shade += 0.015 * noise(rng, 2)
     first, second = kind.uniform(0.45, 1, (2, 3))

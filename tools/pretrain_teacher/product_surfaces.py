@@ -32,9 +32,9 @@ from tools.pretrain_teacher.product_parts import (
 
 def casting(kind: Rng, rng: Rng) -> np.ndarray:
     """A cast metal tile: grain of a size that changes from tile to tile, flow marks."""
-    grain = kind.uniform(1.4, 2.4) * log_uniform(rng, 0.7, 1.8)
-    shade = 0.5 + rng.uniform(0.03, 0.07) * noise(rng, grain)
-    shade += rng.uniform(0.02, 0.05) * noise(rng, 3 * grain, rng.uniform(1, 3))
+    grain = kind.uniform(1.4, 2.4) * log_uniform(rng, 0.8, 1.4)
+    shade = 0.5 + rng.uniform(0.035, 0.05) * noise(rng, grain)
+    shade += rng.uniform(0.02, 0.035) * noise(rng, 3 * grain, rng.uniform(1, 2))
     shade += rng.uniform(0.02, 0.08) * noise(rng, 70)
     return grey(shade)
 
@@ -51,9 +51,9 @@ def ground(kind: Rng, rng: Rng) -> np.ndarray:
 
 def glazed(kind: Rng, rng: Rng) -> np.ndarray:
     """A glazed tile: pale, slightly wavy, with specks of two sizes, few or many."""
-    shade = 0.74 + 0.02 * noise(rng, 90) + rng.uniform(0.05, 0.15) * relief(noise(rng, 14), 0.8)
+    shade = 0.74 + 0.02 * noise(rng, 90) + rng.uniform(0.05, 0.1) * relief(noise(rng, 14), 0.8)
     for grain, depth in ((1.5, 0.30), (kind.uniform(3, 5), 0.22)):
-        specks = noise(rng, grain) - np.float32(rng.uniform(2.2, 2.9))
+        specks = noise(rng, grain) - np.float32(rng.uniform(2.4, 2.8))
         shade -= depth * np.clip(2 * specks, 0, 1)
     return tinted(shade, (1.0, 0.96, 0.88))
 
@@ -61,11 +61,11 @@ def glazed(kind: Rng, rng: Rng) -> np.ndarray:
 def leather(kind: Rng, rng: Rng) -> np.ndarray:
     """Dyed leather: wrinkles between pebbles, pores, folds here and there."""
     hue = kind.uniform((0.25, 0.12, 0.05), (0.6, 0.35, 0.25))
-    grain = kind.uniform(7, 12) * rng.uniform(0.9, 1.15)
+    grain = kind.uniform(7, 12) * rng.uniform(0.95, 1.05)
     wrinkles = np.minimum(np.abs(noise(rng, grain)), np.abs(noise(rng, 1.4 * grain, 1.3)))
     height = np.minimum(wrinkles, np.float32(0.35)) * 3 + 0.3 * noise(rng, 3)
-    fold = ridge(noise(rng, 90), 0.05) * np.clip(noise(rng, 60), 0, 1) * rng.uniform(0, 1.2)
-    shade = 0.75 + rng.uniform(0.25, 0.5) * relief(height - fold, 0.9) + 0.12 * (height - 0.7)
+    fold = ridge(noise(rng, 90), 0.05) * np.clip(noise(rng, 60), 0, 1) * rng.uniform(0, 0.5)
+    shade = 0.75 + rng.uniform(0.25, 0.35) * relief(height - fold, 0.9) + 0.12 * (height - 0.7)
     shade += 0.05 * noise(rng, 80) - 0.1 * fold
     return tinted(shade, hue) + rng.uniform(0.02, 0.06)
 
@@ -130,8 +130,8 @@ def slate(kind: Rng, rng: Rng) -> np.ndarray:
     """A split stone plate: terraces, dark, with pale veins now and then."""
     height = fractal_noise(rng, SIZE, SIZE, 90, 0.55) * kind.uniform(2, 4)
     step = np.floor(height)
-    terraces = step + np.clip(4 * (height - step), 0, 1)
-    shade = 0.33 + rng.uniform(0.08, 0.16) * relief(terraces, kind.uniform(0, TURN))
+    terraces = step + np.clip(6 * (height - step), 0, 1)
+    shade = 0.33 + rng.uniform(0.3, 0.5) * relief(terraces, kind.uniform(0, TURN))
     shade += 0.035 * noise(rng, 2) + 0.03 * noise(rng, 30)
     vein = ridge(noise(rng, 110) + 0.15 * noise(rng, 12), 0.02)
     return grey(shade + 0.2 * vein * rng.choice([0, 0, 1]))

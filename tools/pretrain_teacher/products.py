@@ -20,7 +20,8 @@ from tools.pretrain_teacher.product_defects import DEFECTS
 from tools.pretrain_teacher.product_parts import SIZE, X, Y, noise
 
 VISIBLE = 0.008  # by which a drawing's tone differs, at least, where its defect is
-SMALLEST = 8  # pixels of a defect
+SMALLEST = 12  # pixels of a defect
+STRENGTH = (2.0, 8.0)  # of a defect, times the deviation of what it lies in
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,12 @@ def _damaged(
     rng: Rng, drawing: np.ndarray, solid: np.ndarray | None, sigma: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """A drawing with a defect, blurred, and where; other ones are tried while nothing shows."""
-    good, share = _blurred(drawing, sigma), log_uniform(rng, 0.7, 2.5)
+    good, share = _blurred(drawing, sigma), log_uniform(rng, *STRENGTH)
     while True:
         defect = DEFECTS[str(rng.choice(list(DEFECTS)))]
         x, y = _place(rng, solid)
         window = drawing[max(0, y - 12) : y + 12, max(0, x - 12) : x + 12]
-        contrast = share * float(np.clip(window.std((0, 1)).mean(), 0.03, 0.08))
+        contrast = share * float(np.clip(window.std((0, 1)).mean(), 0.03, 0.09))
         damaged = _blurred(np.float32(defect(rng, drawing, x, y, contrast)), sigma)
         mask = np.abs(damaged - good).max(-1) > VISIBLE
         if solid is not None and rng.random() < 0.7:  # mostly nothing beside the object changes
@@ -111,9 +112,9 @@ def _place(rng: Rng, solid: np.ndarray | None) -> tuple[int, int]:
 def _photograph(rng: Rng, drawing: np.ndarray) -> np.ndarray:
     """Uneven light, contrast and noise, of the camera: (256, 256, 3) uint8."""
     angle = rng.uniform(0, 2 * np.pi)
-    slope = (math.cos(angle) * X + math.sin(angle) * Y) * (rng.uniform(0, 0.25) / SIZE)
-    light = rng.uniform(0.9, 1.1) * (1 + slope + rng.uniform(0, 0.04) * noise(rng, 150))
-    shot = (0.5 + rng.uniform(0.88, 1.12) * (drawing - 0.5)) * light[..., None]
-    shot += rng.uniform(0.008, 0.025) * rng.standard_normal((SIZE, SIZE, 1), np.float32)
+    slope = (math.cos(angle) * X + math.sin(angle) * Y) * (rng.uniform(0, 0.16) / SIZE)
+    light = rng.uniform(0.93, 1.07) * (1 + slope + rng.uniform(0, 0.04) * noise(rng, 150))
+    shot = (0.5 + rng.uniform(0.93, 1.07) * (drawing - 0.5)) * light[..., None]
+    shot += rng.uniform(0.006, 0.018) * rng.standard_normal((SIZE, SIZE, 1), np.float32)
     levels = np.uint8(np.clip(np.rint(shot * 255), 0, 255))
     return np.broadcast_to(levels, (SIZE, SIZE, 3))
