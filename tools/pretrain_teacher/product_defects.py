@@ -28,7 +28,7 @@ def scratch(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) 
     steps = int(log_uniform(rng, 12, 70))
     heading = rng.uniform(0, TURN) + np.linspace(0, rng.normal(0, 0.4), steps)
     line = _line(rng, (x, y), heading, 1.5, rng.uniform(0.5, 1.5))
-    return drawing + (line - 0.6 * np.roll(line, (1, 1), (0, 1))) * (1.5 * contrast)
+    return drawing + (line - 0.6 * np.roll(line, (1, 1), (0, 1))) * (2.2 * contrast)
 
 
 def blowhole(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> np.ndarray:
@@ -78,7 +78,7 @@ def fibre(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) ->
     line = _line(rng, (x, y), heading, 1.5, rng.uniform(0.6, 1.6) if steps > 8 else 3)
     sign = rng.choice([-1, 1])
     shadow = np.roll(line, (2, 1), (0, 1)) * (0.5 * contrast)
-    return drawing - shadow + line * (sign * 1.8 * contrast)
+    return drawing - shadow + line * (sign * 2.4 * contrast)
 
 
 def fray(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> np.ndarray:
@@ -89,7 +89,7 @@ def fray(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> 
         heading = main + rng.normal(0, 0.6) + np.linspace(0, rng.normal(0, 1.2), steps)
         start = (x + rng.normal(0, 2.5), y + rng.normal(0, 2.5))
         lines = np.maximum(lines, _line(rng, start, heading, 1.5, 0.7))
-    return drawing + lines * (rng.choice([-1, 1]) * 1.8 * contrast)
+    return drawing + lines * (rng.choice([-1, 1]) * 2.4 * contrast)
 
 
 def warp(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> np.ndarray:
@@ -97,12 +97,12 @@ def warp(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> 
     radius, kind = log_uniform(rng, 12, 40), rng.integers(3)
     dx, dy = _across(x), _down(y)
     fall = np.square(np.clip(1 - (dx * dx + dy * dy) / radius**2, 0, 1))
-    amount = rng.choice([-1, 1]) * rng.uniform(0.4, 1.1)
+    amount = rng.choice([-1, 1]) * rng.uniform(0.6, 1.3)
     if kind == 0:
         angle = amount * 1.3 * fall
         fx, fy = dx * np.cos(angle) - dy * np.sin(angle), dx * np.sin(angle) + dy * np.cos(angle)
     elif kind == 1:
-        fx, fy = dx * (1 - 0.6 * amount * fall), dy * (1 - 0.6 * amount * fall)
+        fx, fy = dx * (1 - 0.5 * amount * fall), dy * (1 - 0.5 * amount * fall)
     else:
         turn = rng.uniform(0, TURN)
         shift = amount * radius / 3 * fall

@@ -52,7 +52,7 @@ def ground(kind: Rng, rng: Rng) -> np.ndarray:
 def glazed(kind: Rng, rng: Rng) -> np.ndarray:
     """A glazed tile: pale, slightly wavy, with specks of two sizes, few or many."""
     shade = 0.74 + 0.02 * noise(rng, 90) + rng.uniform(0.05, 0.1) * relief(noise(rng, 14), 0.8)
-    for grain, depth in ((1.5, 0.30), (kind.uniform(3, 5), 0.22)):
+    for grain, depth in ((1.5, 0.15), (kind.uniform(3, 5), 0.1)):
         specks = noise(rng, grain) - np.float32(rng.uniform(2.4, 2.8))
         shade -= depth * np.clip(2 * specks, 0, 1)
     return tinted(shade, (1.0, 0.96, 0.88))
