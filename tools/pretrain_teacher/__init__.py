@@ -1,1 +1,1 @@
-"""Pretraining of the teacher on generated images, and what it is worth."""
+"""Makes the embedded teacher: a ResNet-18 trunk pretrained on generated images alone."""
