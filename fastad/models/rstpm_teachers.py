@@ -119,7 +119,7 @@ def _can_be_had(teacher: str, layers: Sequence[str], source: Source) -> bool:
 
 
 def _embedded_sources(config: RSTPMConfig) -> dict[str, str]:
-    """ "embedded" for the sources that are "auto" and come to it."""
+    """The sources that are "auto" and come to the embedded teacher: "embedded" for each."""
 
     def comes_to_it(teacher: str | nn.Module, layers: Sequence[str], source: Source) -> bool:
         known = source == "auto" and isinstance(teacher, str) and embedded.covers(teacher, layers)
