@@ -130,10 +130,11 @@ def train(
     teacher_weights: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|PATH",
+            metavar="auto|embedded|PATH",
             help="Pretrained weights: a folder with a file for each teacher, found by its name; a "
-            "file, for the first teacher; auto for FASTAD_WEIGHTS, torch.hub's cache, or a "
-            "download.",
+            "file, for the first teacher; embedded for the ResNet-18 in the package, trained on "
+            "generated images; auto for FASTAD_WEIGHTS, torch.hub's cache, a download, or else the "
+            "embedded one.",
         ),
     ] = None,
     false_positive_rate: Annotated[
@@ -413,7 +414,10 @@ def demo(
         typer.Option(metavar="DIR", help="Folder for images, detectors, pictures and the page."),
     ] = "fastad-demo",
     teacher_weights: Annotated[
-        str, typer.Option(metavar="auto|PATH", help="Pretrained weights, as of `fastad train`.")
+        str,
+        typer.Option(
+            metavar="auto|embedded|PATH", help="Pretrained weights, as of `fastad train`."
+        ),
     ] = "auto",
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the images in the first stage of the training.")

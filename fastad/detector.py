@@ -18,7 +18,14 @@ from fastad.data.training_set import file_digests, read_training_set, training_s
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.calibration import calibration_scores
 from fastad.inference.verification import Verification
-from fastad.training import EpochProgress, Trainer, TrainingConfig, resolve_device
+from fastad.training import (
+    EpochProgress,
+    Trainer,
+    TrainingConfig,
+    load_checkpoint,
+    resolve_device,
+    settled_options,
+)
 
 log = logging.getLogger("fastad")
 
@@ -126,9 +133,12 @@ class Detector(Estimator):
         _check_rate(self.false_positive_rate)
         if self.image_size != "auto":
             training_size(self.image_size)
+        options = self._options()
+        if resume and checkpoint is not None:
+            options |= settled_options(load_checkpoint(checkpoint).identity, self.model, options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = models.build(self.model, **self._options())
+            model = models.build(self.model, **options)
         source = read_training_set(images, self.image_size, skip_bad)
         size, dataset = source.size, source.dataset
         trainer = Trainer(model, config, progress)

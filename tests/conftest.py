@@ -38,6 +38,30 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """No weights from the user's environment, an empty hub cache, no network, nothing said yet.
+
+    The list of the attempts to reach the network, by URL.
+    """
+    import torch
+
+    from fastad.backbones import download, weights
+
+    monkeypatch.delenv("FASTAD_WEIGHTS", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(download, "_failed", {})
+    monkeypatch.setattr(weights, "_told", set())
+    attempts = []
+
+    def refuse(url, timeout):
+        attempts.append(url)
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", refuse)
+    return attempts
+
+
 # Of the training of each, what keeps it short.
 SHORT = {
     "stpm": {},

@@ -8,10 +8,19 @@ import copy
 import os
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from fastad.backbones import embedded
 from fastad.backbones.resnet import ARCHITECTURES, STAGES, ResNet
-from fastad.backbones.weights import IncompleteWeightsError, WeightsNotFoundError, find, load
+from fastad.backbones.weights import (
+    IncompleteWeightsError,
+    WeightsNotFoundError,
+    find,
+    fitting,
+    load,
+    resolve,
+)
 
 NAMES = tuple(ARCHITECTURES)
 
@@ -22,6 +31,7 @@ __all__ = [
     "WeightsNotFoundError",
     "build",
     "check_names",
+    "check_weights",
     "extract",
     "fresh_copy",
     "has_weights",
@@ -41,11 +51,12 @@ def build(
         name: one of `NAMES`.
         layers: any of "layer1" to "layer4".
         weights: None or "random" for a random initialisation from torch's generator; otherwise
-            whatever `fastad.backbones.weights.load` takes: a file, a folder or "auto".
+            whatever `fastad.backbones.weights.load` takes: a file, a folder, "embedded" or "auto".
 
     Raises:
         ValueError: unknown name or layer, or a weight file that does not fit.
-        WeightsNotFoundError: "auto" found no weights anywhere.
+        WeightsNotFoundError: "auto" found no weights anywhere, or the embedded ones are of another
+            network.
 
     >>> backbone = build("resnet18", layers=("layer3", "layer1"))
     >>> backbone.channels, backbone.strides
@@ -53,16 +64,33 @@ def build(
     """
     check_names(name, layers)
     backbone = ResNet(ARCHITECTURES[name], layers)
-    load(weights, name, backbone)
+    path = load(weights, name, backbone)
+    if path is not None:
+        backbone.origin = "embedded" if path == embedded.PATH else path.name
     return backbone
+
+
+def check_weights(name: str, layers: Sequence[str], weights: str | os.PathLike | None) -> None:
+    """Raise what `build` would, without a notice; "auto" may download. Arguments as there."""
+    if weights is not None and weights != "random":
+        _check_file(resolve(weights, name, layers), name, layers)
 
 
 def has_weights(name: str, layers: Sequence[str], weights: str | os.PathLike) -> bool:
     """Whether `build` would find all it needs without a download; arguments as there."""
     try:
-        return find(weights, name) is not None and build(name, layers, weights) is not None
+        path = find(weights, name, layers)
+        if path is not None:
+            _check_file(path, name, layers)
+        return path is not None
     except (OSError, ValueError):
         return False
+
+
+def _check_file(path: os.PathLike, name: str, layers: Sequence[str]) -> None:
+    with torch.random.fork_rng(devices=[]):  # looking must not change what is drawn afterwards
+        backbone = ResNet(ARCHITECTURES[name], layers)
+    fitting(path, name, backbone)
 
 
 def check_names(name: str, layers: Sequence[str]) -> None:

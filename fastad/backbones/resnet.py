@@ -110,7 +110,11 @@ class ResNet(nn.Module):
         layers: names of the stages returned, "layer1" to "layer4".
         channels: their channels.
         strides: pixels of the input a step in the feature map.
+        origin: "embedded" or the name of the file that its weights were loaded from by
+            `fastad.backbones.build`; None where they were drawn at random.
     """
+
+    origin: str | None = None
 
     def __init__(self, architecture: Architecture, layers: Sequence[str]):
         super().__init__()

@@ -1,44 +1,32 @@
 """Where pretrained weights come from, and how they get into a backbone.
 
 A source is None or "random" (no weights), a file (.pth, .pt, .safetensors), a folder of such files,
-or "auto": the folder in the environment variable FASTAD_WEIGHTS, then torch.hub's cache, then a
-download into that cache. In a folder a file belongs to the backbone whose name its own name begins
+"embedded" (the teacher inside the package), or "auto": the folder in the environment variable
+FASTAD_WEIGHTS, then torch.hub's cache, then a download into that cache, then the embedded teacher
+where it has the layers. In a folder a file belongs to the backbone whose name its own name begins
 with, the longest such name: ``resnet50_caffe_imagenet.pth`` is not for resnet50. Files are read
 without running any code stored in them.
 """
 
-import hashlib
 import logging
 import os
 import pickle
-import queue
-import sys
-import threading
-import time
-import urllib.request
 import warnings
-from collections.abc import Mapping
-from http.client import HTTPException
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastad._files import atomic_path
-from fastad.backbones.resnet import ARCHITECTURES
+from fastad.backbones import download, embedded
+from fastad.backbones.resnet import ARCHITECTURES, ResNet
 
 log = logging.getLogger("fastad")
 
-# torchvision's ImageNet weights ("V1"); a name ends in the first 8 digits of the file's SHA-256.
-DOWNLOADS = {
-    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-    "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
-    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
-    "wide_resnet50_2": "https://download.pytorch.org/models/wide_resnet50_2-95faca4d.pth",
-}
 SUFFIXES = (".pth", ".pt", ".safetensors")
-TIMEOUT = 10.0  # seconds without an answer after which a download is given up
+GIVE_OTHERS = "give others by --teacher-weights PATH (teacher_weights= in Python) or FASTAD_WEIGHTS"
 _PREFIXES = ("module.", "backbone.", "model.")  # what wrappers and training frameworks put before
+_told: set[str] = set()  # notices given in this process
 
 
 class WeightsNotFoundError(FileNotFoundError):
@@ -49,11 +37,12 @@ class IncompleteWeightsError(ValueError):
     """A weight file lacks parameters; the message names the file, the first, and what it holds."""
 
 
-def load(source: str | os.PathLike | None, backbone: str, module: nn.Module) -> Path | None:
+def load(source: str | os.PathLike | None, backbone: str, module: ResNet) -> Path | None:
     """Fill ``module`` from ``source``; returns the file used, None for a random initialisation.
 
     The file must hold every parameter and buffer of ``module`` except ``num_batches_tracked``;
-    what else it holds (a classifier, deeper stages) is ignored.
+    what else it holds (a classifier, deeper stages) is ignored. Where "auto" comes to the embedded
+    teacher, a notice says so.
 
     Raises:
         WeightsNotFoundError, FileNotFoundError: there is no such file; see `resolve`.
@@ -62,10 +51,18 @@ def load(source: str | os.PathLike | None, backbone: str, module: nn.Module) -> 
     """
     if source is None or source == "random":
         return None
-    path = resolve(source, backbone)
-    state = read(path)
+    path = resolve(source, backbone, module.layers)
+    if source == "auto" and path == embedded.PATH:
+        tell_embedded()
+    module.load_state_dict(fitting(path, backbone, module), strict=False)
+    log.debug(f"weights of {backbone} from {path}")
+    return path
+
+
+def fitting(path: Path, backbone: str, module: ResNet) -> dict[str, Tensor]:
+    """What ``module`` needs of a weight file. Raises as `load`."""
     wanted = module.state_dict()
-    state = _strip_prefixes(state, first=next(iter(wanted)))
+    state = _strip_prefixes(read(path), first=next(iter(wanted)))
     missing = [k for k in wanted if k not in state and not k.endswith(".num_batches_tracked")]
     if missing:
         key = missing[0]
@@ -82,80 +79,111 @@ def load(source: str | os.PathLike | None, backbone: str, module: nn.Module) -> 
                 f"{path}: key {key!r} has shape {tuple(value.shape)}, "
                 f"{backbone} needs {tuple(wanted[key].shape)}"
             )
-    module.load_state_dict(found, strict=False)
-    log.debug(f"weights of {backbone} from {path}")
-    return path
+    return found
 
 
-def resolve(source: str | os.PathLike, backbone: str) -> Path:
-    """The weight file for ``backbone`` of a file, a folder, or "auto" (which may download it).
+def resolve(
+    source: str | os.PathLike, backbone: str, layers: Sequence[str] = embedded.LAYERS
+) -> Path:
+    """The weight file for ``layers`` of ``backbone``: of a file, a folder, "embedded" or "auto".
+
+    "auto" may download it. Only the embedded file is known to hold the layers.
 
     Raises:
-        WeightsNotFoundError: "auto" found nothing, or the folder has none; a FileNotFoundError.
+        WeightsNotFoundError: "auto" found nothing, the folder has none, or "embedded" is something
+            else; a FileNotFoundError.
         FileNotFoundError: nothing at the path, or FASTAD_WEIGHTS names no folder.
-        ValueError: "embedded": this version carries no weights inside.
     """
+    if source == "auto":
+        return _auto(backbone, layers)
     if source == "embedded":
-        raise ValueError(
-            "this version has no embedded teacher; weights may be 'auto', 'random' or the path of "
-            f"a file ({', '.join(SUFFIXES)}) or of a folder of such files"
-        )
-    if source != "auto":
-        path = Path(source).expanduser()
-        found = _in_folder(path, backbone) if path.is_dir() else path
-        if found is None:
-            raise WeightsNotFoundError(f"the folder {path} {_holds_no_file(backbone)}")
-        if not found.is_file():
-            raise FileNotFoundError(f"there is no weight file {found} (for {backbone})")
-        return found
+        return _embedded(backbone, layers)
+    path = Path(source).expanduser()
+    found = _in_folder(path, backbone) if path.is_dir() else path
+    if found is None:
+        raise WeightsNotFoundError(f"the folder {path} {_holds_no_file(backbone)}")
+    if not found.is_file():
+        raise FileNotFoundError(f"there is no weight file {found} (for {backbone})")
+    return found
 
-    tried = []
-    if path := find(source, backbone):
+
+def _embedded(backbone: str, layers: Sequence[str]) -> Path:
+    if embedded.covers(backbone, layers):
+        return embedded.PATH
+    deeper = [layer for layer in layers if layer not in embedded.LAYERS]
+    missing = f"{deeper[0]} of {backbone}" if backbone == embedded.BACKBONE else backbone
+    raise WeightsNotFoundError(
+        f"the embedded teacher is a ResNet-18 from conv1 to layer3; there is none for {missing}: "
+        f"take {embedded.BACKBONE} with layers up to {embedded.LAYERS[-1]}, or {GIVE_OTHERS}"
+    )
+
+
+def _auto(backbone: str, layers: Sequence[str]) -> Path:
+    if path := _at_hand(backbone):
         return path
     folder = os.environ.get("FASTAD_WEIGHTS")
     if folder:
-        tried.append(f"FASTAD_WEIGHTS={folder} {_holds_no_file(backbone)}")
+        tried = [f"FASTAD_WEIGHTS={folder} {_holds_no_file(backbone)}"]
     else:
-        tried.append("the environment variable FASTAD_WEIGHTS is not set")
-    url = DOWNLOADS.get(backbone)
+        tried = ["the environment variable FASTAD_WEIGHTS is not set"]
+    ways = ["the option --teacher-weights PATH (teacher_weights= in Python)"]
+    ways.append(f"a file named {backbone}* in the folder that FASTAD_WEIGHTS names")
+    url = download.URLS.get(backbone)
     if url is None:
         tried.append(f"there is no download for {backbone}")
     else:
         cached = _cached(url)
-        tried.append(f"torch.hub's cache has no {cached}")
         try:
-            _download(url, cached)
+            download.fetch(url, cached)
             return cached
-        except (OSError, HTTPException, ValueError) as error:
-            reason = str(error).strip("<>") or type(error).__name__
-            tried.append(f"the download of {url} failed: {reason}")
-    ways = ["the option --teacher-weights PATH (teacher_weights= in Python)"]
-    ways.append(f"a file named {backbone}* in the folder that FASTAD_WEIGHTS names")
-    if url is not None:
+        except download.DownloadError as error:
+            tried.append(f"torch.hub's cache has no {cached}")
+            tried.append(f"the download of {url} failed: {error}")
         ways.append(f"the file of {url} as {cached}")
+    if embedded.covers(backbone, layers):
+        return embedded.PATH
     raise WeightsNotFoundError(
-        f"no pretrained weights for {backbone}: {'; '.join(tried)}. Provide them by {_or(ways)}"
+        f"no pretrained weights for {backbone}: {'; '.join(tried)}. Provide them by {_or(ways)}; "
+        f"or take {embedded.BACKBONE} up to {embedded.LAYERS[-1]}, which is embedded in the package"
     )
 
 
-def find(source: str | os.PathLike, backbone: str) -> Path | None:
+def find(
+    source: str | os.PathLike, backbone: str, layers: Sequence[str] = embedded.LAYERS
+) -> Path | None:
     """The file that `resolve` gives where it downloads nothing; None where there is none.
 
     Raises:
         FileNotFoundError: FASTAD_WEIGHTS names no folder.
     """
-    if source != "auto":
-        path = Path(source).expanduser()
-        path = _in_folder(path, backbone) if path.is_dir() else path
-        return path if path is not None and path.is_file() else None
+    if source in ("auto", "embedded"):
+        found = _at_hand(backbone) if source == "auto" else None
+        return found or (embedded.PATH if embedded.covers(backbone, layers) else None)
+    path = Path(source).expanduser()
+    path = _in_folder(path, backbone) if path.is_dir() else path
+    return path if path is not None and path.is_file() else None
+
+
+def owner(file: str) -> str | None:
+    """The backbone that a weight file of this name is for; None where the name does not say."""
+    return max((name for name in ARCHITECTURES if file.startswith(name)), key=len, default=None)
+
+
+def tell_embedded(what_for: str = "") -> None:
+    """Say that "auto" came to the embedded teacher, and why: once a process.
+
+    What a ``what_for`` adds is said once itself, and is enough.
+    """
+    if what_for in _told:
+        return
+    _told.update(("", what_for))
     folder = os.environ.get("FASTAD_WEIGHTS")
-    if folder and not Path(folder).expanduser().is_dir():
-        raise FileNotFoundError(f"FASTAD_WEIGHTS={folder} is not a folder")
-    if folder and (path := _in_folder(Path(folder).expanduser(), backbone)):
-        return path
-    url = DOWNLOADS.get(backbone)
-    cached = None if url is None else _cached(url)
-    return cached if cached is not None and cached.is_file() else None
+    reason = f"FASTAD_WEIGHTS {_holds_no_file(embedded.BACKBONE)}; " if folder else ""
+    reason += f"the download failed: {download.failure(download.URLS[embedded.BACKBONE])}"
+    log.warning(
+        f"no ImageNet weights ({reason}): taking the embedded teacher, trained on generated images "
+        f"only{what_for}; {GIVE_OTHERS}"
+    )
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -205,12 +233,24 @@ def _cached(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
+def _at_hand(backbone: str) -> Path | None:
+    """The file in the folder FASTAD_WEIGHTS or in torch.hub's cache."""
+    folder = os.environ.get("FASTAD_WEIGHTS")
+    if folder and not Path(folder).expanduser().is_dir():
+        raise FileNotFoundError(f"FASTAD_WEIGHTS={folder} is not a folder")
+    if folder and (path := _in_folder(Path(folder).expanduser(), backbone)):
+        return path
+    url = download.URLS.get(backbone)
+    cached = None if url is None else _cached(url)
+    return cached if cached is not None and cached.is_file() else None
+
+
 def _in_folder(folder: Path, backbone: str) -> Path | None:
-    found = []
-    for path in sorted(folder.iterdir()):
-        owner = max((n for n in ARCHITECTURES if path.name.startswith(n)), key=len, default=None)
-        if owner == backbone and path.suffix in SUFFIXES and path.is_file():
-            found.append(path)
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if owner(path.name) == backbone and path.suffix in SUFFIXES and path.is_file()
+    ]
     if len(found) > 1:
         warnings.warn(
             f"several files in {folder} are for {backbone}: "
@@ -218,48 +258,6 @@ def _in_folder(folder: Path, backbone: str) -> Path | None:
             stacklevel=5,
         )
     return found[0] if found else None
-
-
-def _download(url: str, target: Path) -> None:
-    """Fetch ``url`` to ``target``, check it against the digest in its name; progress on stderr."""
-    response = _open(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    total = int(response.headers.get("Content-Length") or 0)
-    digest, size, shown = hashlib.sha256(), 0, time.monotonic()
-    print(f"downloading {url} ({total / 1e6:.1f} MB) to {target}", file=sys.stderr)
-    with response, atomic_path(target) as temporary, open(temporary, "wb") as file:
-        while chunk := response.read(1 << 20):
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-            if time.monotonic() - shown > 2:
-                shown = time.monotonic()
-                print(f"  {size / 1e6:.1f} of {total / 1e6:.1f} MB", file=sys.stderr)
-        expected = target.stem.rpartition("-")[2]
-        received = digest.hexdigest()[: len(expected)]
-        if received != expected:
-            raise ValueError(f"the {size} bytes received have SHA-256 {received}, not {expected}")
-
-
-def _open(url: str):
-    # urlopen's timeout holds for each address of the host and not for the name look-up: behind a
-    # firewall that swallows packets it adds up to minutes. A thread bounds the whole of it.
-    answer = queue.SimpleQueue()
-
-    def connect() -> None:
-        try:
-            answer.put(urllib.request.urlopen(url, timeout=TIMEOUT))
-        except Exception as error:
-            answer.put(error)
-
-    threading.Thread(target=connect, daemon=True).start()
-    try:
-        response = answer.get(timeout=TIMEOUT)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {TIMEOUT:g} s") from None
-    if isinstance(response, Exception):
-        raise response
-    return response
 
 
 def _or(items: list[str] | tuple[str, ...]) -> str:

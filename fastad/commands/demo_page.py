@@ -79,6 +79,7 @@ making drawn into them, which differences matter. Some good images were held out
 stage; half of them joined the second, and the others chose its epoch and the threshold. No defect
 of the product took part. All that follows was measured on other images, which training never
 saw.</p>
+<p>{_teachers(outcomes)}</p>
 <div class="wide">{_summary(outcomes)}</div>
 <p>AUROC and AP: 1 is perfect; for an AUROC, 0.5 is chance. An image is called anomalous when its
 score is above the threshold, which good images like the held-out ones exceed at no more than the
@@ -95,6 +96,14 @@ middle of the scale is the threshold), and the outline of the ground truth in gr
 </body>
 </html>
 """
+
+
+def _teachers(outcomes: list[Outcome]) -> str:
+    """Where the teachers' weights came from: not every result can be had with all of them."""
+    origins = dict.fromkeys(v for o in outcomes for v in o.training["teachers"].values())
+    words = {None: "random", "embedded": "those in the package, trained on generated images only"}
+    named = [words.get(origin) or f"<code>{escape(origin)}</code>" for origin in origins]
+    return f"The teachers' weights: {', '.join(named)}."
 
 
 def _summary(outcomes: list[Outcome]) -> str:

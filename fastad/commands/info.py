@@ -8,6 +8,7 @@ import torch
 
 import fastad
 from fastad import backbones
+from fastad.backbones import embedded
 from fastad.commands.training_summary import OF_STAGES, has_stages, stage_lines
 from fastad.inference import load
 from fastad.training import resolve_device, resolve_precision
@@ -59,7 +60,7 @@ def _weights() -> list[tuple[str, str]]:
         found = place.iterdir() if place.is_dir() else ()
         files = sorted(f.name for f in found if f.name.startswith(backbones.NAMES))
         lines.append((name, f"{place}: {', '.join(files) or 'no weights'}"))
-    return lines
+    return [*lines, ("embedded", f"{embedded.BACKBONE} up to {embedded.LAYERS[-1]}")]
 
 
 def contents(detector: str) -> list[tuple[str, str]]:
@@ -86,6 +87,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
             )
         )
     lines += [(f"model.{k}", _shown(v)) for k, v in vars(artifact.model.config).items()]
+    lines += [(f"weights.{k}", _shown(v)) for k, v in training.get("teachers", {}).items()]
     shown = {k: v for k, v in training.items() if isinstance(v, (str, int, float))}
     if has_stages(training):
         shown = {k: v for k, v in shown.items() if k not in OF_STAGES}

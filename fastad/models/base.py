@@ -176,6 +176,17 @@ class AnomalyModel(nn.Module):
         )
         return {k: v for k, v in self.state_dict().items() if not k.startswith(frozen)}
 
+    def teacher_origins(self) -> dict[str, str | None]:
+        """Of each frozen teacher where its weights came from; see `fastad.backbones.ResNet`.
+
+        Of a module of another class the name of that.
+        """
+        return {
+            name: getattr(module.backbone, "origin", type(module.backbone).__name__)
+            for name, module in self.named_modules()
+            if isinstance(module, FrozenTeacher)
+        }
+
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
         """The model's own score on a batch of held-out normal images: (N,), lower is better.
 

@@ -7,6 +7,7 @@ features, too few to carry a defect through. A small network learns on images wi
 defects which of the differences matter.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
 from fastad.models.decoder import Decoder, bottleneck_stage
 from fastad.models.maps import highest, smoothed
 from fastad.models.rstpm_config import LAYERS, RSTPMConfig
-from fastad.models.rstpm_teachers import build_teachers
+from fastad.models.rstpm_teachers import build_teachers, settle
 from fastad.models.unet import UNet
 
 LEARNED_CHANNELS = 512  # of the learned bottleneck, as many as ResNet-18's layer4
@@ -75,23 +76,29 @@ class RSTPM(AnomalyModel):
     )
 
     def __init__(self, config: RSTPMConfig):
+        config = settle(config)
         super().__init__(config)
-        learned = config.bottleneck == "learned"
-        layers = LAYERS if learned else (*LAYERS, "layer4")
         first, second = build_teachers(config)
         if isinstance(config.teacher1, nn.Module):
             self.student1 = config.student1 or backbones.fresh_copy(first)
         else:
             self.student1 = backbones.build(config.teacher1, LAYERS)
         self.teacher1, self.teacher2 = FrozenTeacher(first), FrozenTeacher(second)
-        shapes = _shapes("teacher1", self.teacher1, len(layers))
+        shapes = _shapes(self.teacher1)
+        if config.bottleneck == "auto":  # of a module
+            bottleneck = "layer4" if len(shapes) > len(LAYERS) else "learned"
+            self.config = dataclasses.replace(config, bottleneck=bottleneck)
+        learned = self.config.bottleneck == "learned"
+        _require_levels("teacher1", self.teacher1, shapes, len(LAYERS) + (not learned))
         self._stride = round(PROBE / shapes[0][-1])  # pixels of the image a step of the largest map
         deepest = shapes[-1][0]
         channels = LEARNED_CHANNELS if learned else deepest
         self.bottleneck = bottleneck_stage(deepest, channels) if learned else nn.Identity()
+        second_shapes = _shapes(self.teacher2)
+        _require_levels("teacher2", self.teacher2, second_shapes, len(LAYERS))
         self.student2 = Decoder(
             channels,
-            [shape[0] for shape in _shapes("teacher2", self.teacher2, len(LAYERS))],
+            [shape[0] for shape in second_shapes],
             blocks=config.decoder_blocks,
             attention=config.attention,
             attention_reduction=config.attention_reduction,
@@ -272,13 +279,15 @@ def _means_by_position(maps: Tensor) -> Tensor:
     return functional.adaptive_avg_pool2d(means[None], GRID)[0]
 
 
-def _shapes(option: str, teacher: FrozenTeacher, levels: int) -> list[tuple[int, int, int]]:
+def _shapes(teacher: FrozenTeacher) -> list[tuple[int, int, int]]:
     """(C, H, W) of a teacher's feature maps of a small square image."""
     like = next(teacher.parameters(), torch.empty(0))
-    features = teacher(like.new_zeros(1, 3, PROBE, PROBE))
-    if len(features) != levels:
+    return [tuple(feature.shape[1:]) for feature in teacher(like.new_zeros(1, 3, PROBE, PROBE))]
+
+
+def _require_levels(option: str, teacher: FrozenTeacher, shapes: Sequence, levels: int) -> None:
+    if len(shapes) != levels:
         raise ValueError(
             f"{option} must return {levels} feature maps (three levels, and a fourth where "
-            f"bottleneck is 'layer4'); {type(teacher.backbone).__name__} returned {len(features)}"
+            f"bottleneck is 'layer4'); {type(teacher.backbone).__name__} returned {len(shapes)}"
         )
-    return [tuple(feature.shape[1:]) for feature in features]

@@ -18,14 +18,15 @@ class RSTPMConfig:
     Attributes:
         teacher1, teacher2: names of their networks, or the networks themselves: any modules that
             return a list of three feature maps, large to small. They get images of ImageNet's mean
-            and deviation; their weights' options are then unused.
-        teacher_weights: Teacher1's: "auto", a file, a folder, or None ("random") for one that is
-            loaded later.
+            and deviation; their weights' options are then unused. For ``teacher2`` "auto" is
+            resnet50 (the paper) where its weights can be had, else the nearest for which there are.
+        teacher_weights: Teacher1's: "auto", "embedded", a file, a folder, or None ("random") for
+            one that is loaded later.
         teacher2_weights: Teacher2's, likewise; "auto" looks in the folder that ``teacher_weights``
-            names, where it names one.
+            names, or takes the embedded ones, where that says so.
         bottleneck: what the second student decodes: Teacher1's "layer4" (the paper; the fourth
             feature map of a module), or a "learned" residual stage on its layer3, for weights that
-            end there.
+            end there; "auto" for the former where there are weights.
         attention: gate every level of the second student by Teacher2's features of it (the paper).
         attention_reduction: the gates' hidden channels are the level's divided by this, 8 at least.
         decoder_blocks: residual blocks of the second student's levels, the largest level first.
@@ -51,10 +52,10 @@ class RSTPMConfig:
     """
 
     teacher1: str | nn.Module = "resnet18"
-    teacher2: str | nn.Module = "resnet50"
+    teacher2: str | nn.Module = "auto"
     teacher_weights: str | None = "auto"
     teacher2_weights: str | None = "auto"
-    bottleneck: str = "layer4"
+    bottleneck: str = "auto"
     attention: bool = True
     attention_reduction: int = 16
     decoder_blocks: Sequence[int] = (2, 2, 2)
@@ -74,7 +75,7 @@ class RSTPMConfig:
         for field in ("teacher1", "teacher2"):
             teacher = getattr(self, field)
             self._require(field, isinstance(teacher, (str, nn.Module)), "a name or a module")
-            if isinstance(teacher, str):
+            if isinstance(teacher, str) and (field, teacher) != ("teacher2", "auto"):
                 try:
                     backbones.check_names(teacher, LAYERS)
                 except ValueError as error:
@@ -84,7 +85,7 @@ class RSTPMConfig:
                 f"student1 goes with a teacher1 that is a module, not {self.teacher1!r}"
             )
         for field, allowed in (
-            ("bottleneck", ("layer4", "learned")),
+            ("bottleneck", ("auto", "layer4", "learned")),
             ("aggregate", ("product", "sum")),
             ("scale_maps", ("position", "level", "none")),
         ):

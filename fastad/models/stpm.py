@@ -5,6 +5,7 @@ arXiv 2103.04257. A student learns to reproduce a pretrained teacher's feature m
 images; where it fails on a new image, there is something that the normal images did not show.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class STPMConfig:
             that returns a list of feature maps. It gets images of ImageNet's mean and deviation;
             ``layers`` and ``teacher_weights`` are then unused.
         layers: stages whose feature maps are compared.
-        teacher_weights: "auto", a path, or None ("random") for a teacher that is loaded later.
+        teacher_weights: "auto", "embedded", a path, or None ("random") for a teacher that is loaded
+            later. Of a built model it is "embedded" where "auto" came to that.
         aggregate: "product" of the levels (the paper) or their "sum".
         aggregate_size: levels are joined at the size of the "input" (the paper), or at that of the
             first "layer" and then resized (the authors' code; cheaper, coarser).
@@ -100,6 +102,8 @@ class STPM(AnomalyModel):
             teacher = backbones.build(backbone, config.layers, config.teacher_weights)
             self.teacher = FrozenTeacher(teacher)
             self.student = backbones.build(backbone, config.layers)
+            if config.teacher_weights == "auto" and teacher.origin == "embedded":
+                self.config = dataclasses.replace(config, teacher_weights="embedded")
 
     def features(
         self, images: Tensor, teacher: list[Tensor] | None = None

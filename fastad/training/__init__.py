@@ -1,8 +1,9 @@
 """Training: one loop for every model, its options, its checkpoints, and what it reports."""
 
-from fastad.training.checkpoint import CheckpointError
+from fastad.training.checkpoint import CheckpointError, load_checkpoint
 from fastad.training.config import TrainingConfig
 from fastad.training.divergence import TrainingDivergedError
+from fastad.training.identity import settled_options
 from fastad.training.precision import PRECISIONS, resolve_device, resolve_precision
 from fastad.training.progress import ConsoleProgress, EpochProgress
 from fastad.training.record import StageRecord, TrainingRecord
@@ -18,6 +19,8 @@ __all__ = [
     "TrainingConfig",
     "TrainingDivergedError",
     "TrainingRecord",
+    "load_checkpoint",
     "resolve_device",
     "resolve_precision",
+    "settled_options",
 ]

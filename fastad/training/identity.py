@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastad.models import AnomalyModel
+from fastad.models import AnomalyModel, model_class
 from fastad.training.batches import read_batch
 from fastad.training.checkpoint import CheckpointError
 from fastad.training.config import OF_PSEUDO_ANOMALIES, STAGE_OPTIONS, TrainingConfig
@@ -84,6 +84,25 @@ def identify(
         if name not in (*_FREE, *STAGE_OPTIONS, "stages"):
             identity[f"training option {name}"] = value
     return json.loads(json.dumps(identity))
+
+
+def settled_options(
+    identity: dict[str, Any], model: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What options of a model that are "auto" came to in the training of an identity.
+
+    A resumed training goes on with the same networks, whatever weights could be had by now. Of
+    sources of weights only "embedded" is taken over: any other was asked for.
+    """
+    if identity.get("model") != model:
+        return {}
+    found = {}
+    for field in dataclasses.fields(model_class(model).Config):
+        settled = identity.get(f"model option {field.name}")
+        is_name = isinstance(settled, str) and not field.name.endswith("_weights")
+        if options.get(field.name, field.default) == "auto" and (is_name or settled == "embedded"):
+            found[field.name] = settled
+    return found
 
 
 def require_same(

@@ -54,6 +54,8 @@ class TrainingRecord:
         device, precision: what they came to.
         versions: of torch and fastad.
         threads: of torch on the CPU; another number rounds differently.
+        teachers: of each frozen teacher where its weights came from: "embedded", the name of a
+            file, None where nothing was loaded into it; of a module of your own its class.
         interrupted: stopped by the user before the last epoch.
         notes: what was done otherwise than asked for, and why.
         stages: those with an epoch that ran to its end, in order.
@@ -69,6 +71,7 @@ class TrainingRecord:
     n_train: int
     n_validation: int
     held_out: list[int]
+    teachers: dict[str, str | None] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)

@@ -120,6 +120,7 @@ class Trainer:
             n_train=len(train),
             n_validation=len(validation),
             held_out=validation.tolist(),
+            teachers=self.model.teacher_origins(),
         )
         if len(validation) == 0:
             one = len(dataset) == 1 and config.validation_fraction > 0 and held_out is None

@@ -1,27 +1,13 @@
 """Pretrained weights: where they are looked for, what fits, and what the errors say."""
 
-import hashlib
-import io
-import time
-
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from fastad import backbones
-from fastad.backbones import weights
+from fastad.backbones import download, embedded, weights
 
-
-@pytest.fixture(autouse=True)
-def isolated(tmp_path, monkeypatch):
-    """No weights from the user's environment, an empty hub cache, no network."""
-    monkeypatch.delenv("FASTAD_WEIGHTS", raising=False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-
-    def offline(url, timeout):
-        raise OSError("network is unreachable")
-
-    monkeypatch.setattr(weights.urllib.request, "urlopen", offline)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture
@@ -164,17 +150,18 @@ def test_the_environment_comes_before_the_cache(tmp_path, monkeypatch):
 
 def test_one_error_names_all_the_ways(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        backbones.build("resnet18", weights="auto")
+        backbones.build("resnet34", weights="auto")
     assert isinstance(caught.value, backbones.WeightsNotFoundError)
     message = str(caught.value)
     assert "\n" not in message
     for part in (
-        "resnet18",
+        "resnet34",
         "--teacher-weights PATH",
         "FASTAD_WEIGHTS is not set",
-        str(tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"),
-        "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        str(tmp_path / "hub" / "checkpoints" / "resnet34-b627a593.pth"),
+        "https://download.pytorch.org/models/resnet34-b627a593.pth",
         "network is unreachable",
+        "resnet18 up to layer3, which is embedded",
     ):
         assert part in message
     with pytest.raises(backbones.WeightsNotFoundError, match="no download for resnet50_caffe"):
@@ -208,8 +195,11 @@ def test_find_is_resolve_without_a_download(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("a download")
 
-    monkeypatch.setattr(weights, "_download", refuse)
-    assert weights.find("auto", "resnet18") is None
+    monkeypatch.setattr(download, "fetch", refuse)
+    assert weights.find("auto", "resnet34") is None
+    assert weights.find("auto", "resnet18", ("layer4",)) is None
+    assert weights.find("auto", "resnet18") == weights.find("embedded", "resnet18") == embedded.PATH
+    assert weights.find("embedded", "resnet34") is None
     assert weights.find("auto", "resnet50_caffe") is None
     assert weights.find(tmp_path, "resnet18") is None
     assert weights.find(tmp_path / "absent.pth", "resnet18") is None
@@ -238,49 +228,9 @@ def test_has_weights_only_where_nothing_is_missing(tmp_path, small):
 def test_wrong_sources(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no weight file .*absent\.pth \(for resnet18\)"):
         weights.resolve(tmp_path / "absent.pth", "resnet18")
-    with pytest.raises(ValueError, match="no embedded teacher; weights may be 'auto', 'random' or"):
-        weights.resolve("embedded", "resnet18")
     monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path / "absent"))
     with pytest.raises(FileNotFoundError, match=r"FASTAD_WEIGHTS=.*absent is not a folder"):
         weights.resolve("auto", "resnet18")
-
-
-class Response(io.BytesIO):
-    headers = {"Content-Length": "12"}  # noqa: RUF012
-
-
-def serve(monkeypatch, content):
-    """A server with ``content`` for resnet18, whose digest is in the URL."""
-    digest = hashlib.sha256(b"good weights").hexdigest()[:8]
-    monkeypatch.setitem(weights.DOWNLOADS, "resnet18", f"https://host/models/resnet18-{digest}.pth")
-    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda url, timeout: Response(content))
-    return f"resnet18-{digest}.pth"
-
-
-def test_a_download_lands_in_the_hub_cache(tmp_path, monkeypatch, capsys):
-    name = serve(monkeypatch, b"good weights")
-    path = weights.resolve("auto", "resnet18")
-    assert path == tmp_path / "hub" / "checkpoints" / name
-    assert path.read_bytes() == b"good weights"
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert f"downloading https://host/models/{name}" in captured.err
-
-
-def test_a_download_with_another_digest_leaves_nothing(tmp_path, monkeypatch):
-    serve(monkeypatch, b"bad weights.")
-    with pytest.raises(backbones.WeightsNotFoundError, match="12 bytes received have SHA-256"):
-        weights.resolve("auto", "resnet18")
-    assert list((tmp_path / "hub" / "checkpoints").iterdir()) == []
-
-
-def test_a_server_that_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setattr(weights, "TIMEOUT", 0.05)
-    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda url, timeout: time.sleep(2))
-    start = time.monotonic()
-    with pytest.raises(backbones.WeightsNotFoundError, match=r"no answer within 0\.05 s"):
-        weights.resolve("auto", "resnet18")
-    assert time.monotonic() - start < 1
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50_caffe"])

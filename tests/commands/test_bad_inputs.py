@@ -156,7 +156,7 @@ CASES = [
         )
     ],
     # Weights.
-    (1, f"train data {NEW}"),  # the file ends before the bottleneck
+    (1, f"train data {NEW} --set bottleneck=layer4"),  # the file ends before the bottleneck
     (1, f"{RSTPM} --set teacher2_weights=nowhere.pth"),
     (1, f"{RSTPM} --set teacher2_weights=empty"),
     (1, f"{RSTPM} --set teacher2_weights=text.pth"),

@@ -134,10 +134,12 @@ def test_info(fastad, detector):
     assert code == 0
     assert torch.__version__ in out
     assert "FASTAD_WEIGHTS" in out
+    assert re.search(r"^embedded +resnet18 up to layer3$", out, re.M)
     assert "auto means" in out
     code, out, _ = fastad("info", detector)
     assert code == 0
     assert "64x64 (height x width)" in out
+    assert re.search(r"^weights\.teacher +resnet18_random\.pth$", out, re.M)
     assert "training.best_epoch" in out
 
 
@@ -147,6 +149,8 @@ def test_info_shows_options_and_stages(fastad, tiny_detector, tiny_model):
     lines = dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
     assert lines["model"].startswith(f"{tiny_model.name}, ")
     assert lines["model.teacher_weights"] == "none"
+    names = [name for name in lines if name.startswith("weights.")]
+    assert [lines[name] for name in names] == ["none"] * (1 + (tiny_model.name == "rstpm"))
     if tiny_model.name == "stpm":
         assert lines["model.layers"] == "layer1,layer2"
         assert lines["training.best_epoch"] == "1"

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from fastad import cli
-from fastad.backbones import weights
 from fastad.commands import demo as command
 from fastad.data.products import PRODUCTS, Counts
 from fastad.inference import load
@@ -97,6 +96,7 @@ def test_the_page_says_what_it_shows(page):
     assert "rstpm with ResNet-18 as both teachers" in page.text
     assert "No defect of the product took part." in page.text
     assert "discriminator 1 of 1" in page.text
+    assert "The teachers' weights: random." in page.text
 
 
 def test_pictures_are_three_panels(output):
@@ -172,20 +172,27 @@ def test_a_file_that_is_not_the_demos_is_left_alone(fastad, small, tmp_path, nam
     assert contents(tmp_path) == {name: b"{}"}
 
 
-def test_missing_weights_are_said_before_anything_is_written(fastad, tmp_path, monkeypatch):
-    monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(weights.torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-
-    def refuse(*_):
-        raise OSError("no network")
-
-    monkeypatch.setattr(weights, "_download", refuse)
-    code, _, err = fastad("demo", "--output", tmp_path / "out")
+def test_missing_weights_are_said_before_anything_is_written(fastad, tmp_path):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    code, _, err = fastad("demo", "--output", tmp_path / "out", "--teacher-weights", weights)
     assert code == 1
-    for way in ("--teacher-weights PATH", "FASTAD_WEIGHTS", "resnet18-f37072fd.pth"):
-        assert way in err
+    assert "holds no file named resnet18*" in err
     assert len(err.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [weights]
+
+
+@pytest.mark.slow
+def test_without_a_network_the_embedded_teacher_is_taken(fastad, small, offline, tmp_path):
+    options = ("--image-size", "32", "--epochs", "1")
+    code, _, err = fastad("demo", "--output", tmp_path / "out", *options)
+    assert code == 0, err
+    assert err.count("taking the embedded teacher, trained on generated images only;") == 1
+    assert len(offline) == 1
+    text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
+    assert "weights: those in the package, trained on generated images only." in text
+    config = load(tmp_path / "out" / "denim.fastad").model.config
+    assert (config.teacher_weights, config.teacher2_weights) == ("embedded", "embedded")
 
 
 @pytest.mark.parametrize(

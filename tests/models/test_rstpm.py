@@ -364,7 +364,7 @@ def test_other_networks_train_a_step(options, deepest):
 
 
 def test_the_defaults_are_the_papers_networks():
-    config = models.RSTPMConfig()
+    config = models.build("rstpm", **models.without_weights("rstpm")).config
     assert (config.teacher1, config.teacher2, config.bottleneck) == (
         "resnet18",
         "resnet50",

@@ -36,12 +36,18 @@ class Pyramid(nn.Module):
 
 @pytest.mark.parametrize(
     ("channels", "bottleneck", "deepest"),
-    [((4, 6, 8), "learned", 512), ((4, 6, 8, 10), "layer4", 10)],
+    [
+        ((4, 6, 8), "learned", 512),
+        ((4, 6, 8, 10), "layer4", 10),
+        ((4, 6, 8), "auto", 512),
+        ((4, 6, 8, 10), "auto", 10),
+    ],
 )
 def test_any_modules_may_be_the_teachers(channels, bottleneck, deepest):
     first, second = Pyramid(*channels).train(), Pyramid(5, 7, 9)
     before = {k: v.clone() for k, v in first.state_dict().items()}
     model = models.build("rstpm", teacher1=first, teacher2=second, bottleneck=bottleneck)
+    assert model.config.bottleneck == ("learned" if deepest == 512 else "layer4")
     assert model.teacher1.backbone is first
     assert model.teacher2.backbone is second
     assert all(torch.equal(v, before[k]) for k, v in first.state_dict().items())
@@ -101,8 +107,9 @@ def test_another_number_of_feature_maps_is_named(options, match):
     [
         ("teacher1", None, "teacher1 must be a name or a module; got None"),
         ("teacher2", ["resnet18"], r"teacher2 must be a name or a module; got \['resnet18'\]"),
+        ("teacher1", "auto", "teacher1: unknown backbone 'auto'; there are resnet18, "),
         ("teacher2", "resnet19", "teacher2: unknown backbone 'resnet19'; there are resnet18, "),
-        ("bottleneck", "layer3", "bottleneck must be 'layer4' or 'learned'; got 'layer3'"),
+        ("bottleneck", "layer3", "must be 'auto' or 'layer4' or 'learned'; got 'layer3'"),
         ("aggregate", "mean", "aggregate must be 'product' or 'sum'; got 'mean'"),
         ("attention", 1, "attention must be True or False; got 1"),
         ("scale_maps", True, "scale_maps must be 'position' or 'level' or 'none'; got True"),
@@ -143,15 +150,9 @@ def test_options_survive_json():
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, offline):
     """FASTAD_WEIGHTS with weights that end at layer3; no other source."""
     monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-
-    def refuse(*args):
-        raise OSError("no network")
-
-    monkeypatch.setattr("fastad.backbones.weights._download", refuse)
     for name in ("resnet18", "resnet50_caffe"):
         torch.save(backbones.build(name).state_dict(), tmp_path / f"{name}.pth")
     return tmp_path
@@ -160,7 +161,7 @@ def folder(tmp_path, monkeypatch):
 def test_weights_that_end_at_layer3_are_told_the_cure(folder):
     match = r"resnet18\.pth: missing key 'layer4.*needed by resnet18.*--set bottleneck=learned$"
     with pytest.raises(ValueError, match=match) as caught:
-        models.build("rstpm", teacher2="resnet50_caffe")
+        models.build("rstpm", teacher2="resnet50_caffe", bottleneck="layer4")
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, backbones.IncompleteWeightsError)
     model = models.build("rstpm", teacher2="resnet50_caffe", bottleneck="learned")
@@ -171,7 +172,7 @@ def test_weights_that_end_at_layer3_are_told_the_cure(folder):
 def test_a_missing_teacher2_is_told_the_cure(folder):
     match = r"teacher2: no .* for resnet50: .*teacher2_weights.*--set teacher2=resnet50_caffe$"
     with pytest.raises(backbones.WeightsNotFoundError, match=match) as caught:
-        models.build("rstpm", bottleneck="learned")
+        models.build("rstpm", teacher2="resnet50", bottleneck="learned")
     assert "\n" not in str(caught.value)
 
 

@@ -1,0 +1,15 @@
+"""The pretrained teacher inside the package: a ResNet-18 up to layer3; README.md is its card."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+BACKBONE = "resnet18"
+LAYERS = ("layer1", "layer2", "layer3")
+PATH = Path(__file__).with_name("resnet18.safetensors")
+# Of the file; `sha256sum fastad/backbones/embedded/resnet18.safetensors` gives the next one's.
+SHA256 = "4b30a84fd1a7049655bd90dbf64463e66b3a82b5adaaf793636bca5f55cac096"
+
+
+def covers(backbone: str, layers: Sequence[str]) -> bool:
+    """Whether the file holds all that ``layers`` of ``backbone`` need."""
+    return backbone == BACKBONE and set(layers) <= set(LAYERS)
