@@ -76,11 +76,11 @@ def cascade(rng: Rng, height: int, width: int) -> np.ndarray:
     """A product of octaves: quiet and stormy regions in one image."""
     storm = np.zeros((height, width), np.float32)
     for _ in range(4):
-        grain = log_uniform(rng, 3, min(height, width))
+        grain = log_uniform(rng, 4, min(height, width) / 3)
         storm += smooth_noise(rng, height, width, grain)
     gain = np.exp(storm * np.float32(rng.uniform(0.3, 0.9)))
-    if rng.random() < 0.4:
-        return coloured(stretched(np.log1p(gain)), palette(rng))
+    if rng.random() < 0.3:
+        return coloured(stretched(np.log(gain)), palette(rng))
     fine = smooth_noise(rng, height, width, log_uniform(rng, 1, 5), log_uniform(rng, 0.4, 2.5))
     return coloured(stretched(fine * gain, rng.uniform(1, 2)), palette(rng))
 

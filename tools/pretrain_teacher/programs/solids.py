@@ -41,7 +41,7 @@ def bumps(rng: Rng, height: int, width: int) -> np.ndarray:
 def bodies(rng: Rng, height: int, width: int) -> np.ndarray:
     """Spheres, cones, blocks, pyramids and rings that lie there or grow out of the ground."""
     field = np.zeros((height, width), np.float32)
-    texture = ground(rng, height, width)
+    texture = ground(rng, height, width).copy()
     largest = scale(rng, 14, 70, height, width)
     inks = palette(rng)
     for _ in range(int(rng.integers(4, 26))):
