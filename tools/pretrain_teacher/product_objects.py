@@ -43,7 +43,7 @@ def bottle(kind: Rng, rng: Rng) -> Drawn:
     throat = cover(r - 45, 2)
     glass += throat * (0.02 * noise(rng, 25) + 0.10 * ridge(r - 20, 12) - 0.05)
     colour = kind.uniform((0.8, 0.75, 0.6), (1.0, 1.0, 1.0))
-    bottle = tinted(glass, colour) + np.float32((0.03, 0.015, 0.0))
+    bottle = tinted(glass, colour) + np.float32((0.03, 0.015, 0.0))[:, None, None]
     back = tinted(0.93 - 0.01 * np.abs(noise(rng, 50)), (1, 1, 1))
     return over(back, cover(r - 113), bottle), r < 112
 
@@ -124,7 +124,7 @@ def gasket(kind: Rng, rng: Rng) -> Drawn:
     shade += 0.12 * ridge(frame + 12 - 2, 2) - 0.08 * ridge(frame + 12 + 2, 2)
     shade += 0.1 * np.clip(noise(rng, 6) - 2, 0, 1)  # dust
     paper = tinted(0.78 + 0.02 * noise(rng, 2) + 0.02 * noise(rng, 60), (1, 0.97, 0.9))
-    paper *= 1 - 0.4 * np.exp(-np.maximum(distance, 0) / 4)[..., None]
+    paper *= 1 - 0.4 * np.exp(-np.maximum(distance, 0) / 4)
     return over(paper, cover(distance), tinted(shade, (0.9, 0.95, 1.1))), distance < 0
 
 

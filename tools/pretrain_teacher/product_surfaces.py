@@ -85,8 +85,8 @@ def wood(kind: Rng, rng: Rng) -> np.ndarray:
     pores = np.clip(noise(rng, *_along(along, 1.4, 14)) - 1.3, 0, 1)
     shade = 0.04 * noise(rng, *_along(along, 2, 30)) - 0.18 * pores * rng.uniform(0.6, 1.2)
     pale, dark = (0.78, 0.60, 0.40), kind.uniform((0.45, 0.25, 0.1), (0.6, 0.42, 0.25))
-    board = np.broadcast_to(np.float32(pale), (SIZE, SIZE, 3))
-    return over(board, late * rng.uniform(0.5, 0.9), dark) + shade[..., None]
+    board = tinted(np.ones_like(late), pale)
+    return over(board, late * rng.uniform(0.5, 0.9), dark) + shade
 
 
 def knit(kind: Rng, rng: Rng) -> np.ndarray:

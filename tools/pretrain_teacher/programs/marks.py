@@ -62,7 +62,7 @@ def cracks(rng: Rng, height: int, width: int) -> np.ndarray:
     """Cracks that branch, or scored grooves, on some ground."""
     picture = Image.new("L", (width * FINE, height * FINE))
     draw = ImageDraw.Draw(picture)
-    rough, pen = rng.choice([0.05, 0.25, 0.5]), log_uniform(rng, 0.6, 4)
+    rough, pen = rng.choice([0.05, 0.25, 0.5]), log_uniform(rng, 0.8, 4)
     waiting = []
     for _ in range(int(rng.integers(2, 9))):
         waiting.append((rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0, TURN), pen))
@@ -81,7 +81,7 @@ def cracks(rng: Rng, height: int, width: int) -> np.ndarray:
     share = np.asarray(picture.reduce(FINE), np.float32) / np.float32(255)
     lower = ground(rng, height, width)
     if rng.random() < 0.5:
-        return lit(rng, blurred(share, 0.7) * np.float32(-rng.uniform(1, 5)), lower)
+        return lit(rng, blurred(share, 0.7) * np.float32(-rng.uniform(2, 8)), lower)
     strong = share * np.float32(rng.uniform(0.3, 1))
     dark = flat(height, width, lower.mean((0, 1)) * rng.uniform(0, 0.5))
     return laid(lower, strong, dark if rng.random() < 0.7 else tone(rng))

@@ -67,9 +67,9 @@ def warped(rng: Rng, height: int, width: int) -> np.ndarray:
     period = scale(rng, 5, 50, height, width)
     u, v = turned_coordinates(rng, height, width, period)
     grain = log_uniform(rng, 20, 120)
-    much = log_uniform(rng, 0.1, 1) * grain / period  # no more than would tear it
-    u = u + np.float32(much) * fractal_noise(rng, height, width, grain, 0.4)
-    v = v + np.float32(much) * fractal_noise(rng, height, width, grain, 0.4)
+    much = log_uniform(rng, 0.05, 0.6) * grain / period  # no more than would tear it
+    u = u + np.float32(much) * fractal_noise(rng, height, width, grain, 0.3)
+    v = v + np.float32(much) * fractal_noise(rng, height, width, grain, 0.3)
     a, b = np.sin(np.float32(TURN) * u), np.sin(np.float32(TURN) * v)
     field = (a, a * b, np.maximum(a, b), u - np.floor(u), np.hypot(a, b))[rng.integers(5)]
     if rng.random() < 0.4:
