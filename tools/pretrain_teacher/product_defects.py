@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates, uniform_filter
 
 from fastad.data.synthesis.texture_parts import TURN, Rng, log_uniform
-from tools.pretrain_teacher.product_parts import SIZE, X, Y, noise, over, ridge, stroke
+from tools.pretrain_teacher.product_parts import SIZE, X, Y, length, noise, over, ridge, stroke
 
 Defect = Callable[[Rng, np.ndarray, float, float, float], np.ndarray]
 
@@ -153,7 +153,7 @@ def _distance(rng: Rng, x: float, y: float, radius: float, bumps: float = 0.15) 
     dx, dy = _across(x), _down(y)
     u = dx * math.cos(turn) + dy * math.sin(turn)
     v = (dy * math.cos(turn) - dx * math.sin(turn)) / flat
-    return np.hypot(u, v) / radius + bumps * noise(rng, max(2, radius))
+    return length(u, v) / radius + bumps * noise(rng, max(2, radius))
 
 
 def _line(

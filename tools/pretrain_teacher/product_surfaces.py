@@ -22,6 +22,7 @@ from tools.pretrain_teacher.product_parts import (
     Y,
     cover,
     grey,
+    length,
     noise,
     over,
     relief,
@@ -78,7 +79,7 @@ def wood(kind: Rng, rng: Rng) -> np.ndarray:
     ring += rng.uniform(0, 1.5) * ridge(noise(rng, 120), 0.5)
     if rng.random() < 0.3:  # the grain goes around a knot
         u, v = across - rng.uniform(-110, 110), along - rng.uniform(-110, 110)
-        distance = np.hypot(u, v / 2)
+        distance = length(u, v / 2)
         ring += 2.5 * np.sign(u) * np.exp(-distance / 16)
     saw = ring - np.floor(ring)
     late = saw**3 * cover(saw - 0.95, 0.05)

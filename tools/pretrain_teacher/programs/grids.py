@@ -16,7 +16,7 @@ from fastad.data.synthesis.texture_parts import (
     stretched,
     turned,
 )
-from tools.pretrain_teacher.programs.parts import cover, dropped, flat, ground, laid, tone
+from tools.pretrain_teacher.programs.parts import cover, dropped, flat, ground, laid, length, tone
 
 
 def modular(rng: Rng, height: int, width: int) -> np.ndarray:
@@ -61,7 +61,7 @@ def truchet(rng: Rng, height: int, width: int) -> np.ndarray:
     side = math.ceil(math.hypot(height, width)) + 2
     count = side // size + 1
     y, x = (np.mgrid[:size, :size].astype(np.float32) + np.float32(0.5)) / size
-    corner = np.minimum(np.hypot(x, y), np.hypot(1 - x, 1 - y))
+    corner = np.minimum(length(x, y), length(1 - x, 1 - y))
     arcs = np.abs(corner - np.float32(0.5))
     lines = np.abs(x + y - 1) * np.float32(0.7) if rng.random() < 0.3 else arcs
     flips = rng.random((count, count)) < rng.uniform(0.2, 0.8)

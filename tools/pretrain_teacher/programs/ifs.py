@@ -96,9 +96,9 @@ def ifs_torus(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def ifs_overlaid(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Two to five attractors, like ferns or flakes, on a ground and above each other's shadows."""
+    """Two to four attractors, like ferns or flakes, on a ground and above each other's shadows."""
     texture = ground(rng, height, width)
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(2, 5))):
         high, wide = (max(8, int(side * rng.uniform(0.3, 0.9))) for side in (height, width))
         count, tone = _density(attractor(rng, POINTS // 5), high, wide, 0.03)
         top = int(rng.integers(-high // 3, height - high // 2))

@@ -17,7 +17,6 @@ from fastad.data.synthesis.texture_parts import (
 )
 from tools.pretrain_teacher.programs.parts import (
     blurred,
-    cover,
     dropped,
     flat,
     ground,
@@ -89,12 +88,12 @@ def cracks(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def wires(rng: Rng, height: int, width: int) -> np.ndarray:
     """Cables, cords or hoses that cross above and below each other."""
-    count, wide = int(rng.integers(4, 22)), scale(rng, 3, 26, height, width)
+    count, wide = int(rng.integers(4, 16)), scale(rng, 3, 26, height, width)
     texture, colours = ground(rng, height, width), palette(rng)
     size = (width * FINE, height * FINE)
     level, owner = Image.new("L", size), Image.new("L", size)
     draw, note = ImageDraw.Draw(level), ImageDraw.Draw(owner)
-    t = np.linspace(0, 1, 30)[:, None]
+    t = np.linspace(0, 1, 24)[:, None]
     for k in range(1, count + 1):
         start, end = rng.uniform(-0.2, 1.2, (2, 2)) * (width, height)
         if rng.random() < 0.7:  # from edge to edge
@@ -142,21 +141,23 @@ def circuits(rng: Rng, height: int, width: int) -> np.ndarray:
     lower, inks = ground(rng, height, width), palette(rng).astype(np.float32)
     texture = laid(lower, np.minimum(levels * np.float32(1.7), 1), inks[rng.integers(256)])
     texture = laid(texture, np.clip(levels * 3 - 2, 0, 1), inks[rng.integers(256)])
+    return _chips(rng, texture, step)
+
+
+def _chips(rng: Rng, texture: np.ndarray, step: int) -> np.ndarray:
+    """None to four dark chips with legs above and below."""
+    height, width = texture.shape[:2]
+    bodies, legs = Image.new("L", (width, height)), Image.new("L", (width, height))
     for _ in range(int(rng.integers(0, 5))):
-        high, wide = (int(step * rng.integers(2, 7)) for _ in range(2))
+        high, wide = (step * int(rng.integers(2, 7)) for _ in range(2))
         top, left = int(rng.integers(-high, height)), int(rng.integers(-wide, width))
-        y, x = np.ogrid[:height, :width]
-        body = np.maximum(
-            np.abs(x - left - wide / 2) - wide / 2, np.abs(y - top - high / 2) - high / 2
-        )
-        leg = (np.abs(y - top - high / 2) < high / 2 + step / 2) & (
-            (x - left) // (step / 2) % 2 > 0
-        )
-        legs = (leg & (np.abs(x - left - wide / 2) < wide / 2)).astype(np.float32)
-        share = cover(body.astype(np.float32))
-        texture = laid(dropped(rng, texture, np.maximum(share, legs)), legs, np.full(3, 200))
-        texture = laid(texture, share, np.full(3, rng.uniform(10, 80)))
-    return texture
+        for x in range(left + 1, left + wide - step // 2, step):
+            box = (x, top - step // 2, x + step // 2, top + high + step // 2)
+            ImageDraw.Draw(legs).rectangle(box, 255)
+        ImageDraw.Draw(bodies).rectangle((left, top, left + wide, top + high), 255)
+    share, metal = (np.asarray(p, np.float32) / np.float32(255) for p in (bodies, legs))
+    texture = laid(dropped(rng, texture, np.maximum(share, metal)), metal, np.full(3, 200))
+    return laid(texture, share, np.full(3, rng.uniform(10, 80)))
 
 
 def _sign(rng: Rng, draw: ImageDraw.ImageDraw, box: list[float], kind: int, pen: int) -> None:

@@ -20,7 +20,7 @@ from fastad.data.synthesis.texture_parts import (
     smooth_noise,
     stretched,
 )
-from tools.pretrain_teacher.programs.parts import plane
+from tools.pretrain_teacher.programs.parts import length, plane
 
 
 def spectrum(rng: Rng, height: int, width: int) -> np.ndarray:
@@ -47,7 +47,7 @@ def band(rng: Rng, height: int, width: int) -> np.ndarray:
     """Noise of one wave length, in all directions or around one: ridges, ripples, fingerprints."""
     period, spread = scale(rng, 3.5, 40, height, width), rng.uniform(0.1, 0.35)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
-    power = np.exp(-np.square((np.hypot(fx, fy) * period - 1) / spread))
+    power = np.exp(-np.square((length(fx, fy) * period - 1) / spread))
     if rng.random() < 0.6:
         angle, width_ = rng.uniform(0, math.pi), rng.uniform(0.15, 0.7)
         off = np.abs((np.arctan2(fy, fx) - angle + math.pi / 2) % math.pi - math.pi / 2)

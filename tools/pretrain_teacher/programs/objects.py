@@ -22,6 +22,7 @@ from tools.pretrain_teacher.programs.parts import (
     dropped,
     ground,
     laid,
+    length,
     lit,
     material,
     slopes,
@@ -84,7 +85,7 @@ def closeup(rng: Rng, height: int, width: int) -> np.ndarray:
     middle = rng.uniform(0.35, 0.65, 2) * (width, height)
     squeeze = rng.uniform(0.8, 1.25)
     x, y = np.float32(x - middle[0]) * np.float32(squeeze), np.float32(y - middle[1])
-    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    radius, angle = length(x, y), np.arctan2(y, x)
     outer = min(height, width) * rng.uniform(0.3, 0.65)
     if rng.random() < 0.4:
         lobes, deep = int(rng.integers(3, 30)), rng.uniform(0.02, 0.12)
@@ -104,7 +105,7 @@ def closeup(rng: Rng, height: int, width: int) -> np.ndarray:
         gleam = np.cos(angle * int(rng.integers(1, 4)) + np.float32(rng.uniform(0, TURN)))
         gleam = np.square(np.square(gleam))
         across, down = slopes(field)
-        body = laid(body, gleam * np.clip(np.hypot(across, down), 0, 1), np.full(3, 255))
+        body = laid(body, gleam * np.clip(length(across, down), 0, 1), np.full(3, 255))
     share = cover(radius - np.float32(outer))
     return laid(dropped(rng, ground(rng, height, width), share), share, body)
 
@@ -126,7 +127,7 @@ def panels(rng: Rng, height: int, width: int) -> np.ndarray:
         v = np.abs(dy * math.cos(angle) - dx * math.sin(angle))
         corner = min(wide, high) * rng.choice([0, 0.2, 0.9])
         a, b = np.maximum(u - (wide - corner), 0), np.maximum(v - (high - corner), 0)
-        share = cover(np.hypot(a, b) - np.float32(corner + 0.5))
+        share = cover(length(a, b) - np.float32(corner + 0.5))
         here = texture[rows, columns]
         if rng.random() < 0.6:
             here = dropped(rng, here, share)
@@ -139,7 +140,7 @@ def panels(rng: Rng, height: int, width: int) -> np.ndarray:
 def _stamps(rng: Rng, size: int, count: int) -> list[np.ndarray]:
     """A part at angles at random: each its outline and its height, (2, size, size) from 0 to 1."""
     y, x = (np.mgrid[:size, :size].astype(np.float32) + np.float32(0.5)) * (2 / size) - 1
-    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    radius, angle = length(x, y), np.arctan2(y, x)
     kind, lobes = rng.integers(4), int(rng.integers(3, 17))
     holes, inner = int(rng.integers(2, 7)), rng.choice([0, rng.uniform(0.15, 0.6)])
     seat, bolt, deep = rng.uniform(0.5, 0.7), rng.uniform(0.08, 0.18), rng.uniform(0.03, 0.12)
@@ -156,7 +157,7 @@ def _stamps(rng: Rng, size: int, count: int) -> list[np.ndarray]:
         distance = np.maximum(outline(), np.float32(inner) - radius)
         if holes > 3:
             off = _within(around, holes)
-            to_hole = np.hypot(radius * np.cos(off) - np.float32(seat), radius * np.sin(off))
+            to_hole = length(radius * np.cos(off) - np.float32(seat), radius * np.sin(off))
             distance = np.maximum(distance, np.float32(bolt) - to_hole)
         level = np.clip(-distance * 6, 0, 1) * np.float32(0.6)
         level += np.float32(0.4) * np.clip((np.float32(rim) - radius) * 8, 0, 1)

@@ -25,6 +25,7 @@ from tools.pretrain_teacher.programs.parts import (
     dropped,
     ground,
     laid,
+    length,
     plane,
     tone,
     waviness,
@@ -42,7 +43,7 @@ _BINARY: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
     np.add,
     np.multiply,
     np.maximum,
-    np.hypot,
+    length,
     lambda a, b: np.sin(np.float32(2) * a + np.float32(3) * b),
     lambda a, b: a - np.float32(0.5) * np.floor(b * 2),
 )
@@ -51,7 +52,7 @@ _BINARY: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
 def expressions(rng: Rng, height: int, width: int) -> np.ndarray:
     """A random tree of formulas over x, y, radius, angle and noise; in a palette or as colours."""
     x, y = plane(rng, height, width, log_uniform(rng, 0.8, 5))
-    radius = np.hypot(x, y)
+    radius = length(x, y)
     leaves = [x, y, radius, np.arctan2(y, x), smooth_noise(rng, height, width, 60)]
     if rng.random() < 0.75:
         return coloured(
@@ -71,7 +72,7 @@ def warped(rng: Rng, height: int, width: int) -> np.ndarray:
     u = u + np.float32(much) * fractal_noise(rng, height, width, grain, 0.3)
     v = v + np.float32(much) * fractal_noise(rng, height, width, grain, 0.3)
     a, b = np.sin(np.float32(TURN) * u), np.sin(np.float32(TURN) * v)
-    field = (a, a * b, np.maximum(a, b), u - np.floor(u), np.hypot(a, b))[rng.integers(5)]
+    field = (a, a * b, np.maximum(a, b), u - np.floor(u), length(a, b))[rng.integers(5)]
     if rng.random() < 0.4:
         field = np.tanh(field * np.float32(rng.uniform(3, 12)))
     return coloured(stretched(field), palette(rng))
@@ -103,7 +104,7 @@ def moire(rng: Rng, height: int, width: int) -> np.ndarray:
         turn, many = rng.uniform(-0.15, 0.15), count * rng.uniform(0.95, 1.05)
         phase = (
             x * math.cos(turn) + y * math.sin(turn),
-            np.hypot(x, y),
+            length(x, y),
             np.arctan2(y, x) * np.float32(0.6),
         )[kind]
         wave = np.sin(phase * np.float32(many))
@@ -114,7 +115,7 @@ def moire(rng: Rng, height: int, width: int) -> np.ndarray:
 def kaleidoscope(rng: Rng, height: int, width: int) -> np.ndarray:
     """Noise or a pattern folded around a point: rosettes, snow flakes, turbines."""
     x, y = plane(rng, height, width)
-    radius, fold = np.hypot(x, y), int(rng.integers(3, 13))
+    radius, fold = length(x, y), int(rng.integers(3, 13))
     twist = rng.choice([0, 0, 1.5])
     sector = (np.arctan2(y, x) + np.float32(twist) * radius) * np.float32(fold / TURN)
     sector = np.abs(2 * (sector - np.floor(sector)) - 1) * np.float32(math.pi / fold)
@@ -171,13 +172,13 @@ def _outline(rng: Rng, x: np.ndarray, y: np.ndarray, size: np.ndarray) -> np.nda
     """Distance to a disc, rectangle, cross, polygon, star or drop of this size."""
     kind = rng.integers(6)
     if kind == 0:
-        return np.hypot(x, y * np.float32(rng.choice([1, 1.6]))) - size
+        return length(x, y * np.float32(rng.choice([1, 1.6]))) - size
     if kind == 1:
         return np.maximum(np.abs(x), np.abs(y) * np.float32(rng.uniform(1, 3))) - size
     if kind == 2:
         long, short = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
         return np.maximum(long - size, short - np.float32(rng.uniform(0.2, 0.5)) * size)
-    sides, radius = int(rng.integers(3, 9)), np.hypot(x, y)
+    sides, radius = int(rng.integers(3, 9)), length(x, y)
     wave = np.cos(sides * np.arctan2(y, x))
     if kind == 3:
         sector = np.float32(TURN / sides)
