@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates, uniform_filter
 
 from fastad.data.synthesis.texture_parts import TURN, Rng, log_uniform
-from tools.pretrain_teacher.product_parts import SIZE, X, Y, noise, over, ridge, stroke
+from tools.pretrain_teacher.product_parts import SIZE, X, Y, length, noise, over, ridge, stroke
 
 Defect = Callable[[Rng, np.ndarray, float, float, float], np.ndarray]
 
@@ -39,7 +39,7 @@ def blowhole(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float)
         toward = np.clip((_across(x) + _down(y)) / (1.4 * radius), -1, 1)
         rim = ridge(distance - 1, 0.3) * toward
         hole = np.clip(3 * (1 - distance), 0, 1)
-        drawing = drawing + ((0.4 * rim - hole) * level)[..., None]
+        drawing = drawing + (0.4 * rim - hole) * level
         x, y = x + rng.normal(0, 12), y + rng.normal(0, 12)
     return drawing
 
@@ -47,9 +47,9 @@ def blowhole(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float)
 def stain(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> np.ndarray:
     """A soft blot, a little darker or brighter, or of another hue."""
     inside = np.clip(rng.uniform(1, 4) * (1 - _distance(rng, x, y, log_uniform(rng, 6, 35))), 0, 1)
-    hue = rng.normal(0, 0.4, drawing.shape[2]) if drawing.shape[2] > 1 else 0
+    hue = rng.normal(0, 0.4, len(drawing)) if len(drawing) > 1 else 0
     tone = np.float32(rng.choice([-1, -1, 1]) * (1 + hue) * contrast)
-    return drawing + inside[..., None] * tone
+    return drawing + inside * tone.reshape(-1, 1, 1)
 
 
 def dent(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> np.ndarray:
@@ -57,16 +57,16 @@ def dent(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> 
     radius, angle = log_uniform(rng, 4, 25), rng.uniform(0, TURN)
     slope = (_across(x) * math.cos(angle) + _down(y) * math.sin(angle)) / radius
     fall = np.exp(-np.square(_distance(rng, x, y, radius)))
-    return drawing + (slope * fall * 2 * contrast)[..., None]
+    return drawing + slope * fall * (2 * contrast)
 
 
 def chip(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> np.ndarray:
     """A piece broken out: other tone, rough, with edges."""
     distance = _distance(rng, x, y, log_uniform(rng, 4, 22), 0.35)
     inside = np.clip(6 * (1 - distance), 0, 1)
-    middle = drawing[int(np.clip(y, 0, SIZE - 1)), int(np.clip(x, 0, SIZE - 1))]
+    middle = drawing[:, int(y), int(x), None, None]
     rough = contrast * (noise(rng, log_uniform(rng, 1.5, 6)) - rng.choice([-1, 1]))
-    broken = 0.4 * drawing + 0.6 * middle + rough[..., None]
+    broken = 0.4 * drawing + 0.6 * middle + rough
     return over(drawing, inside, broken)
 
 
@@ -83,7 +83,7 @@ def fibre(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) ->
 
 def fray(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> np.ndarray:
     """Short hairs out of one place."""
-    main, lines = rng.uniform(0, TURN), np.zeros((SIZE, SIZE, 1), np.float32)
+    main, lines = rng.uniform(0, TURN), np.zeros((SIZE, SIZE), np.float32)
     for _ in range(int(rng.integers(3, 9))):
         steps = int(rng.integers(5, 16))
         heading = main + rng.normal(0, 0.6) + np.linspace(0, rng.normal(0, 1.2), steps)
@@ -116,18 +116,18 @@ def misplaced(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float
     reach, turn = rng.uniform(12, 60), rng.uniform(0, TURN)
     shift = round(reach * math.sin(turn)), round(reach * math.cos(turn))
     inside = np.clip(rng.uniform(2, 8) * (1 - distance), 0, 1)
-    return over(drawing, inside, np.roll(drawing, shift, (0, 1)))
+    return over(drawing, inside, np.roll(drawing, shift, (1, 2)))
 
 
 def worn(rng: Rng, drawing: np.ndarray, x: float, y: float, contrast: float) -> np.ndarray:
     """A place that is smoother or rougher than the rest."""
     distance = _distance(rng, x, y, log_uniform(rng, 8, 32))
     inside = np.clip(rng.uniform(1, 4) * (1 - distance), 0, 1)
-    smooth = uniform_filter(drawing, (5, 5, 0))
+    smooth = uniform_filter(drawing, (1, 5, 5))
     if rng.random() < 0.5:
         return over(drawing, inside * rng.uniform(0.6, 1), smooth)
     rough = drawing + (drawing - smooth) * rng.uniform(0.5, 1.5)
-    return over(drawing, inside, rough + (contrast * noise(rng, log_uniform(rng, 1, 4)))[..., None])
+    return over(drawing, inside, rough + contrast * noise(rng, log_uniform(rng, 1, 4)))
 
 
 DEFECTS: dict[str, Defect] = {
@@ -153,22 +153,19 @@ def _distance(rng: Rng, x: float, y: float, radius: float, bumps: float = 0.15) 
     dx, dy = _across(x), _down(y)
     u = dx * math.cos(turn) + dy * math.sin(turn)
     v = (dy * math.cos(turn) - dx * math.sin(turn)) / flat
-    return np.hypot(u, v) / radius + bumps * noise(rng, max(2, radius))
+    return length(u, v) / radius + bumps * noise(rng, max(2, radius))
 
 
 def _line(
     rng: Rng, start: tuple[float, float], heading: np.ndarray, step: float, width: float
 ) -> np.ndarray:
-    """A line (SIZE, SIZE, 1) around a place, of uneven strength, along directions."""
+    """A line (SIZE, SIZE) around a place, of uneven strength, along directions."""
     path = step * np.cumsum(np.stack([np.cos(heading), np.sin(heading)], -1), 0)
     line = stroke([path - path.mean(0) + start], width)
-    return (line * np.clip(0.8 + 0.25 * noise(rng, 20), 0.3, 1))[..., None]
+    return line * np.clip(0.8 + 0.25 * noise(rng, 20), 0.3, 1)
 
 
 def _sampled(drawing: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The drawing's values at other places, given in pixels from the image's corner."""
     at = np.stack([y - np.float32(0.5), x - np.float32(0.5)])
-    bands = [
-        map_coordinates(band, at, order=1, mode="nearest") for band in np.moveaxis(drawing, -1, 0)
-    ]
-    return np.stack(bands, -1)
+    return np.stack([map_coordinates(band, at, order=1, mode="nearest") for band in drawing])

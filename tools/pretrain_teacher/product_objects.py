@@ -17,6 +17,7 @@ from tools.pretrain_teacher.product_parts import (
     cover,
     glyph,
     grey,
+    length,
     noise,
     over,
     relief,
@@ -30,7 +31,7 @@ Drawn = tuple[np.ndarray, np.ndarray]
 def bottle(kind: Rng, rng: Rng) -> Drawn:
     """The mouth of a dark bottle: glossy rings with reflections that stand still."""
     u, v = Pose.draw(rng, 4, math.pi, 0.02).coordinates()
-    r, turn = np.hypot(u, v), np.arctan2(v, u)
+    r, turn = length(u, v), np.arctan2(v, u)
     x, y = Pose.draw(rng, 4, 0).coordinates()
     light = np.arctan2(y, x)
     glass = 0.10 + 0.02 * noise(rng, 40) + 0.05 * np.cos(light - 1)
@@ -43,7 +44,7 @@ def bottle(kind: Rng, rng: Rng) -> Drawn:
     throat = cover(r - 45, 2)
     glass += throat * (0.02 * noise(rng, 25) + 0.10 * ridge(r - 20, 12) - 0.05)
     colour = kind.uniform((0.8, 0.75, 0.6), (1.0, 1.0, 1.0))
-    bottle = tinted(glass, colour) + np.float32((0.03, 0.015, 0.0))
+    bottle = tinted(glass, colour) + np.float32((0.03, 0.015, 0.0))[:, None, None]
     back = tinted(0.93 - 0.01 * np.abs(noise(rng, 50)), (1, 1, 1))
     return over(back, cover(r - 113), bottle), r < 112
 
@@ -95,13 +96,13 @@ def screw(kind: Rng, rng: Rng) -> Drawn:
 def gear(kind: Rng, rng: Rng) -> Drawn:
     """A sintered gear on a dark table: teeth, bore, holes, pressed rim."""
     u, v = Pose.draw(rng, 5, 0.3, 0.01).coordinates()
-    r, turn = np.hypot(u, v), np.arctan2(v, u)
+    r, turn = length(u, v), np.arctan2(v, u)
     teeth, holes = int(kind.integers(16, 30)), int(kind.integers(3, 7))
     depth = kind.uniform(6, 11)
     outline = r - 102 - depth * np.tanh(2 * np.sin(teeth * turn))
     sector = (turn * (holes / TURN)) % 1 - 0.5
     angle = sector * np.float32(TURN / holes)
-    hole = 17 - np.hypot(r * np.cos(angle) - 62, r * np.sin(angle))
+    hole = 17 - length(r * np.cos(angle) - 62, r * np.sin(angle))
     bore = 24 - r + 6 * (np.cos(turn) > 0.97)
     distance = np.maximum(np.maximum(outline, hole), bore)
     shade = 0.55 + rng.uniform(0.03, 0.07) * noise(rng, 1.6) + 0.04 * noise(rng, 25)
@@ -118,13 +119,13 @@ def gasket(kind: Rng, rng: Rng) -> Drawn:
     u, v = u + 1.5 * noise(rng, 120), v + 1.5 * noise(rng, 120)
     wide, high = kind.uniform(82, 100), kind.uniform(60, 80)
     frame = np.abs(box(u, v, wide, high, 35)) - 12
-    eyes = np.hypot(np.abs(u) - wide + 6, np.abs(v) - high + 6)
+    eyes = length(np.abs(u) - wide + 6, np.abs(v) - high + 6)
     distance = np.maximum(np.minimum(frame, eyes - 24), 10 - eyes)
     shade = 0.20 + 0.03 * noise(rng, 1.5) + 0.03 * noise(rng, 18)
     shade += 0.12 * ridge(frame + 12 - 2, 2) - 0.08 * ridge(frame + 12 + 2, 2)
     shade += 0.1 * np.clip(noise(rng, 6) - 2, 0, 1)  # dust
     paper = tinted(0.78 + 0.02 * noise(rng, 2) + 0.02 * noise(rng, 60), (1, 0.97, 0.9))
-    paper *= 1 - 0.4 * np.exp(-np.maximum(distance, 0) / 4)[..., None]
+    paper *= 1 - 0.4 * np.exp(-np.maximum(distance, 0) / 4)
     return over(paper, cover(distance), tinted(shade, (0.9, 0.95, 1.1))), distance < 0
 
 
@@ -190,7 +191,7 @@ def cable(kind: Rng, rng: Rng) -> Drawn:
     """A cable cut across, at any turn: three insulated strands of wires in a sheath."""
     pose = Pose.draw(rng, 6, math.pi, 0.02)
     u, v = pose.coordinates()
-    r = np.hypot(u, v) + 1.2 * noise(rng, 60)
+    r = length(u, v) + 1.2 * noise(rng, 60)
     sheath = tinted(0.55 + 0.03 * noise(rng, 3), (1, 1, 1.05))
     drawing = over(tinted(0.15 + 0.02 * noise(rng, 40), (1, 1, 1)), cover(r - 112), sheath)
     drawing = over(drawing, cover(r - 98), (0.1, 0.1, 0.1))
@@ -198,13 +199,13 @@ def cable(kind: Rng, rng: Rng) -> Drawn:
     for k in range(3):
         x, y = (49 * f(k * TURN / 3) + rng.normal(0, 1) for f in (math.cos, math.sin))
         du, dv = u - x, v - y
-        distance = np.hypot(du, dv) + 0.8 * noise(rng, 30)
+        distance = length(du, dv) + 0.8 * noise(rng, 30)
         drawing = over(drawing, cover(distance - 42), tinted(1 + 0.05 * noise(rng, 3), hues[k]))
         turn, pitch = rng.uniform(0, TURN), 9.0
         a = (du * math.cos(turn) + dv * math.sin(turn)) / pitch + 0.25 * noise(rng, 25)
         b = (dv * math.cos(turn) - du * math.sin(turn)) / (pitch * 0.866) + 0.25 * noise(rng, 25)
         a += 0.5 * (np.floor(b) % 2)
-        wire = np.hypot(a - np.floor(a) - 0.5, (b - np.floor(b) - 0.5) * 0.866)
+        wire = length(a - np.floor(a) - 0.5, (b - np.floor(b) - 0.5) * 0.866)
         copper = (0.85 - 0.25 * wire + 0.08 * noise(rng, 3)) * cover((wire - 0.46) * pitch, 1.2)
         drawing = over(drawing, cover(distance - 30), tinted(copper + 0.1, (0.95, 0.62, 0.4)))
     return drawing, r < 111

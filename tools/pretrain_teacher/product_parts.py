@@ -1,6 +1,6 @@
 """What the held-out products are drawn with: pose, soft edges, strokes, relief.
 
-A field is (SIZE, SIZE) float32, a drawing (SIZE, SIZE, 1 or 3) float32 of about [0, 1]: grey or
+A field is (SIZE, SIZE) float32, a drawing (1 or 3, SIZE, SIZE) float32 of about [0, 1]: grey or
 colour. Lengths are in pixels, the origin of the coordinates is the middle of the image.
 """
 
@@ -58,18 +58,23 @@ def artwork() -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return picture, ImageDraw.Draw(picture)
 
 
+def length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of vectors; numpy's hypot takes several times as long."""
+    return np.sqrt(x * x + y * y)
+
+
 def noise(rng: Rng, grain: float, aspect: float = 1) -> np.ndarray:
     return smooth_noise(rng, SIZE, SIZE, grain, aspect)
 
 
 def grey(shade: np.ndarray) -> np.ndarray:
     """A field as a grey drawing."""
-    return shade[..., None]
+    return shade[None]
 
 
 def tinted(shade: np.ndarray, colour: Sequence[float]) -> np.ndarray:
     """A field times a colour."""
-    return shade[..., None] * np.float32(colour)
+    return np.float32(colour)[:, None, None] * shade
 
 
 def cover(distance: np.ndarray, soft: float = 0.8) -> np.ndarray:
@@ -79,7 +84,9 @@ def cover(distance: np.ndarray, soft: float = 0.8) -> np.ndarray:
 
 def over(drawing: np.ndarray, share: np.ndarray, upper: np.ndarray | Sequence[float]) -> np.ndarray:
     """Lay another drawing, or one colour, over so much of a drawing."""
-    return drawing + share[..., None] * (np.asarray(upper, np.float32) - drawing)
+    upper = np.asarray(upper, np.float32)
+    upper = upper[:, None, None] if upper.ndim == 1 else upper
+    return drawing + share * (upper - drawing)
 
 
 def ridge(distance: np.ndarray, width: float) -> np.ndarray:
@@ -90,7 +97,7 @@ def ridge(distance: np.ndarray, width: float) -> np.ndarray:
 def box(u: np.ndarray, v: np.ndarray, wide: float, high: float, corner: float = 0) -> np.ndarray:
     """Signed distance to a rectangle of these half sides with round corners."""
     a, b = np.abs(u) - (wide - corner), np.abs(v) - (high - corner)
-    outside = np.hypot(np.maximum(a, 0), np.maximum(b, 0))
+    outside = length(np.maximum(a, 0), np.maximum(b, 0))
     return outside + np.minimum(np.maximum(a, b), 0) - np.float32(corner)
 
 

@@ -22,6 +22,7 @@ from tools.pretrain_teacher.product_parts import (
     Y,
     cover,
     grey,
+    length,
     noise,
     over,
     relief,
@@ -78,15 +79,15 @@ def wood(kind: Rng, rng: Rng) -> np.ndarray:
     ring += rng.uniform(0, 1.5) * ridge(noise(rng, 120), 0.5)
     if rng.random() < 0.3:  # the grain goes around a knot
         u, v = across - rng.uniform(-110, 110), along - rng.uniform(-110, 110)
-        distance = np.hypot(u, v / 2)
+        distance = length(u, v / 2)
         ring += 2.5 * np.sign(u) * np.exp(-distance / 16)
     saw = ring - np.floor(ring)
     late = saw**3 * cover(saw - 0.95, 0.05)
     pores = np.clip(noise(rng, *_along(along, 1.4, 14)) - 1.3, 0, 1)
     shade = 0.04 * noise(rng, *_along(along, 2, 30)) - 0.18 * pores * rng.uniform(0.6, 1.2)
     pale, dark = (0.78, 0.60, 0.40), kind.uniform((0.45, 0.25, 0.1), (0.6, 0.42, 0.25))
-    board = np.broadcast_to(np.float32(pale), (SIZE, SIZE, 3))
-    return over(board, late * rng.uniform(0.5, 0.9), dark) + shade[..., None]
+    board = tinted(np.ones_like(late), pale)
+    return over(board, late * rng.uniform(0.5, 0.9), dark) + shade
 
 
 def knit(kind: Rng, rng: Rng) -> np.ndarray:

@@ -72,7 +72,7 @@ def render(
     seen, mask = _blurred(drawing, sigma), np.zeros((SIZE, SIZE), bool)
     if defective:
         damaged, mask = _damaged(damage, drawing, solid, sigma)
-        seen = np.where(mask[..., None], damaged, seen)
+        seen = np.where(mask, damaged, seen)
     return _photograph(camera, seen), mask
 
 
@@ -84,10 +84,10 @@ def _damaged(
     while True:
         defect = DEFECTS[str(rng.choice(list(DEFECTS)))]
         x, y = _place(rng, solid)
-        window = drawing[max(0, y - 12) : y + 12, max(0, x - 12) : x + 12]
-        contrast = share * float(np.clip(window.std((0, 1)).mean(), 0.03, 0.09))
+        window = drawing[:, max(0, y - 12) : y + 12, max(0, x - 12) : x + 12]
+        contrast = share * float(np.clip(window.std((1, 2)).mean(), 0.03, 0.09))
         damaged = _blurred(np.float32(defect(rng, drawing, x, y, contrast)), sigma)
-        mask = np.abs(damaged - good).max(-1) > VISIBLE
+        mask = np.abs(damaged - good).max(0) > VISIBLE
         if solid is not None and rng.random() < 0.7:  # mostly nothing beside the object changes
             mask &= solid
         mask = binary_closing(np.pad(mask, 2), iterations=2)[2:-2, 2:-2]
@@ -97,7 +97,7 @@ def _damaged(
 
 
 def _blurred(drawing: np.ndarray, sigma: float) -> np.ndarray:
-    return gaussian_filter(drawing, (sigma, sigma, 0), truncate=2.5) if sigma > 0.2 else drawing
+    return gaussian_filter(drawing, (0, sigma, sigma), truncate=2.5) if sigma > 0.2 else drawing
 
 
 def _place(rng: Rng, solid: np.ndarray | None) -> tuple[int, int]:
@@ -114,7 +114,7 @@ def _photograph(rng: Rng, drawing: np.ndarray) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
     slope = (math.cos(angle) * X + math.sin(angle) * Y) * (rng.uniform(0, 0.16) / SIZE)
     light = rng.uniform(0.93, 1.07) * (1 + slope + rng.uniform(0, 0.04) * noise(rng, 150))
-    shot = (0.5 + rng.uniform(0.93, 1.07) * (drawing - 0.5)) * light[..., None]
-    shot += rng.uniform(0.006, 0.018) * rng.standard_normal((SIZE, SIZE, 1), np.float32)
+    shot = (0.5 + rng.uniform(0.93, 1.07) * (drawing - 0.5)) * light
+    shot += rng.uniform(0.006, 0.018) * rng.standard_normal((SIZE, SIZE), np.float32)
     levels = np.uint8(np.clip(np.rint(shot * 255), 0, 255))
-    return np.broadcast_to(levels, (SIZE, SIZE, 3))
+    return np.broadcast_to(levels, (3, SIZE, SIZE)).transpose(1, 2, 0)

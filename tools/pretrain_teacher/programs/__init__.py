@@ -2,17 +2,23 @@
 
 from fastad.data.synthesis.textures import FAMILIES as TEXTURES
 from fastad.data.synthesis.textures import Family
-from tools.pretrain_teacher.programs import ifs, noise_mix, objects, shaders, solids
+from tools.pretrain_teacher.programs import (
+    grids,
+    ifs,
+    marks,
+    noise_mix,
+    objects,
+    shaders,
+    solids,
+)
 
 _FILES: dict[object, tuple[str, ...]] = {
     ifs: (
         *("ifs_points", "ifs_density", "ifs_flame", "ifs_torus", "ifs_overlaid", "ifs_relief"),
         "julia",
     ),
-    shaders: (
-        *("expressions", "warped", "quasicrystal", "moire", "kaleidoscope", "repeats"),
-        *("modular", "automaton", "truchet", "mosaic", "glitches"),
-    ),
+    shaders: (*("expressions", "warped", "quasicrystal", "moire", "kaleidoscope", "repeats"),),
+    grids: ("modular", "automaton", "truchet", "mosaic", "glitches"),
     solids: (
         *("bumps", "bodies", "bevels", "lathe", "drilled", "embossed", "crumpled", "pile"),
         "grooved",
@@ -21,10 +27,8 @@ _FILES: dict[object, tuple[str, ...]] = {
         *("spectrum", "band", "sparse_octaves", "cascade", "gabor", "flow", "regions"),
         *("impulses", "layers", "halftone_noise"),
     ),
-    objects: (
-        *("parts", "hardware", "lettering", "cracks", "wires", "circuits", "closeup"),
-        "panels",
-    ),
+    objects: ("parts", "hardware", "closeup", "panels"),
+    marks: ("lettering", "cracks", "wires", "circuits"),
 }
 
 # (rng, height, width) -> uint8 (H, W, 3). Their order is part of what a seed stands for.

@@ -20,10 +20,11 @@ from fastad.data.synthesis.texture_parts import (
     shaded,
     stretched,
 )
-from tools.pretrain_teacher.programs.parts import dropped, ground, laid, lit, plane
+from tools.pretrain_teacher.programs.parts import blurred, dropped, flat, ground, laid, lit, plane
+from tools.pretrain_teacher.programs.parts import tone as random_tone
 
 POINTS = 60_000  # about as many of an attractor
-_SWIRLS = 5
+FILLED = 0.2  # at least, of a grid of 24 x 24 cells around an attractor
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,14 @@ class Attractor:
 
 def attractor(rng: Rng, points: int = POINTS, bent: bool = False) -> Attractor:
     """Of a random system of contractions; ``bent`` ones are not affine."""
-    maps = int(rng.integers(2, 8))
-    matrices, shifts, tones = _system(rng, maps)
-    levels = max(3, math.floor(math.log(points / 8) / math.log(maps)))
-    cloud = rng.uniform(-1, 1, (2, max(8, points // maps**levels))).astype(np.float32)
-    tone = np.full(cloud.shape[1], 0.5, np.float32)
-    kind = rng.integers(_SWIRLS) if bent else -1
-    for level in range(levels + 4):
-        if level < 4:  # towards the attractor, each point through one of the maps
-            chosen = rng.integers(maps, size=cloud.shape[1])
-            cloud = np.einsum("nij,jn->in", matrices[chosen], cloud) + shifts[chosen].T
-        else:
-            cloud = np.matmul(matrices, cloud) + shifts[..., None]
-            tone = (tone + tones[:, None]).ravel() * np.float32(0.5)
-            cloud = cloud.transpose(1, 0, 2).reshape(2, -1)
-        if bent:
-            cloud = _bend(cloud, kind)
-    sample = cloud[:, :: max(1, cloud.shape[1] // 2000)]
-    low, high = np.quantile(sample, (0.01, 0.99), axis=1).astype(np.float32)
-    x, y = (cloud - low[:, None]) / np.maximum(high - low, 1e-3)[:, None]
-    return Attractor(x, y, tone)
+    for _ in range(6):  # until one is more than a few specks
+        system = _system(rng, int(rng.integers(2, 8)), bent)
+        sample = _play(rng, system, 1500)
+        place = np.int32(np.clip(sample.y, 0, 0.99) * 24) * 24
+        place += np.int32(np.clip(sample.x, 0, 0.99) * 24)
+        if np.count_nonzero(np.bincount(place)) > FILLED * 24 * 24:
+            break
+    return _play(rng, system, points)
 
 
 def ifs_points(rng: Rng, height: int, width: int) -> np.ndarray:
@@ -66,11 +55,9 @@ def ifs_points(rng: Rng, height: int, width: int) -> np.ndarray:
     size = int(rng.choice([1, 3, 3, 5]))
     if size > 1:
         ink = ink.filter(ImageFilter.MaxFilter(size))
-    colours = palette(rng).astype(np.float32)
     share = np.asarray(ink, np.float32) * np.float32(1 / 255)
-    tones = rng.permutation([10, 245]) + rng.integers(-10, 11, 2)
-    lower = np.broadcast_to(colours[tones[0]], (height, width, 3))
-    return laid(lower, share, colours[tones[1]])
+    first, second = palette(rng)[rng.permutation([5, 250])]
+    return laid(flat(height, width, first), share, second)
 
 
 def ifs_density(rng: Rng, height: int, width: int) -> np.ndarray:
@@ -83,9 +70,12 @@ def ifs_density(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def ifs_flame(rng: Rng, height: int, width: int) -> np.ndarray:
     """A bent attractor that glows in the tones of its maps, as S. Draves' flames do."""
-    count, tone = _density(attractor(rng, 2 * POINTS, bent=True), height, width, 0.02)
-    glow = stretched(np.log1p(count)) ** np.float32(rng.uniform(0.5, 1))
+    margin = rng.choice([0.02, -0.2, -0.6])
+    count, tone = _density(attractor(rng, 2 * POINTS, bent=True), height, width, margin)
+    glow = np.sqrt(blurred(stretched(np.log1p(count)), 0.5))
     texture = shaded(coloured(tone, palette(rng, flat=0)), glow)
+    if rng.random() < 0.5:
+        return laid(flat(height, width, random_tone(rng)), glow, texture)
     return 255 - texture if rng.random() < 0.3 else texture
 
 
@@ -106,9 +96,9 @@ def ifs_torus(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def ifs_overlaid(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Two to five attractors, like ferns or flakes, on a ground and above each other's shadows."""
+    """Two to four attractors, like ferns or flakes, on a ground and above each other's shadows."""
     texture = ground(rng, height, width)
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(2, 5))):
         high, wide = (max(8, int(side * rng.uniform(0.3, 0.9))) for side in (height, width))
         count, tone = _density(attractor(rng, POINTS // 5), high, wide, 0.03)
         top = int(rng.integers(-high // 3, height - high // 2))
@@ -144,7 +134,7 @@ def ifs_relief(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def julia(rng: Rng, height: int, width: int) -> np.ndarray:
     """A Julia set of z^2 + c near the boundary of the Mandelbrot set: bands of escape."""
-    x, y = plane(rng, height, width, log_uniform(rng, 0.2, 1.4))
+    x, y = plane(rng, height, width, log_uniform(rng, 0.35, 1.3))
     angle = rng.uniform(0, TURN)
     # On the rim of the cardioid or of the disc to its left, and a little outside.
     c = np.exp(1j * angle) / 2 - np.exp(2j * angle) / 4
@@ -164,10 +154,17 @@ def julia(rng: Rng, height: int, width: int) -> np.ndarray:
     return coloured(stretched(field), palette(rng))
 
 
-def _system(rng: Rng, maps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices (maps, 2, 2), shifts (maps, 2), tones (maps,) of a system of contractions."""
+@dataclass(frozen=True)
+class _System:
+    matrices: np.ndarray  # (maps, 2, 2)
+    shifts: np.ndarray  # (maps, 2)
+    tones: np.ndarray  # (maps,)
+    bend: int  # of `_bend`, -1 for none
+
+
+def _system(rng: Rng, maps: int, bent: bool) -> _System:
+    """Random contractions, the weaker the fewer there are: no dust, no blots."""
     angles = rng.uniform(0, TURN, (2, maps))
-    # The weaker the fewer maps there are, so that attractors are neither dust nor blots.
     strong = rng.uniform(0.35, 0.9, maps) * min(1.0, 0.7 + 0.5 / maps)
     weak = strong * rng.uniform(0.3, 1, maps) * rng.choice([-1, 1], maps)
     stretch = np.zeros((maps, 2, 2))
@@ -176,11 +173,36 @@ def _system(rng: Rng, maps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         np.moveaxis(np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]), -1, 0)
         for a in angles
     )
-    matrices = np.float32(first @ stretch @ second)
-    return matrices, rng.uniform(-1, 1, (maps, 2)).astype(np.float32), rng.random(maps, np.float32)
+    shifts = rng.uniform(-1, 1, (maps, 2)).astype(np.float32)
+    bend = int(rng.integers(5)) if bent else -1
+    return _System(np.float32(first @ stretch @ second), shifts, rng.random(maps, np.float32), bend)
+
+
+def _play(rng: Rng, system: _System, points: int) -> Attractor:
+    """About so many points of a system's attractor."""
+    maps = len(system.matrices)
+    levels = max(3, math.floor(math.log(points / 8) / math.log(maps)))
+    cloud = rng.uniform(-1, 1, (2, max(8, points // maps**levels))).astype(np.float32)
+    tone = np.full(cloud.shape[1], 0.5, np.float32)
+    for level in range(levels + 4):
+        if level < 4:  # towards the attractor, each point through one of the maps
+            chosen = rng.integers(maps, size=cloud.shape[1])
+            cloud = np.einsum("nij,jn->in", system.matrices[chosen], cloud)
+            cloud += system.shifts[chosen].T
+        else:
+            cloud = np.matmul(system.matrices, cloud) + system.shifts[..., None]
+            tone = (tone + system.tones[:, None]).ravel() * np.float32(0.5)
+            cloud = cloud.transpose(1, 0, 2).reshape(2, -1)
+        cloud = _bend(cloud, system.bend)
+    sample = cloud[:, :: max(1, cloud.shape[1] // 2000)]
+    low, high = np.quantile(sample, (0.01, 0.99), axis=1).astype(np.float32)
+    x, y = (cloud - low[:, None]) / np.maximum(high - low, 1e-3)[:, None]
+    return Attractor(x, y, tone)
 
 
 def _bend(cloud: np.ndarray, kind: int) -> np.ndarray:
+    if kind < 0:
+        return cloud
     x, y = cloud
     square = x * x + y * y
     if kind == 0:

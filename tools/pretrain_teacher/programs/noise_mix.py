@@ -20,7 +20,7 @@ from fastad.data.synthesis.texture_parts import (
     smooth_noise,
     stretched,
 )
-from tools.pretrain_teacher.programs.parts import plane
+from tools.pretrain_teacher.programs.parts import length, plane
 
 
 def spectrum(rng: Rng, height: int, width: int) -> np.ndarray:
@@ -47,7 +47,7 @@ def band(rng: Rng, height: int, width: int) -> np.ndarray:
     """Noise of one wave length, in all directions or around one: ridges, ripples, fingerprints."""
     period, spread = scale(rng, 3.5, 40, height, width), rng.uniform(0.1, 0.35)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
-    power = np.exp(-np.square((np.hypot(fx, fy) * period - 1) / spread))
+    power = np.exp(-np.square((length(fx, fy) * period - 1) / spread))
     if rng.random() < 0.6:
         angle, width_ = rng.uniform(0, math.pi), rng.uniform(0.15, 0.7)
         off = np.abs((np.arctan2(fy, fx) - angle + math.pi / 2) % math.pi - math.pi / 2)
@@ -76,11 +76,11 @@ def cascade(rng: Rng, height: int, width: int) -> np.ndarray:
     """A product of octaves: quiet and stormy regions in one image."""
     storm = np.zeros((height, width), np.float32)
     for _ in range(4):
-        grain = log_uniform(rng, 3, min(height, width))
+        grain = log_uniform(rng, 4, min(height, width) / 3)
         storm += smooth_noise(rng, height, width, grain)
     gain = np.exp(storm * np.float32(rng.uniform(0.3, 0.9)))
-    if rng.random() < 0.4:
-        return coloured(stretched(np.log1p(gain)), palette(rng))
+    if rng.random() < 0.3:
+        return coloured(stretched(np.log(gain)), palette(rng))
     fine = smooth_noise(rng, height, width, log_uniform(rng, 1, 5), log_uniform(rng, 0.4, 2.5))
     return coloured(stretched(fine * gain, rng.uniform(1, 2)), palette(rng))
 

@@ -32,6 +32,11 @@ def plane(
     return x * cos + y * sin, y * cos - x * sin
 
 
+def length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of vectors; numpy's hypot takes several times as long."""
+    return np.sqrt(x * x + y * y)
+
+
 def tone(rng: Rng) -> np.ndarray:
     """One colour (3,) float32 from 0 to 255, often grey."""
     return palette(rng)[rng.integers(256)].astype(np.float32)
@@ -45,11 +50,14 @@ def flat(height: int, width: int, colour: np.ndarray) -> np.ndarray:
 
 
 def ground(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Something for other things to lie on: plain, rough, brushed, grainy or cloudy."""
+    """Something for other things to lie on: plain, rough, brushed, grainy or cloudy; often calm."""
     kind = rng.integers(6)
     if kind < 2:
         return flat(height, width, tone(rng))
-    return (shading, fibres, speckle, fractal)[kind - 2](rng, height, width)
+    texture = (shading, fibres, speckle, fractal)[kind - 2](rng, height, width)
+    picture = Image.fromarray(texture)
+    plain = Image.new("RGB", picture.size, tuple(texture[height // 2, width // 2].tolist()))
+    return np.asarray(Image.blend(picture, plain, rng.choice([0, 0.4, 0.8])))
 
 
 def cover(distance: np.ndarray, soft: float = 1) -> np.ndarray:
@@ -58,9 +66,13 @@ def cover(distance: np.ndarray, soft: float = 1) -> np.ndarray:
 
 
 def laid(texture: np.ndarray, share: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Lay a texture or a colour over so much of another."""
-    lower = texture.astype(np.float32)
-    return np.uint8(np.clip(lower + share[..., None] * (upper - lower), 0, 255))
+    """Lay a texture, or a colour (3,), over so much of another."""
+    lower = Image.fromarray(texture)
+    if upper.ndim == 1:
+        over = Image.new("RGB", lower.size, tuple(np.uint8(np.clip(upper, 0, 255)).tolist()))
+    else:
+        over = Image.fromarray(upper)
+    return np.asarray(Image.composite(over, lower, Image.fromarray(np.uint8(share * 255))))
 
 
 def blurred(field: np.ndarray, radius: float) -> np.ndarray:
@@ -76,7 +88,7 @@ def dropped(rng: Rng, texture: np.ndarray, share: np.ndarray) -> np.ndarray:
     reach = radius * rng.uniform(0, 1.5)
     shift = (round(reach * math.sin(angle)), round(reach * math.cos(angle)))
     shade = np.roll(blurred(share, radius), shift, (0, 1))
-    return np.uint8(texture * (1 - np.float32(rng.uniform(0.1, 0.8)) * shade)[..., None])
+    return laid(texture, shade * np.float32(rng.uniform(0.1, 0.8)), np.zeros(3))
 
 
 def slopes(height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -98,22 +110,28 @@ def lit(rng: Rng, height: np.ndarray, albedo: np.ndarray, steep: float = 1) -> n
     light = np.maximum((z - across * x - down * y) * upright, 0)
     if rng.random() < 0.5:
         light *= 1 - np.float32(rng.uniform(0.3, 0.9)) * _cast(height * steep, azimuth, elevation)
-    ambient = np.float32(rng.uniform(0.1, 0.5))
-    texture = albedo * (ambient + (1 - ambient) * light / max(z, 0.5))[..., None]
+    ambient = rng.uniform(0.1, 0.5)
+    light = (light * ((1 - ambient) / max(z, 0.5)) + ambient) * np.float32(rng.uniform(0.6, 1))
+    gloss, metal = None, rng.random() < 0.5
     if rng.random() < 0.6:
         # The half vector lies between the lamp and the viewer, who is above.
-        x, y, z = np.array((x, y, z + 1)) / math.hypot(x, y, z + 1)
-        gloss = np.maximum((float(z) - across * float(x) - down * float(y)) * upright, 0)
+        x, y, z = (float(w) / math.hypot(x, y, z + 1) for w in (x, y, z + 1))
+        gloss = np.maximum((z - across * x - down * y) * upright, 0)
         for _ in range(int(rng.integers(2, 7))):
             gloss *= gloss
-        lamp = albedo if rng.random() < 0.5 else np.float32(255)  # of metal, of varnish
-        texture += gloss[..., None] * (np.float32(rng.uniform(0.2, 0.9)) * lamp)
-    return np.uint8(np.clip(texture, 0, 255))
+        gloss *= np.float32(rng.uniform(0.2, 0.9))
+    texture = np.empty_like(albedo)
+    for channel in range(3):  # numpy is slow on a last axis of three
+        band = albedo[..., channel] * light
+        if gloss is not None:
+            band += gloss * (albedo[..., channel] if metal else np.float32(255))
+        texture[..., channel] = np.minimum(band, 255)
+    return texture
 
 
 def material(rng: Rng, height: int, width: int) -> np.ndarray:
     """What things are made of: one colour, or a ground."""
-    colour = tone(rng) * np.float32(0.6) + np.float32(90)
+    colour = tone(rng) * np.float32(0.7) + np.float32(40)
     if rng.random() < 0.4:
         return flat(height, width, colour)
     rough = smooth_noise(rng, height, width, log_uniform(rng, 1, 8), log_uniform(rng, 1, 12))

@@ -1,14 +1,12 @@
 """Compositional patterns: formulas of the coordinates, as shaders have them.
 
-Random expressions, warped patterns, quasi-crystals, moire, kaleidoscopes, repeated outlines,
-arithmetic modulo a number, cellular automata, Truchet tiles.
+Random expressions, warped patterns, quasi-crystals, moire, kaleidoscopes, repeated outlines.
 """
 
 import math
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from fastad.data.synthesis.texture_parts import (
     TURN,
@@ -18,10 +16,8 @@ from fastad.data.synthesis.texture_parts import (
     log_uniform,
     palette,
     scale,
-    shaded,
     smooth_noise,
     stretched,
-    turned,
     turned_coordinates,
 )
 from tools.pretrain_teacher.programs.parts import (
@@ -29,6 +25,7 @@ from tools.pretrain_teacher.programs.parts import (
     dropped,
     ground,
     laid,
+    length,
     plane,
     tone,
     waviness,
@@ -46,7 +43,7 @@ _BINARY: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
     np.add,
     np.multiply,
     np.maximum,
-    np.hypot,
+    length,
     lambda a, b: np.sin(np.float32(2) * a + np.float32(3) * b),
     lambda a, b: a - np.float32(0.5) * np.floor(b * 2),
 )
@@ -55,10 +52,13 @@ _BINARY: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
 def expressions(rng: Rng, height: int, width: int) -> np.ndarray:
     """A random tree of formulas over x, y, radius, angle and noise; in a palette or as colours."""
     x, y = plane(rng, height, width, log_uniform(rng, 0.8, 5))
-    radius = np.hypot(x, y)
+    radius = length(x, y)
     leaves = [x, y, radius, np.arctan2(y, x), smooth_noise(rng, height, width, 60)]
     if rng.random() < 0.75:
-        return coloured(stretched(_tree(rng, leaves, 3), rng.choice([0, 1.5])), palette(rng))
+        return coloured(
+            stretched(_tree(rng, leaves, int(rng.integers(3, 5))), rng.choice([0, 1.5])),
+            palette(rng),
+        )
     bands = [stretched(_tree(rng, leaves, 2), 1.5) for _ in range(3)]
     return np.uint8(np.stack(bands, -1) * np.float32(255))
 
@@ -67,11 +67,12 @@ def warped(rng: Rng, height: int, width: int) -> np.ndarray:
     """Stripes, chequers, dots or rings, drawn out of shape by noise: marbled paper, hides."""
     period = scale(rng, 5, 50, height, width)
     u, v = turned_coordinates(rng, height, width, period)
-    grain, much = log_uniform(rng, 20, 120), log_uniform(rng, 0.1, 3)
-    u = u + np.float32(much) * fractal_noise(rng, height, width, grain, 0.4)
-    v = v + np.float32(much) * fractal_noise(rng, height, width, grain, 0.4)
+    grain = log_uniform(rng, 20, 120)
+    much = log_uniform(rng, 0.05, 0.6) * grain / period  # no more than would tear it
+    u = u + np.float32(much) * fractal_noise(rng, height, width, grain, 0.3)
+    v = v + np.float32(much) * fractal_noise(rng, height, width, grain, 0.3)
     a, b = np.sin(np.float32(TURN) * u), np.sin(np.float32(TURN) * v)
-    field = (a, a * b, np.maximum(a, b), u - np.floor(u), np.hypot(a, b))[rng.integers(5)]
+    field = (a, a * b, np.maximum(a, b), u - np.floor(u), length(a, b))[rng.integers(5)]
     if rng.random() < 0.4:
         field = np.tanh(field * np.float32(rng.uniform(3, 12)))
     return coloured(stretched(field), palette(rng))
@@ -103,21 +104,18 @@ def moire(rng: Rng, height: int, width: int) -> np.ndarray:
         turn, many = rng.uniform(-0.15, 0.15), count * rng.uniform(0.95, 1.05)
         phase = (
             x * math.cos(turn) + y * math.sin(turn),
-            np.hypot(x, y),
+            length(x, y),
             np.arctan2(y, x) * np.float32(0.6),
         )[kind]
         wave = np.sin(phase * np.float32(many))
         field *= cover(wave, rng.choice([0.4, 2]))
-    colours = palette(rng).astype(np.float32)
-    if rng.random() < 0.5:
-        return coloured(stretched(field), palette(rng))
-    return laid(np.broadcast_to(colours[0], (height, width, 3)), field, colours[-1])
+    return coloured(stretched(field), palette(rng))
 
 
 def kaleidoscope(rng: Rng, height: int, width: int) -> np.ndarray:
     """Noise or a pattern folded around a point: rosettes, snow flakes, turbines."""
     x, y = plane(rng, height, width)
-    radius, fold = np.hypot(x, y), int(rng.integers(3, 13))
+    radius, fold = length(x, y), int(rng.integers(3, 13))
     twist = rng.choice([0, 0, 1.5])
     sector = (np.arctan2(y, x) + np.float32(twist) * radius) * np.float32(fold / TURN)
     sector = np.abs(2 * (sector - np.floor(sector)) - 1) * np.float32(math.pi / fold)
@@ -159,115 +157,6 @@ def repeats(rng: Rng, height: int, width: int) -> np.ndarray:
     return laid(texture, share, coloured(tones, colours))
 
 
-def modular(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Whole-number arithmetic on the coordinates: x y mod n, exclusive or, sums of squares."""
-    step = int(rng.choice([1, 1, 2, 3, 6]))
-    rows, columns = math.ceil(height / step), math.ceil(width / step)
-    y, x = np.ogrid[:rows, :columns]
-    y, x = y + int(rng.integers(0, 200)), x + int(rng.integers(0, 200))
-    many, a, b = (int(n) for n in rng.integers(3, 60, 3))
-    field = (
-        lambda: x * y % many,
-        lambda: (x ^ y) % many,
-        lambda: (x * x + y * y) // a % many,
-        lambda: (x & (y * a // b)) % many,
-        lambda: (x * a // b ^ y) % (x // 7 + 2),
-    )[rng.integers(5)]()
-    field = stretched(field.astype(np.float32)).repeat(step, 0).repeat(step, 1)
-    return coloured(field[:height, :width], palette(rng))
-
-
-def automaton(rng: Rng, height: int, width: int) -> np.ndarray:
-    """The history of a cellular automaton with two or three states on a ring of cells."""
-    states, step = int(rng.choice([2, 3])), int(rng.choice([1, 2, 3, 5]))
-    rows, columns = math.ceil(height / step), math.ceil(width / step)
-    rule = rng.integers(states, size=states**3).astype(np.int64)
-    rule[0] = 0
-    cells = np.empty((rows, columns + 2), np.int64)
-    line = rng.integers(states, size=columns + 2) * (rng.random(columns + 2) < rng.uniform(0.02, 1))
-    for row in cells:
-        row[:] = line
-        code = line[:-2] * (states * states) + line[1:-1] * states + line[2:]
-        line = np.pad(rule[code], 1, mode="wrap")
-    field = cells[:, 1:-1].astype(np.float32).repeat(step, 0).repeat(step, 1)[:height, :width]
-    if rng.random() < 0.5:
-        field = np.ascontiguousarray(field.T if height == width else field[::-1])
-    return coloured(field / (states - 1), palette(rng))
-
-
-def truchet(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Tiles with two quarter circles or a diagonal, turned at random: mazes and meanders."""
-    size = max(6, round(scale(rng, 8, 48, height, width)))
-    side = math.ceil(math.hypot(height, width)) + 2
-    count = side // size + 1
-    y, x = (np.mgrid[:size, :size].astype(np.float32) + np.float32(0.5)) / size
-    corner = np.minimum(np.hypot(x, y), np.hypot(1 - x, 1 - y))
-    arcs = np.abs(corner - np.float32(0.5))
-    lines = np.abs(x + y - 1) * np.float32(0.7) if rng.random() < 0.3 else arcs
-    flips = rng.random((count, count)) < rng.uniform(0.2, 0.8)
-    tiles = np.stack([lines, lines[:, ::-1]])[flips.astype(np.intp)]
-    distance = tiles.transpose(0, 2, 1, 3).reshape(count * size, count * size)[:side, :side]
-    distance = np.ascontiguousarray(distance)
-    distance = turned(distance, height, width, rng.choice([0, rng.uniform(0, TURN)]))
-    kind = rng.integers(3)
-    if kind == 0:
-        return coloured(stretched(distance), palette(rng))
-    if kind == 1:
-        wave = np.sin(distance * np.float32(TURN * rng.integers(2, 5)))
-        return coloured(stretched(wave), palette(rng))
-    share = cover(distance - np.float32(rng.uniform(0.08, 0.25)), 1.5 / size)
-    texture = dropped(rng, ground(rng, height, width), share)
-    rounded = 1 - np.float32(rng.uniform(0, 2)) * distance
-    colour = shaded(np.broadcast_to(tone(rng), (height, width, 3)), rounded)
-    return laid(texture, share, colour)
-
-
-def mosaic(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Rectangles within rectangles: a quilt of flat, striped and noisy patches."""
-    colours = palette(rng)
-    texture = np.empty((height, width, 3), np.uint8)
-    smallest, seam = scale(rng, 10, 60, height, width), int(rng.choice([0, 0, 1, 2]))
-    waiting = [(0, 0, height, width)]
-    while waiting:
-        top, left, high, wide = waiting.pop()
-        if max(high, wide) > 2 * smallest and (len(waiting) < 3 or rng.random() < 0.9):
-            share = rng.uniform(0.3, 0.7)
-            if high > wide:
-                cut = int(high * share)
-                waiting += [(top, left, cut, wide), (top + cut, left, high - cut, wide)]
-            else:
-                cut = int(wide * share)
-                waiting += [(top, left, high, cut), (top, left + cut, high, wide - cut)]
-            continue
-        field = np.full((high, wide), rng.random(), np.float32)
-        kind = rng.integers(4)
-        if kind == 1:
-            field += np.float32(0.15) * rng.standard_normal((high, wide), np.float32)
-        elif kind == 2:
-            field += np.float32(0.3) * (np.arange(wide) // int(rng.integers(1, 6)) % 2)
-        elif kind == 3:
-            field += np.linspace(0, rng.uniform(-0.5, 0.5), high, dtype=np.float32)[:, None]
-        patch = coloured(np.clip(field, 0, 1), colours)
-        patch[:seam], patch[:, :seam] = colours[0], colours[0]
-        texture[top : top + high, left : left + wide] = patch
-    return texture
-
-
-def glitches(rng: Rng, height: int, width: int) -> np.ndarray:
-    """A coarse picture enlarged without smoothing, and rows of it out of place."""
-    step = int(rng.integers(2, 13))
-    rows, columns = math.ceil(height / step), math.ceil(width / step)
-    field = fractal_noise(rng, rows, columns, max(2, min(rows, columns) / 3), 0.6)
-    grown = Image.fromarray(np.ascontiguousarray(stretched(field, 2)))
-    small = np.asarray(grown)
-    shifts = np.cumsum(rng.integers(-2, 3, rows)) * (rng.random(rows) < rng.uniform(0, 0.8))
-    small = small[np.arange(rows)[:, None], (np.arange(columns) + shifts[:, None]) % columns]
-    if rng.random() < 0.5:  # ordered dither
-        small = small + (np.indices((rows, columns)).sum(0) % 2) * np.float32(0.12)
-    picture = coloured(np.clip(small, 0, 1), palette(rng, flat=0.5))
-    return picture.repeat(step, 0).repeat(step, 1)[:height, :width]
-
-
 def _tree(rng: Rng, leaves: list[np.ndarray], depth: int) -> np.ndarray:
     """The value of a random expression of this depth."""
     if depth == 0:
@@ -283,13 +172,13 @@ def _outline(rng: Rng, x: np.ndarray, y: np.ndarray, size: np.ndarray) -> np.nda
     """Distance to a disc, rectangle, cross, polygon, star or drop of this size."""
     kind = rng.integers(6)
     if kind == 0:
-        return np.hypot(x, y * np.float32(rng.choice([1, 1.6]))) - size
+        return length(x, y * np.float32(rng.choice([1, 1.6]))) - size
     if kind == 1:
         return np.maximum(np.abs(x), np.abs(y) * np.float32(rng.uniform(1, 3))) - size
     if kind == 2:
         long, short = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
         return np.maximum(long - size, short - np.float32(rng.uniform(0.2, 0.5)) * size)
-    sides, radius = int(rng.integers(3, 9)), np.hypot(x, y)
+    sides, radius = int(rng.integers(3, 9)), length(x, y)
     wave = np.cos(sides * np.arctan2(y, x))
     if kind == 3:
         sector = np.float32(TURN / sides)

@@ -20,7 +20,15 @@ from fastad.data.synthesis.texture_parts import (
     turned,
     turned_coordinates,
 )
-from tools.pretrain_teacher.programs.parts import ground, laid, lit, material, plane, waviness
+from tools.pretrain_teacher.programs.parts import (
+    ground,
+    laid,
+    length,
+    lit,
+    material,
+    plane,
+    waviness,
+)
 
 
 def bumps(rng: Rng, height: int, width: int) -> np.ndarray:
@@ -41,7 +49,7 @@ def bumps(rng: Rng, height: int, width: int) -> np.ndarray:
 def bodies(rng: Rng, height: int, width: int) -> np.ndarray:
     """Spheres, cones, blocks, pyramids and rings that lie there or grow out of the ground."""
     field = np.zeros((height, width), np.float32)
-    texture = ground(rng, height, width)
+    texture = ground(rng, height, width).copy()
     largest = scale(rng, 14, 70, height, width)
     inks = palette(rng)
     for _ in range(int(rng.integers(4, 26))):
@@ -134,7 +142,7 @@ def drilled(rng: Rng, height: int, width: int) -> np.ndarray:
     x = (u - np.floor(u) - np.float32(0.5)) * np.float32(rng.uniform(0.4, 1))
     y = v - row - np.float32(0.5)
     long = np.float32(rng.choice([0, 0, 0.15]))
-    distance = np.hypot(np.maximum(np.abs(x) - long, 0), y)
+    distance = length(np.maximum(np.abs(x) - long, 0), y)
     radius, edge = rng.uniform(0.12, 0.3), rng.uniform(0.04, 0.15)
     ramp = np.clip((distance - np.float32(radius)) / np.float32(edge), 0, 1)
     if rng.random() < 0.3:  # a second step inside
@@ -234,7 +242,7 @@ def grooved(rng: Rng, height: int, width: int) -> np.ndarray:
     kind = rng.integers(3)
     pitch = log_uniform(rng, 0.015, 0.15)
     if kind == 0:
-        phase = np.hypot(x, y)
+        phase = length(x, y)
     elif kind == 1:
         phase = x - np.float32(rng.uniform(0.2, 0.6)) * y * y
     else:
@@ -254,7 +262,7 @@ def _body(rng: Rng, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     angle = rng.uniform(0, TURN)
     x, y = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
     kind = rng.integers(6)
-    radius = np.hypot(x, y)
+    radius = length(x, y)
     if kind == 0:
         return np.sqrt(np.maximum(1 - radius * radius, 0))
     if kind == 1:
