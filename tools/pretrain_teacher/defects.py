@@ -84,7 +84,7 @@ def _spot(scenes: Tensor, strangers: Tensor, generator: torch.Generator) -> Tens
     """A hole, dent or particle with a rim of the other tone."""
     n, side = len(scenes), scenes.shape[-1]
     centre = uniform(generator, (n, 2), 0.1, 0.9) * side
-    x, y, r, turn = polar(side, centre, uniform(generator, (n,), 0, 2 * math.pi))
+    _, _, r, turn = polar(side, centre, uniform(generator, (n,), 0, 2 * math.pi))
     radius = torch.exp(uniform(generator, (n, 1, 1, 1), math.log(1.2), math.log(10)))
     inside = (radius - r + 0.5).clamp(0, 1)
     rim = torch.exp(-(((r - radius - 1) / 1.2) ** 2)) * torch.cos(turn)
@@ -103,7 +103,7 @@ def _warp(scenes: Tensor, strangers: Tensor, generator: torch.Generator) -> Tens
     n, side = len(scenes), scenes.shape[-1]
     centre = uniform(generator, (n, 2), 0.15, 0.85) * side
     x, y, r, _ = polar(side, centre, torch.zeros(n))
-    radius = torch.exp(uniform(generator, (n, 1, 1, 1), math.log(6), math.log(side / 4)))
+    radius = torch.exp(uniform(generator, (n, 1, 1, 1), math.log(4), math.log(side / 7)))
     near = torch.exp(-((r / radius) ** 2))
     swirl = chosen(0.5, n, generator)
     push = uniform(generator, (n, 2, 1, 1), -0.8, 0.8) * radius

@@ -3,6 +3,7 @@
 * dense: a place of the first view finds itself in the second among places of other textures and
   among defects (InfoNCE, van den Oord et al. 2018, at every place as in DenseCL, Wang et al. 2021);
 * contrast: STPM's distance between the two views tells defects from good places;
+* nearest: so does the distance to the nearest place of the other view, as of nearest neighbours;
 * program: every place tells its texture among all of the bank (formula-driven supervised learning,
   Kataoka et al. 2020);
 * instance: parts of a scene find themselves in the other view (SimCLR, Chen et al. 2020);
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from tools.pretrain_teacher.scenes import Batch
 
-TERMS = ("dense", "contrast", "program", "instance", "scene")
+TERMS = ("dense", "contrast", "nearest", "program", "instance", "scene")
 CELLS = 1024  # places a level that are compared with each other
 GOOD, DEFECTIVE = 0.02, 0.25  # shares of a place: at most, at least
 PURE = 0.9  # share of one texture in a place that counts as that texture
@@ -49,15 +50,13 @@ class Objective(nn.Module):
         heads = {
             "dense": lambda c, s: _head(c, 128) if projected else nn.Identity(),
             "contrast": lambda c, s: _Scale(),
+            "nearest": lambda c, s: _Scale(),
             "program": lambda c, s: nn.Linear(c, bank),
             "instance": lambda c, s: _head(c, 128),
             "scene": lambda c, s: nn.Conv2d(c, 5 * (s // strides[0]) ** 2, 1),
         }
         self.heads = nn.ModuleDict(
-            {
-                term: nn.ModuleList(map(heads[term], channels, strides))
-                for term in weights
-            }
+            {term: nn.ModuleList(map(heads[term], channels, strides)) for term in weights}
         )
 
     def forward(
@@ -95,20 +94,16 @@ class Objective(nn.Module):
         alike.fill_diagonal_(False)
         logits = logits.masked_fill(alike, -torch.inf)
         own = torch.arange(len(picked))[good]
-        return (
-            F.cross_entropy(logits[good], own)
-            + F.cross_entropy(logits.T[good], own)
-        ) / 2
+        return (F.cross_entropy(logits[good], own) + F.cross_entropy(logits.T[good], own)) / 2
 
     def _contrast(self, head, first, second, batch, stride, generator):
-        share = F.avg_pool2d(batch.defect, stride)[:, 0]
-        distance = (F.normalize(first, dim=1) - F.normalize(second, dim=1)).square().sum(1) / 2
-        bad, good = share > DEFECTIVE, share < GOOD
-        logit = head(distance)
-        return (
-            F.softplus(-logit[bad]).sum() / (1 + bad.sum())
-            + F.softplus(logit[good]).sum() / (1 + good.sum())
-        ) / 2
+        difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
+        return _told_apart(head(difference.square().sum(1) / 2), batch, stride)
+
+    def _nearest(self, head, first, second, batch, stride, generator):
+        a, b = (F.normalize(maps, dim=1).flatten(2) for maps in (first, second))
+        distance = 1 - (b.transpose(1, 2) @ a).amax(2)
+        return _told_apart(head(distance.view_as(second[:, 0])), batch, stride)
 
     def _program(self, head, first, second, batch, stride, generator):
         places = _Places(batch, stride)
@@ -118,7 +113,10 @@ class Objective(nn.Module):
         return F.cross_entropy(head(rows), places.label[picked].repeat(2))
 
     def _instance(self, head, first, second, batch, stride, generator):
-        parts = [F.adaptive_avg_pool2d(maps, 2).permute(0, 2, 3, 1).flatten(0, 2) for maps in (first, second)]
+        parts = [
+            F.adaptive_avg_pool2d(maps, 2).permute(0, 2, 3, 1).flatten(0, 2)
+            for maps in (first, second)
+        ]
         a, b = (F.normalize(head(part), dim=1) for part in parts)
         logits = a @ b.T / self.temperature
         scene = torch.arange(len(a)) // 4
@@ -173,10 +171,18 @@ class _Scale(nn.Module):
         return self.log_slope.exp() * (distance - self.threshold)
 
 
+def _told_apart(logit: Tensor, batch: Batch, stride: int) -> Tensor:
+    """Cross-entropy of logits (N, h, w) for a defect, defects and good places weighing the same."""
+    share = F.avg_pool2d(batch.defect, stride)[:, 0]
+    bad, good = share > DEFECTIVE, share < GOOD
+    return (
+        F.softplus(-logit[bad]).sum() / (1 + bad.sum())
+        + F.softplus(logit[good]).sum() / (1 + good.sum())
+    ) / 2
+
+
 def _head(channels: int, outputs: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(channels, 256), nn.ReLU(inplace=True), nn.Linear(256, outputs)
-    )
+    return nn.Sequential(nn.Linear(channels, 256), nn.ReLU(inplace=True), nn.Linear(256, outputs))
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
 """Training scenes: generated textures composed of shapes, seen twice, the second time with defects.
 
+A scene is a product. Both views have its layout and its textures. In half of the scenes the second
+view shows other parts of the same textures, as two pieces of cloth or two castings differ; in the
+rest the same parts, as two prints of a label do not.
+
 A bank of textures is drawn once an epoch; scenes are composed of crops of it, turned and scaled,
 batch by batch in torch, so that the drawing costs a small share of a training step. Everything
 follows from (seed, epoch, step).
@@ -20,6 +24,7 @@ from tools.pretrain_teacher.views import photograph
 
 SHEET = 192  # pixels a side of a texture in the bank
 LAYERS = 4  # textures a scene at most
+REPEATED = 0.5  # share of scenes whose views show the same parts of the textures
 MARGIN = 8  # pixels around a scene that the small moves of its views may bring into sight
 
 
@@ -32,7 +37,7 @@ class Batch:
         sheets: (N, LAYERS) numbers of the textures in the bank.
         shares: (N, LAYERS, S, S) which texture is seen where, 0 to 1.
         defect: (N, 1, S, S) 0 to 1, where the second view has a defect.
-        clean: (N, 3, S, S) the scene without light, noise, blur or defects.
+        clean: (N, 3, S, S) the second view's scene without light, noise, blur or defects.
     """
 
     first: Tensor
@@ -59,49 +64,60 @@ def compose(bank: Tensor, scenes: int, size: int, generator: torch.Generator) ->
     side = size + 2 * MARGIN
     shares, relief, present = _layout(scenes, side, generator)
     sheets = torch.randint(len(bank), (scenes, LAYERS), generator=generator)
-    textures = torch.zeros(scenes, LAYERS, 3, side, side)
-    textures[present] = _crops(bank[sheets[present]], side, generator)
-    clean = (textures * shares[:, :, None]).sum(1)
-    clean = (clean * relief).clamp(0, 1)
+    repeated = (torch.rand(scenes, 1, generator=generator) < REPEATED).expand(-1, LAYERS)
+    textures = torch.zeros(2, scenes, LAYERS, 3, side, side)
+    textures[:, present] = _crops(bank[sheets[present]], side, repeated[present], generator)
+    scene, twin = (((t * shares[:, :, None]).sum(1) * relief).clamp(0, 1) for t in textures)
     strange = torch.randint(len(bank), (scenes,), generator=generator)
-    strangers = _crops(bank[strange], side, generator)
-    damaged, defect = add_defects(clean, strangers, generator)
-    known = torch.cat([shares, defect], 1)
-    first = photograph(clean, known[:, :LAYERS], size, generator)
-    second = photograph(damaged, known, size, generator)
-    plain = F.pad(clean, [-MARGIN] * 4)
+    same = torch.ones(scenes, dtype=torch.bool)
+    strangers = _crops(bank[strange], side, same, generator)[0]
+    damaged, defect = add_defects(twin, strangers, generator)
+    first = photograph(scene, shares, size, generator)
+    second = photograph(damaged, torch.cat([shares, defect], 1), size, generator)
     return Batch(
         first.image,
         second.image,
         sheets,
         (first.known + second.known[:, :LAYERS]) / 2,
         second.known[:, LAYERS:],
-        plain,
+        F.pad(twin, [-MARGIN] * 4),
     )
 
 
-def _crops(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Textures (N, 3, SHEET, SHEET) uint8 -> (N, 3, side, side): turned, scaled, mirrored crops."""
+def _crops(images: Tensor, side: int, repeated: Tensor, generator: torch.Generator) -> Tensor:
+    """Textures (N, 3, SHEET, SHEET) uint8 -> two crops (2, N, 3, side, side) of each.
+
+    Both are turned, scaled, mirrored and coloured alike; of the same part where ``repeated`` (N,).
+    """
     n = len(images)
     angle = uniform(generator, (n,), 0, 2 * math.pi)
     # Half of the crops stay upright: horizontals and verticals are what products are made of.
     upright = torch.rand(n, generator=generator) < 0.5
     angle = torch.where(upright, (angle * 2 / math.pi).round() * (math.pi / 2), angle)
-    zoom = torch.exp(uniform(generator, (n,), math.log(0.4), math.log(1.0)))
+    zoom = torch.exp(uniform(generator, (n,), math.log(0.35), math.log(0.9)))
     mirror = 1 - 2 * torch.randint(2, (n,), generator=generator)
     reach = zoom * (angle.cos().abs() + angle.sin().abs())
-    shift = uniform(generator, (n, 2), -1, 1) * (1 - reach).clamp(min=0)[:, None]
-    grid = moved_grid(angle, zoom, shift, side, mirror)
-    crops = F.grid_sample(
-        images.float(), grid, padding_mode="reflection", align_corners=False
+    shift = uniform(generator, (2, n, 2), -1, 1) * (1 - reach).clamp(min=0)[:, None]
+    shift[1] = torch.where(repeated[:, None], shift[0], shift[1])
+    images = images.float()
+    crops = torch.stack(
+        [
+            F.grid_sample(
+                images,
+                moved_grid(angle, zoom, part, side, mirror),
+                padding_mode="reflection",
+                align_corners=False,
+            )
+            for part in shift
+        ]
     )
     crops = crops / 255
     # Colours of its own, so that colour alone does not tell a texture.
     gain = uniform(generator, (n, 3, 1, 1), 0.75, 1.25)
     grey = torch.rand(n, 1, 1, 1, generator=generator) < 0.35
-    crops = torch.where(grey, crops.mean(1, keepdim=True), crops * gain).clamp(0, 1)
+    crops = torch.where(grey, crops.mean(2, keepdim=True), crops * gain).clamp(0, 1)
     contrast = uniform(generator, (n, 1, 1, 1), 0.4, 1.0)
-    mean = crops.mean((1, 2, 3), keepdim=True)
+    mean = crops.mean((0, 2, 3, 4), keepdim=True)[0]
     crops = mean + (crops - mean) * contrast
     return crops
 
@@ -148,8 +164,5 @@ def _shape(n: int, side: int, generator: torch.Generator) -> Tensor:
             (0.25 - ((x / period) % 1 - 0.5).abs()) * period,  # stripes
         ]
     )
-    kind = torch.multinomial(
-        torch.tensor([3.0, 3, 2, 2, 2, 3, 1]), n, True, generator=generator
-    )
+    kind = torch.multinomial(torch.tensor([3.0, 3, 2, 2, 2, 3, 1]), n, True, generator=generator)
     return shapes[kind, torch.arange(n)]
-

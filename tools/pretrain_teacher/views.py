@@ -18,9 +18,7 @@ class Rendering:
     known: Tensor
 
 
-def photograph(
-    scene: Tensor, known: Tensor, size: int, generator: torch.Generator
-) -> Rendering:
+def photograph(scene: Tensor, known: Tensor, size: int, generator: torch.Generator) -> Rendering:
     """The middle of a scene, moved by up to 2 pixels, 2 degrees and 2 %, lit and noisy."""
     n, side = len(scene), scene.shape[-1]
     angle = uniform(generator, (n,), -1, 1) * math.radians(2)
@@ -36,17 +34,19 @@ def photograph(
 def _lit(image: Tensor, generator: torch.Generator) -> Tensor:
     n, size = len(image), image.shape[-1]
     light = blobs(n, size, generator, cells=3)
-    image = image * (1 + chosen(0.5, n, generator) * uniform(generator, (n, 1, 1, 1), 0, 0.2) * light)
-    gain = uniform(generator, (n, 1, 1, 1), 0.75, 1.3)
-    tint = uniform(generator, (n, 3, 1, 1), 0.94, 1.06)
-    image = image * gain * tint + uniform(generator, (n, 1, 1, 1), -0.08, 0.08)
-    image = image.clamp(1e-3, 1) ** torch.exp(uniform(generator, (n, 1, 1, 1), -0.3, 0.3))
-    sigma = chosen(0.5, n, generator) * uniform(generator, (n, 1, 1, 1), 0, 1.2)
+    image = image * (
+        1 + chosen(0.5, n, generator) * uniform(generator, (n, 1, 1, 1), 0, 0.2) * light
+    )
+    gain = uniform(generator, (n, 1, 1, 1), 0.85, 1.18)
+    tint = uniform(generator, (n, 3, 1, 1), 0.97, 1.03)
+    image = image * gain * tint + uniform(generator, (n, 1, 1, 1), -0.04, 0.04)
+    image = image.clamp(1e-3, 1) ** torch.exp(uniform(generator, (n, 1, 1, 1), -0.15, 0.15))
+    sigma = chosen(0.4, n, generator) * uniform(generator, (n, 1, 1, 1), 0, 0.9)
     image = blurred(image, sigma)
     noise = torch.randn(image.shape, generator=generator)
     grey = chosen(0.6, n, generator)
     noise = noise * (1 - grey) + noise[:, :1] * grey
-    level = uniform(generator, (n, 1, 1, 1), 0.002, 0.04)
+    level = uniform(generator, (n, 1, 1, 1), 0.002, 0.03)
     return (image + level * noise).clamp(0, 1)
 
 
