@@ -1,7 +1,7 @@
 """Training scenes: generated textures composed of shapes, seen twice, the second time with defects.
 
-A scene is a product. Both views have its layout and its textures. In half of the scenes the second
-view shows other parts of the same textures, as two pieces of cloth or two castings differ; in the
+A scene is a product. Both views have its layout and its textures. In a share of the scenes the
+second view shows other parts of the same textures, as two pieces of cloth or two castings differ; in the
 rest the same parts, as two prints of a label do not.
 
 A bank of textures is drawn once an epoch; scenes are composed of crops of it, turned and scaled,
@@ -24,7 +24,6 @@ from tools.pretrain_teacher.views import photograph
 
 SHEET = 192  # pixels a side of a texture in the bank
 LAYERS = 4  # textures a scene at most
-REPEATED = 0.5  # share of scenes whose views show the same parts of the textures
 MARGIN = 8  # pixels around a scene that the small moves of its views may bring into sight
 
 
@@ -59,21 +58,32 @@ def draw_bank(seed: int, epoch: int, size: int) -> Tensor:
     return bank
 
 
-def compose(bank: Tensor, scenes: int, size: int, generator: torch.Generator) -> Batch:
-    """A batch of ``scenes`` scenes of ``size`` x ``size`` pixels."""
+def compose(
+    bank: Tensor,
+    scenes: int,
+    size: int,
+    generator: torch.Generator,
+    repeated: float = 0.5,
+    nuisance: float = 1.0,
+) -> Batch:
+    """A batch of ``scenes`` scenes of ``size`` x ``size`` pixels.
+
+    ``repeated`` is the share of scenes whose views show the same parts of the textures,
+    ``nuisance`` how unlike the two photographs are taken.
+    """
     side = size + 2 * MARGIN
     shares, relief, present = _layout(scenes, side, generator)
     sheets = torch.randint(len(bank), (scenes, LAYERS), generator=generator)
-    repeated = (torch.rand(scenes, 1, generator=generator) < REPEATED).expand(-1, LAYERS)
+    alike = (torch.rand(scenes, 1, generator=generator) < repeated).expand(-1, LAYERS)
     textures = torch.zeros(2, scenes, LAYERS, 3, side, side)
-    textures[:, present] = _crops(bank[sheets[present]], side, repeated[present], generator)
+    textures[:, present] = _crops(bank[sheets[present]], side, alike[present], generator)
     scene, twin = (((t * shares[:, :, None]).sum(1) * relief).clamp(0, 1) for t in textures)
     strange = torch.randint(len(bank), (scenes,), generator=generator)
     same = torch.ones(scenes, dtype=torch.bool)
     strangers = _crops(bank[strange], side, same, generator)[0]
     damaged, defect = add_defects(twin, strangers, generator)
-    first = photograph(scene, shares, size, generator)
-    second = photograph(damaged, torch.cat([shares, defect], 1), size, generator)
+    first = photograph(scene, shares, size, nuisance, generator)
+    second = photograph(damaged, torch.cat([shares, defect], 1), size, nuisance, generator)
     return Batch(
         first.image,
         second.image,

@@ -16,6 +16,7 @@ from tools.pretrain_teacher.objectives import Objective
 from tools.pretrain_teacher.scenes import Batch, compose, draw_bank
 
 LAYERS = ("layer1", "layer2", "layer3")
+FALL = 0.25  # share of the steps over which the rate falls
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what teachers are fed
 
 
@@ -29,8 +30,10 @@ class Config:
         scenes: a batch; twice as many images.
         size: pixels a side of the images.
         bank: textures an epoch.
+        repeated, nuisance: of the scenes, see `compose`.
         fixed_bank: draw the same bank in every epoch ("program" needs it).
-        rate, decay: of AdamW; the rate rises over a twentieth of all steps and falls as a cosine.
+        rate, decay: of AdamW. The rate rises over the first epoch, and falls to 0 over the last
+            quarter of the epochs, so that a training can be prolonged until then.
         average: decay a step of the exponential average of the weights, which is what is kept.
     """
 
@@ -40,6 +43,8 @@ class Config:
     scenes: int = 32
     size: int = 96
     bank: int = 1600
+    repeated: float = 0.5
+    nuisance: float = 1.0
     fixed_bank: bool = False
     rate: float = 2e-3
     decay: float = 0.02
@@ -52,7 +57,8 @@ class Config:
 def train(config: Config, folder: Path, threads: int | None = None) -> Path:
     """Train, or go on from the checkpoint in ``folder``; returns the file of the trunk.
 
-    ``folder`` gets checkpoint.pt, log.jsonl (a line an epoch) and resnet18.safetensors.
+    ``folder`` gets checkpoint.pt, log.jsonl (a line an epoch), before_fall.pt (the checkpoint from
+    which it can be prolonged with more epochs) and, at the end, resnet18.safetensors.
 
     Raises:
         ValueError: the checkpoint in ``folder`` is of another configuration.
@@ -72,8 +78,12 @@ def train(config: Config, folder: Path, threads: int | None = None) -> Path:
         drawn = time.monotonic() - began
         losses = state.run_epoch(bank)
         state.epoch += 1
-        with atomic_path(checkpoint) as temporary:
-            torch.save(state.saved(), temporary)
+        names = [checkpoint]
+        if state.epoch == math.floor((1 - FALL) * config.epochs):
+            names.append(folder / "before_fall.pt")
+        for name in names:
+            with atomic_path(name) as temporary:
+                torch.save(state.saved(), temporary)
         line = {"epoch": state.epoch, "seconds": round(time.monotonic() - began, 1)}
         line |= {"bank_seconds": round(drawn, 1), "losses": losses}
         with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
@@ -133,8 +143,16 @@ class _State:
         return parts | {"epoch": self.epoch, "config": asdict(self.config)}
 
     def load(self, saved: dict, path: Path) -> None:
-        if saved["config"] != asdict(self.config):
-            raise ValueError(f"{path} is of another configuration: {saved['config']}")
+        # More epochs than before only put off the fall of the rate.
+        found = saved["config"] | {"epochs": self.config.epochs}
+        prolonged = self.config.epochs == saved["config"]["epochs"] or (
+            saved["epoch"] <= (1 - FALL) * min(self.config.epochs, saved["config"]["epochs"])
+        )
+        if found != asdict(self.config) or not prolonged:
+            raise ValueError(
+                f"{path} is of another configuration, after {saved['epoch']} epochs: "
+                f"{saved['config']}"
+            )
         for name, part in self._parts.items():
             part.load_state_dict(saved[name])
         self.epoch = saved["epoch"]
@@ -147,7 +165,9 @@ class _State:
             generator.manual_seed((config.seed * 10_007 + self.epoch) * 1_000_003 + step)
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate(self.epoch * config.steps + step)
-            batch = compose(bank, config.scenes, config.size, generator)
+            batch = compose(
+                bank, config.scenes, config.size, generator, config.repeated, config.nuisance
+            )
             loss, terms = self._loss(batch, generator)
             self.optimizer.zero_grad()
             loss.backward()
@@ -169,7 +189,6 @@ class _State:
 
     def _rate(self, step: int) -> float:
         total = self.config.epochs * self.config.steps
-        warm = max(1, total // 20)
-        if step < warm:
-            return self.config.rate * (step + 1) / warm
-        return self.config.rate * (1 + math.cos(math.pi * (step - warm) / (total - warm))) / 2
+        rising = (step + 1) / self.config.steps
+        falling = (total - step) / (total * FALL)
+        return self.config.rate * min(1.0, rising, falling)

@@ -18,7 +18,9 @@ class Rendering:
     known: Tensor
 
 
-def photograph(scene: Tensor, known: Tensor, size: int, generator: torch.Generator) -> Rendering:
+def photograph(
+    scene: Tensor, known: Tensor, size: int, strength: float, generator: torch.Generator
+) -> Rendering:
     """The middle of a scene, moved by up to 2 pixels, 2 degrees and 2 %, lit and noisy."""
     n, side = len(scene), scene.shape[-1]
     angle = uniform(generator, (n,), -1, 1) * math.radians(2)
@@ -28,25 +30,26 @@ def photograph(scene: Tensor, known: Tensor, size: int, generator: torch.Generat
     moved = F.grid_sample(
         torch.cat([scene, known], 1), grid, padding_mode="reflection", align_corners=False
     )
-    return Rendering(_lit(moved[:, :3], generator), moved[:, 3:])
+    return Rendering(_lit(moved[:, :3], strength, generator), moved[:, 3:])
 
 
-def _lit(image: Tensor, generator: torch.Generator) -> Tensor:
+def _lit(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Uneven light, exposure, colour, blur and noise; 1 is about what a line has, 2 an unruly one."""
     n, size = len(image), image.shape[-1]
-    light = blobs(n, size, generator, cells=3)
-    image = image * (
-        1 + chosen(0.5, n, generator) * uniform(generator, (n, 1, 1, 1), 0, 0.2) * light
-    )
-    gain = uniform(generator, (n, 1, 1, 1), 0.85, 1.18)
-    tint = uniform(generator, (n, 3, 1, 1), 0.97, 1.03)
-    image = image * gain * tint + uniform(generator, (n, 1, 1, 1), -0.04, 0.04)
-    image = image.clamp(1e-3, 1) ** torch.exp(uniform(generator, (n, 1, 1, 1), -0.15, 0.15))
-    sigma = chosen(0.4, n, generator) * uniform(generator, (n, 1, 1, 1), 0, 0.9)
+    one = (n, 1, 1, 1)
+    uneven = chosen(0.5, n, generator) * uniform(generator, one, 0, 0.1 * strength)
+    image = image * (1 + uneven * blobs(n, size, generator, cells=3))
+    gain = torch.exp(uniform(generator, one, -0.14, 0.14) * strength)
+    tint = 1 + uniform(generator, (n, 3, 1, 1), -0.03, 0.03) * strength
+    image = image * gain * tint + uniform(generator, one, -0.04, 0.04) * strength
+    gamma = torch.exp(uniform(generator, one, -0.15, 0.15) * strength)
+    image = image.clamp(1e-3, 1) ** gamma
+    sigma = chosen(0.45, n, generator) * uniform(generator, one, 0, 0.6 * strength)
     image = blurred(image, sigma)
     noise = torch.randn(image.shape, generator=generator)
     grey = chosen(0.6, n, generator)
     noise = noise * (1 - grey) + noise[:, :1] * grey
-    level = uniform(generator, (n, 1, 1, 1), 0.002, 0.03)
+    level = uniform(generator, one, 0.002, 0.02 * strength)
     return (image + level * noise).clamp(0, 1)
 
 
