@@ -7,6 +7,8 @@
 * program: every place tells its texture among all of the bank (formula-driven supervised learning,
   Kataoka et al. 2020);
 * instance: parts of a scene find themselves in the other view (SimCLR, Chen et al. 2020);
+* energies: how strong edges of every direction and size are around a place, without light and
+  noise, from the second view (hand-made descriptors as targets: MaskFeat, Wei et al. 2022);
 * scene: colours without light and noise, outlines and defects, from the second view.
 """
 
@@ -16,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tools.pretrain_teacher.energies import ENERGIES, energies
 from tools.pretrain_teacher.scenes import Batch
 
-TERMS = ("dense", "contrast", "nearest", "program", "instance", "scene")
+TERMS = ("dense", "contrast", "nearest", "program", "instance", "energies", "scene")
 CELLS = 1024  # places a level that are compared with each other
 GOOD, DEFECTIVE = 0.02, 0.25  # shares of a place: at most, at least
 PURE = 0.9  # share of one texture in a place that counts as that texture
@@ -53,6 +56,7 @@ class Objective(nn.Module):
             "nearest": lambda c, s: _Scale(),
             "program": lambda c, s: nn.Linear(c, bank),
             "instance": lambda c, s: _head(c, 128),
+            "energies": lambda c, s: nn.Conv2d(c, ENERGIES * (s // strides[0]) ** 2, 1),
             "scene": lambda c, s: nn.Conv2d(c, 5 * (s // strides[0]) ** 2, 1),
         }
         self.heads = nn.ModuleDict(
@@ -125,6 +129,12 @@ class Objective(nn.Module):
         logits = logits.masked_fill(same, -torch.inf)
         own = torch.arange(len(a))
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+    def _energies(self, head, first, second, batch, stride, generator):
+        guess = F.pixel_shuffle(head(second), stride // self.strides[0])
+        good = F.avg_pool2d(batch.defect, self.strides[0]) < GOOD
+        error = F.smooth_l1_loss(guess, energies(batch.clean, self.strides[0]), reduction="none")
+        return (error * good).mean()
 
     def _scene(self, head, first, second, batch, stride, generator):
         finest = self.strides[0]

@@ -1,8 +1,8 @@
 """Training scenes: generated textures composed of shapes, seen twice, the second time with defects.
 
 A scene is a product. Both views have its layout and its textures. In a share of the scenes the
-second view shows other parts of the same textures, as two pieces of cloth or two castings differ; in the
-rest the same parts, as two prints of a label do not.
+second view shows other parts of the same textures, as two pieces of cloth or two castings differ;
+in the rest the same parts, as two prints of a label do not.
 
 A bank of textures is drawn once an epoch; scenes are composed of crops of it, turned and scaled,
 batch by batch in torch, so that the drawing costs a small share of a training step. Everything

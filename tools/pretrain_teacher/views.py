@@ -34,7 +34,7 @@ def photograph(
 
 
 def _lit(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Uneven light, exposure, colour, blur and noise; 1 is about what a line has, 2 an unruly one."""
+    """Uneven light, exposure, colour, blur and noise; strength 1 is about that of a steady line."""
     n, size = len(image), image.shape[-1]
     one = (n, 1, 1, 1)
     uneven = chosen(0.5, n, generator) * uniform(generator, one, 0, 0.1 * strength)
