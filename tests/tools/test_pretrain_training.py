@@ -1,14 +1,17 @@
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from fastad import backbones
 from tools.pretrain_teacher import objectives, training
 from tools.pretrain_teacher.defects import KINDS, VISIBLE, add_defects
+from tools.pretrain_teacher.energies import DIRECTIONS, SIZES, energies
 from tools.pretrain_teacher.objectives import TERMS, Objective
 from tools.pretrain_teacher.scenes import LAYERS, compose, draw_bank
 
@@ -27,6 +30,24 @@ def generator(seed=0):
 def test_a_bank_follows_from_its_seed_and_epoch(bank):
     assert torch.equal(bank[:3], draw_bank(3, 0, 3))
     assert not torch.equal(bank[:3], draw_bank(3, 1, 3))
+
+
+def test_views_show_the_same_parts_of_the_textures_or_others(bank):
+    def unlike(repeated):
+        batch = compose(bank, 12, 64, generator(3), repeated=repeated, nuisance=0.01)
+        good = F.max_pool2d(batch.defect, 9, 1, 4) < 0.01
+        difference = F.avg_pool2d((batch.first - batch.second).abs(), 3, 1, 1)
+        return (difference * good).sum((1, 2, 3)) / good.sum((1, 2, 3))
+
+    assert unlike(1.0).median() < 0.6 * unlike(0.0).median()
+
+
+def test_nuisance_makes_the_photographs_unlike(bank):
+    def unlike(nuisance):
+        batch = compose(bank, 12, 64, generator(3), repeated=1.0, nuisance=nuisance)
+        return (batch.first - batch.second).abs().mean()
+
+    assert unlike(0.1) < unlike(1.0) < unlike(2.0)
 
 
 @pytest.mark.parametrize("size", [32, 49])
@@ -68,7 +89,8 @@ def test_every_term_teaches_every_level(bank, term):
     trunk = backbones.build("resnet18", training.LAYERS)
     objective = Objective(trunk.channels, trunk.strides, {term: 1.0}, len(bank))
     batch = compose(bank, 4, 64, generator())
-    levels = [level.detach().requires_grad_() for level in trunk(torch.cat([batch.first, batch.second]))]
+    images = torch.cat([batch.first, batch.second])
+    levels = [level.detach().requires_grad_() for level in trunk(images)]
     first, second = zip(*(level.chunk(2) for level in levels), strict=True)
     loss, logged = objective(list(first), list(second), batch, generator())
     loss.backward()
@@ -106,6 +128,33 @@ def test_contrast_wants_distance_at_defects_alone(bank):
     assert loss(torch.where(defect, far, maps)) < loss(maps) < loss(torch.where(defect, maps, far))
 
 
+def test_nearest_looks_at_the_whole_other_view(bank):
+    batch = compose(bank, 8, 64, generator())
+    objective = Objective([3], [8], {"nearest": 1.0}, len(bank))
+    maps = torch.rand(8, 3, 8, 8) + 0.1
+
+    def loss(second):
+        return objective([maps], [second], batch, generator())[0].item()
+
+    assert loss(maps.flip(3)) == pytest.approx(loss(maps))
+    assert loss(-maps) > loss(maps)
+
+
+def test_energies_tell_direction_and_size():
+    x = torch.arange(96.0).expand(96, 96)
+
+    def strongest(image):
+        found = energies(image.expand(1, 3, 96, 96), 4)[0, : DIRECTIONS * SIZES, 8:16, 8:16]
+        return divmod(int(found.mean((1, 2)).argmax()), DIRECTIONS)
+
+    for size in range(3):
+        wave = 0.5 + 0.3 * torch.sin(x * (2 * math.pi / (5 * 2**size)))
+        assert strongest(wave) == (size, 0)
+        assert strongest(wave.T) == (size, DIRECTIONS // 2)
+    flat = energies(torch.full((1, 3, 96, 96), 0.5), 4)
+    assert flat.abs().max() < 1e-3
+
+
 def test_unknown_terms_are_refused():
     with pytest.raises(ValueError, match=r"terms must be among dense, .*got \{'dens': 1\}"):
         Objective([64], [4], {"dens": 1}, 10)
@@ -130,6 +179,23 @@ def test_a_training_goes_on_to_the_same_bytes(tmp_path):
         training.train(dataclasses.replace(config, rate=1.0), tmp_path / "parts")
 
 
+def test_a_training_can_be_prolonged_until_its_rate_falls(tmp_path, bank):
+    short = dataclasses.replace(TINY, epochs=4, steps=1)
+    longer = dataclasses.replace(short, epochs=8)
+    training.train(short, tmp_path / "short")
+    training.train(longer, tmp_path / "straight")
+    (tmp_path / "prolonged").mkdir()
+    saved = torch.load(tmp_path / "short" / "before_fall.pt", weights_only=True)
+    assert saved["epoch"] == 3
+    torch.save(saved, tmp_path / "prolonged" / "checkpoint.pt")
+    training.train(longer, tmp_path / "prolonged")
+    files = [tmp_path / name / "resnet18.safetensors" for name in ("straight", "prolonged")]
+    weights = [load_file(file) for file in files]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    with pytest.raises(ValueError, match="of another configuration, after 4 epochs"):
+        training.train(longer, tmp_path / "short")
+
+
 def test_the_trunk_is_written_in_half_precision_and_loads(tmp_path):
     trunk = backbones.build("resnet18", training.LAYERS)
     for module in trunk.modules():
@@ -151,8 +217,11 @@ def test_the_trunk_is_written_in_half_precision_and_loads(tmp_path):
 
 def test_a_diverged_training_keeps_its_last_checkpoint(tmp_path, monkeypatch):
     config = dataclasses.replace(TINY, epochs=1)
+    nan = float("nan")
     monkeypatch.setattr(
-        training._State, "_loss", lambda self, *_: (self.trunk.conv1.weight.sum() * torch.nan, {"dense": float("nan")})
+        training._State,
+        "_loss",
+        lambda self, *_: (self.trunk.conv1.weight.sum() * nan, {"dense": nan}),
     )
     with pytest.raises(RuntimeError, match="diverged in epoch 1"):
         training.train(config, tmp_path)

@@ -1,7 +1,7 @@
 """What the trunk learns from a batch of scenes; each term works on every level's feature map.
 
-* dense: a place of the first view finds itself in the second among places of other textures and
-  among defects (InfoNCE, van den Oord et al. 2018, at every place as in DenseCL, Wang et al. 2021);
+* dense: a place of the first view finds itself in the second among other places and among defects
+  (InfoNCE, van den Oord et al. 2018, at every place as in DenseCL, Wang et al. 2021);
 * contrast: STPM's distance between the two views tells defects from good places;
 * nearest: so does the distance to the nearest place of the other view, as of nearest neighbours;
 * program: every place tells its texture among all of the bank (formula-driven supervised learning,
@@ -24,6 +24,7 @@ from tools.pretrain_teacher.scenes import Batch
 TERMS = ("dense", "contrast", "nearest", "program", "instance", "energies", "scene")
 CELLS = 1024  # places a level that are compared with each other
 GOOD, DEFECTIVE = 0.02, 0.25  # shares of a place: at most, at least
+NEIGHBOURS = 1  # places up to so far away are not told apart
 PURE = 0.9  # share of one texture in a place that counts as that texture
 
 
@@ -34,6 +35,9 @@ class Objective(nn.Module):
         channels, strides: of the trunk's levels.
         weights: factor of each of `TERMS` that takes part.
         bank: number of textures, for "program".
+        temperature: of the comparisons.
+        projected: "dense" compares outputs of a head, not the features themselves.
+        places_apart: it tells all places of a scene apart, not only different textures.
     """
 
     def __init__(
@@ -44,12 +48,14 @@ class Objective(nn.Module):
         bank: int,
         temperature: float = 0.1,
         projected: bool = True,
+        places_apart: bool = True,
     ):
         super().__init__()
         unknown = set(weights) - set(TERMS)
         if unknown or not weights:
             raise ValueError(f"terms must be among {', '.join(TERMS)}; got {dict(weights)}")
         self.strides, self.weights, self.temperature = tuple(strides), dict(weights), temperature
+        self.places_apart = places_apart
         heads = {
             "dense": lambda c, s: _head(c, 128) if projected else nn.Identity(),
             "contrast": lambda c, s: _Scale(),
@@ -91,9 +97,15 @@ class Objective(nn.Module):
         a = F.normalize(head(_rows(first)[picked]), dim=1)
         b = F.normalize(head(_rows(second)[picked]), dim=1)
         logits = a @ b.T / self.temperature
-        mixed = labels < 0
-        alike = (labels[:, None] == labels) & ~mixed
-        alike |= (scene[:, None] == scene) & (mixed[:, None] | mixed)
+        same_scene = scene[:, None] == scene
+        if self.places_apart:
+            y, x = places.y[picked], places.x[picked]
+            near = torch.maximum((y[:, None] - y).abs(), (x[:, None] - x).abs()) <= NEIGHBOURS
+            alike = same_scene & near
+        else:
+            mixed = labels < 0
+            alike = (labels[:, None] == labels) & ~mixed
+            alike |= same_scene & (mixed[:, None] | mixed)
         alike &= good  # a defect is never like a good place
         alike.fill_diagonal_(False)
         logits = logits.masked_fill(alike, -torch.inf)
@@ -158,7 +170,9 @@ class _Places:
         sheets = batch.sheets[:, :, None, None].expand_as(shares).gather(1, layer[:, None])[:, 0]
         self.label = torch.where(purity > PURE, sheets, -1).flatten()  # -1: several textures
         self.defect = F.avg_pool2d(batch.defect, stride).flatten()
-        self.scene = torch.arange(len(self.label)) // shares[0, 0].numel()
+        numbers = torch.arange(len(self.label))
+        self.scene = numbers // shares[0, 0].numel()
+        self.y, self.x = numbers // shares.shape[-1] % shares.shape[-2], numbers % shares.shape[-1]
 
     def pick(self, generator: torch.Generator) -> Tensor:
         """Good and defective places at random, at most a quarter defective."""

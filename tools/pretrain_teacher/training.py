@@ -34,6 +34,7 @@ class Config:
         fixed_bank: draw the same bank in every epoch ("program" needs it).
         rate, decay: of AdamW. The rate rises over the first epoch, and falls to 0 over the last
             quarter of the epochs, so that a training can be prolonged until then.
+        temperature, projected, places_apart: of the objective.
         average: decay a step of the exponential average of the weights, which is what is kept.
     """
 
@@ -51,6 +52,7 @@ class Config:
     average: float = 0.995
     temperature: float = 0.1
     projected: bool = True
+    places_apart: bool = True
     seed: int = 0
 
 
@@ -119,6 +121,7 @@ class _State:
             config.bank,
             config.temperature,
             config.projected,
+            config.places_apart,
         )
         self.average = torch.optim.swa_utils.AveragedModel(
             self.trunk,
