@@ -104,7 +104,7 @@ def test_dense_prefers_features_that_tell_places_apart_and_see_defects(bank):
     batch = compose(bank, 4, 64, generator())
     batch.shares[:] = torch.eye(LAYERS)[0].view(1, LAYERS, 1, 1)  # one texture a scene
     batch.sheets[:, 0] = torch.arange(4)
-    objective = Objective([4], [8], {"dense": 1.0}, len(bank), projected=False)
+    objective = Objective([4], [8], {"dense": 1.0}, len(bank), projected=False, places_apart=False)
     texture = torch.eye(4)[:, :, None, None].expand(4, 4, 8, 8)
     defect = F.avg_pool2d(batch.defect, 8) > objectives.GOOD
 
@@ -113,6 +113,27 @@ def test_dense_prefers_features_that_tell_places_apart_and_see_defects(bank):
 
     blind, seeing = loss(texture), loss(torch.where(defect, -texture, texture))
     assert seeing < 0.01 < blind < loss(texture.flip(1))
+
+
+def test_dense_can_want_every_place_to_differ(bank):
+    batch = compose(bank, 2, 64, generator())
+    batch.defect[:] = 0
+    places = torch.eye(64).view(1, 64, 8, 8)
+    maps = torch.cat([places, torch.zeros_like(places)], 1)
+    maps = torch.cat([maps, maps.roll(64, 1)])  # of 128 places every one is a direction of its own
+
+    def loss(maps, **options):
+        objective = Objective(
+            [128], [8], {"dense": 1.0}, len(bank), temperature=0.05, projected=False, **options
+        )
+        return objective([maps], [maps], batch, generator())[0].item()
+
+    alike = maps.mean((2, 3), keepdim=True).expand_as(maps)
+    assert loss(maps) < 0.01
+    assert loss(alike) > 3
+    batch.sheets[:] = torch.arange(2)[:, None]
+    batch.shares[:] = torch.eye(LAYERS)[0].view(1, LAYERS, 1, 1)
+    assert loss(alike, places_apart=False) < 0.01
 
 
 def test_contrast_wants_distance_at_defects_alone(bank):
