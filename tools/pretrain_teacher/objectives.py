@@ -4,6 +4,8 @@
   (InfoNCE, van den Oord et al. 2018, at every place as in DenseCL, Wang et al. 2021);
 * contrast: STPM's distance between the two views tells defects from good places;
 * nearest: so does the distance to the nearest place of the other view, as of nearest neighbours;
+* ranked: the place of a scene that is farthest from all places of the other view is a defect, by the
+  joint features that the nearest-neighbour detector compares;
 * program: every place tells its texture among all of the bank (formula-driven supervised learning,
   Kataoka et al. 2020);
 * instance: parts of a scene find themselves in the other view (SimCLR, Chen et al. 2020);
@@ -21,9 +23,10 @@ from torch import Tensor, nn
 from tools.pretrain_teacher.energies import ENERGIES, energies
 from tools.pretrain_teacher.scenes import Batch
 
-TERMS = ("dense", "contrast", "nearest", "program", "instance", "energies", "scene")
+TERMS = ("dense", "contrast", "nearest", "ranked", "program", "instance", "energies", "scene")
 CELLS = 1024  # places a level that are compared with each other
 GOOD, DEFECTIVE = 0.02, 0.25  # shares of a place: at most, at least
+SHARPNESS = 30.0  # factor of distances before they compete
 NEIGHBOURS = 1  # places up to so far away are not told apart
 PURE = 0.9  # share of one texture in a place that counts as that texture
 
@@ -60,6 +63,7 @@ class Objective(nn.Module):
             "dense": lambda c, s: _head(c, 128) if projected else nn.Identity(),
             "contrast": lambda c, s: _Scale(),
             "nearest": lambda c, s: _Scale(),
+            "ranked": lambda c, s: nn.Identity(),
             "program": lambda c, s: nn.Linear(c, bank),
             "instance": lambda c, s: _head(c, 128),
             "energies": lambda c, s: nn.Conv2d(c, ENERGIES * (s // strides[0]) ** 2, 1),
@@ -79,6 +83,9 @@ class Objective(nn.Module):
         """The loss of both views' feature maps, and the mean of every term over the levels."""
         terms = {}
         for term, weight in self.weights.items():
+            if term == "ranked":
+                terms[term] = weight * _ranked(first, second, batch, self.strides)
+                continue
             losses = [
                 getattr(self, f"_{term}")(head, a, b, batch, stride, generator)
                 for head, a, b, stride in zip(
@@ -193,6 +200,29 @@ class _Scale(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         return self.log_slope.exp() * (distance - self.threshold)
+
+
+def _ranked(
+    first: list[Tensor], second: list[Tensor], batch: Batch, strides: Sequence[int]
+) -> Tensor:
+    a, b = (_joint(maps[1:]).flatten(2) for maps in (first, second))
+    distance = SHARPNESS * (1 - (b.transpose(1, 2) @ a).amax(2))
+    share = F.avg_pool2d(batch.defect, strides[1]).flatten(1)
+    bad, good = share > DEFECTIVE, share < GOOD
+    there = bad.any(1) & good.any(1)
+    farthest = [distance.masked_fill(~kind, -torch.inf)[there].logsumexp(1) for kind in (good, bad)]
+    return F.softplus(farthest[0] - farthest[1]).sum() / there.sum().clamp(min=1)
+
+
+def _joint(levels: list[Tensor]) -> Tensor:
+    """Local means of levels as unit vectors, joined at the size of the first; a unit vector too."""
+    size = levels[0].shape[-2:]
+    parts = [
+        F.normalize(F.avg_pool2d(level, 3, 1, 1, count_include_pad=False), dim=1)
+        for level in levels
+    ]
+    parts = [F.interpolate(part, size, mode="bilinear", align_corners=False) for part in parts]
+    return F.normalize(torch.cat(parts, 1), dim=1)
 
 
 def _told_apart(logit: Tensor, batch: Batch, stride: int) -> Tensor:
