@@ -4,8 +4,8 @@
   (InfoNCE, van den Oord et al. 2018, at every place as in DenseCL, Wang et al. 2021);
 * contrast: STPM's distance between the two views tells defects from good places;
 * nearest: so does the distance to the nearest place of the other view, as of nearest neighbours;
-* ranked: the place of a scene that is farthest from all places of the other view is a defect, by the
-  joint features that the nearest-neighbour detector compares;
+* ranked: the place of a scene that is farthest from all places of the other view is a defect, by
+  the joint features that the nearest-neighbour detector compares;
 * program: every place tells its texture among all of the bank (formula-driven supervised learning,
   Kataoka et al. 2020);
 * instance: parts of a scene find themselves in the other view (SimCLR, Chen et al. 2020);

@@ -7,7 +7,7 @@ BACKBONE = "resnet18"
 LAYERS = ("layer1", "layer2", "layer3")
 PATH = Path(__file__).with_name("resnet18.safetensors")
 # Of the file; `sha256sum fastad/backbones/embedded/resnet18.safetensors` gives the next one's.
-SHA256 = "4b30a84fd1a7049655bd90dbf64463e66b3a82b5adaaf793636bca5f55cac096"
+SHA256 = "9689c896f6b495e069a82439c36e3a8769e63a44740bd31d7843e01acc331fce"
 
 
 def covers(backbone: str, layers: Sequence[str]) -> bool:
