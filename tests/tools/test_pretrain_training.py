@@ -66,12 +66,12 @@ def test_scenes_follow_from_their_generator(bank, size):
 
 
 def test_a_scene_is_unchanged_where_it_has_no_defect():
-    scenes, strangers = torch.rand(2, 64, 3, 48, 48, generator=generator())
+    scenes, strangers = torch.rand(2, 256, 3, 48, 48, generator=generator())
     damaged, mask = add_defects(scenes, strangers, generator(1))
     difference = (damaged - scenes).abs().amax(1, keepdim=True)
     assert difference[mask == 0].max() <= VISIBLE
     there = mask.flatten(1).amax(1) > 0
-    assert 0.6 < there.float().mean() < 0.95  # some stay good
+    assert 0.85 < there.float().mean() < 0.99  # some stay good
     assert mask.mean() < 0.2
 
 
@@ -85,7 +85,7 @@ def test_every_kind_of_defect_changes_a_part_of_a_scene(change):
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_every_term_teaches_every_level(bank, term):
+def test_every_term_teaches_its_levels(bank, term):
     trunk = backbones.build("resnet18", training.LAYERS)
     objective = Objective(trunk.channels, trunk.strides, {term: 1.0}, len(bank))
     batch = compose(bank, 4, 64, generator())
@@ -95,7 +95,8 @@ def test_every_term_teaches_every_level(bank, term):
     loss, logged = objective(list(first), list(second), batch, generator())
     loss.backward()
     assert logged == {term: pytest.approx(loss.item())}
-    for level in levels:
+    compared = levels[1:] if term == "ranked" else levels  # as the detector that it is named after
+    for level in compared:
         assert level.grad.isfinite().all()
         assert level.grad.abs().sum() > 0
 

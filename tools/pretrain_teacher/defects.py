@@ -17,7 +17,7 @@ def add_defects(
 ) -> tuple[Tensor, Tensor]:
     """Scenes (N, 3, S, S) with up to three defects each, and where they are (N, 1, S, S), 0 to 1.
 
-    One in six scenes stays good. The mask is where the scene really differs, closed by 3 pixels.
+    About one in fifteen stays good. The mask is where the scene really differs, closed by 3 pixels.
     """
     n = len(scenes)
     damaged = scenes.clone()

@@ -22,7 +22,7 @@ def energies(images: Tensor, cell: int) -> Tensor:
     height, width = images.shape[-2] // cell, images.shape[-1] // cell
     grey, found = images.mean(1, keepdim=True), []
     for _ in range(SIZES):
-        even, odd = F.conv2d(F.pad(grey, (4, 4, 4, 4), "reflect"), _filters()).chunk(2, 1)
+        even, odd = F.conv2d(F.pad(grey, (4, 4, 4, 4), "replicate"), _filters()).chunk(2, 1)
         energy = (even.square() + odd.square() + 1e-12).sqrt()
         found.append(F.adaptive_avg_pool2d(energy, (height, width)))
         grey = F.avg_pool2d(grey, 2, ceil_mode=True, count_include_pad=False)

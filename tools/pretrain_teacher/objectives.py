@@ -133,7 +133,8 @@ class Objective(nn.Module):
         usable = ((places.label >= 0) & (places.defect < GOOD)).nonzero()[:, 0]
         picked = usable[torch.randperm(len(usable), generator=generator)[: CELLS // 2]]
         rows = torch.cat([_rows(first)[picked], _rows(second)[picked]])
-        return F.cross_entropy(head(rows), places.label[picked].repeat(2))
+        loss = F.cross_entropy(head(rows), places.label[picked].repeat(2), reduction="sum")
+        return loss / max(1, len(rows))  # small scenes may have no place of one texture alone
 
     def _instance(self, head, first, second, batch, stride, generator):
         parts = [
