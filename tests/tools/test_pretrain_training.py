@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fastad import backbones
-from tools.pretrain_teacher import objectives, training
+from tools.pretrain_teacher import objectives, training, workers
 from tools.pretrain_teacher.defects import KINDS, VISIBLE, add_defects
 from tools.pretrain_teacher.energies import DIRECTIONS, SIZES, energies
 from tools.pretrain_teacher.objectives import TERMS, Objective
@@ -199,6 +199,35 @@ def test_a_training_goes_on_to_the_same_bytes(tmp_path):
     assert set(json.loads(lines[0])["losses"]) == set(TERMS)
     with pytest.raises(ValueError, match=r"checkpoint.pt is of another configuration"):
         training.train(dataclasses.replace(config, rate=1.0), tmp_path / "parts")
+
+
+def _average_numbers(folder):
+    own = torch.full((2, 3), float(workers.number()))
+    other = torch.tensor([4.0 * workers.number()])
+    workers.average_([own, other])
+    torch.save([own, other], folder / f"{workers.number()}.pt")
+
+
+@pytest.mark.slow
+def test_workers_average_what_they_find(tmp_path):
+    workers.together(2, _average_numbers, tmp_path)
+    for number in range(2):
+        own, other = torch.load(tmp_path / f"{number}.pt")
+        assert torch.equal(own, torch.full((2, 3), 0.5))
+        assert other.item() == 2.0
+
+
+@pytest.mark.slow
+def test_workers_train_one_model_to_the_same_bytes(tmp_path):
+    config = dataclasses.replace(TINY, workers=2)
+    whole = training.train(config, tmp_path / "whole", threads=1)
+    again = training.train(config, tmp_path / "again", threads=1)
+    assert whole.read_bytes() == again.read_bytes()
+    alone = training.train(TINY, tmp_path / "alone", threads=1)
+    weights, others = load_file(whole), load_file(alone)
+    assert not torch.equal(weights["conv1.weight"], others["conv1.weight"])  # other scenes
+    with pytest.raises(ValueError, match="multiple of workers; got 2 and 3"):
+        training.train(dataclasses.replace(TINY, workers=3), tmp_path / "three")
 
 
 def test_a_training_can_be_prolonged_until_its_rate_falls(tmp_path, bank):

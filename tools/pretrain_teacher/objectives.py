@@ -14,7 +14,8 @@
 * scene: colours without light and noise, outlines and defects, from the second view.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,18 @@ GOOD, DEFECTIVE = 0.02, 0.25  # shares of a place: at most, at least
 SHARPNESS = 30.0  # factor of distances before they compete
 NEIGHBOURS = 1  # places up to so far away are not told apart
 PURE = 0.9  # share of one texture in a place that counts as that texture
+
+
+def _every_level(term: Callable) -> Callable:
+    """A term of one level -> the mean of it over all levels."""
+
+    @functools.wraps(term)
+    def mean(self, heads, first, second, batch, generator):
+        levels = zip(heads, first, second, self.strides, strict=True)
+        losses = [term(self, head, a, b, batch, s, generator) for head, a, b, s in levels]
+        return torch.stack(losses).mean()
+
+    return mean
 
 
 class Objective(nn.Module):
@@ -81,21 +94,15 @@ class Objective(nn.Module):
         generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, float]]:
         """The loss of both views' feature maps, and the mean of every term over the levels."""
-        terms = {}
-        for term, weight in self.weights.items():
-            if term == "ranked":
-                terms[term] = weight * _ranked(first, second, batch, self.strides)
-                continue
-            losses = [
-                getattr(self, f"_{term}")(head, a, b, batch, stride, generator)
-                for head, a, b, stride in zip(
-                    self.heads[term], first, second, self.strides, strict=True
-                )
-            ]
-            terms[term] = weight * torch.stack(losses).mean()
+        terms = {
+            term: weight
+            * getattr(self, f"_{term}")(self.heads[term], first, second, batch, generator)
+            for term, weight in self.weights.items()
+        }
         logged = {term: float(loss.detach()) for term, loss in terms.items()}
         return torch.stack(list(terms.values())).sum(), logged
 
+    @_every_level
     def _dense(self, head, first, second, batch, stride, generator):
         places = _Places(batch, stride)
         picked = places.pick(generator)
@@ -117,17 +124,33 @@ class Objective(nn.Module):
         alike.fill_diagonal_(False)
         logits = logits.masked_fill(alike, -torch.inf)
         own = torch.arange(len(picked))[good]
-        return (F.cross_entropy(logits[good], own) + F.cross_entropy(logits.T[good], own)) / 2
+        both = torch.cat([logits[good], logits.T[good]])
+        loss = F.cross_entropy(both, own.repeat(2), reduction="sum")
+        return loss / max(1, len(both))  # small scenes may have no good place
 
+    @_every_level
     def _contrast(self, head, first, second, batch, stride, generator):
         difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
         return _told_apart(head(difference.square().sum(1) / 2), batch, stride)
 
+    @_every_level
     def _nearest(self, head, first, second, batch, stride, generator):
         a, b = (F.normalize(maps, dim=1).flatten(2) for maps in (first, second))
         distance = 1 - (b.transpose(1, 2) @ a).amax(2)
         return _told_apart(head(distance.view_as(second[:, 0])), batch, stride)
 
+    def _ranked(self, heads, first, second, batch, generator):
+        a, b = (_joint(maps[1:]).flatten(2) for maps in (first, second))
+        distance = SHARPNESS * (1 - (b.transpose(1, 2) @ a).amax(2))
+        share = F.avg_pool2d(batch.defect, self.strides[1]).flatten(1)
+        bad, good = share > DEFECTIVE, share < GOOD
+        there = bad.any(1) & good.any(1)
+        farthest = [
+            distance.masked_fill(~kind, -torch.inf)[there].logsumexp(1) for kind in (good, bad)
+        ]
+        return F.softplus(farthest[0] - farthest[1]).sum() / there.sum().clamp(min=1)
+
+    @_every_level
     def _program(self, head, first, second, batch, stride, generator):
         places = _Places(batch, stride)
         usable = ((places.label >= 0) & (places.defect < GOOD)).nonzero()[:, 0]
@@ -136,6 +159,7 @@ class Objective(nn.Module):
         loss = F.cross_entropy(head(rows), places.label[picked].repeat(2), reduction="sum")
         return loss / max(1, len(rows))  # small scenes may have no place of one texture alone
 
+    @_every_level
     def _instance(self, head, first, second, batch, stride, generator):
         parts = [
             F.adaptive_avg_pool2d(maps, 2).permute(0, 2, 3, 1).flatten(0, 2)
@@ -150,12 +174,14 @@ class Objective(nn.Module):
         own = torch.arange(len(a))
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
+    @_every_level
     def _energies(self, head, first, second, batch, stride, generator):
         guess = F.pixel_shuffle(head(second), stride // self.strides[0])
         good = F.avg_pool2d(batch.defect, self.strides[0]) < GOOD
         error = F.smooth_l1_loss(guess, energies(batch.clean, self.strides[0]), reduction="none")
         return (error * good).mean()
 
+    @_every_level
     def _scene(self, head, first, second, batch, stride, generator):
         finest = self.strides[0]
         guess = F.pixel_shuffle(head(second), stride // finest)
@@ -201,18 +227,6 @@ class _Scale(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         return self.log_slope.exp() * (distance - self.threshold)
-
-
-def _ranked(
-    first: list[Tensor], second: list[Tensor], batch: Batch, strides: Sequence[int]
-) -> Tensor:
-    a, b = (_joint(maps[1:]).flatten(2) for maps in (first, second))
-    distance = SHARPNESS * (1 - (b.transpose(1, 2) @ a).amax(2))
-    share = F.avg_pool2d(batch.defect, strides[1]).flatten(1)
-    bad, good = share > DEFECTIVE, share < GOOD
-    there = bad.any(1) & good.any(1)
-    farthest = [distance.masked_fill(~kind, -torch.inf)[there].logsumexp(1) for kind in (good, bad)]
-    return F.softplus(farthest[0] - farthest[1]).sum() / there.sum().clamp(min=1)
 
 
 def _joint(levels: list[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 
 from fastad import backbones
 from fastad._files import atomic_path
+from tools.pretrain_teacher import workers
 from tools.pretrain_teacher.objectives import Objective
 from tools.pretrain_teacher.scenes import Batch, compose, draw_bank
 
@@ -36,6 +37,7 @@ class Config:
             quarter of the epochs, so that a training can be prolonged until then.
         temperature, projected, places_apart: of the objective.
         average: decay a step of the exponential average of the weights, which is what is kept.
+        workers: processes, each of which composes and differentiates its part of the scenes.
     """
 
     terms: dict[str, float] = field(default_factory=lambda: {"dense": 1.0})
@@ -53,21 +55,33 @@ class Config:
     temperature: float = 0.1
     projected: bool = True
     places_apart: bool = True
+    workers: int = 1
     seed: int = 0
 
 
 def train(config: Config, folder: Path, threads: int | None = None) -> Path:
     """Train, or go on from the checkpoint in ``folder``; returns the file of the trunk.
 
-    ``folder`` gets checkpoint.pt, log.jsonl (a line an epoch), before_fall.pt (the checkpoint from
-    which it can be prolonged with more epochs) and, at the end, resnet18.safetensors.
+    ``threads`` are those of each worker. ``folder`` gets checkpoint.pt, log.jsonl (a line an
+    epoch), before_fall.pt (the checkpoint from which it can be prolonged with more epochs) and, at
+    the end, resnet18.safetensors.
 
     Raises:
-        ValueError: the checkpoint in ``folder`` is of another configuration.
+        ValueError: the checkpoint in ``folder`` is of another configuration, or the scenes cannot
+            be shared evenly among the workers.
     """
+    if config.workers < 1 or config.scenes % config.workers:
+        raise ValueError(
+            f"scenes must be a multiple of workers; got {config.scenes} and {config.workers}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    workers.together(config.workers, _train, config, folder, threads)
+    return folder / "resnet18.safetensors"
+
+
+def _train(config: Config, folder: Path, threads: int | None) -> None:
     if threads:
         torch.set_num_threads(threads)
-    folder.mkdir(parents=True, exist_ok=True)
     state = _State(config)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
@@ -80,6 +94,8 @@ def train(config: Config, folder: Path, threads: int | None = None) -> Path:
         drawn = time.monotonic() - began
         losses = state.run_epoch(bank)
         state.epoch += 1
+        if workers.number() > 0:
+            continue
         names = [checkpoint]
         if state.epoch == math.floor((1 - FALL) * config.epochs):
             names.append(folder / "before_fall.pt")
@@ -91,9 +107,9 @@ def train(config: Config, folder: Path, threads: int | None = None) -> Path:
         with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
-    target = folder / "resnet18.safetensors"
-    export(state.average.module, target, {"config": json.dumps(asdict(config))})
-    return target
+    if workers.number() == 0:
+        metadata = {"config": json.dumps(asdict(config))}
+        export(state.average.module, folder / "resnet18.safetensors", metadata)
 
 
 def export(trunk: nn.Module, path: Path, metadata: dict[str, str]) -> None:
@@ -128,8 +144,10 @@ class _State:
             multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average),
             use_buffers=True,
         )
+        self._parameters = [*self.trunk.parameters(), *self.objective.parameters()]
+        self._buffers = [*self.trunk.buffers(), *self.average.buffers()]
         matrices, vectors = [], []
-        for parameter in [*self.trunk.parameters(), *self.objective.parameters()]:
+        for parameter in self._parameters:
             (matrices if parameter.dim() > 1 else vectors).append(parameter)
         groups = [{"params": matrices, "weight_decay": config.decay}]
         groups.append({"params": vectors, "weight_decay": 0.0})
@@ -165,20 +183,25 @@ class _State:
         config, sums = self.config, {}
         generator = torch.Generator()
         for step in range(config.steps):
-            generator.manual_seed((config.seed * 10_007 + self.epoch) * 1_000_003 + step)
+            moment = (config.seed * 10_007 + self.epoch) * 1_000_003 + step
+            generator.manual_seed(moment + 500_009 * workers.number())
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate(self.epoch * config.steps + step)
-            batch = compose(
-                bank, config.scenes, config.size, generator, config.repeated, config.nuisance
-            )
+            scenes = config.scenes // config.workers
+            batch = compose(bank, scenes, config.size, generator, config.repeated, config.nuisance)
             loss, terms = self._loss(batch, generator)
             self.optimizer.zero_grad()
             loss.backward()
+            workers.average_(p.grad for p in self._parameters)
             nn.utils.clip_grad_norm_(self.trunk.parameters(), 5.0)
             self.optimizer.step()
             self.average.update_parameters(self.trunk)
             for term, value in terms.items():
                 sums[term] = sums.get(term, 0.0) + value / config.steps
+        means = torch.tensor(list(sums.values()))
+        # Each worker has seen images of its own: statistics of batch norm differ, weights do not.
+        workers.average_([means, *(b for b in self._buffers if b.is_floating_point())])
+        sums = dict(zip(sums, means.tolist(), strict=True))
         if not all(map(math.isfinite, sums.values())):
             raise RuntimeError(f"the training diverged in epoch {self.epoch + 1}: {sums}")
         return {term: round(value, 4) for term, value in sums.items()}
