@@ -117,7 +117,7 @@ def test_dense_prefers_features_that_tell_places_apart_and_see_defects(bank):
 
 
 def test_dense_can_want_every_place_to_differ(bank):
-    batch = compose(bank, 2, 64, generator())
+    batch = compose(bank, 2, 64, generator(), repeated=1.0)
     batch.defect[:] = 0
     places = torch.eye(64).view(1, 64, 8, 8)
     maps = torch.cat([places, torch.zeros_like(places)], 1)
@@ -135,6 +135,8 @@ def test_dense_can_want_every_place_to_differ(bank):
     batch.sheets[:] = torch.arange(2)[:, None]
     batch.shares[:] = torch.eye(LAYERS)[0].view(1, LAYERS, 1, 1)
     assert loss(alike, places_apart=False) < 0.01
+    batch.repeated[:] = False
+    assert loss(alike) < 0.01
 
 
 def test_contrast_wants_distance_at_defects_alone(bank):

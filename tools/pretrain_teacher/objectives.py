@@ -53,7 +53,8 @@ class Objective(nn.Module):
         bank: number of textures, for "program".
         temperature: of the comparisons.
         projected: "dense" compares outputs of a head, not the features themselves.
-        places_apart: it tells all places of a scene apart, not only different textures.
+        places_apart: it tells all places of a scene apart, not only different textures, where both
+            views show the same parts of them.
     """
 
     def __init__(
@@ -112,14 +113,13 @@ class Objective(nn.Module):
         b = F.normalize(head(_rows(second)[picked]), dim=1)
         logits = a @ b.T / self.temperature
         same_scene = scene[:, None] == scene
+        mixed = labels < 0
+        alike = ((labels[:, None] == labels) & ~mixed) | (same_scene & (mixed[:, None] | mixed))
         if self.places_apart:
             y, x = places.y[picked], places.x[picked]
             near = torch.maximum((y[:, None] - y).abs(), (x[:, None] - x).abs()) <= NEIGHBOURS
-            alike = same_scene & near
-        else:
-            mixed = labels < 0
-            alike = (labels[:, None] == labels) & ~mixed
-            alike |= same_scene & (mixed[:, None] | mixed)
+            repeated = batch.repeated[scene]
+            alike = torch.where(repeated[:, None] & repeated, same_scene & near, alike)
         alike &= good  # a defect is never like a good place
         alike.fill_diagonal_(False)
         logits = logits.masked_fill(alike, -torch.inf)

@@ -37,6 +37,7 @@ class Batch:
         shares: (N, LAYERS, S, S) which texture is seen where, 0 to 1.
         defect: (N, 1, S, S) 0 to 1, where the second view has a defect.
         clean: (N, 3, S, S) the second view's scene without light, noise, blur or defects.
+        repeated: (N,) whether both views show the same parts of the textures.
     """
 
     first: Tensor
@@ -45,6 +46,7 @@ class Batch:
     shares: Tensor
     defect: Tensor
     clean: Tensor
+    repeated: Tensor
 
 
 def draw_bank(seed: int, epoch: int, size: int) -> Tensor:
@@ -74,9 +76,11 @@ def compose(
     side = size + 2 * MARGIN
     shares, relief, present = _layout(scenes, side, generator)
     sheets = torch.randint(len(bank), (scenes, LAYERS), generator=generator)
-    alike = (torch.rand(scenes, 1, generator=generator) < repeated).expand(-1, LAYERS)
+    alike = torch.rand(scenes, 1, generator=generator) < repeated
     textures = torch.zeros(2, scenes, LAYERS, 3, side, side)
-    textures[:, present] = _crops(bank[sheets[present]], side, alike[present], generator)
+    textures[:, present] = _crops(
+        bank[sheets[present]], side, alike.expand(-1, LAYERS)[present], generator
+    )
     scene, twin = (((t * shares[:, :, None]).sum(1) * relief).clamp(0, 1) for t in textures)
     strange = torch.randint(len(bank), (scenes,), generator=generator)
     same = torch.ones(scenes, dtype=torch.bool)
@@ -91,6 +95,7 @@ def compose(
         (first.known + second.known[:, :LAYERS]) / 2,
         second.known[:, LAYERS:],
         F.pad(twin, [-MARGIN] * 4),
+        alike[:, 0],
     )
 
 
