@@ -6,6 +6,7 @@
 * nearest: so does the distance to the nearest place of the other view, as of nearest neighbours;
 * ranked: the place of a scene that is farthest from all places of the other view is a defect, by
   the joint features that the nearest-neighbour detector compares;
+* levels: the same by the features of every level alone;
 * program: every place tells its texture among all of the bank (formula-driven supervised learning,
   Kataoka et al. 2020);
 * instance: parts of a scene find themselves in the other view (SimCLR, Chen et al. 2020);
@@ -24,7 +25,17 @@ from torch import Tensor, nn
 from tools.pretrain_teacher.energies import ENERGIES, energies
 from tools.pretrain_teacher.scenes import Batch
 
-TERMS = ("dense", "contrast", "nearest", "ranked", "program", "instance", "energies", "scene")
+TERMS = (
+    "dense",
+    "contrast",
+    "nearest",
+    "ranked",
+    "levels",
+    "program",
+    "instance",
+    "energies",
+    "scene",
+)
 CELLS = 1024  # places a level that are compared with each other
 GOOD, DEFECTIVE = 0.02, 0.25  # shares of a place: at most, at least
 SHARPNESS = 30.0  # factor of distances before they compete
@@ -78,6 +89,7 @@ class Objective(nn.Module):
             "contrast": lambda c, s: _Scale(),
             "nearest": lambda c, s: _Scale(),
             "ranked": lambda c, s: nn.Identity(),
+            "levels": lambda c, s: nn.Identity(),
             "program": lambda c, s: nn.Linear(c, bank),
             "instance": lambda c, s: _head(c, 128),
             "energies": lambda c, s: nn.Conv2d(c, ENERGIES * (s // strides[0]) ** 2, 1),
@@ -140,15 +152,11 @@ class Objective(nn.Module):
         return _told_apart(head(distance.view_as(second[:, 0])), batch, stride)
 
     def _ranked(self, heads, first, second, batch, generator):
-        a, b = (_joint(maps[1:]).flatten(2) for maps in (first, second))
-        distance = SHARPNESS * (1 - (b.transpose(1, 2) @ a).amax(2))
-        share = F.avg_pool2d(batch.defect, self.strides[1]).flatten(1)
-        bad, good = share > DEFECTIVE, share < GOOD
-        there = bad.any(1) & good.any(1)
-        farthest = [
-            distance.masked_fill(~kind, -torch.inf)[there].logsumexp(1) for kind in (good, bad)
-        ]
-        return F.softplus(farthest[0] - farthest[1]).sum() / there.sum().clamp(min=1)
+        return _farthest(_joint(first[1:]), _joint(second[1:]), batch, self.strides[1])
+
+    @_every_level
+    def _levels(self, head, first, second, batch, stride, generator):
+        return _farthest(_joint([first]), _joint([second]), batch, stride)
 
     @_every_level
     def _program(self, head, first, second, batch, stride, generator):
@@ -227,6 +235,17 @@ class _Scale(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         return self.log_slope.exp() * (distance - self.threshold)
+
+
+def _farthest(first: Tensor, second: Tensor, batch: Batch, stride: int) -> Tensor:
+    """How far a scene's good places are from all of the first view, beyond its defects."""
+    products = second.flatten(2).transpose(1, 2) @ first.flatten(2)
+    distance = SHARPNESS * (1 - products.amax(2))
+    share = F.avg_pool2d(batch.defect, stride).flatten(1)
+    bad, good = share > DEFECTIVE, share < GOOD
+    there = bad.any(1) & good.any(1)
+    farthest = [distance.masked_fill(~kind, -torch.inf)[there].logsumexp(1) for kind in (good, bad)]
+    return F.softplus(farthest[0] - farthest[1]).sum() / there.sum().clamp(min=1)
 
 
 def _joint(levels: list[Tensor]) -> Tensor:
