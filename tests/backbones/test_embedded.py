@@ -41,7 +41,7 @@ def test_it_is_installed_with_its_card():
     patterns = '"fastad.backbones.embedded" = ["*.safetensors", "README.md"]'
     assert patterns in (root / "pyproject.toml").read_text()
     # Of the package that runs: a checkout, or what `pip install .` made of one.
-    assert embedded.PATH == Path(embedded.__file__).with_name("resnet18.safetensors")
+    assert Path(embedded.__file__).with_name("resnet18.safetensors") == embedded.PATH
     assert embedded.PATH.with_name("README.md").is_file()
 
 

@@ -183,6 +183,8 @@ def test_a_state_of_teachers_and_students_makes_the_same_model(small_model):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_without_weights_names_every_source_of_weights(name):
     sources = {
-        f.name for f in dataclasses.fields(models.MODELS[name].Config) if f.name.endswith("_weights")
+        f.name
+        for f in dataclasses.fields(models.MODELS[name].Config)
+        if f.name.endswith("_weights")
     }
     assert set(models.without_weights(name)) == sources != set()
