@@ -31,6 +31,7 @@ from tools.pretrain_teacher.nearest_neighbour import NearestNeighbour
 from tools.pretrain_teacher.summary import SCORES, summary, tables
 
 DETECTORS = ("nn", "stpm")
+TEACHERS = ("random", "embedded", "imagenet")
 NN_SIZE, STPM_SIZE = 224, 256  # images are squashed to these squares
 SEEDS = (0, 1, 2)  # of untrained teachers
 IMAGENET = "weights/resnet18_imagenet_layers1-3_bnfolded.pth"
@@ -204,6 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help='the file measured as "embedded"')
     parser.add_argument("--imagenet", type=Path, help=f"default: {IMAGENET} in the data")
     parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=DETECTORS)
+    parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=TEACHERS)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument(
         "--epochs", nargs="+", type=_epochs, default=[], metavar="SET=NUMBER", help="of STPM"
@@ -212,7 +214,11 @@ def main(arguments: list[str] | None = None) -> None:
         "--json", type=Path, default=Path("bench/results/teachers.json"), help="the record"
     )
     options = parser.parse_args(arguments)
-    of = teachers(options.weights, options.imagenet or options.data / IMAGENET)
+    of = [
+        teacher
+        for teacher in teachers(options.weights, options.imagenet or options.data / IMAGENET)
+        if teacher.name.partition(" ")[0] in options.teachers
+    ]
     epochs = {name: SETS[name][1] for name in options.sets}
     epochs |= {name: number for name, number in options.epochs if name in epochs}
     words = sys.argv[1:] if arguments is None else arguments
