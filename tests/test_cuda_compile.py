@@ -1,4 +1,7 @@
-"""Every CUDA kernel compiles for every architecture, without warnings and without spills."""
+"""CUDA kernels compile for the oldest and the newest architecture, without warnings and spills.
+
+``python tools/check_cuda.py`` does it for all of them, in twice the time.
+"""
 
 import importlib.util
 import subprocess
@@ -39,6 +42,13 @@ def test_parse():
 def test_kernels_compile_without_spills():
     if check_cuda.find_nvcc() is None:
         pytest.skip("nvcc was not found")
-    done = subprocess.run([sys.executable, TOOL], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        TOOL,
+        "--arch",
+        check_cuda.ARCHITECTURES[0],
+        check_cuda.ARCHITECTURES[-1],
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 bytes spilled" in done.stdout
