@@ -1,6 +1,6 @@
 """CUDA kernels compile for the oldest and the newest architecture, without warnings and spills.
 
-``python tools/check_cuda.py`` does it for all of them, in twice the time.
+``python tools/check_cuda.py`` does it for all of them.
 """
 
 import importlib.util

@@ -1,4 +1,8 @@
-"""Several processes that train one model: two cores are used better by two than by two threads."""
+"""Several processes that train one model, each on its part of a batch.
+
+For machines of more cores than the threads of one small convolution keep busy. On the two that made
+the embedded file two processes were no faster than two threads (1.64 s a step against 1.57 s).
+"""
 
 import tempfile
 from collections.abc import Callable, Iterable
