@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fastad import backbones
-from tools.pretrain_teacher import objectives, training, workers
-from tools.pretrain_teacher.defects import KINDS, VISIBLE, add_defects
+from tools.pretrain_teacher import objectives, scenes, training, workers
+from tools.pretrain_teacher.defects import FINE_KINDS, KINDS, VISIBLE, add_defects
 from tools.pretrain_teacher.energies import DIRECTIONS, SIZES, energies
 from tools.pretrain_teacher.objectives import TERMS, Objective
 from tools.pretrain_teacher.scenes import LAYERS, compose, draw_bank
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = training.Config(epochs=2, steps=2, scenes=2, size=32, bank=40, fixed_bank=True)
 
 
@@ -55,6 +59,8 @@ def test_scenes_follow_from_their_generator(bank, size):
     batch, again, other = (compose(bank, 6, size, generator(s)) for s in (1, 1, 2))
     for field in dataclasses.fields(batch):
         values = [getattr(b, field.name) for b in (batch, again, other)]
+        if field.name == "fine":
+            continue
         assert torch.equal(values[0], values[1]), field.name
         assert not torch.equal(values[0], values[2]), field.name
     assert batch.first.shape == batch.second.shape == batch.clean.shape == (6, 3, size, size)
@@ -73,6 +79,49 @@ def test_a_scene_is_unchanged_where_it_has_no_defect():
     there = mask.flatten(1).amax(1) > 0
     assert 0.85 < there.float().mean() < 0.99  # some stay good
     assert mask.mean() < 0.2
+
+
+def test_fine_surfaces_have_grain_of_their_own(bank):
+    torch.manual_seed(0)
+    grain = scenes._grain(60, 64, generator())
+    strength = grain.std((2, 3, 4))
+    there = strength[0] > 0
+    assert 0.2 < there.float().mean() < 0.5
+    torch.testing.assert_close(strength[0], strength[1])
+    assert 0.014 < strength[0][there].min() < strength[0].max() < 0.121
+    pieces = grain[:, there].flatten(2)
+    assert F.cosine_similarity(pieces[0], pieces[1], dim=-1).abs().max() < 0.2
+    batch = compose(bank, 6, 64, generator(), fine=True)
+    assert batch.fine
+    for values in (batch.first, batch.second, batch.clean):
+        assert 0 <= values.min() <= values.max() <= 1
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_a_hair_makes_the_places_that_it_crosses_defective(bank, stride):
+    def bad(fine):
+        batch = compose(bank, 2, 64, generator(), fine=fine)
+        batch.defect.zero_()
+        batch.defect[0, 0, :, 21] = 1
+        good, bad = objectives._told(batch, stride)
+        assert good.sum() == good.numel() - 64 // stride
+        return bad
+
+    crossed = torch.zeros(2, 64 // stride, 64 // stride, dtype=torch.bool)
+    crossed[0, :, 21 // stride] = True
+    assert torch.equal(bad(fine=True), crossed)
+    assert not bad(fine=False).any()
+
+
+def test_fine_lines_are_thinner_and_more_frequent():
+    grey = torch.full((400, 3, 64, 64), 0.5)
+    coarse, fine = (
+        (change(grey, grey, generator()) - 0.5).abs().amax(1) > VISIBLE
+        for change in (KINDS[1], FINE_KINDS[1])
+    )
+    assert fine.sum() < 0.75 * coarse.sum()
+    masks = [add_defects(grey, 1 - grey, generator(), fine=fine)[1] for fine in (False, True)]
+    assert masks[1].mean() < masks[0].mean()
 
 
 @pytest.mark.parametrize("change", KINDS)
@@ -230,6 +279,20 @@ def test_workers_train_one_model_to_the_same_bytes(tmp_path):
     assert not torch.equal(weights["conv1.weight"], others["conv1.weight"])  # other scenes
     with pytest.raises(ValueError, match="multiple of workers; got 2 and 3"):
         training.train(dataclasses.replace(TINY, workers=3), tmp_path / "three")
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    options = "--workers 2 --threads 1 --epochs 1000000 --steps 1 --scenes 2 --size 32 --bank 2"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.pretrain_teacher", tmp_path, *options.split()],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    process.stdout.readline()  # an epoch is over
+    process.kill()
+    # The pipe is the workers' too: it ends with the last of them.
+    assert process.communicate(timeout=120)[0] is not None
 
 
 def test_a_training_can_be_prolonged_until_its_rate_falls(tmp_path, bank):

@@ -1,5 +1,6 @@
 """Defects of training scenes: strange textures, scratches, spots, stains, warps, blur, erasure."""
 
+import functools
 import math
 
 import torch
@@ -13,18 +14,20 @@ VISIBLE = 0.02  # of full scale, by which a pixel must differ to belong to a def
 
 
 def add_defects(
-    scenes: Tensor, strangers: Tensor, generator: torch.Generator
+    scenes: Tensor, strangers: Tensor, generator: torch.Generator, fine: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Scenes (N, 3, S, S) with up to three defects each, and where they are (N, 1, S, S), 0 to 1.
 
     About one in fifteen stays good. The mask is where the scene really differs, closed by 3 pixels.
+    ``fine`` makes lines more frequent, and as thin as hairs.
     """
     n = len(scenes)
     damaged = scenes.clone()
+    weights, kinds = (FINE_WEIGHTS, FINE_KINDS) if fine else (WEIGHTS, KINDS)
     for share in (0.84, 0.45, 0.25):
-        kind = torch.multinomial(torch.tensor(WEIGHTS), n, True, generator=generator)
+        kind = torch.multinomial(torch.tensor(weights), n, True, generator=generator)
         kind[torch.rand(n, generator=generator) >= share] = -1
-        for number, change in enumerate(KINDS):
+        for number, change in enumerate(kinds):
             chosen_ones = (kind == number).nonzero()[:, 0]
             if len(chosen_ones):
                 changed = change(damaged[chosen_ones], strangers[chosen_ones], generator)
@@ -64,8 +67,10 @@ def _transplant(scenes: Tensor, strangers: Tensor, generator: torch.Generator) -
     return scenes + share * uniform(generator, (n, 1, 1, 1), 0.3, 1) * (strange - scenes)
 
 
-def _line(scenes: Tensor, strangers: Tensor, generator: torch.Generator) -> Tensor:
-    """A crack or scratch: a bent line of finite length, 1 to 3 pixels wide."""
+def _line(
+    scenes: Tensor, strangers: Tensor, generator: torch.Generator, fine: bool = False
+) -> Tensor:
+    """A crack or scratch: a bent line of finite length, 1 to 3 pixels wide, or ``fine``."""
     n, side = len(scenes), scenes.shape[-1]
     centre = uniform(generator, (n, 2), 0.15, 0.85) * side
     x, y, _, _ = polar(side, centre, uniform(generator, (n,), 0, 2 * math.pi))
@@ -75,7 +80,10 @@ def _line(scenes: Tensor, strangers: Tensor, generator: torch.Generator) -> Tens
     walk = F.interpolate(knots, size=(1, side), mode="bicubic", align_corners=False)
     rough = walk.expand(-1, -1, side, -1) * uniform(generator, (n, 1, 1, 1), 0, 2)
     away = (y + bend * (x / half) ** 2 + rough).abs()
-    width = uniform(generator, (n, 1, 1, 1), 0.4, 1.6)
+    if fine:  # half of them under 1 pixel wide: they only dim the pixels that they cross
+        width = 1.6 * uniform(generator, (n, 1, 1, 1), 0, 1).square()
+    else:
+        width = uniform(generator, (n, 1, 1, 1), 0.4, 1.6)
     share = (width + 0.5 - away).clamp(0, 1) * (half - x.abs()).clamp(0, 1)
     return scenes + share * _tone(n, generator, 0.06, 0.6)
 
@@ -128,3 +136,5 @@ def _smear(scenes: Tensor, strangers: Tensor, generator: torch.Generator) -> Ten
 
 KINDS = (_transplant, _line, _spot, _stain, _warp, _smear)
 WEIGHTS = (3.0, 3.0, 2.0, 2.0, 2.0, 1.0)
+FINE_KINDS = (_transplant, functools.partial(_line, fine=True), *KINDS[2:])
+FINE_WEIGHTS = (3.0, 5.0, *WEIGHTS[2:])

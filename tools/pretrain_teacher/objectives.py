@@ -38,6 +38,7 @@ TERMS = (
 )
 CELLS = 1024  # places a level that are compared with each other
 GOOD, DEFECTIVE = 0.02, 0.25  # shares of a place: at most, at least
+PART, CROSSED = 4, 0.15  # fine defects are looked for in parts of a place: pixels a side, share
 SHARPNESS = 30.0  # factor of distances before they compete
 NEIGHBOURS = 1  # places up to so far away are not told apart
 PURE = 0.9  # share of one texture in a place that counts as that texture
@@ -120,7 +121,7 @@ class Objective(nn.Module):
         places = _Places(batch, stride)
         picked = places.pick(generator)
         labels, scene = places.label[picked], places.scene[picked]
-        good = places.defect[picked] < GOOD
+        good = places.good[picked]
         a = F.normalize(head(_rows(first)[picked]), dim=1)
         b = F.normalize(head(_rows(second)[picked]), dim=1)
         logits = a @ b.T / self.temperature
@@ -161,7 +162,7 @@ class Objective(nn.Module):
     @_every_level
     def _program(self, head, first, second, batch, stride, generator):
         places = _Places(batch, stride)
-        usable = ((places.label >= 0) & (places.defect < GOOD)).nonzero()[:, 0]
+        usable = ((places.label >= 0) & places.good).nonzero()[:, 0]
         picked = usable[torch.randperm(len(usable), generator=generator)[: CELLS // 2]]
         rows = torch.cat([_rows(first)[picked], _rows(second)[picked]])
         loss = F.cross_entropy(head(rows), places.label[picked].repeat(2), reduction="sum")
@@ -211,7 +212,7 @@ class _Places:
         purity, layer = shares.max(1)
         sheets = batch.sheets[:, :, None, None].expand_as(shares).gather(1, layer[:, None])[:, 0]
         self.label = torch.where(purity > PURE, sheets, -1).flatten()  # -1: several textures
-        self.defect = F.avg_pool2d(batch.defect, stride).flatten()
+        self.good, self.bad = (share.flatten() for share in _told(batch, stride))
         numbers = torch.arange(len(self.label))
         self.scene = numbers // shares[0, 0].numel()
         self.y, self.x = numbers // shares.shape[-1] % shares.shape[-2], numbers % shares.shape[-1]
@@ -219,9 +220,8 @@ class _Places:
     def pick(self, generator: torch.Generator) -> Tensor:
         """Good and defective places at random, at most a quarter defective."""
         order = torch.randperm(len(self.label), generator=generator)
-        defect = self.defect[order]
-        bad = order[defect > DEFECTIVE][: CELLS // 4]
-        good = order[defect < GOOD][: CELLS - len(bad)]
+        bad = order[self.bad[order]][: CELLS // 4]
+        good = order[self.good[order]][: CELLS - len(bad)]
         return torch.cat([good, bad])
 
 
@@ -237,12 +237,24 @@ class _Scale(nn.Module):
         return self.log_slope.exp() * (distance - self.threshold)
 
 
+def _told(batch: Batch, stride: int) -> tuple[Tensor, Tensor]:
+    """Which places (N, h, w) of a level are surely good, and which are surely defective.
+
+    Fine defects make a place defective by its most damaged part: a hair that crosses a place of
+    16 pixels a side covers a sixteenth of it.
+    """
+    share = F.avg_pool2d(batch.defect, stride)[:, 0]
+    if not batch.fine:
+        return share < GOOD, share > DEFECTIVE
+    crossed = F.max_pool2d(F.avg_pool2d(batch.defect, PART), stride // PART)[:, 0]
+    return share < GOOD, crossed > CROSSED
+
+
 def _farthest(first: Tensor, second: Tensor, batch: Batch, stride: int) -> Tensor:
     """How far a scene's good places are from all of the first view, beyond its defects."""
     products = second.flatten(2).transpose(1, 2) @ first.flatten(2)
     distance = SHARPNESS * (1 - products.amax(2))
-    share = F.avg_pool2d(batch.defect, stride).flatten(1)
-    bad, good = share > DEFECTIVE, share < GOOD
+    good, bad = (told.flatten(1) for told in _told(batch, stride))
     there = bad.any(1) & good.any(1)
     farthest = [distance.masked_fill(~kind, -torch.inf)[there].logsumexp(1) for kind in (good, bad)]
     return F.softplus(farthest[0] - farthest[1]).sum() / there.sum().clamp(min=1)
@@ -261,8 +273,7 @@ def _joint(levels: list[Tensor]) -> Tensor:
 
 def _told_apart(logit: Tensor, batch: Batch, stride: int) -> Tensor:
     """Cross-entropy of logits (N, h, w) for a defect, defects and good places weighing the same."""
-    share = F.avg_pool2d(batch.defect, stride)[:, 0]
-    bad, good = share > DEFECTIVE, share < GOOD
+    good, bad = _told(batch, stride)
     return (
         F.softplus(-logit[bad]).sum() / (1 + bad.sum())
         + F.softplus(logit[good]).sum() / (1 + good.sum())

@@ -38,6 +38,7 @@ class Batch:
         defect: (N, 1, S, S) 0 to 1, where the second view has a defect.
         clean: (N, 3, S, S) the second view's scene without light, noise, blur or defects.
         repeated: (N,) whether both views show the same parts of the textures.
+        fine: whether surfaces may have grain, and defects may be as thin as hairs.
     """
 
     first: Tensor
@@ -47,6 +48,7 @@ class Batch:
     defect: Tensor
     clean: Tensor
     repeated: Tensor
+    fine: bool = False
 
 
 def draw_bank(seed: int, epoch: int, size: int) -> Tensor:
@@ -67,11 +69,13 @@ def compose(
     generator: torch.Generator,
     repeated: float = 0.5,
     nuisance: float = 1.0,
+    fine: bool = False,
 ) -> Batch:
     """A batch of ``scenes`` scenes of ``size`` x ``size`` pixels.
 
     ``repeated`` is the share of scenes whose views show the same parts of the textures,
-    ``nuisance`` how unlike the two photographs are taken.
+    ``nuisance`` how unlike the two photographs are taken, ``fine`` whether surfaces may have
+    grain, and defects be as thin as hairs.
     """
     side = size + 2 * MARGIN
     shares, relief, present = _layout(scenes, side, generator)
@@ -81,11 +85,15 @@ def compose(
     textures[:, present] = _crops(
         bank[sheets[present]], side, alike.expand(-1, LAYERS)[present], generator
     )
-    scene, twin = (((t * shares[:, :, None]).sum(1) * relief).clamp(0, 1) for t in textures)
+    scene, twin = ((t * shares[:, :, None]).sum(1) * relief for t in textures)
+    if fine:
+        grains = _grain(scenes, side, generator)
+        scene, twin = scene + grains[0], twin + grains[1]
+    scene, twin = scene.clamp(0, 1), twin.clamp(0, 1)
     strange = torch.randint(len(bank), (scenes,), generator=generator)
     same = torch.ones(scenes, dtype=torch.bool)
     strangers = _crops(bank[strange], side, same, generator)[0]
-    damaged, defect = add_defects(twin, strangers, generator)
+    damaged, defect = add_defects(twin, strangers, generator, fine)
     first = photograph(scene, shares, size, nuisance, generator)
     second = photograph(damaged, torch.cat([shares, defect], 1), size, nuisance, generator)
     return Batch(
@@ -96,6 +104,7 @@ def compose(
         second.known[:, LAYERS:],
         F.pad(twin, [-MARGIN] * 4),
         alike[:, 0],
+        fine,
     )
 
 
@@ -135,6 +144,28 @@ def _crops(images: Tensor, side: int, repeated: Tensor, generator: torch.Generat
     mean = crops.mean((0, 2, 3, 4), keepdim=True)[0]
     crops = mean + (crops - mean) * contrast
     return crops
+
+
+def _grain(n: int, side: int, generator: torch.Generator) -> Tensor:
+    """Grain (2, n, 1, side, side) of n surfaces as two pieces have it: alike, but never the same.
+
+    Stretched along one axis as that of brushed metal; two of three surfaces have none.
+    """
+    fields = torch.randn(2, n, side, side, generator=generator)
+    reach = torch.arange(-8, 9, dtype=torch.float32)
+    for axis in ("along", "across"):
+        low, high = (0.3, 4.0) if axis == "along" else (0.3, 1.5)
+        sigma = torch.exp(uniform(generator, (n, 1), math.log(low), math.log(high)))
+        kernel = torch.exp(-(reach**2) / (2 * sigma**2))[:, None, None]
+        padded = F.pad(fields, (8, 8, 0, 0), mode="reflect")
+        # Rows and columns change places, so that each axis has its turn.
+        fields = F.conv2d(padded, kernel, groups=n).transpose(2, 3)
+    fields = fields / fields.std((2, 3), keepdim=True)
+    turned = torch.rand(n, 1, 1, generator=generator) < 0.5
+    fields = torch.where(turned, fields.transpose(2, 3), fields)
+    strength = torch.exp(uniform(generator, (n, 1, 1), math.log(0.015), math.log(0.12)))
+    there = torch.rand(n, 1, 1, generator=generator) < 1 / 3
+    return (fields * strength * there)[:, :, None]
 
 
 def _layout(n: int, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

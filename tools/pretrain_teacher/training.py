@@ -32,6 +32,7 @@ class Config:
         size: pixels a side of the images.
         bank: textures an epoch.
         repeated, nuisance: of the scenes, see `compose`.
+        fine_from: epochs after which surfaces may have grain and defects be as thin as hairs.
         fixed_bank: draw the same bank in every epoch ("program" needs it).
         rate, decay: of AdamW. The rate rises over the first epoch, and falls to 0 over the last
             quarter of the epochs, so that a training can be prolonged until then.
@@ -48,6 +49,7 @@ class Config:
     bank: int = 1600
     repeated: float = 0.5
     nuisance: float = 1.0
+    fine_from: int = 0
     fixed_bank: bool = False
     rate: float = 2e-3
     decay: float = 0.02
@@ -188,7 +190,15 @@ class _State:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate(self.epoch * config.steps + step)
             scenes = config.scenes // config.workers
-            batch = compose(bank, scenes, config.size, generator, config.repeated, config.nuisance)
+            batch = compose(
+                bank,
+                scenes,
+                config.size,
+                generator,
+                config.repeated,
+                config.nuisance,
+                fine=self.epoch >= config.fine_from,
+            )
             loss, terms = self._loss(batch, generator)
             self.optimizer.zero_grad()
             loss.backward()

@@ -30,9 +30,15 @@ def number() -> int:
 
 
 def average_(tensors: Iterable[Tensor]) -> None:
-    """Replace float tensors by their means over all workers, to the same bytes in each."""
+    """Replace float tensors by their means over all workers, to the same bytes in each.
+
+    Ends the worker where the process that started it was killed.
+    """
     if not dist.is_initialized():
         return
+    starter = torch.multiprocessing.parent_process()
+    if starter is not None and not starter.is_alive():
+        raise SystemExit("the process that started this worker is gone")
     tensors = list(tensors)
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)

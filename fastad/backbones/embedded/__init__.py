@@ -7,7 +7,7 @@ BACKBONE = "resnet18"
 LAYERS = ("layer1", "layer2", "layer3")
 PATH = Path(__file__).with_name("resnet18.safetensors")
 # Of the file; `sha256sum fastad/backbones/embedded/resnet18.safetensors` gives the next one's.
-SHA256 = "101391f08e89dbd9514b0797d17f3e5dc75cf21726d3d913d2d071de30608b55"
+SHA256 = "38ee525ef83562f75f245dd8a327ad1e92084aedc0a7933bf45210188edf6495"
 
 
 def covers(backbone: str, layers: Sequence[str]) -> bool:
