@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,8 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
         [sys.executable, "-m", "tools.pretrain_teacher", tmp_path, *options.split()],
         stdout=subprocess.PIPE,
         cwd=ROOT,
+        # As in the background of a shell: torch's own signal to orphans is ignored then.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     process.stdout.readline()  # an epoch is over
     process.kill()

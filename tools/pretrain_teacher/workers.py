@@ -32,7 +32,8 @@ def number() -> int:
 def average_(tensors: Iterable[Tensor]) -> None:
     """Replace float tensors by their means over all workers, to the same bytes in each.
 
-    Ends the worker where the process that started it was killed.
+    Ends the worker where the process that started it was killed: torch sends orphans the signal of
+    Ctrl-C, which whatever runs in the background of a shell ignores.
     """
     if not dist.is_initialized():
         return
