@@ -419,9 +419,18 @@ def demo(
             metavar="auto|embedded|PATH", help="Pretrained weights, as of `fastad train`."
         ),
     ] = "auto",
+    model: Annotated[
+        Literal["auto", "rstpm", "stpm"],
+        typer.Option(help="auto: rstpm, but stpm with the embedded teacher."),
+    ] = "auto",
     epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over the images in the first stage of the training.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Passes over the images in the first stage of the training. "
+            "Default: 10 of rstpm, 25 of stpm.",
+        ),
+    ] = None,
     image_size: Annotated[str, typer.Option(help="128, or 640x256 (height x width).")] = "128",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the images and the training.")] = 0,
@@ -436,6 +445,7 @@ def demo(
         raise typer.BadParameter(str(error)) from error
     run(
         output=output,
+        model=model,
         teacher_weights=teacher_weights,
         epochs=epochs,
         image_size=size,

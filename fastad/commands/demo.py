@@ -1,7 +1,9 @@
 """``fastad demo``: synthetic products rendered, learnt, tested, and shown on one page."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -23,14 +25,52 @@ from fastad.detector import Detector
 from fastad.inference.heatmaps import colour_scale, overlay
 from fastad.training import ConsoleProgress, resolve_device
 
-MODEL = "rstpm"
-# One small network is both teachers: one small download, less time than with ResNet-50.
-OPTIONS = {"teacher2": "resnet18", "bottleneck": "learned"}
-WHAT = "rstpm with ResNet-18 as both teachers and a learned bottleneck"
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model learns a product in less than a minute.
+
+    Attributes:
+        what: is said of it on the page.
+        options: of the model.
+        teachers: its options that say where a teacher's weights come from.
+        epochs: of its first stage.
+        training: options of the training.
+    """
+
+    what: str
+    options: dict[str, Any]
+    teachers: tuple[str, ...]
+    epochs: int
+    training: dict[str, Any]
+
+
+MODELS = {
+    "rstpm": Recipe(
+        "rstpm with ResNet-18 as both teachers and a learned bottleneck",
+        # One small network is both teachers: one small download, less time than with ResNet-50.
+        {"teacher2": "resnet18", "bottleneck": "learned"},
+        ("teacher_weights", "teacher2_weights"),
+        epochs=10,
+        # The second stage takes half of the images held out.
+        training={"validation_fraction": 0.4, "pseudo_anomalies": 60},
+    ),
+    "stpm": Recipe(
+        "stpm with ResNet-18",
+        {},
+        ("teacher_weights",),
+        epochs=25,
+        # Its authors' recipe takes more steps than three minutes have.
+        training={
+            "optimizer": "adam",
+            "learning_rate": 5e-3,
+            "schedule": "cosine",
+            "validation_fraction": 0.25,
+        },
+    ),
+}
 MANIFEST, PAGE = "fastad-demo.json", "index.html"
 RATE = 0.1  # of false alarms; needs 9 images for the threshold
-HELD_OUT = 0.4  # of the good images; the second stage takes half of them
-PSEUDO_ANOMALIES = 60  # images with synthesised defects an epoch
 BATCH_SIZE = 4  # more steps for the few images that there are
 GREEN = (0, 230, 90)
 GAP = 6  # pixels between the three panels of a picture
@@ -39,8 +79,9 @@ GAP = 6  # pixels between the three panels of a picture
 def demo(
     *,
     output: str,
+    model: str,
     teacher_weights: str,
-    epochs: int,
+    epochs: int | None,
     image_size: tuple[int, int],
     device: str,
     seed: int,
@@ -48,13 +89,23 @@ def demo(
 ) -> None:
     """Write images, detectors, pictures and the page that shows them into the folder ``output``.
 
+    ``model``: one of `MODELS`, or "auto": RSTPM, but STPM with the embedded teacher, which in so
+    short a time comes further with that. ``epochs``: None for those of the model's recipe.
+
     Raises what makes the work impossible before any of it is done: ValueError for an option,
     WeightsNotFoundError for the teacher, FileExistsError where a file would be overwritten that
     the demo did not write. RuntimeError after Ctrl-C.
     """
     resolve_device(device)
-    options = OPTIONS | {"teacher_weights": teacher_weights, "teacher2_weights": teacher_weights}
-    models.build(MODEL, **options)
+    if model == "auto":
+        origin = models.build("stpm", teacher_weights=teacher_weights).teacher_origins()["teacher"]
+        model = "stpm" if origin == "embedded" else "rstpm"
+        if origin == "embedded":
+            teacher_weights = "embedded"  # nothing is looked for, or said, a second time
+    recipe = MODELS[model]
+    options = recipe.options | dict.fromkeys(recipe.teachers, teacher_weights)
+    models.build(model, **options)
+    training = recipe.training | {"epochs": epochs or recipe.epochs}
     folder = Path(output)
     plans = {product: plan_dataset(product, counts, seed) for product in PRODUCTS}
     files = [MANIFEST, PAGE, *(f for product in PRODUCTS for f in _files(product, plans[product]))]
@@ -69,18 +120,18 @@ def demo(
                 write_dataset(folder / "data" / product, product, counts, seed, report)
             note(f"rendered {len(plans[product])} synthetic images: {folder / 'data' / product}")
             detector = Detector(
-                MODEL,
+                model,
                 image_size=image_size,
                 device=device,
                 false_positive_rate=RATE,
                 seed=seed,
                 **options,
             )
-            _learn(detector, folder, product, epochs)
+            _learn(detector, folder, product, training)
             outcomes.append(_examine(detector, folder, product, plans[product]))
     except KeyboardInterrupt as error:
         raise RuntimeError("stopped by the user: the same command starts again") from error
-    write_text(str(folder / PAGE), page(outcomes, WHAT, image_size, seed))
+    write_text(str(folder / PAGE), page(outcomes, recipe.what, image_size, seed))
     note(f"done: open {folder / PAGE}")
 
 
@@ -98,16 +149,14 @@ def _picture(product: str, item: Item) -> str:
     return f"pictures/{product}/{item.path.relative_to('test')}"
 
 
-def _learn(detector: Detector, folder: Path, product: str, epochs: int) -> None:
+def _learn(detector: Detector, folder: Path, product: str, training: dict[str, Any]) -> None:
     note(f"learning what a good {product} looks like")
     with ConsoleProgress() as listener:
         detector.fit(
             folder / "data" / product / "train" / "good",
-            epochs=epochs,
             progress=listener if log.isEnabledFor(logging.INFO) else None,
             batch_size=BATCH_SIZE,
-            validation_fraction=HELD_OUT,
-            pseudo_anomalies=PSEUDO_ANOMALIES,
+            **training,
         )
     if detector.training_record_["interrupted"]:
         raise KeyboardInterrupt

@@ -15,6 +15,7 @@ from fastad import backbones
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+PROBE = 64  # pixels a side of the image on which teachers show their channels
 
 
 @dataclass
@@ -73,6 +74,11 @@ class FrozenTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         return backbones.extract(self.backbone, images)
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """(C, H, W) of the feature maps of an image of `PROBE` x `PROBE` pixels."""
+        like = next(self.parameters(), torch.empty(0))
+        return [tuple(feature.shape[1:]) for feature in self(like.new_zeros(1, 3, PROBE, PROBE))]
 
 
 class AnomalyModel(nn.Module):

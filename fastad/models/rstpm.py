@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad import backbones, ops
-from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
+from fastad.models.base import PROBE, AnomalyModel, FrozenTeacher, Prediction, Stage
 from fastad.models.decoder import Decoder, bottleneck_stage
 from fastad.models.maps import highest, smoothed
 from fastad.models.rstpm_config import LAYERS, RSTPMConfig
@@ -26,7 +26,6 @@ from fastad.models.unet import UNet
 LEARNED_CHANNELS = 512  # of the learned bottleneck, as many as ResNet-18's layer4
 GRID = 64  # positions along each side of an image that have a mean of their own
 PRIOR_IMAGES = 2
-PROBE = 64  # pixels of the image on which teachers show their channels
 
 Batches = Callable[[], Iterator[Mapping[str, Any]]]
 
@@ -84,7 +83,7 @@ class RSTPM(AnomalyModel):
         else:
             self.student1 = backbones.build(config.teacher1, LAYERS)
         self.teacher1, self.teacher2 = FrozenTeacher(first), FrozenTeacher(second)
-        shapes = _shapes(self.teacher1)
+        shapes = self.teacher1.shapes()
         if config.bottleneck == "auto":  # of a module
             bottleneck = "layer4" if len(shapes) > len(LAYERS) else "learned"
             self.config = dataclasses.replace(config, bottleneck=bottleneck)
@@ -94,7 +93,7 @@ class RSTPM(AnomalyModel):
         deepest = shapes[-1][0]
         channels = LEARNED_CHANNELS if learned else deepest
         self.bottleneck = bottleneck_stage(deepest, channels) if learned else nn.Identity()
-        second_shapes = _shapes(self.teacher2)
+        second_shapes = self.teacher2.shapes()
         _require_levels("teacher2", self.teacher2, second_shapes, len(LAYERS))
         self.student2 = Decoder(
             channels,
@@ -277,12 +276,6 @@ def _means_by_position(maps: Tensor) -> Tensor:
     """
     means = (maps.sum(dim=0) + PRIOR_IMAGES * maps.mean()) / (len(maps) + PRIOR_IMAGES)
     return functional.adaptive_avg_pool2d(means[None], GRID)[0]
-
-
-def _shapes(teacher: FrozenTeacher) -> list[tuple[int, int, int]]:
-    """(C, H, W) of a teacher's feature maps of a small square image."""
-    like = next(teacher.parameters(), torch.empty(0))
-    return [tuple(feature.shape[1:]) for feature in teacher(like.new_zeros(1, 3, PROBE, PROBE))]
 
 
 def _require_levels(option: str, teacher: FrozenTeacher, shapes: Sequence, levels: int) -> None:

@@ -7,7 +7,7 @@ images; where it fails on a new image, there is something that the normal images
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from fastad import backbones, ops
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction
+from fastad.models.channels import ChannelScales, channel_deviations
+
+Batches = Callable[[], Iterable[Mapping[str, Any]]]
 
 
 @dataclass
@@ -32,6 +35,11 @@ class STPMConfig:
         aggregate_size: levels are joined at the size of the "input" (the paper), or at that of the
             first "layer" and then resized (the authors' code; cheaper, coarser).
         weights: one number a level: exponents of the product, factors of the sum; None for 1.
+        standardize: "channels" divides every channel of the teacher's levels by its standard
+            deviation over the training images, as EfficientAD does (Batzner et al., WACV 2024; it
+            also subtracts the mean), so that channels that are quiet on good images count as much
+            as others; "none" does not (the paper). "auto" is "channels" for the embedded teacher,
+            whose deeper levels a student follows into defects otherwise, else "none".
         eps: smallest norm by which a feature vector is divided.
         student: the student of a ``backbone`` that is a module; None for a copy of it with newly
             drawn parameters.
@@ -43,6 +51,7 @@ class STPMConfig:
     aggregate: str = "product"
     aggregate_size: str = "input"
     weights: Sequence[float] | None = None
+    standardize: str = "auto"
     eps: float = 1e-12
     student: nn.Module | None = None
 
@@ -53,6 +62,7 @@ class STPMConfig:
         for field, allowed in (
             ("aggregate", ("product", "sum")),
             ("aggregate_size", ("input", "layer")),
+            ("standardize", ("auto", "channels", "none")),
         ):
             if getattr(self, field) not in allowed:
                 raise ValueError(
@@ -104,6 +114,13 @@ class STPM(AnomalyModel):
             self.student = backbones.build(backbone, config.layers)
             if config.teacher_weights == "auto" and teacher.origin == "embedded":
                 self.config = dataclasses.replace(config, teacher_weights="embedded")
+        if config.standardize == "auto":
+            embedded = self.teacher_origins()["teacher"] == "embedded"
+            standardize = "channels" if embedded else "none"
+            self.config = dataclasses.replace(self.config, standardize=standardize)
+        self.scales = nn.Identity()
+        if self.config.standardize == "channels":
+            self.scales = ChannelScales([shape[0] for shape in self.teacher.shapes()])
 
     def features(
         self, images: Tensor, teacher: list[Tensor] | None = None
@@ -114,12 +131,18 @@ class STPM(AnomalyModel):
         """
         images = self.normalize(images)
         if teacher is None:
-            teacher = self.teacher(images)
+            teacher = self.scales(self.teacher(images))
         return teacher, backbones.extract(self.student, images)
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """``{"teacher": list of (N, C_l, H_l, W_l)}`` for images (N, 3, H, W) in [0, 1]."""
-        return {"teacher": self.teacher(self.normalize(images))}
+        return {"teacher": self.scales(self.teacher(self.normalize(images)))}
+
+    def prepare_stage(self, train: Batches, unseen: Batches) -> None:
+        """Take the deviations of the teacher's channels where they are to be divided by."""
+        if isinstance(self.scales, ChannelScales):
+            self.scales.reset()
+            self.scales.equalize(channel_deviations(batch["teacher"] for batch in train()))
 
     def forward(self, images: Tensor) -> Prediction:
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""

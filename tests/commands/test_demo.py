@@ -47,7 +47,7 @@ def shrink(monkeypatch):
     """Make the command work on few images."""
     whole = command.demo
     monkeypatch.setattr(command, "demo", lambda **options: whole(**options, counts=COUNTS))
-    monkeypatch.setattr(command, "PSEUDO_ANOMALIES", 4)
+    monkeypatch.setitem(command.MODELS["rstpm"].training, "pseudo_anomalies", 4)
 
 
 @pytest.fixture
@@ -191,8 +191,23 @@ def test_without_a_network_the_embedded_teacher_is_taken(fastad, small, offline,
     assert len(offline) == 1
     text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
     assert "weights: those in the package, trained on generated images only." in text
-    config = load(tmp_path / "out" / "denim.fastad").model.config
-    assert (config.teacher_weights, config.teacher2_weights) == ("embedded", "embedded")
+    assert "stpm with ResNet-18" in text
+    model = load(tmp_path / "out" / "denim.fastad").model
+    assert (model.name, model.config.teacher_weights) == ("stpm", "embedded")
+
+
+@pytest.mark.slow
+def test_a_model_that_is_asked_for_is_taken_with_the_embedded_teacher_too(fastad, small, tmp_path):
+    options = ("--teacher-weights", "embedded", "--model", "rstpm", *OPTIONS[2:])
+    code, _, err = fastad("demo", "--output", tmp_path / "out", *options)
+    assert code == 0, err
+    model = load(tmp_path / "out" / "denim.fastad").model
+    config = model.config
+    assert (model.name, config.teacher_weights, config.teacher2_weights) == (
+        "rstpm",
+        "embedded",
+        "embedded",
+    )
 
 
 @pytest.mark.parametrize(

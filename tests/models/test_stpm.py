@@ -128,6 +128,43 @@ def test_any_module_may_be_the_backbone():
     assert models.build("stpm", backbone=backbone, student=student).student is student
 
 
+def test_standardized_teachers_say_as_much_with_every_channel():
+    torch.manual_seed(2)
+    backbone = Pyramid()
+    backbone.first.weight.data[0] *= 20
+    model = models.build("stpm", backbone=backbone, standardize="channels").eval()
+    images = torch.rand(5, 3, 16, 12)
+
+    def batches():
+        for part in images.split(2):
+            yield {"image": part, **model.teacher_features(part)}
+
+    plain = plain_features(backbone, images)
+    for _ in range(2):  # nothing is left of an earlier time
+        model.prepare_stage(batches, batches)
+        found = model.teacher_features(images)["teacher"]
+        for level, before in zip(found, plain, strict=True):
+            deviation = before.double().transpose(0, 1).flatten(1).std(dim=1, correction=0)
+            expected = before * (deviation.mean() / deviation)[:, None, None].float()
+            torch.testing.assert_close(level, expected, rtol=1e-4, atol=1e-6)
+    features, _ = model.features(images)
+    assert all(torch.equal(a, b) for a, b in zip(features, found, strict=True))
+    # They belong to what training makes: a checkpoint and a detector carry them.
+    assert any(name.startswith("scales.") for name in model.trained_state())
+
+
+def test_only_the_embedded_teacher_is_standardized_unless_asked_for(tmp_path):
+    def of(**options):
+        return models.build("stpm", **options).config.standardize
+
+    torch.save(backbones.build("resnet18").state_dict(), tmp_path / "resnet18.pth")
+    assert of(teacher_weights="embedded") == "channels"
+    assert of(teacher_weights="embedded", standardize="none") == "none"
+    assert of(teacher_weights=str(tmp_path / "resnet18.pth")) == "none"
+    assert of(backbone=Pyramid()) == "none"
+    assert of(teacher_weights=None, standardize="channels") == "channels"
+
+
 def test_unknown_names_options_and_values_are_named(model):
     with pytest.raises(ValueError, match=r"unknown model 'stmp'; there are: .*stpm"):
         models.build("stmp")
@@ -137,6 +174,8 @@ def test_unknown_names_options_and_values_are_named(model):
         models.build("stpm", aggregate="mean")
     with pytest.raises(ValueError, match="aggregate_size must be 'input' or 'layer'; got 64"):
         models.build("stpm", aggregate_size=64)
+    with pytest.raises(ValueError, match="standardize must be 'auto' or 'channels' or 'none'"):
+        models.build("stpm", standardize=True)
     with pytest.raises(ValueError, match="eps must be a number above 0; got 0"):
         models.build("stpm", eps=0)
     with pytest.raises(ValueError, match=r"for each of the 3 layers; got \[1.0\]"):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fastad import backbones
-from fastad.data.products import Counts, write_dataset
+from fastad.data.products import Counts, render, write_dataset
 from fastad.models.base import IMAGENET_MEAN, IMAGENET_STD
 from tools.pretrain_teacher import measure, summary, validation
 from tools.pretrain_teacher.nearest_neighbour import NearestNeighbour
@@ -113,7 +113,8 @@ def test_validation_measures_products_and_leaves_the_trunk_alone(monkeypatch):
     torch.manual_seed(0)
     trunk = backbones.build("resnet18", validation.LAYERS).train()
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
-    result = validation.validate(trunk, map(product, ("one", "two")), stpm=True)
+    sets = [list(map(product, ("one", "two"))) for _ in range(2)]
+    result = validation.validate(trunk, *sets)
     after = trunk.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert trunk.training
@@ -126,8 +127,21 @@ def test_validation_measures_products_and_leaves_the_trunk_alone(monkeypatch):
         assert found["image_auroc"] == pytest.approx(rows["one"]["image_auroc"])
     assert result["nearest_neighbour"]["image_auroc"] == 1
     assert result["nearest_neighbour"]["pixel_auroc"] > 0.6
-    assert validation.table(result).count("\n") == 4
+    assert validation.table(result).count("\n") == 11
+    assert list(validation.validate(trunk, sets[0])) == ["nearest_neighbour"]
     assert json.loads(json.dumps(result)) == result
+
+
+def test_validation_trains_stpm_on_flanges_that_the_demo_does_not_show(monkeypatch):
+    monkeypatch.setattr(validation, "STPM_SEEDS", (3,))
+    (found,) = validation.stpm_sets()
+    assert found.name == "flange, seed 3"
+    assert (len(found.train), len(found.test)) == (48, len(found.masks))
+    good = ~found.masks.any((1, 2))
+    assert 0 < good.sum() < len(good)
+    image, _ = render("flange", None, (3, 0, 47))
+    assert (found.train[-1] == image).all()
+    assert not (found.train[0] == render("flange", None, (0, 0, 0))[0]).all()
 
 
 @pytest.fixture

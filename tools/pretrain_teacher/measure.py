@@ -94,8 +94,14 @@ def stpm(teacher: Teacher, data: Path, epochs: int) -> dict[str, Any]:
     # The teacher is drawn with the detector's seed where there are no weights: seed 0's is the
     # same network as that of the nearest-neighbour detector.
     weights = teacher.weights or "random"
+    # What "auto" is of the file in the package, for any file measured as that one.
+    standardize = "channels" if teacher.name == "embedded" else "none"
     detector = fastad.Detector(
-        "stpm", image_size=STPM_SIZE, seed=teacher.seed, teacher_weights=weights
+        "stpm",
+        image_size=STPM_SIZE,
+        seed=teacher.seed,
+        teacher_weights=weights,
+        standardize=standardize,
     )
     detector.fit(data, epochs=epochs)
     record = detector.training_record_
@@ -105,6 +111,7 @@ def stpm(teacher: Teacher, data: Path, epochs: int) -> dict[str, Any]:
         "good_images": good,
         "held_out": f"{record['n_validation']} of {good} good images, by seed {teacher.seed}: they "
         f"chose epoch {record['best_epoch']}",
+        "standardize": standardize,
         "training_seconds": round(record["seconds"], 1),
         "precision": record["precision"],
         **_scores(detector.evaluate(data)),

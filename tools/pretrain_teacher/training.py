@@ -1,23 +1,28 @@
 """The training loop: resumable after every epoch, logged, and the same bytes for the same seed."""
 
+import copy
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from fastad import backbones
 from fastad._files import atomic_path
+from fastad.models.channels import channel_deviations
 from tools.pretrain_teacher import workers
+from tools.pretrain_teacher.balance import balance
 from tools.pretrain_teacher.objectives import Objective
 from tools.pretrain_teacher.scenes import Batch, compose, draw_bank
 
 LAYERS = ("layer1", "layer2", "layer3")
 FALL = 0.25  # share of the steps over which the rate falls
+SAMPLE_BATCHES, SAMPLE_TEXTURES = 8, 400  # seen to tell how loud the channels are
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what teachers are fed
 
 
@@ -110,8 +115,33 @@ def _train(config: Config, folder: Path, threads: int | None) -> None:
             log.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
     if workers.number() == 0:
+        trunk = copy.deepcopy(state.average.module).eval()
+        balance(trunk, channel_deviations(map(trunk, _sample(config))))
         metadata = {"config": json.dumps(asdict(config))}
-        export(state.average.module, folder / "resnet18.safetensors", metadata)
+        export(trunk, folder / "resnet18.safetensors", metadata)
+
+
+def _sample(config: Config) -> Iterator[Tensor]:
+    """Images that the training has not seen, as the trunk gets them, for its channels' loudness."""
+    generator = torch.Generator().manual_seed(config.seed)
+    bank = draw_bank(config.seed, config.epochs, min(config.bank, SAMPLE_TEXTURES))
+    for _ in range(SAMPLE_BATCHES):
+        batch = compose(
+            bank,
+            config.scenes,
+            config.size,
+            generator,
+            config.repeated,
+            config.nuisance,
+            fine=config.epochs > config.fine_from,
+        )
+        yield _standard(batch.first)
+
+
+def _standard(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1] -> those of the mean and deviation that teachers are fed."""
+    mean, deviation = (images.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
+    return ((images - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 
 def export(trunk: nn.Module, path: Path, metadata: dict[str, str]) -> None:
@@ -217,9 +247,7 @@ class _State:
         return {term: round(value, 4) for term, value in sums.items()}
 
     def _loss(self, batch: Batch, generator: torch.Generator):
-        mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
-        images = (torch.cat([batch.first, batch.second]) - mean) / deviation
-        features = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        features = self.trunk(_standard(torch.cat([batch.first, batch.second])))
         first, second = zip(*(level.chunk(2) for level in features), strict=True)
         return self.objective(list(first), list(second), batch, generator)
 

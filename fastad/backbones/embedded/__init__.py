@@ -7,7 +7,7 @@ BACKBONE = "resnet18"
 LAYERS = ("layer1", "layer2", "layer3")
 PATH = Path(__file__).with_name("resnet18.safetensors")
 # Of the file; `sha256sum fastad/backbones/embedded/resnet18.safetensors` gives the next one's.
-SHA256 = "38ee525ef83562f75f245dd8a327ad1e92084aedc0a7933bf45210188edf6495"
+SHA256 = "729365dc9f6911d085f729ebbb6878e0941c99ca4ac01e232237caeeede612eb"
 
 
 def covers(backbone: str, layers: Sequence[str]) -> bool:
