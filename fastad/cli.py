@@ -428,7 +428,7 @@ def demo(
         typer.Option(
             min=1,
             help="Passes over the images in the first stage of the training. "
-            "Default: 10 of rstpm, 25 of stpm.",
+            "Default: 10 of rstpm, 20 of stpm.",
         ),
     ] = None,
     image_size: Annotated[str, typer.Option(help="128, or 640x256 (height x width).")] = "128",

@@ -1,6 +1,5 @@
 """The training loop: resumable after every epoch, logged, and the same bytes for the same seed."""
 
-import copy
 import json
 import math
 import time
@@ -115,7 +114,7 @@ def _train(config: Config, folder: Path, threads: int | None) -> None:
             log.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
     if workers.number() == 0:
-        trunk = copy.deepcopy(state.average.module).eval()
+        trunk = state.average.module.eval()
         balance(trunk, channel_deviations(map(trunk, _sample(config))))
         metadata = {"config": json.dumps(asdict(config))}
         export(trunk, folder / "resnet18.safetensors", metadata)
