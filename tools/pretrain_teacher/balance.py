@@ -1,6 +1,6 @@
 """Every channel of a trunk's levels as loud as every other, without changing what it computes.
 
-A pretraining leaves some channels of a level with many times the deviation of others. A student is
+A pretraining leaves some channels of a level with several times the deviation of others. A student is
 measured by the distance of whole feature vectors, where a quiet channel says nothing, whatever it
 shows; with the deviation of all channels the same, all have a say.
 
