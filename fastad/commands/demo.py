@@ -101,6 +101,7 @@ def demo(
         model = "stpm" if origin == "embedded" else "rstpm"
         if origin == "embedded":
             teacher_weights = "embedded"  # nothing is looked for, or said, a second time
+            note("the model is stpm: in so short a time it learns more from the embedded teacher")
     recipe = MODELS[model]
     options = recipe.options | dict.fromkeys(recipe.teachers, teacher_weights)
     models.build(model, **options)

@@ -188,6 +188,7 @@ def test_without_a_network_the_embedded_teacher_is_taken(fastad, small, offline,
     code, _, err = fastad("demo", "--output", tmp_path / "out", *options)
     assert code == 0, err
     assert err.count("taking the embedded teacher, trained on generated images only;") == 1
+    assert "the model is stpm" in err
     assert len(offline) == 1
     text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
     assert "weights: those in the package, trained on generated images only." in text
