@@ -114,10 +114,9 @@ class STPM(AnomalyModel):
             self.student = backbones.build(backbone, config.layers)
             if config.teacher_weights == "auto" and teacher.origin == "embedded":
                 self.config = dataclasses.replace(config, teacher_weights="embedded")
-        if config.standardize == "auto":
-            embedded = self.teacher_origins()["teacher"] == "embedded"
-            standardize = "channels" if embedded else "none"
-            self.config = dataclasses.replace(self.config, standardize=standardize)
+        embedded = self.teacher_origins()["teacher"] == "embedded"
+        if config.standardize == "auto" and embedded:
+            self.config = dataclasses.replace(self.config, standardize="channels")
         self.scales = nn.Identity()
         if self.config.standardize == "channels":
             self.scales = ChannelScales([shape[0] for shape in self.teacher.shapes()])
