@@ -15,6 +15,8 @@ from fastad import backbones
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Batches = Callable[[], Iterable[Mapping[str, Any]]]  # iterates anew every time
+
 PROBE = 64  # pixels a side of the image on which teachers show their channels
 
 
@@ -136,11 +138,7 @@ class AnomalyModel(nn.Module):
         """
         self.stage = stage
 
-    def prepare_stage(
-        self,
-        train: Callable[[], Iterable[Mapping[str, Any]]],
-        unseen: Callable[[], Iterable[Mapping[str, Any]]],
-    ) -> None:
+    def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Compute what a stage needs before its first epoch, such as the scale of its inputs.
 
         Called once, in eval mode, without gradients; not when a training is resumed within the

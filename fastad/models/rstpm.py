@@ -8,7 +8,7 @@ defects which of the differences matter.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad import backbones, ops
-from fastad.models.base import PROBE, AnomalyModel, FrozenTeacher, Prediction, Stage
+from fastad.models.base import PROBE, AnomalyModel, Batches, FrozenTeacher, Prediction, Stage
 from fastad.models.decoder import Decoder, bottleneck_stage
 from fastad.models.maps import highest, smoothed
 from fastad.models.rstpm_config import LAYERS, RSTPMConfig
@@ -26,8 +26,6 @@ from fastad.models.unet import UNet
 LEARNED_CHANNELS = 512  # of the learned bottleneck, as many as ResNet-18's layer4
 GRID = 64  # positions along each side of an image that have a mean of their own
 PRIOR_IMAGES = 2
-
-Batches = Callable[[], Iterator[Mapping[str, Any]]]
 
 
 class RSTPM(AnomalyModel):

@@ -7,17 +7,15 @@ images; where it fails on a new image, there is something that the normal images
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from fastad import backbones, ops
-from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction
+from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction
 from fastad.models.channels import ChannelScales, channel_deviations
-
-Batches = Callable[[], Iterable[Mapping[str, Any]]]
 
 
 @dataclass

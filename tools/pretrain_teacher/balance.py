@@ -1,8 +1,8 @@
 """Every channel of a trunk's levels as loud as every other, without changing what it computes.
 
-A pretraining leaves some channels of a level with several times the deviation of others. A student is
-measured by the distance of whole feature vectors, where a quiet channel says nothing, whatever it
-shows; with the deviation of all channels the same, all have a say.
+A pretraining leaves some channels of a level with several times the deviation of others. A student
+is measured by the distance of whole feature vectors, where a quiet channel says nothing, whatever
+it shows; with the deviation of all channels the same, all have a say.
 
 Between the convolutions of a residual network there are sums and rectifiers only: a positive factor
 of a channel goes through them. So batch norms write every channel of a stage's residual stream
