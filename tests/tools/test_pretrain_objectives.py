@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -179,6 +180,23 @@ def test_dense_can_want_every_place_to_differ(bank):
     assert loss(alike, places_apart=False) < 0.01
     batch.repeated[:] = False
     assert loss(alike) < 0.01
+
+
+def test_spread_counts_what_channels_say_twice(bank):
+    batch = compose(bank, 4, 64, generator())
+    objective = Objective([3], [8], {"spread": 1.0}, len(bank))
+
+    def loss(maps):
+        return objective([maps[:4]], [maps[4:]], batch, generator())[0].item()
+
+    alone = torch.rand(8, 3, 8, 8) * torch.tensor([1.0, 5.0, 0.1]).view(3, 1, 1) + 2
+    twice = alone.clone()
+    twice[:, 2] = 7 - 3 * alone[:, 0] + alone[:, 2]
+    for maps in (alone, twice):
+        correlations = np.corrcoef(maps.double().transpose(0, 1).flatten(1).numpy())
+        want = np.square(correlations - np.eye(3)).sum() / 3
+        assert loss(maps) == pytest.approx(want, rel=1e-3, abs=1e-5)
+    assert loss(alone) < 0.05 < 0.6 < loss(twice)
 
 
 def test_contrast_wants_distance_at_defects_alone(bank):

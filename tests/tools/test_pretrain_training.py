@@ -40,6 +40,16 @@ def test_a_training_goes_on_to_the_same_bytes(tmp_path):
         training.train(dataclasses.replace(config, rate=1.0), tmp_path / "parts")
 
 
+def test_bfloat16_is_close():
+    def losses(**options):
+        state = training._State(dataclasses.replace(TINY, scenes=4, **options))
+        return state.run_epoch(draw_bank(0, 0, TINY.bank))["dense"]
+
+    exact = losses()
+    assert losses(bfloat16=True) == pytest.approx(exact, rel=0.05)
+    assert losses(bfloat16=True) != exact
+
+
 def _average_numbers(folder):
     own = torch.full((2, 3), float(workers.number()))
     other = torch.tensor([4.0 * workers.number()])

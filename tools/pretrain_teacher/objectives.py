@@ -7,6 +7,8 @@
 * ranked: the place of a scene that is farthest from all places of the other view is a defect, by
   the joint features that the nearest-neighbour detector compares;
 * levels: the same by the features of every level alone;
+* spread: channels of a level are not correlated, so that a student has many things to learn (the
+  covariance term of VICReg, Bardes et al. 2022, here of correlations);
 * program: every place tells its texture among all of the bank (formula-driven supervised learning,
   Kataoka et al. 2020);
 * instance: parts of a scene find themselves in the other view (SimCLR, Chen et al. 2020);
@@ -31,6 +33,7 @@ TERMS = (
     "nearest",
     "ranked",
     "levels",
+    "spread",
     "program",
     "instance",
     "energies",
@@ -91,6 +94,7 @@ class Objective(nn.Module):
             "nearest": lambda c, s: _Scale(),
             "ranked": lambda c, s: nn.Identity(),
             "levels": lambda c, s: nn.Identity(),
+            "spread": lambda c, s: nn.Identity(),
             "program": lambda c, s: nn.Linear(c, bank),
             "instance": lambda c, s: _head(c, 128),
             "energies": lambda c, s: nn.Conv2d(c, ENERGIES * (s // strides[0]) ** 2, 1),
@@ -158,6 +162,17 @@ class Objective(nn.Module):
     @_every_level
     def _levels(self, head, first, second, batch, stride, generator):
         return _farthest(_joint([first]), _joint([second]), batch, stride)
+
+    @_every_level
+    def _spread(self, head, first, second, batch, stride, generator):
+        rows = torch.cat([_rows(first), _rows(second)])
+        rows = rows - rows.mean(0)
+        covariance = rows.T @ rows / len(rows)
+        deviations = (covariance.diagonal() + 1e-6).sqrt()
+        correlations = covariance / (deviations[:, None] * deviations)
+        return (correlations.square().sum() - correlations.diagonal().square().sum()) / len(
+            correlations
+        )
 
     @_every_level
     def _program(self, head, first, second, batch, stride, generator):
@@ -252,8 +267,11 @@ def _told(batch: Batch, stride: int) -> tuple[Tensor, Tensor]:
 
 def _farthest(first: Tensor, second: Tensor, batch: Batch, stride: int) -> Tensor:
     """How far a scene's good places are from all of the first view, beyond its defects."""
-    products = second.flatten(2).transpose(1, 2) @ first.flatten(2)
-    distance = SHARPNESS * (1 - products.amax(2))
+    first, second = first.flatten(2), second.flatten(2)
+    with torch.no_grad():  # the nearest alone has a gradient: so none goes through all the products
+        nearest = (second.transpose(1, 2) @ first).argmax(2)
+    nearest = first.gather(2, nearest[:, None].expand_as(second))
+    distance = SHARPNESS * (1 - (nearest * second).sum(1))
     good, bad = (told.flatten(1) for told in _told(batch, stride))
     there = bad.any(1) & good.any(1)
     farthest = [distance.masked_fill(~kind, -torch.inf)[there].logsumexp(1) for kind in (good, bad)]

@@ -42,6 +42,7 @@ class Config:
             quarter of the epochs, so that a training can be prolonged until then.
         temperature, projected, places_apart: of the objective.
         average: decay a step of the exponential average of the weights, which is what is kept.
+        bfloat16: convolutions of the trunk in bfloat16, for processors that have units for it.
         workers: processes, each of which composes and differentiates its part of the scenes.
     """
 
@@ -61,6 +62,7 @@ class Config:
     temperature: float = 0.1
     projected: bool = True
     places_apart: bool = True
+    bfloat16: bool = False
     workers: int = 1
     seed: int = 0
 
@@ -246,8 +248,9 @@ class _State:
         return {term: round(value, 4) for term, value in sums.items()}
 
     def _loss(self, batch: Batch, generator: torch.Generator):
-        features = self.trunk(_standard(torch.cat([batch.first, batch.second])))
-        first, second = zip(*(level.chunk(2) for level in features), strict=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
+            features = self.trunk(_standard(torch.cat([batch.first, batch.second])))
+        first, second = zip(*(level.float().chunk(2) for level in features), strict=True)
         return self.objective(list(first), list(second), batch, generator)
 
     def _rate(self, step: int) -> float:
