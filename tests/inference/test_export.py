@@ -151,7 +151,7 @@ def test_an_image_of_the_right_size_is_not_touched():
 def test_a_file_gives_what_the_detector_gives(artifacts, exported, name, model, shape):
     images = noise(*shape, 3)
     score, maps = FORMATS[name].open(exported(name, model))(images)
-    expected = artifacts[model].predictor(device="cpu").predict(images)
+    expected = artifacts[model].predictor(device="cpu", precision="float32").predict(images)
     assert (score.shape, maps.shape) == ((shape[0],), (shape[0], *SIZE))
     assert score.dtype == maps.dtype == np.float32
     np.testing.assert_allclose(score, expected.score, rtol=2e-3)
@@ -285,7 +285,7 @@ def fake(monkeypatch, artifact):
             path.with_suffix(".bin").write_text("new")
 
         def run(images):
-            result = artifact.predictor(device="cpu").predict(images)
+            result = artifact.predictor(device="cpu", precision="float32").predict(images)
             return change(result.score, result.anomaly_map)
 
         monkeypatch.setattr("fastad.inference.export.trace", lambda artifact, fused_ops: None)
