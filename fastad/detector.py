@@ -17,6 +17,7 @@ from fastad.data import test_samples
 from fastad.data.training_set import file_digests, read_training_set, training_size
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.calibration import calibration_scores
+from fastad.inference.serving import examine
 from fastad.inference.verification import Verification
 from fastad.training import (
     EpochProgress,
@@ -161,8 +162,6 @@ class Detector(Estimator):
             names = ", ".join(path.name for path, _ in source.skipped[:SKIPPED_NAMES])
             more = ", ..." if len(source.skipped) > SKIPPED_NAMES else ""
             record.notes.append(f"{len(source.skipped)} unreadable images skipped: {names}{more}")
-        for note in record.notes:
-            log.info(f"note: {note}")
 
         predictor = Predictor(
             model,
@@ -171,6 +170,13 @@ class Detector(Estimator):
             precision=config.precision,
             batch_size=self.batch_size,
         )
+        serving = None
+        if config.precision == "auto":
+            rate = self.false_positive_rate
+            serving = examine(predictor, dataset, record.held_out, rate)
+            record.notes += serving.notes
+        for note in record.notes:
+            log.info(f"note: {note}")
         scores, maxima = calibration_scores(predictor, dataset, record.held_out)
         threshold = pixel_threshold = None
         if len(scores):
@@ -192,6 +198,7 @@ class Detector(Estimator):
                 },
                 pixel_calibration=maxima,
                 pixel_threshold=pixel_threshold,
+                serving=None if serving is None else dataclasses.asdict(serving),
             ),
             predictor,
         )

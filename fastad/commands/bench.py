@@ -15,6 +15,7 @@ from torch import Tensor
 from fastad import models, ops
 from fastad.commands.output import check_writable, note, write_json
 from fastad.data import parse_size
+from fastad.inference import Predictor
 from fastad.training import resolve_device, resolve_precision
 
 BASELINE = "stpm"  # the model whose time others are given in, too
@@ -45,7 +46,7 @@ def bench(
             for row in (
                 _map(batch, size, place, seconds),
                 _loss(batch, size, place, seconds),
-                _model(model, batch, size, place, dtype, seconds),
+                _model(model, batch, size, place, precision, seconds),
             )
         ]
     result = {
@@ -133,21 +134,21 @@ def _model(
     batch: int,
     size: tuple[int, int],
     device: torch.device,
-    dtype: torch.dtype,
+    precision: str,
     seconds: float,
 ) -> dict[str, Any]:
-    images = torch.rand(batch, 3, *size, device=device).to(memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, *size).contiguous(memory_format=torch.channels_last)
 
-    def runner(name: str) -> Callable[[], Any]:
-        model = models.build(name, **models.without_weights(name)).eval()
-        model.to(device, memory_format=torch.channels_last)
-        return lambda: model(images)
+    def runner(name: str, fused: bool = True) -> Callable[[], Any]:
+        model = models.build(name, **models.without_weights(name))
+        predictor = Predictor(model, size, device=str(device), precision=precision, fused=fused)
+        return lambda: predictor.predict_batch(images)
 
     candidates = {each: runner(each) for each in dict.fromkeys((name, BASELINE))}
-    with torch.inference_mode(), torch.autocast(device.type, dtype, dtype != torch.float32):
-        medians = _medians(candidates, device, seconds)
-    median = medians[name]
+    medians = _medians(candidates | {"unfused": runner(name, fused=False)}, device, seconds)
+    median, unfused = medians[name], medians["unfused"]
     row = {"work": name, "ms": median, "images_per_second": 1e3 * batch / median}
+    row |= {"unfused_ms": unfused}
     if name != BASELINE:
         row |= {f"{BASELINE}_ms": medians[BASELINE], "slower": median / medians[BASELINE]}
     return row
@@ -163,4 +164,5 @@ def _line(row: dict[str, Any]) -> str:
     if "ratio" in row:
         return f"{text}   reference {row['reference_ms']:10.3f} ms   {row['ratio']:6.2f} x"
     text = f"{text}   {row['images_per_second']:.1f} images/s"
+    text += f"   {row['unfused_ms'] / row['ms']:.2f} x as fast as unfused"
     return f"{text}   {row['slower']:.2f} x the time of {BASELINE}" if "slower" in row else text

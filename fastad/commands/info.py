@@ -86,6 +86,16 @@ def contents(detector: str) -> list[tuple[str, str]]:
                 f"{artifact.false_positive_rate:g}, from {artifact.calibration.size} scores",
             )
         )
+    if artifact.serving is not None:
+        found = artifact.serving
+        lines.append(
+            (
+                "predicts in",
+                f"{found['precision']}, {'fused' if found['fused'] else 'not fused'}: rank "
+                f"correlation {found['rank_correlation']:.5f} with the scores of plain float32 on "
+                f"{found['images']} good images",
+            )
+        )
     lines += [(f"model.{k}", _shown(v)) for k, v in vars(artifact.model.config).items()]
     lines += [(f"weights.{k}", _shown(v)) for k, v in training.get("teachers", {}).items()]
     shown = {k: v for k, v in training.items() if isinstance(v, (str, int, float))}

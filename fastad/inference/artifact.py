@@ -19,6 +19,7 @@ import fastad
 from fastad import models
 from fastad._sealed import Sealed
 from fastad.inference.predictor import Predictor
+from fastad.inference.serving import avoid
 from fastad.models import AnomalyModel
 
 FORMAT_VERSION = 1
@@ -44,6 +45,7 @@ class Artifact:
         pixel_calibration: (n,) maxima of the anomaly maps of the same held-out images.
         pixel_threshold: above it a pixel is part of the mask; None without calibration.
         training: the training record as plain JSON values.
+        serving: of a `fastad.inference.serving.Examination`; None where there was none.
         versions: of the packages that wrote the file.
     """
 
@@ -55,13 +57,17 @@ class Artifact:
     training: dict[str, Any]
     pixel_calibration: np.ndarray = field(default_factory=lambda: np.empty(0))
     pixel_threshold: float | None = None
+    serving: dict[str, Any] | None = None
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
 
     def predictor(self, **options: Any) -> Predictor:
-        """A `Predictor`; options: device, precision, batch_size."""
-        return Predictor(
+        """A `Predictor`; options: device, precision, batch_size.
+
+        Of itself it takes no way that was refused when the detector was trained.
+        """
+        predictor = Predictor(
             self.model,
             self.image_size,
             threshold=self.threshold,
@@ -69,6 +75,9 @@ class Artifact:
             calibration=self.calibration,
             **options,
         )
+        if self.serving is not None and options.get("precision", "auto") == "auto":
+            avoid(predictor, self.serving["refused"])
+        return predictor
 
 
 def save(path: str | Path, artifact: Artifact) -> None:
@@ -98,6 +107,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "pixel_calibration": np.asarray(artifact.pixel_calibration, dtype=np.float64).tolist(),
         "pixel_threshold": artifact.pixel_threshold,
         "training": artifact.training,
+        "serving": artifact.serving,
         "versions": artifact.versions,
     }
     SEALED.write(path, content, artifact.model.state_dict())
@@ -125,6 +135,7 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
         pixel_calibration=np.array(content["pixel_calibration"], dtype=np.float64),
         pixel_threshold=content["pixel_threshold"],
         training=content["training"],
+        serving=content.get("serving"),  # version 0.1.0's files have none
         versions=content["versions"],
     )
 

@@ -1,5 +1,7 @@
 """Scores of held-out normal images, from which thresholds and p-values are made."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,12 +25,17 @@ def calibration_scores(
     """
     scores, maxima = [np.empty(0)], [np.empty(0)]
     for start in range(0, len(held_out), predictor.batch_size):
-        items = [dataset[index] for index in held_out[start : start + predictor.batch_size]]
-        images = [item["image"] if isinstance(item, dict) else item for item in items]
-        result = predictor.predict_batch(torch.stack(images))
+        images = stacked(dataset, held_out[start : start + predictor.batch_size])
+        result = predictor.predict_batch(images)
         scores.append(result.score.astype(np.float64))
         maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
     return _raised(np.concatenate(scores)), _raised(np.concatenate(maxima))
+
+
+def stacked(dataset: Dataset | Tensor, indices: Sequence[int]) -> Tensor:
+    """Images of such a data set: (n, 3, H, W)."""
+    items = [dataset[index] for index in indices]
+    return torch.stack([item["image"] if isinstance(item, dict) else item for item in items])
 
 
 def _raised(values: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastad.data import parse_size
 from fastad.data.inputs import image_batches, shortened
+from fastad.inference.folding import fold
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device, resolve_precision
@@ -49,6 +50,8 @@ class Predictor:
         image_size: what images are resized to; see `fastad.data.parse_size`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32", "bfloat16" or "float16", by the rule of training.
+        fused: on a CPU run a copy of the model with batch norm folded into its convolutions; see
+            `fastad.inference.folding`. The same results but for rounding.
         batch_size: images a step.
         threshold: above it an image is anomalous; None for no decision.
         pixel_threshold: above it a pixel belongs to the mask; None for no mask.
@@ -65,6 +68,7 @@ class Predictor:
         *,
         device: str = "auto",
         precision: str = "auto",
+        fused: bool = True,
         batch_size: int = 32,
         threshold: float | None = None,
         pixel_threshold: float | None = None,
@@ -75,11 +79,28 @@ class Predictor:
         self.image_size = parse_size(image_size)
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
+        self.fused = fused
         self.batch_size = batch_size
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)
+        self._parameters = list(model.state_dict(keep_vars=True).values())
+        self._folded: tuple[Any, AnomalyModel] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_folded": None}  # weights in oneDNN's layout cannot be pickled
+
+    def _network(self) -> AnomalyModel:
+        """What runs: the model, or its folded copy, made anew where the model has changed."""
+        if not self.fused or self.device.type != "cpu":
+            return self.model
+        # A count that torch keeps of every change in place, an optimizer's or load_state_dict's.
+        state = (self.dtype, sum(tensor._version for tensor in self._parameters))
+        folded = self._folded
+        if folded is None or folded[0] != state:
+            folded = self._folded = (state, fold(self.model, self.dtype) or self.model)
+        return folded[1]
 
     def predict(
         self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
@@ -139,7 +160,7 @@ class Predictor:
         if is_bytes:
             images = images.div_(255)
         with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-            prediction = self.model(images)
+            prediction = self._network()(images)
         score = prediction.score.float().cpu().numpy()
         anomaly_map = prediction.anomaly_map.float().cpu().numpy()
         wide = score.astype(np.float64)

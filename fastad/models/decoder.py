@@ -43,7 +43,7 @@ class Gate(nn.Module):
         return self.layers(features)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """A bottleneck block; with a projected shortcut where the channels change.
 
     It may end at another size, to which nearest neighbours are repeated.
@@ -84,12 +84,12 @@ class _Level(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, blocks: int, gate_hidden: int | None):
         super().__init__()
-        self.up = _Block(inputs, outputs, projected=True)
+        self.up = Block(inputs, outputs, projected=True)
         self.blocks = nn.Sequential(
-            *(_Block(outputs, outputs, projected=False) for _ in range(blocks - 2))
+            *(Block(outputs, outputs, projected=False) for _ in range(blocks - 2))
         )
         self.gate = None if gate_hidden is None else Gate(outputs, gate_hidden)
-        self.last = _Block(outputs, outputs, projected=False)
+        self.last = Block(outputs, outputs, projected=False)
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         x = self.blocks(self.up(x, guide.shape[-2:]))

@@ -72,6 +72,29 @@ def test_round_trip_is_exact(small_model, tmp_path):
         assert torch.equal(loaded.model(IMAGES).score, artifact.model(IMAGES).score)
 
 
+@pytest.mark.filterwarnings("ignore:this CPU has no bfloat16")
+def test_ways_that_were_refused_stay_so(tiny_model, tmp_path):
+    artifact, path = artifact_of(tiny_model), tmp_path / "d.fastad"
+    artifact.serving = {"refused": ["bfloat16", "fused"], "precision": "float32", "fused": False}
+    save(path, artifact)
+    loaded = load(path)
+    assert loaded.serving == artifact.serving
+    of_itself = loaded.predictor(device="cpu")
+    assert (of_itself.dtype, of_itself.fused) == (torch.float32, False)
+    asked_for = loaded.predictor(device="cpu", precision="bfloat16")
+    assert (asked_for.dtype, asked_for.fused) == (torch.bfloat16, True)
+
+
+def test_files_from_before_anything_was_examined(path):
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["detector"])
+    del content["serving"]
+    rewrite(path, detector=json.dumps(content))
+    loaded = load(path)
+    assert loaded.serving is None
+    assert loaded.predictor(device="cpu").fused
+
+
 def test_predictor_has_everything(small_model, tmp_path):
     artifact, path = artifact_of(small_model), tmp_path / "d.fastad"
     save(path, artifact)

@@ -1,0 +1,153 @@
+"""Prediction by `fastad.inference.Predictor` against its peers, interleaved in one process.
+
+    python bench/serving.py --json bench/results/FILE.json    measure and record
+    python bench/serving.py --check                           exit 1 where a floor is missed
+
+The peer is anomalib's STFPM, whose operations stand here in plain PyTorch (anomalib itself needs
+torchvision): two ResNet-18 trunks in float32, contiguous, batch norm on its own, and its map's
+formula; of photographs also its preprocessing. Weights are random: they change no time.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from ratios import finish
+from torch import Tensor
+
+from fastad import _extension, backbones, models
+from fastad.commands.bench import interleaved
+from fastad.inference import Predictor
+from fastad.training.precision import cpu_multiplies_in
+
+LAYERS = ("layer1", "layer2", "layer3")
+SIZE = (256, 256)
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+PHOTOGRAPH = 1024  # pixels a side
+PEER = "the operations of anomalib's STFPM in plain PyTorch"
+
+
+class Peer:
+    """What anomalib 2's STFPM does with a batch, in float32."""
+
+    def __init__(self) -> None:
+        self.teacher, self.student = (backbones.build("resnet18", LAYERS).eval() for _ in range(2))
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, 256, 256) in [0, 1] -> scores (N,) and maps (N, 1, 256, 256)."""
+        images = (images - MEAN) / DEVIATION
+        joined = torch.ones(len(images), 1, *SIZE)
+        for teacher, student in zip(self.teacher(images), self.student(images), strict=True):
+            difference = F.normalize(teacher) - F.normalize(student)
+            distance = 0.5 * torch.norm(difference, p=2, dim=1, keepdim=True) ** 2
+            joined *= F.interpolate(distance, SIZE, mode="bilinear", align_corners=False)
+        return joined.amax((1, 2, 3)), joined
+
+    def photograph(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """One image (3, H, W) uint8 -> score and map."""
+        image = pixels[None].float() / 255
+        return self(F.interpolate(image, SIZE, mode="bilinear", antialias=True))
+
+
+def predictor(name: str, precision: str = "auto", **options: Any) -> Predictor:
+    model = models.build(name, **models.without_weights(name), **options)
+    return Predictor(model, SIZE, device="cpu", precision=precision)
+
+
+def compared(
+    work: str, runs: dict[str, Callable], seconds: float, repeats: int, batch: int = 1
+) -> dict[str, Any]:
+    """How many times as long the others take as the first: medians and minima, every repeat."""
+    first, *others = runs
+    rounds = [interleaved(runs, torch.device("cpu"), seconds) for _ in range(repeats)]
+    fastest = {name: min(min(times[name]) for times in rounds) for name in runs}
+    row: dict[str, Any] = {"work": work, "batch_size": batch}
+    row |= {"fastest_ms": {name: round(value, 2) for name, value in fastest.items()}}
+    row["images_per_second"] = round(
+        1e3 * batch / statistics.median(statistics.median(t[first]) for t in rounds), 1
+    )
+    for other in others:
+        ratios = [statistics.median(t[other]) / statistics.median(t[first]) for t in rounds]
+        row[other] = {
+            "ratio": round(statistics.median(ratios), 2),
+            "of_each_repeat": [round(ratio, 2) for ratio in ratios],
+            "of_minima": round(fastest[other] / fastest[first], 2),
+        }
+    return row
+
+
+def measure(seconds: float, repeats: int) -> list[dict[str, Any]]:
+    peer = Peer()
+    auto, exact, plain = predictor("stpm"), predictor("stpm", "float32"), predictor("stpm")
+    plain.fused = False
+    rows = []
+    for batch in (1, 8):
+        images = torch.rand(batch, 3, *SIZE)
+        aligned = images.contiguous(memory_format=torch.channels_last)
+        runs = {
+            "fastad": lambda: auto.predict_batch(aligned),  # noqa: B023
+            "float32": lambda: exact.predict_batch(aligned),  # noqa: B023
+            "unfused": lambda: plain.predict_batch(aligned),  # noqa: B023
+            "peer": lambda: peer(images),  # noqa: B023
+        }
+        rows.append(compared("stpm, tensor to score and map", runs, seconds, repeats, batch))
+    pixels = torch.randint(0, 256, (3, PHOTOGRAPH, PHOTOGRAPH), dtype=torch.uint8)
+    runs = {"fastad": lambda: auto.predict(pixels), "peer": lambda: peer.photograph(pixels)}
+    rows.append(compared(f"stpm, {PHOTOGRAPH}x{PHOTOGRAPH} bytes to score", runs, seconds, repeats))
+    image = torch.rand(1, 3, *SIZE).contiguous(memory_format=torch.channels_last)
+    candidates = {
+        "stpm": auto,
+        "rstpm, teacher2=resnet50": predictor("rstpm", teacher2="resnet50"),
+        "rstpm, teacher2=resnet18": predictor("rstpm", teacher2="resnet18"),
+    }
+    runs = {name: lambda p=p: p.predict_batch(image) for name, p in candidates.items()}
+    rows.append(compared("rstpm against stpm", runs, seconds, repeats))
+    return rows
+
+
+def missed(rows: list[dict[str, Any]], half: bool) -> list[str]:
+    """Which of the floors are not reached; those of bfloat16 only where there are units for it."""
+    one, eight, photograph, rstpm = rows
+    found = []
+
+    def require(what: str, value: float, least: float) -> None:
+        if value < least:
+            found.append(f"{what}: {value} below {least}")
+
+    peer_of_float32 = one["peer"]["ratio"] / one["float32"]["ratio"]
+    require("float32, batch 1, against the peer", round(peer_of_float32, 2), 1.5)
+    if half:
+        require("batch 1 against the peer", one["peer"]["ratio"], 7)
+        require("batch 8 against the peer", eight["peer"]["ratio"], 9)
+        require("batch 8, images a second", eight["images_per_second"], 200)
+        require("photograph against the peer", photograph["peer"]["ratio"], 5)
+    for name, most in (("rstpm, teacher2=resnet50", 4.5), ("rstpm, teacher2=resnet18", 2.6)):
+        require(f"1 / {name}", round(1 / rstpm[name]["ratio"], 3), round(1 / most, 3))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", help="file to record the numbers in")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a floor is missed")
+    parser.add_argument("--seconds", type=float, default=10, help="a comparison and repeat")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = measure(options.seconds, options.repeats)
+    for row in rows:
+        print(row, flush=True)
+    half = cpu_multiplies_in(torch.bfloat16)
+    facts = {"peer": PEER, "bfloat16_units": half, "fastad": _extension.build_info()}
+    return finish(options, rows, missed(rows, half), torch=torch.__version__, **facts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

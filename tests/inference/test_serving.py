@@ -1,0 +1,117 @@
+"""The fastest way is taken that ranks and decides alike, and no other."""
+
+import dataclasses
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+import fastad
+from fastad import inference
+from fastad.commands.info import contents
+from fastad.inference.serving import IMAGES, avoid, examine, rank_correlation
+
+GOOD = torch.rand(70, 3, 4, 4)
+TRUE = np.random.default_rng(3).permutation(70).astype(np.float32)  # the images' scores
+
+
+class FakePredictor:
+    """Scores images by what they are, each way with an error of its own."""
+
+    batch_size = 16
+
+    def __init__(self, dtype=torch.bfloat16, **errors):
+        self.dtype, self.fused, self.errors, self.seen = dtype, True, errors, []
+
+    def predict_batch(self, images):
+        numbers = [int((image == GOOD).flatten(1).all(1).nonzero()[0, 0]) for image in images]
+        self.seen += numbers
+        way = f"{str(self.dtype).removeprefix('torch.')}_{'fused' if self.fused else 'plain'}"
+        change = self.errors.get(way, lambda scores: scores)
+        return SimpleNamespace(score=change(TRUE)[numbers])
+
+
+def shuffled(scores):
+    return np.random.default_rng(0).permutation(scores)
+
+
+def another_first(scores):
+    """Two images change places, of which one is the highest of those looked at."""
+    scores = scores.copy()
+    first, second = np.argsort(scores[:IMAGES])[-2:]
+    scores[[first, second]] = scores[[second, first]]
+    return scores
+
+
+def test_half_precision_where_it_ranks_alike():
+    predictor = FakePredictor(bfloat16_fused=lambda scores: scores * 1.05 + 0.3)
+    found = examine(predictor, GOOD, [5, 69], 0.01)
+    assert (predictor.dtype, predictor.fused) == (torch.bfloat16, True)
+    assert dataclasses.asdict(found) == {
+        "precision": "bfloat16",
+        "fused": True,
+        "images": IMAGES,
+        "rank_correlation": pytest.approx(1.0),
+        "refused": [],
+    }
+    assert found.notes == []
+    assert set(predictor.seen) >= {5, 69}
+
+
+@pytest.mark.parametrize("error", [shuffled, another_first])
+def test_float32_where_it_does_not(error):
+    predictor = FakePredictor(bfloat16_fused=error)
+    # At this rate the highest score alone is above the threshold.
+    found = examine(predictor, GOOD, range(64), 2 / 65)
+    assert (predictor.dtype, predictor.fused) == (torch.float32, True)
+    assert found.refused == ["bfloat16"]
+    assert "predicting in float32, because bfloat16 changed" in found.notes[0]
+
+
+def test_plain_float32_where_nothing_else_does():
+    predictor = FakePredictor(bfloat16_fused=shuffled, float32_fused=shuffled)
+    found = examine(predictor, GOOD, [], 0.1)
+    assert (predictor.dtype, predictor.fused) == (torch.float32, False)
+    assert found.refused == ["bfloat16", "fused"]
+    assert "in float32, not fused, because bfloat16 and fused changed" in found.notes[0]
+    other = FakePredictor()
+    avoid(other, found.refused)
+    assert (other.dtype, other.fused) == (torch.float32, False)
+
+
+def test_a_predictor_of_float32_is_examined_once(monkeypatch):
+    predictor = FakePredictor(torch.float32)
+    assert examine(predictor, GOOD[:5], [1], 0.1).images == 5
+    assert len(predictor.seen) == 10  # plain, and fused
+
+
+def test_rank_correlation():
+    first, second = np.random.default_rng(1).integers(0, 9, (2, 40)).astype(np.float32)
+    assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second)[0])
+    assert rank_correlation(first, np.ones(40)) == 1.0
+
+
+def test_a_training_ends_with_an_examination(tmp_path):
+    detector = fastad.Detector(
+        "stpm", image_size=32, device="cpu", layers=("layer1",), teacher_weights=None
+    )
+    images = np.random.default_rng(0).integers(80, 120, (12, 32, 32, 3), dtype=np.uint8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "a false-positive rate of")
+        detector.fit(images, epochs=1, batch_size=4, validation_fraction=0.5)
+    path = tmp_path / "d.fastad"
+    detector.save(path)
+    found = inference.load(path).serving
+    assert found["images"] == 12
+    assert found["fused"]
+    refused = [note for note in detector.training_record_["notes"] if "predicting in" in note]
+    assert len(refused) == len(found["refused"])
+    facts = dict(contents(str(path)))["predicts in"]
+    assert facts.startswith(f"{found['precision']}, fused: rank correlation ")
+    asked = detector.set_params(precision="float32").fit(images, epochs=1, validation_fraction=0)
+    asked.save(path)
+    assert inference.load(path).serving is None
+    assert "predicts in" not in dict(contents(str(path)))
