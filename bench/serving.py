@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fastad import _extension, backbones, models
 from fastad.commands.bench import interleaved
+from fastad.data import resize
 from fastad.inference import Predictor
 from fastad.training.precision import cpu_multiplies_in
 
@@ -100,6 +101,13 @@ def measure(seconds: float, repeats: int) -> list[dict[str, Any]]:
     pixels = torch.randint(0, 256, (3, PHOTOGRAPH, PHOTOGRAPH), dtype=torch.uint8)
     runs = {"fastad": lambda: auto.predict(pixels), "peer": lambda: peer.photograph(pixels)}
     rows.append(compared(f"stpm, {PHOTOGRAPH}x{PHOTOGRAPH} bytes to score", runs, seconds, repeats))
+    runs = {
+        "fastad": lambda: resize(pixels, SIZE),
+        "through float32": lambda: F.interpolate(
+            pixels[None].float(), SIZE, mode="bilinear", antialias=True
+        ).round(),
+    }
+    rows.append(compared(f"resize of {PHOTOGRAPH}x{PHOTOGRAPH} bytes", runs, seconds, repeats))
     image = torch.rand(1, 3, *SIZE).contiguous(memory_format=torch.channels_last)
     candidates = {
         "stpm": auto,
@@ -113,7 +121,7 @@ def measure(seconds: float, repeats: int) -> list[dict[str, Any]]:
 
 def missed(rows: list[dict[str, Any]], half: bool) -> list[str]:
     """Which of the floors are not reached; those of bfloat16 only where there are units for it."""
-    one, eight, photograph, rstpm = rows
+    one, eight, photograph, _, rstpm = rows
     found = []
 
     def require(what: str, value: float, least: float) -> None:

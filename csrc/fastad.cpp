@@ -44,6 +44,7 @@ STABLE_TORCH_LIBRARY(fastad, m) {
   m.def(
       "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
       "float eps, bool gradient) -> (Tensor loss, Tensor[] gradients)");
+  m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
   m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -154,3 +155,52 @@ def test_find_images_errors(tmp_path):
     (tmp_path / "file.png").touch()
     with pytest.raises(NotADirectoryError, match=r"file\.png"):
         find_images(tmp_path / "file.png")
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(0, 3), st.sampled_from([1, 3, 4])),
+    st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    st.tuples(st.integers(1, 60), st.integers(2, 60)),
+    st.sampled_from(["planar", "interleaved", "cropped", "turned", "mirrored"]),
+)
+def test_bytes_are_the_rounded_values_of_float64(images, size, to_size, layout):
+    given_images = torch.randint(0, 256, (*images, *size), dtype=torch.uint8)
+    if layout == "interleaved":
+        given_images = given_images.to(memory_format=torch.channels_last)
+    elif layout == "cropped":
+        given_images = F.pad(given_images, (1, 2, 3, 4))[..., 3:-4, 1:-2]
+    elif layout == "turned":
+        given_images = given_images.mT
+    elif layout == "mirrored":
+        given_images = given_images.flip(3).to(memory_format=torch.channels_last)
+    result = resize(given_images, to_size)
+    assert result.dtype == torch.uint8
+    assert result.shape == (*images, *to_size)
+    if len(given_images):
+        exact = F.interpolate(
+            given_images.double(), to_size, mode="bilinear", antialias=True, align_corners=False
+        )
+        assert (result - exact).abs().max() < 0.5 + 1e-4
+
+
+def test_bytes_do_not_depend_on_the_layout_or_the_threads():
+    images = torch.randint(0, 256, (2, 3, 301, 223), dtype=torch.uint8)
+    expected = resize(images, (128, 96))
+    assert torch.equal(resize(images.to(memory_format=torch.channels_last), (128, 96)), expected)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if threads > 1 else 2)
+    try:
+        assert torch.equal(resize(images, (128, 96)), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_bytes_in_torch():
+    images = torch.randint(0, 256, (2, 3, 19, 23), dtype=torch.uint8)
+    torch.library.opcheck(torch.ops.fastad.resize_bytes.default, (images, 8, 40))
+    for wrong in (images.float(), images[0], images.mT, images[:, :0]):
+        with pytest.raises(RuntimeError, match="images"):
+            torch.ops.fastad.resize_bytes(wrong, 8, 40)
+    with pytest.raises(RuntimeError, match="size must not be empty"):
+        torch.ops.fastad.resize_bytes(images, 0, 40)
