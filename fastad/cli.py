@@ -378,6 +378,7 @@ def info(
 
 @app.command(
     epilog="Examples:\n\nfastad bench\n\nfastad bench --batch-size 32 --json speed.json\n\n"
+    "fastad bench --compare before.json after.json\n\n"
 )
 def bench(
     model: Annotated[str, typer.Option(help="Name of the model.")] = "stpm",
@@ -388,9 +389,19 @@ def bench(
     ] = None,
     image_size: Annotated[str, typer.Option(help="256, or 640x256 (height x width).")] = "256",
     seconds: Annotated[float, typer.Option(min=0.0, help="Time given to each comparison.")] = 3.0,
+    frames: Annotated[int, typer.Option(min=1, help="Single images timed one by one.")] = 1000,
     json: JsonFile = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="OLD NEW", help="Measure nothing: compare two files of --json."),
+    ] = None,
 ) -> None:
     """Measure the fused ops against plain PyTorch, and a model's speed, on this machine."""
+    if compare is not None:
+        from fastad.commands.bench_compare import compare as show
+
+        show(*compare)
+        return
     from fastad.commands.bench import bench as run
 
     run(
@@ -400,6 +411,7 @@ def bench(
         batch_sizes=batch_size or [1, 8],
         image_size=image_size,
         seconds=seconds,
+        frames=frames,
         json=json,
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastad import models, ops
+from fastad.commands.bench_serving import PHOTOGRAPH, latency, operations, peaks, stages
 from fastad.commands.output import check_writable, note, write_json
 from fastad.data import parse_size
 from fastad.inference import Predictor
@@ -30,9 +31,11 @@ def bench(
     batch_sizes: Sequence[int],
     image_size: str,
     seconds: float,
+    frames: int,
     json: str | None,
 ) -> None:
-    """Measure and print; ``seconds`` is the time given to each comparison."""
+    """Measure and print; ``seconds`` is the time given to each comparison, ``frames`` the number of
+    single images whose times are looked at one by one."""
     if json is not None:
         check_writable(json)
     place = resolve_device(device)
@@ -49,12 +52,25 @@ def bench(
                 _model(model, batch, size, place, precision, seconds),
             )
         ]
+    predictor = _predictor(model, size, place, precision)
+    rows.append({"batch_size": 1, "work": f"{model}, one frame", **latency(predictor, frames)})
+    work = f"{model}, from a JPEG of {PHOTOGRAPH}x{PHOTOGRAPH}"
+    rows.append({"batch_size": 1, "work": work, **stages(predictor, seconds)})
+    machine = peaks(place, dtype, min(seconds, 1.0))
+    for row in rows:
+        if row["work"] == model:
+            gflops = operations(predictor) * row["batch_size"] / row["ms"] / 1e6
+            row["share_of_matrix_peak"] = gflops / machine["matrix_gflops"]
+        elif row["work"] == "anomaly_map":
+            read = 1e-6 * row.pop("bytes") / row["ms"]
+            row["share_of_memory_peak"] = read / machine["memory_gb_per_second"]
     result = {
         "device": str(place),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "image_size": list(size),
         "model_precision": str(dtype).removeprefix("torch."),
+        "machine": machine,
         "results": rows,
     }
     if json is not None:
@@ -62,6 +78,10 @@ def bench(
     if json != "-":
         for row in rows:
             print(f"batch {row['batch_size']:<4}{_line(row)}")
+        print(
+            f"this machine: {machine['matrix_gflops']:.0f} GFLOP/s in products of matrices, "
+            f"{machine['memory_gb_per_second']:.1f} GB/s in a copy"
+        )
 
 
 def interleaved(
@@ -106,7 +126,8 @@ def _map(batch: int, size: tuple[int, int], device: torch.device, seconds: float
             device,
             seconds,
         )
-    return _compared("anomaly_map", medians)
+    read = 2 * sum(level.numel() * level.element_size() for level in teacher)
+    return _compared("anomaly_map", medians) | {"bytes": read}
 
 
 def _loss(
@@ -140,8 +161,8 @@ def _model(
     images = torch.rand(batch, 3, *size).contiguous(memory_format=torch.channels_last)
 
     def runner(name: str, fused: bool = True) -> Callable[[], Any]:
-        model = models.build(name, **models.without_weights(name))
-        predictor = Predictor(model, size, device=str(device), precision=precision, fused=fused)
+        predictor = _predictor(name, size, device, precision)
+        predictor.fused = fused
         return lambda: predictor.predict_batch(images)
 
     candidates = {each: runner(each) for each in dict.fromkeys((name, BASELINE))}
@@ -154,6 +175,11 @@ def _model(
     return row
 
 
+def _predictor(name: str, size: tuple[int, int], device: torch.device, precision: str) -> Predictor:
+    model = models.build(name, **models.without_weights(name))
+    return Predictor(model, size, device=str(device), precision=precision)
+
+
 def _compared(work: str, medians: dict[str, float]) -> dict[str, Any]:
     fused, reference = medians["fused"], medians["reference"]
     return {"work": work, "ms": fused, "reference_ms": reference, "ratio": reference / fused}
@@ -162,7 +188,18 @@ def _compared(work: str, medians: dict[str, float]) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     text = f"{row['work']:38}{row['ms']:10.3f} ms"
     if "ratio" in row:
-        return f"{text}   reference {row['reference_ms']:10.3f} ms   {row['ratio']:6.2f} x"
-    text = f"{text}   {row['images_per_second']:.1f} images/s"
-    text += f"   {row['unfused_ms'] / row['ms']:.2f} x as fast as unfused"
-    return f"{text}   {row['slower']:.2f} x the time of {BASELINE}" if "slower" in row else text
+        text += f"   reference {row['reference_ms']:10.3f} ms   {row['ratio']:6.2f} x"
+    if "images_per_second" in row:
+        text += f"   {row['images_per_second']:.1f} images/s"
+        text += f"   {row['unfused_ms'] / row['ms']:.2f} x as fast as unfused"
+    if "slower" in row:
+        text += f"   {row['slower']:.2f} x the time of {BASELINE}"
+    for share, of in (("matrix", "products of matrices"), ("memory", "a copy's bytes a second")):
+        if f"share_of_{share}_peak" in row:
+            text += f"   {row[f'share_of_{share}_peak']:.0%} of {of}"
+    if "frames" in row:
+        text += f"   99 % within {row['p99_ms']:.3f} ms, the slowest {row['maximum_ms']:.3f} ms"
+    if "stages_ms" in row:
+        steps = (f"{name} {ms:.3f}" for name, ms in row["stages_ms"].items())
+        text += f"   {', '.join(steps)}: most in {row['slowest']}"
+    return text

@@ -248,6 +248,10 @@ CASES = [
     (1, "bench --device tpu"),
     (USAGE, "bench --precision int8"),
     (1, "bench --json no/such/folder.json"),
+    (USAGE, "bench --frames 0"),
+    (USAGE, "bench --compare one.json"),
+    (1, "bench --compare no.json missing.json"),
+    (1, "bench --compare good.fastad good.fastad"),
 ]  # fmt: skip
 
 

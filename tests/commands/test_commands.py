@@ -170,34 +170,6 @@ def test_info_finds_weights(fastad, weights, monkeypatch):
     assert "resnet18_random.pth" in fastad("info")[1]
 
 
-def test_bench(fastad, tmp_path):
-    code, out, err = fastad(
-        "bench", "--image-size", "64", "--batch-size", "1", "--batch-size", "2",
-        "--seconds", "0", "--json", tmp_path / "b.json",
-    )  # fmt: skip
-    assert code == 0, err
-    results = json.loads((tmp_path / "b.json").read_text())["results"]
-    assert [row["batch_size"] for row in results] == [1, 1, 1, 2, 2, 2]
-    for row in results:
-        if "ratio" in row:
-            assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ms"])
-        else:
-            assert row["images_per_second"] == pytest.approx(1e3 * row["batch_size"] / row["ms"])
-    assert len(out.splitlines()) == 6
-
-
-def test_bench_compares_other_models_with_stpm(fastad, tmp_path):
-    code, out, err = fastad(
-        "bench", "--model", "rstpm", "--image-size", "64", "--batch-size", "1",
-        "--seconds", "0", "--json", tmp_path / "b.json",
-    )  # fmt: skip
-    assert code == 0, err
-    row = json.loads((tmp_path / "b.json").read_text())["results"][-1]
-    assert row["work"] == "rstpm"
-    assert row["slower"] == pytest.approx(row["ms"] / row["stpm_ms"])
-    assert f"{row['slower']:.2f} x the time of stpm" in out
-
-
 @pytest.mark.slow
 def test_seed_decides_everything(fastad, images, tiny_model, tmp_path):
     files = [tmp_path / "a.fastad", tmp_path / "b.fastad", tmp_path / "c.fastad"]
