@@ -28,12 +28,10 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
 
     Knows this package's networks; of others every part stays as it is. The copy takes no gradient
     and cannot be pickled once it has run. None where there is nothing to fold, no oneDNN, or a
-    module that cannot be copied.
+    dtype that it does not know on this processor, or a module that cannot be copied.
     """
     known = (ResNet, UNet, Gate, *BLOCKS)
-    if not torch.backends.mkldnn.is_available() or not any(
-        type(module) in known for module in model.modules()
-    ):
+    if not can_fuse(dtype) or not any(type(module) in known for module in model.modules()):
         return None
     try:
         folded = copy.deepcopy(model).eval().requires_grad_(False)
@@ -53,6 +51,17 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
                 for index, block in enumerate(half):
                     half[index] = _sequence(block, dtype)
     return folded
+
+
+def can_fuse(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and convolves in this dtype on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return dtype == torch.float32
 
 
 class Convolution(nn.Module):

@@ -11,11 +11,9 @@ from torch import nn
 from fastad import backbones
 from fastad.backbones.resnet import ARCHITECTURES
 from fastad.inference import Predictor
-from fastad.inference.folding import Convolution, fold
+from fastad.inference.folding import Convolution, can_fuse, fold
 
-pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
-)
+pytestmark = pytest.mark.skipif(not can_fuse(torch.float32), reason="this torch has no oneDNN")
 
 
 def trained(model):
@@ -69,6 +67,7 @@ def test_models_give_the_same_maps_and_are_not_changed(small_model):
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.skipif(not can_fuse(torch.bfloat16), reason="no bfloat16 on this processor")
 def test_bfloat16_is_as_close_as_autocast(small_model):
     model = trained(small_model)
     folded = fold(model, torch.bfloat16)
@@ -87,6 +86,17 @@ def test_what_is_not_known_stays_as_it_is():
             self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
     assert fold(Own(), torch.float32) is None
+
+
+@pytest.mark.filterwarnings("ignore:this CPU has no")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_dtype_without_fused_convolutions_is_predicted_in_plain(small_model, dtype, monkeypatch):
+    monkeypatch.setattr("fastad.inference.folding.can_fuse", lambda _: False)
+    assert fold(small_model, dtype) is None
+    if dtype != torch.float64:
+        precision = str(dtype).removeprefix("torch.")
+        plain = Predictor(small_model, 48, device="cpu", precision=precision)
+        assert np.isfinite(plain.predict(IMAGES).score).all()
 
 
 def test_what_cannot_be_copied_is_not_folded():
