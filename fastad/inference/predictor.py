@@ -1,5 +1,7 @@
 """A model over images on one device: the code that turns pictures into decisions."""
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -16,6 +18,10 @@ from fastad.inference.folding import fold
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device, resolve_precision
+
+MANY = 64  # images of which it is worth saying how fast they went
+
+log = logging.getLogger("fastad")
 
 
 @dataclass
@@ -38,6 +44,28 @@ class PredictionResult:
     p_value: np.ndarray | None = None
     mask: np.ndarray | None = None
     paths: list[Path] | None = None
+
+
+class Pace:
+    """What takes the time of many images: seconds of each activity since the one before it."""
+
+    def __init__(self) -> None:
+        self.images, self.seconds = 0, {}
+        self._last = time.perf_counter()
+
+    def was(self, activity: str, images: int = 0) -> None:
+        """Everything since the last call was this."""
+        now = time.perf_counter()
+        self.seconds[activity] = self.seconds.get(activity, 0.0) + now - self._last
+        self.images, self._last = self.images + images, now
+
+    def __str__(self) -> str:
+        total = sum(self.seconds.values())
+        slowest = max(self.seconds, key=self.seconds.get)
+        return (
+            f"{self.images} images at {self.images / total:.1f} a second; the slowest was {slowest}"
+            f" ({self.seconds[slowest] / total:.0%} of the time)"
+        )
 
 
 class Predictor:
@@ -129,9 +157,10 @@ class Predictor:
     ) -> Iterator[PredictionResult]:
         """As `predict`, one result a batch; any iterable of single images will do.
 
-        Memory does not grow with the number of images.
+        Memory does not grow with the number of images. Of many the logger "fastad" says how fast
+        it went, and whether it waited longer for images, for the networks or for the caller.
         """
-        empty, skipped = True, 0
+        skipped, pace = 0, Pace()
 
         def count(item: Path | int, error: Exception) -> None:
             nonlocal skipped
@@ -140,16 +169,20 @@ class Predictor:
 
         report = None if skip is None else count
         for paths, batch in image_batches(images, self.image_size, self.batch_size, report):
+            pace.was("reading and resizing images")
             if len(batch) == 0:
                 continue
-            empty = False
             result = self.predict_batch(batch)
             result.paths = paths
+            pace.was("predicting", len(batch))
             yield result
-        if empty and skipped:
+            pace.was("using the results")
+        if pace.images == 0 and skipped:
             raise ValueError(f"images: none of the {skipped} images can be read")
-        if empty:
+        if pace.images == 0:
             raise ValueError(f"images: there are no images in {shortened(images)}")
+        if pace.images >= MANY:
+            log.info(str(pace))
 
     @torch.inference_mode()
     def predict_batch(self, images: Tensor) -> PredictionResult:

@@ -1,5 +1,6 @@
 """Every kind of input gives the same prediction as the model on a plain tensor."""
 
+import time
 import types
 
 import numpy as np
@@ -89,6 +90,18 @@ def test_stream_holds_one_batch_at_a_time(predictor, folder):
     assert len(next(stream).score) == 2
     assert len(taken) <= 4  # this batch and the next
     assert sum(len(result.score) for result in stream) == 18
+
+
+def test_many_images_tell_their_pace(predictor, caplog):
+    images = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
+    with caplog.at_level("INFO", "fastad"):
+        predictor.predict(images)
+        assert not caplog.messages
+        for _ in predictor.stream(images.repeat(13, 1, 1, 1)):
+            time.sleep(0.05)
+    (said,) = caplog.messages
+    assert said.startswith("65 images at ")
+    assert "the slowest was using the results" in said
 
 
 def test_decisions_and_p_values(small_model):
