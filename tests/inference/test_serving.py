@@ -65,7 +65,7 @@ def test_half_precision_where_it_ranks_alike():
 def test_float32_where_it_does_not(error):
     predictor = FakePredictor(bfloat16_fused=error)
     # At this rate the highest score alone is above the threshold.
-    found = examine(predictor, GOOD, range(64), 2 / 65)
+    found = examine(predictor, GOOD, range(IMAGES), 2 / (IMAGES + 1))
     assert (predictor.dtype, predictor.fused) == (torch.float32, True)
     assert found.refused == ["bfloat16"]
     assert "predicting in float32, because bfloat16 changed" in found.notes[0]
