@@ -52,8 +52,10 @@ class TrainingConfig:
         channels_last: memory format of the model and the images.
         device: "auto", "cpu", "cuda" or "cuda:N".
         feature_cache_gib: memory in which the teachers' features of all images are kept, where they
-            fit and nothing changes the images; 0 computes them in every step. At most half of the
+            fit and nothing changes the images; 0 keeps none, also not on disk. At most half of the
             memory that the machine (or the CUDA device) has is taken.
+        feature_disk_gib: space in the folder for temporary files (TMPDIR) in which they are kept
+            where memory has no room for them; 0 for none.
         workers: processes that read images of a data set that is not in memory; 0 reads them in the
             training's own, "auto" takes one a processor, at most four. The result is the same.
         deterministic: on CUDA, let cuDNN take only algorithms that give the same bits every time.
@@ -81,6 +83,7 @@ class TrainingConfig:
     channels_last: bool = True
     device: str = "auto"
     feature_cache_gib: float = 8.0
+    feature_disk_gib: float = 32.0
     workers: int | str = "auto"
     deterministic: bool = True
     pseudo_anomalies: int = 1000
@@ -107,11 +110,9 @@ class TrainingConfig:
         self._require(
             "weight_decay", _is_number(self.weight_decay) and self.weight_decay >= 0, "at least 0"
         )
-        self._require(
-            "feature_cache_gib",
-            _is_number(self.feature_cache_gib) and self.feature_cache_gib >= 0,
-            "at least 0",
-        )
+        for name in ("feature_cache_gib", "feature_disk_gib"):
+            value = getattr(self, name)
+            self._require(name, _is_number(value) and value >= 0, "at least 0")
         self._require("validation_fraction", _is_fraction(self.validation_fraction), "in [0, 1)")
         two_fractions = (
             isinstance(self.betas, (list, tuple))

@@ -29,7 +29,7 @@ _OPAQUE = (
 )
 # These may differ: epochs may be added; workers change nothing; the others change the rounding,
 # which `changes` says.
-_FREE = ("epochs", "workers", "device", "precision", "feature_cache_gib")
+_FREE = ("epochs", "workers", "device", "precision", "feature_cache_gib", "feature_disk_gib")
 
 
 def identify(
@@ -163,8 +163,8 @@ def changes(then: TrainingRecord, now: TrainingRecord, of_stage: str) -> list[st
         for name in ("device", "precision", "threads")
     }
     pairs |= {name: (then.versions.get(name), value) for name, value in now.versions.items()}
-    cache = "feature_cache_gib"
-    pairs[cache] = (then.config.get(cache), now.config[cache])
+    for room in ("feature_cache_gib", "feature_disk_gib"):
+        pairs[room] = (then.config.get(room, now.config[room]), now.config[room])
     return [
         f"resumed after epoch {then.stages[-1].epochs}{of_stage} with {name} {value} instead of "
         f"{before}: the weights differ in rounding from those of an uninterrupted training"

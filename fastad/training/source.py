@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from fastad.models import AnomalyModel, Stage
 from fastad.training.batches import is_fixed, to_device
 from fastad.training.features import TeacherFeatures, as_kept
+from fastad.training.on_disk import DiskError
 from fastad.training.reader import BatchReader, resolve_workers
 
 log = logging.getLogger("fastad")
@@ -28,6 +29,14 @@ class Placement:
     def autocast(self) -> torch.autocast:
         """Convolutions and products in ``dtype``."""
         return torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32)
+
+
+@dataclass
+class Room:
+    """Bytes that kept features may still take."""
+
+    memory: float
+    disk: float
 
 
 class Source:
@@ -52,28 +61,41 @@ class Source:
         self._reader = BatchReader(dataset, resolve_workers(workers, dataset), seed)
         self._features: TeacherFeatures | None = None
 
-    def keep_features(self, batch_size: int, max_bytes: float) -> int:
+    def keep_features(self, batch_size: int, room: Room) -> None:
         """Compute teachers' features now, for all items, where they stay the same and fit.
 
-        Returns the bytes that they take. For a stage that reads no images nothing is read or
+        What they take is taken from the room. For a stage that reads no images nothing is read or
         synthesised from then on.
         """
-        if max_bytes <= 0 or not is_fixed(self._dataset):
-            return 0
+        if max(room.memory, room.disk) <= 0 or not is_fixed(self._dataset):
+            return
         size = len(self._dataset)
         batches = torch.arange(size).split(batch_size)
         entries = () if self._stage.reads_images else ("mask",)
         self._model.eval()
-        with self._placement.autocast():
-            features = TeacherFeatures(
-                self._model, self._read(batches, epoch=0), size, max_bytes, entries
-            )
+        try:
+            with self._placement.autocast():
+                features = TeacherFeatures(
+                    self._model,
+                    self._read(batches, epoch=0),
+                    size,
+                    room.memory,
+                    room.disk,
+                    entries,
+                )
+        except DiskError as error:
+            log.info(f"teachers' features are computed in every step: {error}")
+            return
         if features.bytes:
             self._features = features
-            log.debug(f"teachers' features kept: {features.bytes / 2**20:.0f} MiB")
+            place = "on disk" if features.on_disk else "in memory"
+            log.debug(f"teachers' features kept {place}: {features.bytes / 2**20:.0f} MiB")
+            if features.on_disk:
+                room.disk -= features.bytes
+            else:
+                room.memory -= features.bytes
             if not self._stage.reads_images:
                 self._reader.close()
-        return features.bytes
 
     def batches(
         self, batches: Sequence[Tensor], epoch: int = 0

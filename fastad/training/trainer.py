@@ -21,7 +21,7 @@ from fastad.training.loop import StageLoop
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress
 from fastad.training.record import TrainingRecord
-from fastad.training.source import Placement, Source
+from fastad.training.source import Placement, Room, Source
 from fastad.training.stages import StagePlan, held_out_notes, plan_stages
 from fastad.training.state import TrainingState
 
@@ -223,9 +223,13 @@ class Trainer:
             # Two sets of synthesised defects; otherwise one set holds all images.
             if plan.validation_set is not plan.train_set:
                 validation = self._source(plan, plan.validation_set)
-            limit = min(self.config.feature_cache_gib * 2**30, memory_limit(self.device))
+            memory, disk = self.config.feature_cache_gib, self.config.feature_disk_gib
+            room = Room(
+                min(memory * 2**30, memory_limit(self.device)),
+                disk * 2**30 if memory > 0 else 0.0,
+            )
             for source in dict.fromkeys((train, validation)):
-                limit -= source.keep_features(plan.config.batch_size, limit)
+                source.keep_features(plan.config.batch_size, room)
             loop = StageLoop(self.model, plan, self._placement, train, validation, self.progress)
             loop.run(state, begin, save)
         finally:

@@ -1,5 +1,8 @@
 """Teachers' features computed once give the same training as those computed in every step."""
 
+import errno
+import tempfile
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,7 @@ from torch.utils.data import Dataset
 
 from fastad import models
 from fastad.data import ImageDataset
-from fastad.training import Trainer, TrainingConfig
+from fastad.training import Trainer, TrainingConfig, on_disk
 from fastad.training import features as feature_module
 from fastad.training import trainer as trainer_module
 from fastad.training.batches import is_fixed
@@ -78,7 +81,7 @@ def test_features_beyond_the_memory_allowed_are_not_kept(images):
     needed = 10 * 8 * (64 + 16) * 2
     _, _, seen = train(images, feature_cache_gib=needed / 2**30)
     assert seen == len(images)
-    _, _, seen = train(images, feature_cache_gib=(needed - 1) / 2**30)
+    _, _, seen = train(images, feature_cache_gib=(needed - 1) / 2**30, feature_disk_gib=0)
     assert seen > 3 * len(images)
 
 
@@ -143,7 +146,7 @@ def test_entries_are_kept_beside_the_features(images):
     model = models.build("stpm", backbone=Counting())
     masks = torch.rand(10, 16, 16) > 0.5
     batch = {"image": images.float() / 255, "mask": masks, "other": torch.arange(10)}
-    features = TeacherFeatures(model, [(torch.arange(10), batch)], 10, 1e9, ("mask",))
+    features = TeacherFeatures(model, [(torch.arange(10), batch)], 10, 1e9, entries=("mask",))
     got = features.of(torch.tensor([7, 2]))
     assert set(got) == {"teacher", "mask"}
     assert torch.equal(got["mask"], masks[[7, 2]])
@@ -173,7 +176,74 @@ def test_at_most_half_of_the_memory_is_taken(monkeypatch, tmp_path):
 
 def test_a_machine_with_little_memory_keeps_no_features(images, monkeypatch):
     monkeypatch.setattr(trainer_module, "memory_limit", lambda device: 1000.0)
-    assert train(images)[2] > 3 * len(images)
+    assert train(images, feature_disk_gib=0)[2] > 3 * len(images)
+
+
+SMALL = 1000 / 2**30  # GiB that the features of the images do not fit into
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(on_disk, "MOUNTS", "nowhere")
+    return tmp_path
+
+
+def test_training_is_the_same_with_features_on_disk(images, temporary, caplog):
+    with caplog.at_level("DEBUG", "fastad"):
+        mapped, record, seen = train(images, feature_cache_gib=SMALL)
+    assert seen == len(images)
+    assert any("kept on disk" in message for message in caplog.messages)
+    assert not list(temporary.iterdir())
+    kept, expected, _ = train(images)
+    assert record.losses == expected.losses
+    for key, value in kept.state_dict().items():
+        assert torch.equal(mapped.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("obstacle", ["full", "in memory", "no folder", "too little"])
+def test_without_room_on_disk_features_are_computed_in_every_step(
+    images, temporary, monkeypatch, caplog, obstacle
+):
+    options = {}
+    if obstacle == "full":
+
+        def full(*arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(on_disk.os, "posix_fallocate", full)
+    elif obstacle == "in memory":
+        (temporary / "mounts").write_text(f"disk / ext4 rw 0 0\nmemory {temporary} tmpfs rw 0 0\n")
+        monkeypatch.setattr(on_disk, "MOUNTS", str(temporary / "mounts"))
+    elif obstacle == "no folder":
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary / "gone"))
+    else:
+        options["feature_disk_gib"] = SMALL
+    with caplog.at_level("INFO", "fastad"):
+        assert train(images, feature_cache_gib=SMALL, **options)[2] >= 3 * len(images)
+    said = [message for message in caplog.messages if "in every step: " in message]
+    assert len(said) == (0 if options else 1)
+    assert not list(temporary.glob("fastad*"))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e8])
+def test_features_on_disk_are_those_in_memory(images, temporary, scale):
+    """Also where a level turns out to need float32."""
+
+    class Levels(nn.Module):
+        def forward(self, images):
+            return [images if images.shape[0] == 4 else scale * images]
+
+    model = models.build("stpm", backbone=Levels(), student=nn.Identity())
+    batches = [
+        (indices, {"image": images[indices].float() / 255}) for indices in torch.arange(10).split(4)
+    ]
+    [memory] = TeacherFeatures(model, batches, 10, 1e9).of(torch.arange(10))["teacher"]
+    features = TeacherFeatures(model, batches, 10, 10.0, 1e9)
+    assert features.on_disk
+    [disk] = features.of(torch.arange(10))["teacher"]
+    assert torch.equal(memory, disk)
 
 
 def test_what_is_fixed(images, tmp_path):
