@@ -19,8 +19,9 @@ import fastad
 from fastad import models
 from fastad._sealed import Sealed
 from fastad.inference.predictor import Predictor
-from fastad.inference.serving import avoid
+from fastad.inference.serving import Newcomer, avoid, machine
 from fastad.models import AnomalyModel
+from fastad.training import resolve_device
 
 FORMAT_VERSION = 1
 
@@ -65,9 +66,13 @@ class Artifact:
     def predictor(self, **options: Any) -> Predictor:
         """A `Predictor`; options: device, precision, batch_size.
 
-        Of itself it takes no way that was refused when the detector was trained.
+        Of itself it takes no way that was refused when the detector was trained, and on another
+        kind of machine none that was not tried there; see `fastad.inference.serving.Newcomer`.
         """
-        predictor = Predictor(
+        examined = self.serving if options.get("precision", "auto") == "auto" else None
+        here = machine(resolve_device(options.get("device", "auto")))
+        is_new = examined is not None and examined["machine"] != here
+        predictor = (Newcomer if is_new else Predictor)(
             self.model,
             self.image_size,
             threshold=self.threshold,
@@ -75,8 +80,8 @@ class Artifact:
             calibration=self.calibration,
             **options,
         )
-        if self.serving is not None and options.get("precision", "auto") == "auto":
-            avoid(predictor, self.serving["refused"])
+        if examined is not None:
+            avoid(predictor, examined["refused"])
         return predictor
 
 

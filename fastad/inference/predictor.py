@@ -119,15 +119,15 @@ class Predictor:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_folded": None}  # weights in oneDNN's layout cannot be pickled
 
-    def _network(self) -> AnomalyModel:
+    def _network(self, dtype: torch.dtype, fused: bool) -> AnomalyModel:
         """What runs: the model, or its folded copy, made anew where the model has changed."""
-        if not self.fused or self.device.type != "cpu":
+        if not fused or self.device.type != "cpu":
             return self.model
         # A count that torch keeps of every change in place, an optimizer's or load_state_dict's.
-        state = (self.dtype, sum(tensor._version for tensor in self._parameters))
+        state = (dtype, sum(tensor._version for tensor in self._parameters))
         folded = self._folded
         if folded is None or folded[0] != state:
-            folded = self._folded = (state, fold(self.model, self.dtype) or self.model)
+            folded = self._folded = (state, fold(self.model, dtype) or self.model)
         return folded[1]
 
     def predict(
@@ -184,18 +184,24 @@ class Predictor:
         if pace.images >= MANY:
             log.info(str(pace))
 
-    @torch.inference_mode()
     def predict_batch(self, images: Tensor) -> PredictionResult:
         """One step on a tensor (N, 3, H, W) of image_size, uint8 or floating in [0, 1]."""
+        return self._judged(*self.run(images, self.dtype, self.fused))
+
+    @torch.inference_mode()
+    def run(self, images: Tensor, dtype: torch.dtype, fused: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and maps of a tensor as `predict_batch` takes it, computed as asked for."""
         is_bytes = images.dtype == torch.uint8
         images = images.to(self.device, non_blocking=True)
         images = images.to(torch.float32, memory_format=torch.channels_last)
         if is_bytes:
             images = images.div_(255)
-        with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-            prediction = self._network()(images)
+        with torch.autocast(self.device.type, dtype, dtype != torch.float32):
+            prediction = self._network(dtype, fused)(images)
         score = prediction.score.float().cpu().numpy()
-        anomaly_map = prediction.anomaly_map.float().cpu().numpy()
+        return score, prediction.anomaly_map.float().cpu().numpy()
+
+    def _judged(self, score: np.ndarray, anomaly_map: np.ndarray) -> PredictionResult:
         wide = score.astype(np.float64)
         threshold, pixel_threshold = self.threshold, self.pixel_threshold
         return PredictionResult(

@@ -1,11 +1,15 @@
 """Whether a detector may predict in half precision and with fused convolutions.
 
 Half precision is several times as fast where the processor has units for it, and nearly always
-decides alike; nearly is measured here, on images of the training folder.
+decides alike; nearly is measured here: on images of the training folder, and on another kind of
+machine on the first images that come.
 """
 
+import logging
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +18,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad.inference.calibration import stacked
-from fastad.inference.predictor import Predictor
+from fastad.inference.predictor import PredictionResult, Predictor
 from fastad.inference.threshold import conformal_threshold
+from fastad.training.precision import cpu_multiplies_in
 
 IMAGES = 32  # to compare on: enough that one pair in another order still passes
 LEAST_CORRELATION = 0.999
+FIRST = 8  # images on another kind of machine
+MOST_NOISE = 0.0447  # of the deviation: scores so noisy have a correlation of 0.999 with the others
+
+log = logging.getLogger("fastad")
 
 
 @dataclass
@@ -31,6 +40,7 @@ class Examination:
         images: how many the comparison was made on.
         rank_correlation: of their scores with those of the model as it was trained, in float32.
         refused: faster ways that changed ranks or decisions: precisions, or "fused".
+        machine: the kind of device that it was made on, see `machine`.
     """
 
     precision: str
@@ -38,6 +48,7 @@ class Examination:
     images: int
     rank_correlation: float
     refused: list[str]
+    machine: str
 
     @property
     def notes(self) -> list[str]:
@@ -77,7 +88,65 @@ def examine(
         if (correlation >= LEAST_CORRELATION and alike.all()) or not fused:
             break
         refused.append("fused" if dtype == torch.float32 else _name(dtype))
-    return Examination(_name(dtype), fused, len(images), correlation, refused)
+    predictor.dtype, predictor.fused = dtype, fused
+    kind = machine(predictor.device)
+    return Examination(_name(dtype), fused, len(images), correlation, refused, kind)
+
+
+def machine(device: torch.device) -> str:
+    """The kind of a device, as far as it decides how convolutions round."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    units = [name for name in ("bfloat16", "float16") if cpu_multiplies_in(getattr(torch, name))]
+    return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *units])
+
+
+class Newcomer(Predictor):
+    """A predictor on another kind of machine than that on which its detector was examined.
+
+    It predicts the first images in plain float32 and, beside that, in its own way. Where that way's
+    scores are off by less than `MOST_NOISE` of the calibration scores' deviation, and decide alike,
+    it is taken from then on; otherwise the next slower one is tried so. The logger "fastad" hears
+    of it.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._ways: list[tuple[torch.dtype, bool]] | None = None
+        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def predict_batch(self, images: Tensor) -> PredictionResult:
+        if self._ways is None:
+            ways = dict.fromkeys([(self.dtype, True), (torch.float32, True)])
+            self._ways = list(ways) if self.fused else []
+        if not self._ways:
+            return super().predict_batch(images)
+        score, anomaly_map = self.run(images, torch.float32, False)
+        self._pairs.append((score, self.run(images, *self._ways[0])[0]))
+        if sum(len(seen) for seen, _ in self._pairs) >= FIRST:
+            self._decide()
+        return self._judged(score, anomaly_map)
+
+    def _decide(self) -> None:
+        ways, pairs = self._ways, self._pairs
+        if not ways:  # another thread was faster
+            return
+        scores = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))
+        expected, found = scores
+        spread = self.calibration.std() if self.calibration.size > 1 else expected.mean() / 10
+        noise = np.sqrt(np.mean(np.square(found - expected)))
+        limit = np.inf if self.threshold is None else self.threshold
+        way = f"{_name(ways[0][0])}, fused"
+        if noise <= MOST_NOISE * spread and ((found > limit) == (expected > limit)).all():
+            (self.dtype, self.fused), self._ways = ways[0], []
+            log.info(f"predicting in {way}: on {len(found)} images as in plain float32")
+            return
+        log.warning(
+            f"{way}, would change scores or decisions on this machine (by {noise / spread:.2g} of "
+            f"the normal images' deviation on {len(found)} images): a slower way is taken"
+        )
+        self._ways, self._pairs = ways[1:], []
+        self.dtype, self.fused = torch.float32, False
 
 
 def avoid(predictor: Predictor, refused: Sequence[str]) -> None:
@@ -96,9 +165,8 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _scores(predictor: Predictor, dtype: torch.dtype, fused: bool, images: Tensor) -> np.ndarray:
-    predictor.dtype, predictor.fused = dtype, fused
     parts = images.split(predictor.batch_size)
-    return np.concatenate([predictor.predict_batch(part).score for part in parts])
+    return np.concatenate([predictor.run(part, dtype, fused)[0] for part in parts])
 
 
 def _decisions(scores: np.ndarray, rate: float) -> np.ndarray:

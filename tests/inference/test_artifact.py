@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from fastad import models
 from fastad._sealed import digest
 from fastad.inference import Artifact, ArtifactError, load, save
+from fastad.inference.serving import machine
 
 IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
 
@@ -75,7 +76,7 @@ def test_round_trip_is_exact(small_model, tmp_path):
 @pytest.mark.filterwarnings("ignore:this CPU has no bfloat16")
 def test_ways_that_were_refused_stay_so(tiny_model, tmp_path):
     artifact, path = artifact_of(tiny_model), tmp_path / "d.fastad"
-    artifact.serving = {"refused": ["bfloat16", "fused"], "precision": "float32", "fused": False}
+    artifact.serving = {"refused": ["bfloat16", "fused"], "machine": machine(torch.device("cpu"))}
     save(path, artifact)
     loaded = load(path)
     assert loaded.serving == artifact.serving

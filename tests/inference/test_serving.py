@@ -1,8 +1,8 @@
 """The fastest way is taken that ranks and decides alike, and no other."""
 
 import dataclasses
+import pickle
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +10,18 @@ import torch
 from scipy.stats import spearmanr
 
 import fastad
-from fastad import inference
+from fastad import inference, models
 from fastad.commands.info import contents
-from fastad.inference.serving import IMAGES, avoid, examine, rank_correlation
+from fastad.inference import Artifact, Predictor
+from fastad.inference.serving import (
+    FIRST,
+    IMAGES,
+    Newcomer,
+    avoid,
+    examine,
+    machine,
+    rank_correlation,
+)
 
 GOOD = torch.rand(70, 3, 4, 4)
 TRUE = np.random.default_rng(3).permutation(70).astype(np.float32)  # the images' scores
@@ -26,16 +35,26 @@ class FakePredictor:
     def __init__(self, dtype=torch.bfloat16, **errors):
         self.dtype, self.fused, self.errors, self.seen = dtype, True, errors, []
 
-    def predict_batch(self, images):
+    device = torch.device("cpu")
+
+    def run(self, images, dtype, fused):
         numbers = [int((image == GOOD).flatten(1).all(1).nonzero()[0, 0]) for image in images]
         self.seen += numbers
-        way = f"{str(self.dtype).removeprefix('torch.')}_{'fused' if self.fused else 'plain'}"
+        way = f"{str(dtype).removeprefix('torch.')}_{'fused' if fused else 'plain'}"
         change = self.errors.get(way, lambda scores: scores)
-        return SimpleNamespace(score=change(TRUE)[numbers])
+        return change(TRUE)[numbers], None
 
 
 def shuffled(scores):
     return np.random.default_rng(0).permutation(scores)
+
+
+def others_shuffled(scores):
+    """The highest of the scores looked at stays."""
+    others = np.delete(np.arange(IMAGES), np.argmax(scores[:IMAGES]))
+    changed = scores.copy()
+    changed[others] = shuffled(scores[others])
+    return changed
 
 
 def another_first(scores):
@@ -56,12 +75,13 @@ def test_half_precision_where_it_ranks_alike():
         "images": IMAGES,
         "rank_correlation": pytest.approx(1.0),
         "refused": [],
+        "machine": machine(torch.device("cpu")),
     }
     assert found.notes == []
     assert set(predictor.seen) >= {5, 69}
 
 
-@pytest.mark.parametrize("error", [shuffled, another_first])
+@pytest.mark.parametrize("error", [shuffled, others_shuffled, another_first])
 def test_float32_where_it_does_not(error):
     predictor = FakePredictor(bfloat16_fused=error)
     # At this rate the highest score alone is above the threshold.
@@ -115,3 +135,72 @@ def test_a_training_ends_with_an_examination(tmp_path):
     asked.save(path)
     assert inference.load(path).serving is None
     assert "predicts in" not in dict(contents(str(path)))
+
+
+FRAMES = np.random.default_rng(2).integers(0, 256, (FIRST + 4, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def artifact():
+    """Of a detector that was examined on another kind of machine."""
+    torch.manual_seed(0)
+    model = models.build("stpm", teacher_weights=None, layers=("layer1", "layer2")).eval()
+    calibration = Predictor(model, 32, device="cpu", precision="float32").predict(FRAMES).score
+    threshold = float(np.median(calibration)) + 1e-4
+    artifact = Artifact(model, (32, 32), calibration, 0.5, threshold, {})
+    artifact.serving = {"refused": [], "machine": "a typewriter"}
+    return artifact
+
+
+def wrong(run, ways):
+    """A predictor's ``run`` whose scores are off in some ways."""
+
+    def changed(images, dtype, fused):
+        score, maps = run(images, dtype, fused)
+        return (score[::-1].copy() if (dtype, fused) in ways else score), maps
+
+    return changed
+
+
+def test_a_new_machine_begins_in_plain_float32(artifact, caplog):
+    newcomer = artifact.predictor(device="cpu", batch_size=3)
+    assert isinstance(newcomer, Newcomer)
+    newcomer.dtype = torch.float32
+    plain = Predictor(artifact.model, 32, device="cpu", precision="float32", fused=False)
+    with caplog.at_level("INFO", "fastad"):
+        first = newcomer.predict(FRAMES)
+    expected = plain.predict(FRAMES)
+    assert np.array_equal(first.score[:FIRST], expected.score[:FIRST])
+    np.testing.assert_allclose(first.anomaly_map, expected.anomaly_map, rtol=1e-4, atol=1e-6)
+    assert first.is_anomalous is not None
+    assert newcomer.fused
+    assert [m for m in caplog.messages if m.startswith("predicting in float32, fused: on 9 images")]
+    again = pickle.loads(pickle.dumps(newcomer))
+    assert np.array_equal(again.predict(FRAMES).score, newcomer.predict(FRAMES).score)
+
+
+def test_a_new_machine_whose_fast_ways_are_wrong(artifact, monkeypatch, caplog):
+    newcomer = artifact.predictor(device="cpu", batch_size=4)
+    newcomer.dtype = torch.bfloat16
+    run = wrong(newcomer.run, [(torch.bfloat16, True), (torch.float32, True)])
+    monkeypatch.setattr(newcomer, "run", run)
+    expected = Predictor(
+        artifact.model, 32, device="cpu", precision="float32", fused=False, batch_size=4
+    ).predict(FRAMES)
+    for _ in range(3):
+        assert np.array_equal(newcomer.predict(FRAMES).score, expected.score)
+    assert (newcomer.dtype, newcomer.fused) == (torch.float32, False)
+    said = [m for m in caplog.messages if "a slower way is taken" in m]
+    assert [m.partition(",")[0] for m in said] == ["bfloat16", "float32"]
+
+
+def test_where_it_was_examined_nothing_is_tried_again(artifact):
+    known = dataclasses.replace(
+        artifact, serving={"refused": [], "machine": machine(torch.device("cpu"))}
+    )
+    assert type(known.predictor(device="cpu")) is Predictor
+    assert type(artifact.predictor(device="cpu", precision="float32")) is Predictor
+    refused = dataclasses.replace(artifact, serving={"refused": ["fused"], "machine": "another"})
+    predictor = refused.predictor(device="cpu")
+    predictor.predict(FRAMES)
+    assert not predictor.fused
