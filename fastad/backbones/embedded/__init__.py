@@ -7,7 +7,7 @@ BACKBONE = "resnet18"
 LAYERS = ("layer1", "layer2", "layer3")
 PATH = Path(__file__).with_name("resnet18.safetensors")
 # Of the file; `sha256sum fastad/backbones/embedded/resnet18.safetensors` gives the next one's.
-SHA256 = "729365dc9f6911d085f729ebbb6878e0941c99ca4ac01e232237caeeede612eb"
+SHA256 = "2310ec5f478f0d4b3284cd222fb7020652546d79b1705f179777e92a615a93df"
 
 
 def covers(backbone: str, layers: Sequence[str]) -> bool:
