@@ -119,34 +119,36 @@ class Newcomer(Predictor):
         if self._ways is None:
             ways = dict.fromkeys([(self.dtype, True), (torch.float32, True)])
             self._ways = list(ways) if self.fused else []
-        if not self._ways:
+        ways, pairs = self._ways, self._pairs
+        if not ways:
             return super().predict_batch(images)
         score, anomaly_map = self.run(images, torch.float32, False)
-        self._pairs.append((score, self.run(images, *self._ways[0])[0]))
-        if sum(len(seen) for seen, _ in self._pairs) >= FIRST:
-            self._decide()
+        pairs.append((score, self.run(images, *ways[0])[0]))
+        enough = sum(len(seen) for seen, _ in pairs) >= FIRST
+        if enough and pairs is self._pairs:  # otherwise another thread has decided already
+            self._decide(ways, pairs)
         return self._judged(score, anomaly_map)
 
-    def _decide(self) -> None:
-        ways, pairs = self._ways, self._pairs
-        if not ways:  # another thread was faster
-            return
-        scores = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))
-        expected, found = scores
-        spread = self.calibration.std() if self.calibration.size > 1 else expected.mean() / 10
-        noise = np.sqrt(np.mean(np.square(found - expected)))
+    def _decide(self, ways: list, pairs: list) -> None:
+        both = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))
+        expected, found = both
         limit = np.inf if self.threshold is None else self.threshold
+        alike = ((found > limit) == (expected > limit)).all()
+        # Rounding is in proportion to the scores: those of defects say nothing about the others.
+        off = np.minimum(found, limit) - np.minimum(expected, limit)
+        spread = self.calibration.std() if self.calibration.size > 1 else expected.mean() / 10
+        noise = np.sqrt(np.mean(np.square(off))) / max(spread, 1e-12)
         way = f"{_name(ways[0][0])}, fused"
-        if noise <= MOST_NOISE * spread and ((found > limit) == (expected > limit)).all():
+        if noise <= MOST_NOISE and alike:
             (self.dtype, self.fused), self._ways = ways[0], []
             log.info(f"predicting in {way}: on {len(found)} images as in plain float32")
             return
         log.warning(
-            f"{way}, would change scores or decisions on this machine (by {noise / spread:.2g} of "
-            f"the normal images' deviation on {len(found)} images): a slower way is taken"
+            f"{way}, would change scores (by {noise:.2g} of the normal images' deviation) or "
+            f"decisions on this machine, on {len(found)} images: a slower way is taken"
         )
-        self._ways, self._pairs = ways[1:], []
         self.dtype, self.fused = torch.float32, False
+        self._ways, self._pairs = ways[1:], []
 
 
 def avoid(predictor: Predictor, refused: Sequence[str]) -> None:

@@ -194,6 +194,25 @@ def test_a_new_machine_whose_fast_ways_are_wrong(artifact, monkeypatch, caplog):
     assert [m.partition(",")[0] for m in said] == ["bfloat16", "float32"]
 
 
+def test_the_rounding_of_defects_refuses_nothing(artifact, monkeypatch):
+    newcomer = artifact.predictor(device="cpu", batch_size=4)
+    newcomer.dtype = torch.float32
+    run = newcomer.run
+
+    def of_defects(images, dtype, fused):
+        score, maps = run(images, dtype, fused)
+        return 1000 * score * (1.01 if fused else 1.0), maps
+
+    monkeypatch.setattr(newcomer, "run", of_defects)
+    newcomer.predict(FRAMES)
+    assert newcomer.fused
+    newcomer = dataclasses.replace(artifact, threshold=None).predictor(device="cpu", batch_size=4)
+    newcomer.dtype = torch.float32
+    monkeypatch.setattr(newcomer, "run", of_defects)
+    newcomer.predict(FRAMES)
+    assert not newcomer.fused  # without a threshold nothing tells that they are defects
+
+
 def test_where_it_was_examined_nothing_is_tried_again(artifact):
     known = dataclasses.replace(
         artifact, serving={"refused": [], "machine": machine(torch.device("cpu"))}
