@@ -34,9 +34,9 @@ def largest_difference(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize("size", [(64, 64), (47, 70)])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_trunks_give_the_same_levels(name, size):
+def test_trunks_give_the_same_levels(name):
+    size = (39, 64)
     trunk = trained(backbones.build(name, ("layer1", "layer2", "layer3")))
     folded = fold(trunk, torch.float32)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
