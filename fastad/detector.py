@@ -170,9 +170,8 @@ class Detector(Estimator):
             precision=config.precision,
             batch_size=self.batch_size,
         )
-        serving = None
+        rate, serving = self.false_positive_rate, None
         if config.precision == "auto":
-            rate = self.false_positive_rate
             serving = examine(predictor, dataset, record.held_out, rate)
             record.notes += serving.notes
         for note in record.notes:
@@ -180,7 +179,6 @@ class Detector(Estimator):
         scores, maxima = calibration_scores(predictor, dataset, record.held_out)
         threshold = pixel_threshold = None
         if len(scores):
-            rate = self.false_positive_rate
             threshold = conformal_threshold(scores, rate)
             pixel_threshold = conformal_threshold(maxima, rate, warn=False)  # it was said already
         self._adopt(
@@ -188,7 +186,7 @@ class Detector(Estimator):
                 model=model,
                 image_size=size,
                 calibration=scores,
-                false_positive_rate=self.false_positive_rate,
+                false_positive_rate=rate,
                 threshold=threshold,
                 training=record.to_dict()
                 | {

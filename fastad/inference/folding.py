@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
-from fastad.models.decoder import Block, Gate
+from fastad.models.decoder import Block, Decoder, Gate
 from fastad.models.unet import UNet
 
 BLOCKS = {
@@ -37,13 +37,16 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
         folded = copy.deepcopy(model).eval().requires_grad_(False)
     except Exception:  # a teacher from elsewhere, not made for copying
         return None
-    for parent in list(folded.modules()):
+    modules = list(folded.modules())
+    ours = {m for root in modules if type(root) in (ResNet, Decoder) for m in root.modules()}
+    for parent in modules:
         if type(parent) is ResNet:
             parent.conv1 = Convolution(parent.conv1, parent.bn1, dtype, relu=True)
             parent.bn1, parent.relu = nn.Identity(), nn.Identity()
         for name, child in list(parent.named_children()):
             if type(child) in BLOCKS:
-                setattr(parent, name, Residual(child, BLOCKS[type(child)], dtype))
+                names = BLOCKS[type(child)]
+                setattr(parent, name, Residual(child, names, dtype, overwrite=child in ours))
             elif type(child) is nn.Sequential and type(parent) is Gate:
                 setattr(parent, name, _sequence(child, dtype))
         if type(parent) is UNet:
@@ -111,13 +114,16 @@ class Convolution(nn.Module):
 
 
 class Residual(nn.Module):
-    """A residual block of folded convolutions; its input is overwritten where it has no shortcut.
+    """A residual block of folded convolutions.
 
-    No network here needs a block's input any more where that block has none: levels that are
-    returned go on through projected shortcuts.
+    Where it has no projected shortcut, its result takes the place of its input with ``overwrite``:
+    in networks of this package no one needs that any more, as levels that are returned go on
+    through projections.
     """
 
-    def __init__(self, block: nn.Module, names: tuple[str, ...], dtype: torch.dtype):
+    def __init__(
+        self, block: nn.Module, names: tuple[str, ...], dtype: torch.dtype, *, overwrite: bool
+    ):
         super().__init__()
         self.convolutions = nn.ModuleList(
             Convolution(block.get_submodule(name), block.get_submodule(f"bn{n}"), dtype, relu=True)
@@ -125,12 +131,13 @@ class Residual(nn.Module):
         )
         projection = getattr(block, "downsample", None) or getattr(block, "shortcut", None)
         self.shortcut = nn.Identity()
+        self._copies = not overwrite and not isinstance(projection, nn.Sequential)
         if isinstance(projection, nn.Sequential):
             self.shortcut = Convolution(*projection, dtype, relu=False)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         first, *middle, last = self.convolutions
-        shortcut = self.shortcut(x)
+        shortcut = x.clone() if self._copies else self.shortcut(x)
         x = first(x)
         if size is not None:
             shortcut, x = functional.interpolate(shortcut, size), functional.interpolate(x, size)

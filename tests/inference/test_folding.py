@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastad import backbones
-from fastad.backbones.resnet import ARCHITECTURES
+from fastad.backbones.resnet import ARCHITECTURES, BasicBlock
 from fastad.inference import Predictor
 from fastad.inference.folding import Convolution, can_fuse, fold
 
@@ -77,6 +77,23 @@ def test_bfloat16_is_as_close_as_autocast(small_model):
         with torch.autocast("cpu", torch.bfloat16):
             plain, found = (m(images).anomaly_map for m in (model, folded))
     assert largest_difference(found, expected) < 3 * largest_difference(plain, expected) + 0.01
+
+
+def test_a_block_in_a_network_of_ones_own_leaves_its_input_as_it_is():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = BasicBlock(8, 8, 1, None)
+
+        def forward(self, x):
+            return [x, self.block(x), x]
+
+    own, x = trained(Own()), torch.randn(2, 8, 9, 7)
+    x = x.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = copy.deepcopy(own).double()(x.double())
+        for level, exact in zip(fold(own, torch.float32)(x), expected, strict=True):
+            assert largest_difference(level, exact) < 1e-5
 
 
 def test_what_is_not_known_stays_as_it_is():
