@@ -15,6 +15,7 @@
 #include <string>
 
 #include "cpu/block.h"
+#include "cpu/panel.h"
 #include "metrics/bind.h"
 
 #if defined(__clang__)
@@ -44,6 +45,14 @@ STABLE_TORCH_LIBRARY(fastad, m) {
   m.def(
       "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
       "float eps, bool gradient) -> (Tensor loss, Tensor[] gradients)");
+  // 3x3 convolutions for prediction; `weight` of the latter two comes from the first.
+  m.def("pack_3x3(Tensor weight) -> Tensor");
+  m.def("convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) -> Tensor");
+  m.def(
+      "convolve_3x3_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, bool relu) -> ()");
+  // A residual network's first convolution and pool; `weight` comes from pack_stem.
+  m.def("pack_stem(Tensor weight) -> Tensor");
+  m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");
   m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
   m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
 }
@@ -55,6 +64,7 @@ PYBIND11_MODULE(_C, m) {
                             std::to_string(TORCH_VERSION_PATCH);
   m.attr("compiler") = FASTAD_COMPILER;
   m.attr("cpu_kernels") = fastad::cpu::instruction_set();
+  m.attr("cpu_convolutions") = fastad::cpu::has_panels();
   m.attr("cuda_status") = FASTAD_CUDA_STATUS;
   fastad::metrics::bind(m);
 }

@@ -32,6 +32,7 @@ def _load_cuda() -> str | None:
     return None
 
 
+cpu_convolutions: bool = _C.cpu_convolutions  # whether the processor has AVX2, which they need
 cuda_obstacle: str | None = _load_cuda()
 
 

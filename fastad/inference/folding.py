@@ -1,9 +1,7 @@
 """A model as it serves on a CPU: batch norm inside the convolutions, what follows them fused.
 
-Between training and serving a network stays the same function, but not the same work: batch norm
-becomes part of the weights (Jacob et al., CVPR 2018, section 3.2), and ReLU and the sum with a
-shortcut are done by oneDNN while a convolution's results are still in registers, on weights that
-are brought into its layout once.
+Between training and serving a network stays the same function, but not the same work; see
+`fastad.inference.convolution`.
 """
 
 import copy
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
+from fastad.inference.convolution import Convolution, Stem, can_fuse
 from fastad.models.decoder import Block, Decoder, Gate
 from fastad.models.unet import UNet
 
@@ -41,8 +40,8 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     ours = {m for root in modules if type(root) in (ResNet, Decoder) for m in root.modules()}
     for parent in modules:
         if type(parent) is ResNet:
-            parent.conv1 = Convolution(parent.conv1, parent.bn1, dtype, relu=True)
-            parent.bn1, parent.relu = nn.Identity(), nn.Identity()
+            parent.conv1 = Stem(parent.conv1, parent.bn1, parent.maxpool, dtype)
+            parent.bn1, parent.relu, parent.maxpool = (nn.Identity() for _ in range(3))
         for name, child in list(parent.named_children()):
             if type(child) in BLOCKS:
                 names = BLOCKS[type(child)]
@@ -54,63 +53,6 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
                 for index, block in enumerate(half):
                     half[index] = _sequence(block, dtype)
     return folded
-
-
-def can_fuse(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and convolves in this dtype on this processor."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    if dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if dtype == torch.float16:
-        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
-    return dtype == torch.float32
-
-
-class Convolution(nn.Module):
-    """A convolution with its batch norm, and with ``relu`` what ReLU makes of it.
-
-    ``forward`` takes (N, C, H, W) and, for a residual block, what is added before ReLU: a tensor of
-    the result's shape, which is overwritten.
-    """
-
-    def __init__(
-        self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, *, relu: bool
-    ):
-        super().__init__()
-        weight = convolution.weight.detach().double()
-        factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        bias = norm.bias.double() - norm.running_mean.double() * factor
-        if convolution.bias is not None:
-            bias = bias + convolution.bias.detach().double() * factor
-        self.weight = nn.Buffer((weight * factor[:, None, None, None]).to(dtype))
-        self.bias = nn.Buffer(bias.to(dtype))
-        self.relu = relu
-        self._geometry = (
-            list(convolution.padding),
-            list(convolution.stride),
-            list(convolution.dilation),
-            convolution.groups,
-        )
-        self._packed: Tensor | None = None
-
-    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        x = x.to(self.weight.dtype, memory_format=torch.channels_last)
-        if self._packed is None:  # the layout is the best for the size that comes first
-            padding, stride, dilation, groups = self._geometry
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, padding, stride, dilation, groups, list(x.shape)
-            )
-        if added is None:
-            follows = ("relu" if self.relu else "none", [], "")
-            return torch.ops.mkldnn._convolution_pointwise(
-                x, self._packed, self.bias, *self._geometry, *follows
-            )
-        added = added.to(x.dtype, memory_format=torch.channels_last)
-        follows = ("add", 1.0, "relu", [], "")
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            added, x, self._packed, self.bias, *self._geometry, *follows
-        )
 
 
 class Residual(nn.Module):
@@ -125,10 +67,13 @@ class Residual(nn.Module):
         self, block: nn.Module, names: tuple[str, ...], dtype: torch.dtype, *, overwrite: bool
     ):
         super().__init__()
-        self.convolutions = nn.ModuleList(
-            Convolution(block.get_submodule(name), block.get_submodule(f"bn{n}"), dtype, relu=True)
-            for n, name in enumerate(names, start=1)
-        )
+        # A decoder's gate closes to values many orders below those beside it, which are normalised
+        # afterwards: they need rounding in proportion to themselves.
+        winograd = type(block) is not Block
+        self.convolutions = nn.ModuleList()
+        for n, name in enumerate(names, start=1):
+            both = block.get_submodule(name), block.get_submodule(f"bn{n}")
+            self.convolutions.append(Convolution(*both, dtype, relu=True, winograd=winograd))
         projection = getattr(block, "downsample", None) or getattr(block, "shortcut", None)
         self.shortcut = nn.Identity()
         self._copies = not overwrite and not isinstance(projection, nn.Sequential)
@@ -152,7 +97,7 @@ def _sequence(sequence: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     while left:
         if [type(module) for module in left[:3]] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
             convolution, norm, _ = left[:3]
-            modules.append(Convolution(convolution, norm, dtype, relu=True))
+            modules.append(Convolution(convolution, norm, dtype, relu=True, winograd=True))
             left = left[3:]
         else:
             modules.append(left.pop(0))

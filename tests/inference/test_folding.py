@@ -11,7 +11,8 @@ from torch import nn
 from fastad import backbones
 from fastad.backbones.resnet import ARCHITECTURES, BasicBlock
 from fastad.inference import Predictor
-from fastad.inference.folding import Convolution, can_fuse, fold
+from fastad.inference.convolution import Convolution, can_fuse
+from fastad.inference.folding import fold
 
 pytestmark = pytest.mark.skipif(not can_fuse(torch.float32), reason="this torch has no oneDNN")
 
