@@ -26,15 +26,16 @@ constexpr int64_t kTaps = 21;  // of a row of a filter: seven pixels of three ch
 constexpr int64_t kStrip = 8;  // rows of the result that are computed together
 
 struct Stem {
-  int64_t height, width;  // of the images
-  int64_t rows, columns;  // of the convolution's result
-  int64_t pooled_rows, pooled_columns;
-  int64_t padding, filters;  // of the maximum: 0 or 1
-  const float* images;       // (n, height, width, 3)
-  const float* weight;       // (filters / kPanel, 7, kTaps, kPanel)
+  int64_t height, width;                // of the images
+  int64_t rows, columns;                // of the convolution's result
+  int64_t pooled_rows, pooled_columns;  // of the maximum's
+  int64_t padding;                      // of the maximum, 0 or 1
+  int64_t filters;
+  const float* images;  // (n, height, width, 3)
+  const float* weight;  // (filters / kPanel, 7, kTaps, kPanel)
   const float* bias;
-  float* y;        // (n, pooled_rows, pooled_columns, filters), or
-  BFloat16* half;  // the same
+  float* y;        // (n, pooled_rows, pooled_columns, filters), or null
+  BFloat16* half;  // the same in the other precision
 
   int64_t strips() const { return (pooled_rows + kStrip - 1) / kStrip; }
   // Pixels of a row of the convolution that are computed, and floats of a row that they read.

@@ -1,19 +1,22 @@
-"""Convolutions as they run in prediction on a CPU, with what comes before and after them.
+"""Convolutions as they run in prediction, with what comes before and after them.
 
 Batch norm becomes part of the weights (Jacob et al., CVPR 2018, section 3.2). ReLU and the sum with
 a shortcut are done while a convolution's results are still in registers, on weights that are laid
 out once: by oneDNN, and in float32 by this package's own 3x3 convolutions, which need a quarter of
-the multiplications (Lavin and Gray, CVPR 2016; csrc/cpu/winograd.h).
+the multiplications (Lavin and Gray, CVPR 2016; csrc/cpu/winograd.h). On CUDA by cuDNN.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fastad import _extension
 
 
-def can_fuse(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and convolves in this dtype on this processor."""
+def can_fuse(dtype: torch.dtype, device: torch.device | str = "cpu") -> bool:
+    """Whether there is what convolves in this dtype on this device: of CPUs, oneDNN."""
+    if torch.device(device).type == "cuda":
+        return True
     if not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.bfloat16:
@@ -43,9 +46,13 @@ class Convolution(nn.Module):
     ):
         super().__init__()
         weight, bias = _folded(convolution, norm)
-        self.winograd = winograd and dtype == torch.float32 and _suits_winograd(convolution)
+        on_cpu = weight.device.type == "cpu"
+        winograd = winograd and on_cpu and dtype == torch.float32
+        self.winograd = winograd and _suits_winograd(convolution)
         if self.winograd:
             weight = torch.ops.fastad.pack_3x3(weight)
+        elif not on_cpu:
+            weight = weight.to(memory_format=torch.channels_last)
         self.weight = nn.Buffer(weight.to(dtype))
         self.bias = nn.Buffer(bias.to(dtype))
         self.relu = relu
@@ -56,13 +63,17 @@ class Convolution(nn.Module):
             convolution.groups,
         )
         self._packed: Tensor | None = None
+        self._cudnn_fuses = True
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         x = x.to(self.weight.dtype, memory_format=torch.channels_last)
+        if added is not None:
+            added = added.to(x.dtype, memory_format=torch.channels_last)
+        if x.is_cuda:
+            return self._on_cuda(x, added)
         if self.winograd:
             if added is None:
                 return torch.ops.fastad.convolve_3x3(x, self.weight, self.bias, self.relu)
-            added = added.to(x.dtype, memory_format=torch.channels_last)
             torch.ops.fastad.convolve_3x3_add_(added, x, self.weight, self.bias, True)
             return added
         if self._packed is None:  # the layout is the best for the size that comes first
@@ -75,11 +86,27 @@ class Convolution(nn.Module):
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self._packed, self.bias, *self._geometry, *follows
             )
-        added = added.to(x.dtype, memory_format=torch.channels_last)
         follows = ("add", 1.0, "relu", [], "")
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             added, x, self._packed, self.bias, *self._geometry, *follows
         )
+
+    def _on_cuda(self, x: Tensor, added: Tensor | None) -> Tensor:
+        padding, stride, dilation, groups = self._geometry
+        geometry = (stride, padding, dilation, groups)
+        if self._cudnn_fuses and (self.relu or added is not None):
+            try:
+                if added is None:
+                    return torch.cudnn_convolution_relu(x, self.weight, self.bias, *geometry)
+                return torch.cudnn_convolution_add_relu(
+                    x, self.weight, added, 1.0, self.bias, *geometry
+                )
+            except RuntimeError:  # not on this device, in this dtype, or in this version
+                self._cudnn_fuses = False
+        y = functional.conv2d(x, self.weight, self.bias, *geometry)
+        if added is not None:
+            y += added
+        return y.relu_() if self.relu or added is not None else y
 
 
 class Stem(nn.Module):
@@ -95,7 +122,7 @@ class Stem(nn.Module):
         super().__init__()
         self.dtype = dtype
         self.plain = None
-        if not _extension.cpu_convolutions:
+        if convolution.weight.is_cuda or not _extension.cpu_convolutions:
             self.plain = nn.Sequential(Convolution(convolution, norm, dtype, relu=True), pool)
             return
         weight, bias = _folded(convolution, norm)

@@ -1,4 +1,4 @@
-"""A model as it serves on a CPU: batch norm inside the convolutions, what follows them fused.
+"""A model as it serves: batch norm inside the convolutions, what follows them fused.
 
 Between training and serving a network stays the same function, but not the same work; see
 `fastad.inference.convolution`.
@@ -30,7 +30,8 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     dtype that it does not know on this processor, or a module that cannot be copied.
     """
     known = (ResNet, UNet, Gate, *BLOCKS)
-    if not can_fuse(dtype) or not any(type(module) in known for module in model.modules()):
+    device = next(model.parameters(), torch.empty(0)).device
+    if not can_fuse(dtype, device) or not any(type(part) in known for part in model.modules()):
         return None
     try:
         folded = copy.deepcopy(model).eval().requires_grad_(False)

@@ -2,9 +2,10 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from fastad.data import parse_size
 from fastad.data.inputs import image_batches, shortened
+from fastad.inference.cuda import CudaRunner
 from fastad.inference.folding import fold
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
@@ -78,7 +80,7 @@ class Predictor:
         image_size: what images are resized to; see `fastad.data.parse_size`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32", "bfloat16" or "float16", by the rule of training.
-        fused: on a CPU run a copy of the model with batch norm folded into its convolutions; see
+        fused: run a copy of the model with batch norm folded into its convolutions; see
             `fastad.inference.folding`. The same results but for rounding.
         batch_size: images a step.
         threshold: above it an image is anomalous; None for no decision.
@@ -114,21 +116,27 @@ class Predictor:
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)
         self._parameters = list(model.state_dict(keep_vars=True).values())
-        self._folded: tuple[Any, AnomalyModel] | None = None
+        self._ready: tuple[Any, AnomalyModel | CudaRunner] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_folded": None}  # weights in oneDNN's layout cannot be pickled
+        # Neither weights in oneDNN's layout nor CUDA graphs can be pickled.
+        return self.__dict__ | {"_ready": None}
 
-    def _network(self, dtype: torch.dtype, fused: bool) -> AnomalyModel:
+    def _network(self, dtype: torch.dtype, fused: bool) -> AnomalyModel | CudaRunner:
         """What runs: the model, or its folded copy, made anew where the model has changed."""
-        if not fused or self.device.type != "cpu":
+        is_cuda = self.device.type == "cuda"
+        if not fused and not is_cuda:
             return self.model
         # A count that torch keeps of every change in place, an optimizer's or load_state_dict's.
-        state = (dtype, sum(tensor._version for tensor in self._parameters))
-        folded = self._folded
-        if folded is None or folded[0] != state:
-            folded = self._folded = (state, fold(self.model, dtype) or self.model)
-        return folded[1]
+        state = (dtype, fused, sum(tensor._version for tensor in self._parameters))
+        ready = self._ready
+        if ready is None or ready[0] != state:
+            network = fold(self.model, dtype) if fused else None
+            network = network or self.model
+            if is_cuda:
+                network = CudaRunner(network, self.device, dtype)
+            ready = self._ready = (state, network)
+        return ready[1]
 
     def predict(
         self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
@@ -168,15 +176,22 @@ class Predictor:
             skip(item, error)
 
         report = None if skip is None else count
-        for paths, batch in image_batches(images, self.image_size, self.batch_size, report):
+        batches = image_batches(images, self.image_size, self.batch_size, report)
+        # A device computes while the next batch is read; where images come one by one, from a
+        # camera, each has its result before the next.
+        ahead = int(self.device.type == "cuda" and not isinstance(images, Iterator))
+        started: deque[tuple[list[Path] | None, int, Callable[[], PredictionResult]]] = deque()
+        for paths, batch in chain(batches, repeat((None, None), ahead)):
             pace.was("reading and resizing images")
-            if len(batch) == 0:
-                continue
-            result = self.predict_batch(batch)
-            result.paths = paths
-            pace.was("predicting", len(batch))
-            yield result
-            pace.was("using the results")
+            if batch is not None and len(batch) > 0:
+                started.append((paths, len(batch), self.start(batch)))
+            if len(started) > (0 if batch is None else ahead):
+                paths, number, finish = started.popleft()
+                result = finish()
+                result.paths = paths
+                pace.was("predicting", number)
+                yield result
+                pace.was("using the results")
         if pace.images == 0 and skipped:
             raise ValueError(f"images: none of the {skipped} images can be read")
         if pace.images == 0:
@@ -186,20 +201,35 @@ class Predictor:
 
     def predict_batch(self, images: Tensor) -> PredictionResult:
         """One step on a tensor (N, 3, H, W) of image_size, uint8 or floating in [0, 1]."""
-        return self._judged(*self.run(images, self.dtype, self.fused))
+        return self.start(images)()
 
-    @torch.inference_mode()
+    def start(self, images: Tensor) -> Callable[[], PredictionResult]:
+        """Begin a step as `predict_batch`; what is returned waits for the result.
+
+        A CUDA device computes meanwhile; on a CPU the result is there already.
+        """
+        finish = self._start(images, self.dtype, self.fused)
+        return lambda: self._judged(*finish())
+
     def run(self, images: Tensor, dtype: torch.dtype, fused: bool) -> tuple[np.ndarray, np.ndarray]:
         """Scores and maps of a tensor as `predict_batch` takes it, computed as asked for."""
+        return self._start(images, dtype, fused)()
+
+    @torch.inference_mode()
+    def _start(
+        self, images: Tensor, dtype: torch.dtype, fused: bool
+    ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        network = self._network(dtype, fused)
+        if isinstance(network, CudaRunner):
+            return network.start(images)
         is_bytes = images.dtype == torch.uint8
-        images = images.to(self.device, non_blocking=True)
-        images = images.to(torch.float32, memory_format=torch.channels_last)
+        images = images.to(self.device, torch.float32, memory_format=torch.channels_last)
         if is_bytes:
             images = images.div_(255)
         with torch.autocast(self.device.type, dtype, dtype != torch.float32):
-            prediction = self._network(dtype, fused)(images)
-        score = prediction.score.float().cpu().numpy()
-        return score, prediction.anomaly_map.float().cpu().numpy()
+            prediction = network(images)
+        found = prediction.score.float().numpy(), prediction.anomaly_map.float().numpy()
+        return lambda: found
 
     def _judged(self, score: np.ndarray, anomaly_map: np.ndarray) -> PredictionResult:
         wide = score.astype(np.float64)

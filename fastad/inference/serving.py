@@ -7,7 +7,7 @@ machine on the first images that come.
 
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,19 +115,19 @@ class Newcomer(Predictor):
         self._ways: list[tuple[torch.dtype, bool]] | None = None
         self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def predict_batch(self, images: Tensor) -> PredictionResult:
+    def start(self, images: Tensor) -> Callable[[], PredictionResult]:
         if self._ways is None:
             ways = dict.fromkeys([(self.dtype, True), (torch.float32, True)])
             self._ways = list(ways) if self.fused else []
         ways, pairs = self._ways, self._pairs
         if not ways:
-            return super().predict_batch(images)
+            return super().start(images)
         score, anomaly_map = self.run(images, torch.float32, False)
         pairs.append((score, self.run(images, *ways[0])[0]))
         enough = sum(len(seen) for seen, _ in pairs) >= FIRST
         if enough and pairs is self._pairs:  # otherwise another thread has decided already
             self._decide(ways, pairs)
-        return self._judged(score, anomaly_map)
+        return lambda: self._judged(score, anomaly_map)
 
     def _decide(self, ways: list, pairs: list) -> None:
         both = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))

@@ -18,6 +18,7 @@ from fastad.training.config import TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
 from fastad.training.loop import StageLoop
+from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress
 from fastad.training.record import TrainingRecord
@@ -137,7 +138,7 @@ class Trainer:
         cudnn = torch.backends.cudnn.flags(
             enabled=True, benchmark=not config.deterministic, deterministic=config.deterministic
         )
-        with torch.random.fork_rng(devices), cudnn:
+        with torch.random.fork_rng(devices), cudnn, freed_memory_kept(self.device):
             found, save = None, lambda: None
             if checkpoint is not None:
                 identity = identify(self.model, config, plans, dataset, validation)

@@ -109,7 +109,7 @@ def test_what_is_not_known_stays_as_it_is():
 @pytest.mark.filterwarnings("ignore:this CPU has no")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_a_dtype_without_fused_convolutions_is_predicted_in_plain(small_model, dtype, monkeypatch):
-    monkeypatch.setattr("fastad.inference.folding.can_fuse", lambda _: False)
+    monkeypatch.setattr("fastad.inference.folding.can_fuse", lambda *_: False)
     assert fold(small_model, dtype) is None
     if dtype != torch.float64:
         precision = str(dtype).removeprefix("torch.")

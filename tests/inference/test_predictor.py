@@ -76,6 +76,41 @@ def test_a_view_with_negative_strides(predictor):
     assert np.array_equal(flipped.score, predictor.predict(IMAGES[:, ::-1].copy()).score)
 
 
+def test_a_device_works_while_the_next_batch_is_read(predictor, monkeypatch):
+    events = []
+    plain = Predictor.start
+
+    def start(self, images):
+        number = sum(event[0] == "start" for event in events)
+        events.append(("start", number))
+
+        def finish():
+            events.append(("finish", number))
+            return plain(self, images)()
+
+        return finish
+
+    monkeypatch.setattr(Predictor, "start", start)
+    images = torch.rand(7, 3, *SIZE)
+    expected = predictor.predict(images).score
+    order = [("start", 0), ("finish", 0), ("start", 1), ("finish", 1)]
+    assert events[:4] == order
+    events.clear()
+    # Only the order is looked at: the model runs where it is.
+    device, plain_start = predictor.device, predictor._start
+    monkeypatch.setattr(
+        predictor,
+        "_start",
+        lambda *way: (setattr(predictor, "device", device), plain_start(*way))[1],
+    )
+    monkeypatch.setattr(predictor, "device", torch.device("cuda"))
+    first = predictor.stream(images)
+    assert len(next(first).score) == 2
+    assert events == [("start", 0), ("start", 1), ("finish", 0)]
+    assert np.array_equal(expected[2:], np.concatenate([result.score for result in first]))
+    assert [number for what, number in events if what == "finish"] == [0, 1, 2, 3]
+
+
 def test_stream_holds_one_batch_at_a_time(predictor, folder):
     taken = []
 

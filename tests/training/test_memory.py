@@ -1,0 +1,69 @@
+"""Freed memory stays with the process during a training, and goes back afterwards.
+
+Measured in processes of their own: what a heap does depends on all that was in it.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fastad.training.memory import _glibc
+
+pytestmark = pytest.mark.skipif(_glibc() is None, reason="the C library is not glibc")
+
+MEASURE = """
+import json, resource
+from pathlib import Path
+import torch
+from fastad.training.memory import freed_memory_kept
+
+LARGE = 48 * 2**20 // 4  # floats: above what glibc ever keeps by itself
+SMALL = 6 * 2**20 // 4  # below
+
+def faults(floats, steps):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        torch.ones(floats)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / steps
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+found = {"usual": faults(LARGE, 5)}
+with freed_memory_kept(torch.device(DEVICE)):
+    faults(LARGE, 2)  # fills the heap
+    found["within"] = faults(LARGE, 5)
+    with freed_memory_kept(torch.device(DEVICE)):  # two trainings at once
+        found["twice"] = faults(LARGE, 5)
+    found["one left"] = faults(LARGE, 5)
+    before = resident()
+found["returned"] = (before - resident()) / (4 * LARGE)
+found["afterwards"] = faults(LARGE, 5)
+kept = torch.ones(SMALL)
+faults(SMALL, 2)
+found["small afterwards"] = faults(SMALL, 5)
+print(json.dumps(found))
+"""
+
+
+def measured(device: str) -> dict[str, float]:
+    code = MEASURE.replace("DEVICE", repr(device))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_blocks_are_used_again_and_given_back():
+    found = measured("cpu")
+    assert found["usual"] > 20
+    for kept in ("within", "twice", "one left"):
+        assert found[kept] < found["usual"] / 10
+    assert found["returned"] > 0.8
+    assert found["afterwards"] > found["usual"] / 2
+    assert found["small afterwards"] < found["usual"] / 10
+
+
+def test_devices_that_have_their_own_allocator_change_nothing():
+    found = measured("cuda")
+    assert found["within"] > found["usual"] / 2
