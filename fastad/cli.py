@@ -102,7 +102,7 @@ def train(
         str,
         typer.Option(
             help="rstpm: two student-teacher pairs and a discriminative network; stpm: one pair, "
-            "faster."
+            "faster; gtrans: one pair and a transformer."
         ),
     ] = "rstpm",
     output: Annotated[str, typer.Option(metavar="FILE", help="Where the detector goes.")] = (

@@ -13,6 +13,7 @@ SMALL = {
         "bottleneck": "learned",
         "discriminator_width": 8,
     },
+    "gtrans": {"backbone": "resnet18", "token_width": 16, "smoothing": 1.0},
 }
 
 

@@ -26,7 +26,7 @@ from fastad.backbones import build
 from fastad.cli import app
 from fastad.data.training_set import IN_MEMORY_BYTES, MIN_SIDE
 from fastad.inference.threshold import conformal_threshold
-from fastad.models import RSTPMConfig, STPMConfig
+from fastad.models import GTransConfig, RSTPMConfig, STPMConfig
 from fastad.training import TrainingConfig
 from fastad.training.batches import split_indices
 
@@ -179,10 +179,13 @@ def test_table_of_options_names_every_field_and_its_default(config):
     assert set(table) == known
 
 
-def test_table_of_options_of_rstpm():
-    table = {cells[0].strip("`"): cells[1] for cells in rows(text("rstpm.md"), "key")}
-    assert list(table) == [field.name for field in dataclasses.fields(RSTPMConfig)]
-    for field in dataclasses.fields(RSTPMConfig):
+@pytest.mark.parametrize(
+    ("page", "config"), [("rstpm.md", RSTPMConfig), ("gtrans.md", GTransConfig)]
+)
+def test_table_of_options_of_a_model(page, config):
+    table = {cells[0].strip("`"): cells[1] for cells in rows(text(page), "key")}
+    assert list(table) == [field.name for field in dataclasses.fields(config)]
+    for field in dataclasses.fields(config):
         default = field.default
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         shown = shown.lower() if default in (None, True, False) else shown

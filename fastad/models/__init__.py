@@ -4,11 +4,12 @@ import dataclasses
 from typing import Any
 
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
+from fastad.models.gtrans import GTrans, GTransConfig
 from fastad.models.rstpm import RSTPM
 from fastad.models.rstpm_config import RSTPMConfig
 from fastad.models.stpm import STPM, STPMConfig
 
-MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (RSTPM, STPM)}
+MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (RSTPM, STPM, GTrans)}
 
 __all__ = [
     "MODELS",
@@ -16,6 +17,8 @@ __all__ = [
     "STPM",
     "AnomalyModel",
     "FrozenTeacher",
+    "GTrans",
+    "GTransConfig",
     "Prediction",
     "RSTPMConfig",
     "STPMConfig",

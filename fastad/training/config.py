@@ -40,8 +40,9 @@ class TrainingConfig:
         optimizer: "sgd", "adam" or "adamw".
         learning_rate: the highest that a schedule gives.
         schedule: "constant", or "cosine": the learning rate rises over the first twentieth of a
-            stage's steps and falls to zero on half a cosine. The number of epochs is then a part of
-            the training: it cannot be resumed with more.
+            stage's steps and falls to zero on half a cosine; or "exponential": it falls to 0.9.
+            Of the latter two the number of epochs is a part of the training: it cannot be resumed
+            with more.
         momentum: of "sgd".
         betas: of "adam" and "adamw".
         weight_decay: of the optimizer.

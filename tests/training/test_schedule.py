@@ -19,6 +19,13 @@ def test_a_constant_rate_is_one(steps):
     assert {rate_factor("constant", done, steps) for done in range(steps)} == {1.0}
 
 
+def test_the_exponential_falls_evenly_to_nine_tenths():
+    found = np.array([rate_factor("exponential", done, 40) for done in range(41)])
+    assert found[0] == 1
+    assert found[-1] == pytest.approx(0.9)
+    np.testing.assert_allclose(found[1:] / found[:-1], 0.9 ** (1 / 40))
+
+
 @pytest.mark.parametrize("steps", [1, 2, 19, 40, 1000])
 def test_the_cosine_rises_and_falls_to_zero(steps):
     found = np.array([rate_factor("cosine", done, steps) for done in range(steps)])
@@ -90,5 +97,6 @@ def test_another_number_of_epochs_is_another_schedule(images, tmp_path):
 
 
 def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="schedule must be one of constant, cosine; got 'step'"):
+    names = "constant, cosine, exponential"
+    with pytest.raises(ValueError, match=f"schedule must be one of {names}; got 'step'"):
         options(schedule="step")
