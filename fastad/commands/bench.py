@@ -41,7 +41,9 @@ def bench(
     place = resolve_device(device)
     dtype = resolve_precision(precision, place)
     size = parse_size(image_size)
-    note(f"measuring on {place} with {torch.get_num_threads()} threads, {size[0]}x{size[1]}")
+    name = str(dtype).removeprefix("torch.")
+    threads = torch.get_num_threads()
+    note(f"measuring on {place} with {threads} threads, {size[0]}x{size[1]}, {model} in {name}")
     rows = []
     for batch in batch_sizes:
         rows += [
@@ -69,7 +71,7 @@ def bench(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "image_size": list(size),
-        "model_precision": str(dtype).removeprefix("torch."),
+        "model_precision": name,
         "machine": machine,
         "results": rows,
     }

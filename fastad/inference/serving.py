@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -160,6 +159,8 @@ def avoid(predictor: Predictor, refused: Sequence[str]) -> None:
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two (n,) arrays; 1 where one of them does not vary."""
+    from scipy.stats import rankdata  # takes longer to import than a detector to load
+
     ranks = np.stack([rankdata(first), rankdata(second)])
     if (np.ptp(ranks, axis=1) == 0).any():
         return 1.0
