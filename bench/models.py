@@ -30,6 +30,8 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any], float]] = {
         {"teacher2": "resnet18", "bottleneck": "learned"},
         3.0,
     ),
+    "gtrans": ("gtrans", {"backbone": "resnet34"}, 3.0),
+    "gtrans, backbone=resnet18": ("gtrans", {"backbone": "resnet18"}, 3.0),
 }
 
 

@@ -116,12 +116,19 @@ def measure(seconds: float, repeats: int) -> list[dict[str, Any]]:
     }
     runs = {name: lambda p=p: p.predict_batch(image) for name, p in candidates.items()}
     rows.append(compared("rstpm against stpm", runs, seconds, repeats))
+    candidates = {
+        "stpm": exact,
+        "gtrans, backbone=resnet34": predictor("gtrans", "float32", backbone="resnet34"),
+        "gtrans, backbone=resnet18": predictor("gtrans", "float32", backbone="resnet18"),
+    }
+    runs = {name: lambda p=p: p.predict_batch(image) for name, p in candidates.items()}
+    rows.append(compared("gtrans against stpm, float32", runs, seconds, repeats))
     return rows
 
 
 def missed(rows: list[dict[str, Any]], amx: bool) -> list[str]:
     """Which of the floors are not reached; those of bfloat16 are for processors with AMX."""
-    one, eight, photograph, _, rstpm = rows
+    one, eight, photograph, _, rstpm, gtrans = rows
     found = []
 
     def require(what: str, value: float, least: float) -> None:
@@ -137,6 +144,8 @@ def missed(rows: list[dict[str, Any]], amx: bool) -> list[str]:
         require("photograph against the peer", photograph["peer"]["ratio"], 5)
     for name, most in (("rstpm, teacher2=resnet50", 4.5), ("rstpm, teacher2=resnet18", 2.6)):
         require(f"1 / {name}", round(1 / rstpm[name]["ratio"], 3), round(1 / most, 3))
+    ratio = gtrans["gtrans, backbone=resnet34"]["ratio"]
+    require("1 / gtrans, backbone=resnet34", round(1 / ratio, 3), round(1 / 3, 3))
     return found
 
 

@@ -73,7 +73,15 @@ def rstpm(**options):
     return model
 
 
-SMALL = {"stpm": lambda: stpm(weights=[1.0, 0.5]), "rstpm": lambda: rstpm(smoothing=1.5)}
+def gtrans():
+    return models.build("gtrans", backbone=Pyramid(4, 6, 8), token_width=8, smoothing=1.5)
+
+
+SMALL = {
+    "stpm": lambda: stpm(weights=[1.0, 0.5]),
+    "rstpm": lambda: rstpm(smoothing=1.5),
+    "gtrans": gtrans,
+}
 
 
 class Separate(AnomalyModel):
