@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastad import _extension, models
-from fastad.commands.bench import interleaved
+from fastad.commands.timing import interleaved
 
 BASELINE = "stpm"
 # Name, options, and the ratio that is not to be exceeded at batch 1.

@@ -22,7 +22,7 @@ import torch
 from pyramid import pyramid
 
 from fastad import _extension, ops
-from fastad.commands.bench import interleaved
+from fastad.commands.timing import interleaved
 
 CPU = torch.device("cpu")
 SIZE = (256, 256)

@@ -20,7 +20,7 @@ from ratios import finish, has_amx
 from torch import Tensor
 
 from fastad import _extension, backbones, models
-from fastad.commands.bench import interleaved
+from fastad.commands.timing import interleaved
 from fastad.data import resize
 from fastad.inference import Predictor
 from fastad.training.precision import cpu_multiplies_in

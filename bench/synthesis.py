@@ -22,7 +22,7 @@ from PIL import Image
 from ratios import CPU, finish, missed
 
 from fastad import models
-from fastad.commands.bench import interleaved
+from fastad.commands.timing import interleaved
 from fastad.data.synthesis import AUGMENTATIONS, FAMILIES, SHAPES, PseudoAnomalies, draw_mask
 
 SIZE = (256, 256)

@@ -54,6 +54,7 @@ STABLE_TORCH_LIBRARY(fastad, m) {
   m.def("pack_stem(Tensor weight) -> Tensor");
   m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");
   m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
+  m.def("normalize_bytes(Tensor images, Tensor table) -> Tensor");
   m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
 }
 

@@ -5,7 +5,6 @@ the ratios of medians mean more than the times.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from fastad import models, ops
 from fastad.commands.bench_serving import PHOTOGRAPH, latency, operations, peaks, stages
 from fastad.commands.output import check_writable, note, write_json
+from fastad.commands.timing import interleaved
 from fastad.data import parse_size
 from fastad.inference import Predictor
 from fastad.training import resolve_device, resolve_precision
@@ -84,25 +84,6 @@ def bench(
             f"this machine: {machine['matrix_gflops']:.0f} GFLOP/s in products of matrices, "
             f"{machine['memory_gb_per_second']:.1f} GB/s in a copy"
         )
-
-
-def interleaved(
-    candidates: dict[str, Callable[[], Any]], device: torch.device, seconds: float
-) -> dict[str, list[float]]:
-    """Milliseconds of each candidate's runs, in turns for ``seconds`` and at least 5 rounds."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
-    for run in candidates.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[next(iter(times))]) < 5:
-        for name, run in candidates.items():
-            wait()
-            start = time.perf_counter()
-            run()
-            wait()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return times
 
 
 def _medians(

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastad.commands.timing import interleaved
 from fastad.data import resize
 from fastad.data.inputs import to_tensor
 from fastad.inference import Predictor
@@ -47,7 +48,8 @@ def stages(predictor: Predictor, seconds: float) -> dict[str, Any]:
         "resize": lambda: resize(pixels, predictor.image_size),
         "predict": lambda: predictor.predict_batch(small),
     }
-    medians = {name: _median(step, seconds / len(steps)) for name, step in steps.items()}
+    times = interleaved(steps, predictor.device, seconds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
     slowest = max(medians, key=medians.get)
     return {"ms": sum(medians.values()), "stages_ms": medians, "slowest": slowest}
 
@@ -58,19 +60,11 @@ def peaks(device: torch.device, dtype: torch.dtype, seconds: float) -> dict[str,
     a, b = torch.rand(2, SIDE, SIDE, device=device).to(dtype)
     source = torch.empty(COPIED, dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
-    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
-
-    def product() -> None:
-        a @ b
-        wait()
-
-    def copy() -> None:
-        target.copy_(source)
-        wait()
-
+    works = {"product": lambda: a @ b, "copy": lambda: target.copy_(source)}
+    times = interleaved(works, device, 2 * seconds)
     return {
-        "matrix_gflops": 2 * SIDE**3 / _fastest(product, seconds) / 1e6,
-        "memory_gb_per_second": 2 * COPIED / _fastest(copy, seconds) / 1e6,
+        "matrix_gflops": 2 * SIDE**3 / min(times["product"]) / 1e6,
+        "memory_gb_per_second": 2 * COPIED / min(times["copy"]) / 1e6,
     }
 
 
@@ -86,19 +80,3 @@ def _milliseconds(step: Callable[[], Any]) -> float:
     start = time.perf_counter()
     step()
     return 1e3 * (time.perf_counter() - start)
-
-
-def _several(step: Callable[[], Any], seconds: float) -> list[float]:
-    step()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
-        times.append(_milliseconds(step))
-    return times
-
-
-def _median(step: Callable[[], Any], seconds: float) -> float:
-    return statistics.median(_several(step, seconds))
-
-
-def _fastest(step: Callable[[], Any], seconds: float) -> float:
-    return min(_several(step, seconds))

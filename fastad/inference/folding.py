@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from fastad.inference.convolution import Convolution, Stem, can_fuse
+from fastad.inference.normalization import Normalization
+from fastad.models import MODELS
 from fastad.models.decoder import Block, Decoder, Gate
 from fastad.models.unet import UNet
 
@@ -53,7 +55,15 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
             for half in (parent.encoder, parent.decoder):
                 for index, block in enumerate(half):
                     half[index] = _sequence(block, dtype)
+    if type(folded) in MODELS.values() and device.type == "cpu":
+        # Over the method of its class: these models look at images through it alone.
+        folded.__dict__["normalize"] = Normalization(folded)
     return folded
+
+
+def takes_bytes(network: nn.Module) -> bool:
+    """Whether a folded copy takes images as uint8, too."""
+    return isinstance(network.__dict__.get("normalize"), Normalization)
 
 
 class Residual(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor
 from fastad.data import parse_size
 from fastad.data.inputs import image_batches, shortened
 from fastad.inference.cuda import CudaRunner
-from fastad.inference.folding import fold
+from fastad.inference.folding import fold, takes_bytes
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device, resolve_precision
@@ -223,9 +223,10 @@ class Predictor:
         if isinstance(network, CudaRunner):
             return network.start(images)
         is_bytes = images.dtype == torch.uint8
-        images = images.to(self.device, torch.float32, memory_format=torch.channels_last)
-        if is_bytes:
-            images = images.div_(255)
+        images = images.to(self.device)
+        if not (is_bytes and takes_bytes(network)):
+            images = images.to(torch.float32, memory_format=torch.channels_last)
+            images = images.div_(255) if is_bytes else images
         with torch.autocast(self.device.type, dtype, dtype != torch.float32):
             prediction = network(images)
         found = prediction.score.float().numpy(), prediction.anomaly_map.float().numpy()
