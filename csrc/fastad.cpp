@@ -50,6 +50,8 @@ STABLE_TORCH_LIBRARY(fastad, m) {
   m.def("convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) -> Tensor");
   m.def(
       "convolve_3x3_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, bool relu) -> ()");
+  // A 1x1 convolution; `weight` is (K / 32, C, 32).
+  m.def("project(Tensor x, Tensor weight, Tensor bias, int stride) -> Tensor");
   // A residual network's first convolution and pool; `weight` comes from pack_stem.
   m.def("pack_stem(Tensor weight) -> Tensor");
   m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");

@@ -109,6 +109,39 @@ class Convolution(nn.Module):
         return y.relu_() if self.relu or added is not None else y
 
 
+class Projection(nn.Module):
+    """A 1x1 convolution that skips pixels, with its batch norm, in float32: see `suits`.
+
+    oneDNN takes several times as long for it as for as many operations elsewhere.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d):
+        super().__init__()
+        weight, bias = _folded(convolution, norm)
+        weight = weight.float().view(-1, 32, convolution.in_channels).mT
+        self.weight, self.bias = nn.Buffer(weight.contiguous()), nn.Buffer(bias.float())
+        self.stride = convolution.stride[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(torch.float32, memory_format=torch.channels_last)
+        return torch.ops.fastad.project(x, self.weight, self.bias, self.stride)
+
+    @staticmethod
+    def suits(convolution: nn.Conv2d, dtype: torch.dtype) -> bool:
+        """Whether this can take the place of a `Convolution`, on this processor."""
+        down, across = convolution.stride
+        return (
+            _extension.cpu_convolutions
+            and dtype == torch.float32
+            and convolution.weight.device.type == "cpu"
+            and convolution.kernel_size == (1, 1)
+            and down == across > 1
+            and convolution.padding == (0, 0)
+            and convolution.groups == 1
+            and convolution.out_channels % 32 == 0
+        )
+
+
 class Stem(nn.Module):
     """A residual network's first convolution with batch norm, ReLU and pool, in one pass.
 
@@ -177,6 +210,12 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
 @torch.library.register_fake("fastad::convolve_3x3_add_")
 def _(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> None:
     return None
+
+
+@torch.library.register_fake("fastad::project")
+def _(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    height, width = ((size + stride - 1) // stride for size in x.shape[2:])
+    return x.new_empty((len(x), height, width, len(bias))).permute(0, 3, 1, 2)
 
 
 @torch.library.register_fake("fastad::pack_stem")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
-from fastad.inference.convolution import Convolution, Stem, can_fuse
+from fastad.inference.convolution import Convolution, Projection, Stem, can_fuse
 from fastad.inference.normalization import Normalization
 from fastad.models import MODELS
 from fastad.models.decoder import Block, Decoder, Gate
@@ -89,7 +89,10 @@ class Residual(nn.Module):
         self.shortcut = nn.Identity()
         self._copies = not overwrite and not isinstance(projection, nn.Sequential)
         if isinstance(projection, nn.Sequential):
-            self.shortcut = Convolution(*projection, dtype, relu=False)
+            if Projection.suits(projection[0], dtype):
+                self.shortcut = Projection(*projection)
+            else:
+                self.shortcut = Convolution(*projection, dtype, relu=False)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         first, *middle, last = self.convolutions

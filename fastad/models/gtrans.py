@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad import backbones, ops
-from fastad.backbones import IncompleteWeightsError, weights
+from fastad.backbones import weights
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction
 from fastad.models.maps import smoothed
 from fastad.models.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
@@ -204,13 +204,19 @@ def _settled(config: GTransConfig) -> GTransConfig:
     if config.backbone != "auto":
         return config
     source, name = config.teacher_weights, PUBLISHED
-    try:
-        if source not in (None, "random"):
-            backbones.check_weights(PUBLISHED, LAYERS, source)
-    except (OSError, IncompleteWeightsError):
+    known = source in (None, "random") or _can_be_had(PUBLISHED, source)
+    if not known and _can_be_had(ALTERNATIVE, source):
         name = ALTERNATIVE
         log.warning(
             f"gtrans takes backbone={ALTERNATIVE}: there are no weights for backbone={PUBLISHED}; "
             f"{weights.GIVE_OTHERS}"
         )
     return dataclasses.replace(config, backbone=name)
+
+
+def _can_be_had(backbone: str, source: str) -> bool:
+    try:
+        backbones.check_weights(backbone, LAYERS, source)
+    except (OSError, ValueError):
+        return False
+    return True

@@ -5,11 +5,26 @@ import torch
 import torch.nn.functional as F
 
 from fastad import _extension
+from fastad.inference import convolution  # also says what the ops' results look like
 
 ops = torch.ops.fastad
 pytestmark = pytest.mark.skipif(
     not _extension.cpu_convolutions, reason="this processor has no AVX2"
 )
+
+
+def test_shortcuts_that_skip_pixels_take_the_projection():
+    for size, stride, padding, groups, taken in (
+        (1, 2, 0, 1, True),
+        (1, 1, 0, 1, False),
+        (3, 2, 1, 1, False),
+        (1, 2, 1, 1, False),
+        (1, 2, 0, 2, False),
+    ):
+        conv = torch.nn.Conv2d(32, 64, size, stride=stride, padding=padding, groups=groups)
+        assert convolution.Projection.suits(conv, torch.float32) is taken
+        assert not convolution.Projection.suits(conv, torch.bfloat16)
+    assert not convolution.Projection.suits(torch.nn.Conv2d(32, 33, 1, stride=2), torch.float32)
 
 
 def drawn(*shape):
@@ -119,6 +134,38 @@ def test_3x3_in_torch():
     square = ops.pack_3x3(filters_of(32, 32))
     with pytest.raises(RuntimeError, match="added must not be x"):
         ops.convolve_3x3_add_(x, x, square, bias[:32], True)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("batch", "inputs", "outputs", "size"),
+    [(1, 64, 128, (64, 64)), (3, 5, 32, (7, 19)), (2, 32, 96, (1, 1)), (0, 8, 32, (4, 4))],
+)
+def test_projection(batch, inputs, outputs, size, stride):
+    x, bias = drawn(batch, inputs, *size), torch.randn(outputs)
+    weight = torch.randn(outputs, inputs) / inputs**0.5
+    packed = weight.view(-1, 32, inputs).mT.contiguous()
+    exact = F.conv2d(x.double(), weight.double()[..., None, None], bias.double(), stride=stride)
+    found = ops.project(x, packed, bias, stride)
+    assert found.shape == exact.shape
+    assert batch == 0 or found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, exact.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_projection_in_torch():
+    x, packed, bias = drawn(2, 8, 5, 6), torch.randn(2, 8, 32), torch.randn(64)
+    for stride in (1, 2):
+        torch.library.opcheck(ops.project.default, (x, packed, bias, stride))
+    for wrong in (x.double(), x.contiguous(), x[0]):
+        with pytest.raises(RuntimeError, match="x must be"):
+            ops.project(wrong, packed, bias, 2)
+    for wrong in (packed[:, 1:], packed.double(), packed.mT):
+        with pytest.raises(RuntimeError, match="weight must be"):
+            ops.project(x, wrong, bias, 2)
+    with pytest.raises(RuntimeError, match="bias must be"):
+        ops.project(x, packed, bias[1:], 2)
+    with pytest.raises(RuntimeError, match="stride must be at least 1; got 0"):
+        ops.project(x, packed, bias, 0)
 
 
 @pytest.mark.parametrize("padding", [0, 1])

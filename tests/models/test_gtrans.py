@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from fastad import backbones, models
-from fastad.backbones import WeightsNotFoundError
+from fastad.backbones import WeightsNotFoundError, embedded
 from fastad.models.gtrans import guidance_index
 
 
@@ -115,6 +115,14 @@ def test_auto_takes_the_network_that_there_are_weights_for(offline, caplog):
     with pytest.raises(WeightsNotFoundError, match="resnet34"):
         models.build("gtrans", backbone="resnet34")
     assert models.build("gtrans", teacher_weights=None).config.backbone == "resnet34"
+
+
+def test_auto_takes_the_network_of_a_file(tmp_path):
+    model = models.build("gtrans", teacher_weights=str(embedded.PATH))
+    assert model.config.backbone == "resnet18"
+    (tmp_path / "other.pth").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"other\.pth"):
+        models.build("gtrans", teacher_weights=str(tmp_path / "other.pth"))
 
 
 class Levels(nn.Module):

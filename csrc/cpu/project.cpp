@@ -1,0 +1,122 @@
+// A 1x1 convolution that skips pixels: the shortcut between two stages of a residual network, in
+// prediction.
+//
+// Floor for ResNet-18's layer2 at 256x256: 8.4 million multiply-adds an image; 0.26 MB of every
+// second pixel read, 0.5 MB written.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cpu/panel.h"
+
+namespace fastad::cpu {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kGrain = 1 << 18;  // multiply-adds, below which another thread does not pay
+
+struct Projection {
+  int64_t channels, filters, stride;
+  int64_t columns;      // of the result
+  const float* weight;  // (filters / kPanel, channels, kPanel)
+  const float* bias;
+};
+
+#ifdef FASTAD_PANELS
+
+// y (kRows, filters), one panel = bias + x (kRows, channels) * weight.
+template <int kLanes, int kRows, int kVectors>
+FASTAD_INLINE void project_pixels(const Projection& a, const float* x, const float* weight,
+                                  const float* bias, float* y) {
+  for (int64_t k = 0; k < kPanel; k += kVectors * kLanes) {
+    Lanes<kLanes> sum[kRows][kVectors] = {};
+    multiply_add<kLanes>(sum, x, a.stride * a.channels, weight + k, a.channels);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j)
+        store_lanes<kLanes>(y + r * a.filters + k + j * kLanes,
+                            sum[r][j] + lanes_at<kLanes>(bias + k + j * kLanes));
+  }
+}
+
+template <int kLanes, int kRows, int kVectors>
+FASTAD_INLINE void project_row(const Projection& a, const float* x, float* y) {
+  const int64_t step = a.stride * a.channels;
+  for (int64_t panel = 0; panel < a.filters / kPanel; ++panel) {
+    const float* weight = a.weight + panel * a.channels * kPanel;
+    const float* bias = a.bias + panel * kPanel;
+    int64_t p = 0;
+    for (; p + kRows <= a.columns; p += kRows)
+      project_pixels<kLanes, kRows, kVectors>(a, x + p * step, weight, bias,
+                                              y + p * a.filters + panel * kPanel);
+    for (; p < a.columns; ++p)
+      project_pixels<kLanes, 1, kVectors>(a, x + p * step, weight, bias,
+                                          y + p * a.filters + panel * kPanel);
+  }
+}
+
+__attribute__((target("arch=x86-64-v4"))) void project_v4(const Projection& a, const float* x,
+                                                          float* y) {
+  project_row<16, 8, 2>(a, x, y);
+}
+
+__attribute__((target("arch=x86-64-v3"))) void project_v3(const Projection& a, const float* x,
+                                                          float* y) {
+  project_row<8, 4, 2>(a, x, y);
+}
+
+#endif
+
+// x (N, C, H, W) float32, channels_last -> (N, K, ceil(H / stride), ceil(W / stride)).
+Tensor project(Tensor x, Tensor weight, Tensor bias, int64_t stride) {
+  STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float,
+                  "x must be (N, C, H, W), float32");
+  const int64_t n = x.size(0), channels = x.size(1), h = x.size(2), w = x.size(3);
+  STD_TORCH_CHECK((channels == 1 || x.stride(1) == 1) && (w <= 1 || x.stride(3) == channels) &&
+                      (h <= 1 || x.stride(2) == w * channels) &&
+                      (n <= 1 || x.stride(0) == h * w * channels),
+                  "x must be channels_last");
+  STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) == channels && weight.size(2) == kPanel &&
+                      weight.scalar_type() == ScalarType::Float && weight.is_contiguous(),
+                  "weight must be (K / 32, C, 32), float32 and contiguous");
+  const int64_t filters = weight.size(0) * kPanel;
+  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == filters &&
+                      bias.scalar_type() == ScalarType::Float && bias.is_contiguous(),
+                  "bias must be (K,), float32 and contiguous");
+  STD_TORCH_CHECK(stride >= 1, "stride must be at least 1; got ", stride);
+  STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
+  const int64_t rows = (h + stride - 1) / stride, columns = (w + stride - 1) / stride;
+  Tensor y = torch::stable::new_empty(x, {n, rows, columns, filters});
+#ifdef FASTAD_PANELS
+  const Projection a{channels,
+                     filters,
+                     stride,
+                     columns,
+                     static_cast<const float*>(weight.data_ptr()),
+                     static_cast<const float*>(bias.data_ptr())};
+  const auto* from = static_cast<const float*>(x.data_ptr());
+  auto* to = static_cast<float*>(y.data_ptr());
+  const auto compute = has_wide_panels() ? project_v4 : project_v3;
+  const int64_t work = std::max<int64_t>(1, columns * channels * filters);
+  torch::stable::parallel_for(
+      0, n * rows, std::max<int64_t>(1, kGrain / work), [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i)
+          compute(a, from + (i / rows * h + i % rows * stride) * w * channels,
+                  to + i * columns * filters);
+      });
+#endif
+  return torch::stable::transpose(torch::stable::transpose(y, 2, 3), 1, 2);
+}
+
+}  // namespace
+}  // namespace fastad::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(fastad, CPU, m) { m.impl("project", TORCH_BOX(&fastad::cpu::project)); }
