@@ -80,6 +80,24 @@ def test_guidance_reaches_the_student_s_maps():
     assert [level.shape for level in student] == [level.shape for level in plain]
 
 
+def test_encoder_and_decoder_are_applied_twice():
+    model, x = small().double(), images()
+    normalized = model.normalize(x)
+    levels, taught = model.student(normalized), model.teacher(normalized)
+
+    def tokens(maps):
+        return torch.cat([f(m) for f, m in zip(model.tokenizers, maps, strict=True)], dim=1)
+
+    own = tokens(levels)
+    memory = model.encoder(own, own)
+    memory = model.encoder(memory, memory)
+    decoded = model.decoder(model.decoder(tokens(taught), memory), memory)
+    _, guided = model.features(x)
+    for i, (level, found) in enumerate(zip(levels, guided, strict=True)):
+        expected = model.projectors[i](level, decoded[:, 8 * i : 8 * i + 8])
+        torch.testing.assert_close(found, expected)
+
+
 def test_loss_is_the_mean_of_the_levels_and_of_the_validation_scores():
     model, x = small().double(), images()
     teacher, student = model.features(x)
