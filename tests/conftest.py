@@ -67,6 +67,7 @@ def offline(tmp_path, monkeypatch):
 SHORT = {
     "stpm": {},
     "rstpm": {"pseudo_anomalies": 8, "stages": {"discriminator": {"batch_size": 50}}},
+    "gtrans": {},
 }
 
 

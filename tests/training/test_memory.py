@@ -6,6 +6,7 @@ Measured in processes of their own: what a heap does depends on all that was in 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,14 +49,14 @@ print(json.dumps(found))
 """
 
 
-def measured(device: str) -> dict[str, float]:
-    code = MEASURE.replace("DEVICE", repr(device))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def measured(device: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-c", MEASURE.replace("DEVICE", repr(device))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     return json.loads(done.stdout)
 
 
-def test_blocks_are_used_again_and_given_back():
-    found = measured("cpu")
+def test_blocks_are_used_again_and_given_back(tmp_path):
+    found = measured("cpu", tmp_path)
     assert found["usual"] > 20
     for kept in ("within", "twice", "one left"):
         assert found[kept] < found["usual"] / 10
@@ -64,6 +65,6 @@ def test_blocks_are_used_again_and_given_back():
     assert found["small afterwards"] < found["usual"] / 10
 
 
-def test_devices_that_have_their_own_allocator_change_nothing():
-    found = measured("cuda")
+def test_devices_that_have_their_own_allocator_change_nothing(tmp_path):
+    found = measured("cuda", tmp_path)
     assert found["within"] > found["usual"] / 2
