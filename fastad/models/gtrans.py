@@ -189,8 +189,8 @@ def guidance_index(teacher: Tensor, student: Tensor, distances: Tensor, eps: flo
     """How far a level of each image is off, in distance and in direction: (N,).
 
     2 a b / (a + b) with a, 100 times the mean squared difference of the normalised features, and
-    b, 10 times the channels' mean of 1 - cos of their two maps. ``distances`` (N, H_l, W_l) are
-    those of `fastad.ops.distances`.
+    b, 10 times the channels' mean of 1 - cos of their two maps. ``teacher`` and ``student`` are
+    (N, C_l, H_l, W_l), ``distances`` (N, H_l, W_l) those of `fastad.ops.distances`.
     """
     wide = distances.dtype
     normalized = [functional.normalize(x.to(wide), dim=1, eps=eps) for x in (teacher, student)]
