@@ -102,7 +102,8 @@ def train(
         str,
         typer.Option(
             help="rstpm: two student-teacher pairs and a discriminative network; stpm: one pair, "
-            "faster; gtrans: one pair and a transformer."
+            "faster; gtrans: one pair and a transformer; prn: learns to segment synthesised and "
+            "real defects by residuals to prototypes."
         ),
     ] = "rstpm",
     output: Annotated[str, typer.Option(metavar="FILE", help="Where the detector goes.")] = (
@@ -163,6 +164,14 @@ def train(
         int | None,
         typer.Option(min=1, help="Images with synthesised defects an epoch, for such models."),
     ] = None,
+    defects: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Real defects with masks for such models to learn from, too; an evaluation leaves "
+            "these images out. With --set defect_images=N only N of them.",
+        ),
+    ] = None,
     stages: Annotated[
         list[str] | None,
         typer.Option(
@@ -204,6 +213,7 @@ def train(
                 "seed": seed,
                 "textures": textures,
                 "pseudo_anomalies": pseudo_anomalies,
+                "defects": defects,
             },
         )
     except SettingsError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastad import inference, models
 from fastad._estimator import Estimator, NotFittedError
-from fastad.data import test_samples
+from fastad.data import Sample, test_samples
 from fastad.data.training_set import file_digests, read_training_set, training_size
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.calibration import calibration_scores
@@ -27,6 +27,7 @@ from fastad.training import (
     resolve_device,
     settled_options,
 )
+from fastad.training.record import NORMAL_ONLY
 
 log = logging.getLogger("fastad")
 
@@ -236,9 +237,11 @@ class Detector(Estimator):
     def evaluate(self, data: str | Path, **options: Any) -> dict[str, Any]:
         """Measure on the labelled test images of a folder; nothing is chosen on them.
 
-        Returns and options (progress, skip) as `fastad.evaluation.evaluate`; the layouts are those
-        of `fastad.data.test_samples`. A warning says how many normal test images were among the
-        images that the detector was trained on.
+        Returns and options (progress, skip) as `fastad.evaluation.evaluate`, and "supervision":
+        "normal images only", or by how many images of real defects the training was supervised.
+        Those are left out, and counted as "trained_on" in "counts". The layouts are those of
+        `fastad.data.test_samples`. A warning says how many normal test images were among the images
+        that the detector was trained on.
         """
         from fastad.evaluation import evaluate
 
@@ -248,9 +251,10 @@ class Detector(Estimator):
             result = predictor.predict_batch(images)
             return result.score, result.anomaly_map
 
-        samples = test_samples(data)
-        self._warn_of_known_images([sample.path for sample in samples if sample.label == 0])
-        return evaluate(
+        found = test_samples(data)
+        self._warn_of_known_images([sample.path for sample in found if sample.label == 0])
+        samples = self._without_training_defects(found)
+        metrics = evaluate(
             predict,
             samples,
             self.image_size_,
@@ -258,6 +262,9 @@ class Detector(Estimator):
             batch_size=self.batch_size,
             **options,
         )
+        metrics["supervision"] = self.training_record_.get("supervision", NORMAL_ONLY)
+        metrics["counts"]["trained_on"] = len(found) - len(samples)
+        return metrics
 
     def set_threshold(
         self, false_positive_rate: float | None = None, *, value: float | None = None
@@ -315,6 +322,20 @@ class Detector(Estimator):
                 "the scores are better than they would be on new images",
                 stacklevel=3,
             )
+
+    def _without_training_defects(self, samples: list[Sample]) -> list[Sample]:
+        seen = set(self.training_record_.get("defects", ()))
+        if not seen:
+            return samples
+        defects = [sample for sample in samples if sample.label]
+        digests = file_digests([sample.path for sample in defects])
+        known = {s.path for s, digest in zip(defects, digests, strict=True) if digest in seen}
+        if known:
+            log.info(
+                f"{len(known)} of {len(defects)} defect images are left out of the evaluation: the "
+                "detector was trained on them"
+            )
+        return [sample for sample in samples if sample.path not in known]
 
     def _fitted(self) -> Predictor:
         if not hasattr(self, "_predictor"):

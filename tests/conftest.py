@@ -13,6 +13,7 @@ SMALL = {
         "bottleneck": "learned",
         "discriminator_width": 8,
     },
+    "prn": {"bottleneck": "learned"},
     "gtrans": {"backbone": "resnet18", "token_width": 16, "smoothing": 1.0},
 }
 
@@ -67,6 +68,7 @@ def offline(tmp_path, monkeypatch):
 SHORT = {
     "stpm": {},
     "rstpm": {"pseudo_anomalies": 8, "stages": {"discriminator": {"batch_size": 50}}},
+    "prn": {"pseudo_anomalies": 8},
     "gtrans": {},
 }
 

@@ -30,6 +30,7 @@ __all__ = [
     "ResNet",
     "WeightsNotFoundError",
     "build",
+    "can_be_had",
     "check_names",
     "check_weights",
     "extract",
@@ -74,6 +75,15 @@ def check_weights(name: str, layers: Sequence[str], weights: str | os.PathLike |
     """Raise what `build` would, without a notice; "auto" may download. Arguments as there."""
     if weights is not None and weights != "random":
         _check_file(resolve(weights, name, layers), name, layers)
+
+
+def can_be_had(name: str, layers: Sequence[str], weights: str | os.PathLike | None) -> bool:
+    """Whether `check_weights` has nothing to raise."""
+    try:
+        check_weights(name, layers, weights)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def has_weights(name: str, layers: Sequence[str], weights: str | os.PathLike) -> bool:

@@ -126,6 +126,8 @@ def _facts(detector: Detector, file: str, data: str, metrics: dict[str, Any]) ->
     training, counts = detector.training_record_, metrics["counts"]
     height, width = detector.image_size_
     skipped = f", {counts['skipped']} unreadable left out" if counts["skipped"] else ""
+    known = counts["trained_on"]
+    skipped += f", {known} left out that it was trained on" if known else ""
     trained_with = training.get("versions", {})
     predictor = detector._predictor
     return {
@@ -133,6 +135,7 @@ def _facts(detector: Detector, file: str, data: str, metrics: dict[str, Any]) ->
         "model": f"{detector.model}: {_listed(vars(detector.model_.config))}",
         "image size": f"{height}x{width} (height x width)",
         "trained on": f"{training.get('data', 'images')}: {training.get('n_train')} good images",
+        "supervision": metrics["supervision"],
         "held out": f"{training.get('n_validation')} good images, for epoch and thresholds",
         "epoch kept": epochs_kept(training),
         **{f"stage {name}": line for name, line in stage_lines(training)},
@@ -172,6 +175,9 @@ def _print(metrics: dict[str, Any]) -> None:
     counts = metrics["counts"]
     skipped = f", {counts['skipped']} unreadable" if counts["skipped"] else ""
     console.print(f"{counts['normal']} normal images, {counts['defect']} with defects{skipped}")
+    known = counts["trained_on"]
+    left_out = f"; {known} defect images that it was trained on are left out" if known else ""
+    console.print(f"training: {metrics['supervision']}{left_out}")
     if chosen := metrics.get("at_threshold"):
         console.print(
             f"at the threshold {chosen['threshold']:.4g}: "

@@ -44,9 +44,11 @@ def train(
         for_model, for_training = parse_settings(settings, kind.Config, TrainingConfig)
         chosen = {k: v for k, v in training_options.items() if v is not None} | for_training
         chosen["stages"] = parse_stages(stages, TrainingConfig)
-        textures = TrainingConfig.for_model(kind, **chosen).textures
-        if textures is not None and not Path(textures).is_dir():
-            raise ValueError(f"--textures: there is no folder {textures}")
+        config = TrainingConfig.for_model(kind, **chosen)
+        for name in ("textures", "defects"):
+            folder = getattr(config, name)
+            if folder is not None and not Path(folder).is_dir():
+                raise ValueError(f"--{name}: there is no folder {folder}")
         given = {k: v for k, v in model_options.items() if v is not None} | for_model
         kind.Config(**given)  # refuses wrong values before any file is read
     except ValueError as error:

@@ -10,7 +10,13 @@ from fastad.data.images import (
     read_image,
     resize,
 )
-from fastad.data.layouts import Sample, TrainingImages, test_samples, training_images
+from fastad.data.layouts import (
+    Sample,
+    TrainingImages,
+    defect_samples,
+    test_samples,
+    training_images,
+)
 from fastad.data.masks import read_ground_truth, read_mask, resize_masks
 from fastad.data.synthesis import PseudoAnomalies
 
@@ -21,6 +27,7 @@ __all__ = [
     "Sample",
     "TrainingImages",
     "auto_size",
+    "defect_samples",
     "find_images",
     "image_shape",
     "iterate_batches",

@@ -136,6 +136,47 @@ def test_samples(data: str | Path) -> list[Sample]:
 test_samples.__test__ = False  # the name is no test of pytest's where a test module imports it
 
 
+def defect_samples(data: str | Path) -> list[Sample]:
+    """Images of defects that have masks: the test images of a data set in one of the layouts above.
+
+    Or those of a folder of defects alone, by type or without further folders; the masks are in
+    ``ground_truth`` or ``masks`` inside the folder or beside it, or beside each image as NAME_mask.
+
+    Raises FileNotFoundError, NotADirectoryError; ValueError when there is no defect with a mask.
+    """
+    data = _existing(data)
+    if read_split(data) is not None or _child(data, "test") or _normal(data):
+        samples = test_samples(data)
+    elif _defects(data):
+        samples = _by_class(data, (data, data.parent))
+    else:
+        samples = _flat(data)
+    samples = [sample for sample in samples if sample.label and sample.mask_paths]
+    if not samples:
+        raise ValueError(
+            f"no defects with masks in {data}: masks are looked for in {' or '.join(MASKS)}, "
+            "inside the folder or beside it, and beside each image as NAME_mask"
+        )
+    return samples
+
+
+def _flat(folder: Path) -> list[Sample]:
+    """Images of one folder, and their masks there or in a folder of masks."""
+    found = [path for path in find_images(folder) if path.parent == folder]
+    names = {path.stem: path for path in found}
+    truths = (_child(around, name) for around in (folder, folder.parent) for name in MASKS)
+    truth = next((place for place in truths if place), None)
+    masks = _masks_by_name(truth) if truth else {}
+    samples = []
+    for name, path in names.items():
+        if name.endswith("_mask") and name.removesuffix("_mask") in names:
+            continue
+        beside = names.get(f"{name}_mask")
+        own = (beside,) if beside else masks.get(f"{name}_mask") or masks.get(name) or ()
+        samples.append(Sample(path, 1, folder.name, own))
+    return samples
+
+
 def _by_class(test: Path, around: Sequence[Path]) -> list[Sample]:
     types = [folder for folder in _folders(test) if folder.name.lower() not in MASKS]
     types.sort(key=lambda folder: folder.name.lower() not in NORMAL)

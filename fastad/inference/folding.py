@@ -15,6 +15,8 @@ from fastad.inference.convolution import Convolution, Projection, Stem, can_fuse
 from fastad.inference.normalization import Normalization
 from fastad.models import MODELS
 from fastad.models.decoder import Block, Decoder, Gate
+from fastad.models.prn_network import Decoder as Segmenter
+from fastad.models.prn_network import Merge, PatchAttention
 from fastad.models.unet import UNet
 
 BLOCKS = {
@@ -22,6 +24,8 @@ BLOCKS = {
     Bottleneck: ("conv1", "conv2", "conv3"),
     Block: ("conv1", "conv2", "conv3"),
 }
+# Lists of sequences of convolutions, batch norms and ReLUs.
+BLOCK_LISTS = {UNet: ("encoder", "decoder"), Segmenter: ("ups", "blocks")}
 
 
 def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
@@ -31,7 +35,7 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     and cannot be pickled once it has run. None where there is nothing to fold, no oneDNN, or a
     dtype that it does not know on this processor, or a module that cannot be copied.
     """
-    known = (ResNet, UNet, Gate, *BLOCKS)
+    known = (ResNet, UNet, Gate, Merge, *BLOCKS)
     device = next(model.parameters(), torch.empty(0)).device
     if not can_fuse(dtype, device) or not any(type(part) in known for part in model.modules()):
         return None
@@ -49,12 +53,15 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
             if type(child) in BLOCKS:
                 names = BLOCKS[type(child)]
                 setattr(parent, name, Residual(child, names, dtype, overwrite=child in ours))
-            elif type(child) is nn.Sequential and type(parent) is Gate:
+            elif type(child) is Merge:
+                merge = Convolution(child.conv, child.bn, dtype, relu=True, winograd=True)
+                setattr(parent, name, merge)
+            elif type(child) is nn.Sequential and type(parent) in (Gate, PatchAttention):
                 setattr(parent, name, _sequence(child, dtype))
-        if type(parent) is UNet:
-            for half in (parent.encoder, parent.decoder):
-                for index, block in enumerate(half):
-                    half[index] = _sequence(block, dtype)
+        for name in BLOCK_LISTS.get(type(parent), ()):
+            blocks = getattr(parent, name)
+            for index, block in enumerate(blocks):
+                blocks[index] = _sequence(block, dtype)
     if type(folded) in MODELS.values() and device.type == "cpu":
         # Over the method of its class: these models look at images through it alone.
         folded.__dict__["normalize"] = Normalization(folded)

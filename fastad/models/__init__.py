@@ -5,20 +5,23 @@ from typing import Any
 
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
 from fastad.models.gtrans import GTrans, GTransConfig
+from fastad.models.prn import PRN, PRNConfig
 from fastad.models.rstpm import RSTPM
 from fastad.models.rstpm_config import RSTPMConfig
 from fastad.models.stpm import STPM, STPMConfig
 
-MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (RSTPM, STPM, GTrans)}
+MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (RSTPM, STPM, PRN, GTrans)}
 
 __all__ = [
     "MODELS",
+    "PRN",
     "RSTPM",
     "STPM",
     "AnomalyModel",
     "FrozenTeacher",
     "GTrans",
     "GTransConfig",
+    "PRNConfig",
     "Prediction",
     "RSTPMConfig",
     "STPMConfig",

@@ -204,19 +204,11 @@ def _settled(config: GTransConfig) -> GTransConfig:
     if config.backbone != "auto":
         return config
     source, name = config.teacher_weights, PUBLISHED
-    known = source in (None, "random") or _can_be_had(PUBLISHED, source)
-    if not known and _can_be_had(ALTERNATIVE, source):
+    known = source in (None, "random") or backbones.can_be_had(PUBLISHED, LAYERS, source)
+    if not known and backbones.can_be_had(ALTERNATIVE, LAYERS, source):
         name = ALTERNATIVE
         log.warning(
             f"gtrans takes backbone={ALTERNATIVE}: there are no weights for backbone={PUBLISHED}; "
             f"{weights.GIVE_OTHERS}"
         )
     return dataclasses.replace(config, backbone=name)
-
-
-def _can_be_had(backbone: str, source: str) -> bool:
-    try:
-        backbones.check_weights(backbone, LAYERS, source)
-    except (OSError, ValueError):
-        return False
-    return True

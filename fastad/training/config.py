@@ -24,8 +24,12 @@ STAGE_OPTIONS = (
     "weight_decay",
     "pseudo_anomalies",
     "textures",
+    "own_patches",
+    "on_foreground",
+    "defects",
+    "defect_images",
 )
-OF_PSEUDO_ANOMALIES = ("pseudo_anomalies", "textures")
+OF_PSEUDO_ANOMALIES = STAGE_OPTIONS[STAGE_OPTIONS.index("pseudo_anomalies") :]
 
 
 @dataclass
@@ -63,6 +67,13 @@ class TrainingConfig:
         pseudo_anomalies: images with synthesised defects that an epoch of a stage which learns from
             such images has; the same in every epoch.
         textures: folder of images that such defects are made of; None for generated textures.
+        own_patches: share of such defects that are made of the image's own patches instead.
+        on_foreground: keep such defects on the product, where it stands out from its background.
+        defects: folder of real defects with masks, pasted into half of the images that get a
+            defect: the training is supervised then, and an evaluation leaves these images out. The
+            layouts are those of `fastad.data.defect_samples`.
+        defect_images: how many of that folder's images to take, of each type about as many, by
+            ``seed``; None for all.
         stages: options of single stages by name, as ``{"discriminator": {"epochs": 30}}``; they
             win over the stage's own defaults, and those over the fields above.
 
@@ -89,6 +100,10 @@ class TrainingConfig:
     deterministic: bool = True
     pseudo_anomalies: int = 1000
     textures: str | None = None
+    own_patches: float = 0.0
+    on_foreground: bool = False
+    defects: str | None = None
+    defect_images: int | None = None
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -122,12 +137,19 @@ class TrainingConfig:
         )
         self._require("betas", two_fractions, "two numbers in [0, 1)")
         self.betas = tuple(self.betas)
-        for name in ("channels_last", "deterministic"):
+        for name in ("channels_last", "deterministic", "on_foreground"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self.device = str(self.device)
-        is_path = isinstance(self.textures, (str, os.PathLike))
-        self._require("textures", self.textures is None or is_path, "a folder or None")
-        self.textures = str(self.textures) if is_path else None
+        for name in ("textures", "defects"):
+            value = getattr(self, name)
+            is_path = isinstance(value, (str, os.PathLike))
+            self._require(name, value is None or is_path, "a folder or None")
+            setattr(self, name, str(value) if is_path else None)
+        share = self.own_patches
+        self._require("own_patches", _is_number(share) and 0 <= share <= 1, "from 0 to 1")
+        count = self.defect_images
+        is_count = count is None or _is_integer(count, 1)
+        self._require("defect_images", is_count, "an integer of at least 1, or None")
         self._check_stages()
 
     def _check_stages(self) -> None:

@@ -26,7 +26,9 @@ _OPAQUE = (
     "held-out images",
     "pseudo-anomalies",
     "training option textures",
+    "training option defects",
 )
+_LATER = ("schedule", "own_patches", "on_foreground", "defects", "defect_images")
 # These may differ: epochs may be added; workers change nothing; the others change the rounding,
 # which `changes` says.
 _FREE = ("epochs", "workers", "device", "precision", "feature_cache_gib", "feature_disk_gib")
@@ -68,16 +70,17 @@ def identify(
         identity["stages"] = [plan.stage.name for plan in plans]
     for plan in plans:
         prefix = f"stage {plan.stage.name}: " if len(plans) > 1 else ""
+        of_stage = plan.stage.pseudo_anomalies
         for name in STAGE_OPTIONS:
             of_defects = name in OF_PSEUDO_ANOMALIES
             value = getattr(plan.config, name)
-            if name == "textures" and value is not None and plan.stage.pseudo_anomalies:
-                value = plan.train_set.textures.fingerprint  # wherever the folder lies
-            # Left out, as it was before there were schedules.
-            absent = name == "schedule" and value == "constant"
-            if name not in _FREE and not absent and (plan.stage.pseudo_anomalies or not of_defects):
+            if name in ("textures", "defects") and value is not None and of_stage:
+                value = getattr(plan.train_set, name).fingerprint  # wherever the folder lies
+            # Left out, as it was before there were such options.
+            absent = name in _LATER and value == getattr(TrainingConfig, name)
+            if name not in _FREE and not absent and (of_stage or not of_defects):
                 identity[f"{prefix}training option {name}"] = value
-        if plan.stage.pseudo_anomalies:
+        if of_stage:
             fingerprint = getattr(plan.train_set, "fingerprint", None)
             identity[f"{prefix}pseudo-anomalies"] = fingerprint
     for name, value in dataclasses.asdict(config).items():

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+NORMAL_ONLY = "normal images only"
+
 
 @dataclass
 class StageRecord:
@@ -56,6 +58,9 @@ class TrainingRecord:
         threads: of torch on the CPU; another number rounds differently.
         teachers: of each frozen teacher where its weights came from: "embedded", the name of a
             file, None where nothing was loaded into it; of a module of your own its class.
+        defects: digests of the images of real defects that it learned from
+            (`fastad.data.training_set.file_digests`).
+        supervision: "normal images only", or "supervised" and how many of those.
         interrupted: stopped by the user before the last epoch.
         notes: what was done otherwise than asked for, and why.
         stages: those with an epoch that ran to its end, in order.
@@ -72,6 +77,8 @@ class TrainingRecord:
     n_validation: int
     held_out: list[int]
     teachers: dict[str, str | None] = field(default_factory=dict)
+    defects: list[str] = field(default_factory=list)
+    supervision: str = NORMAL_ONLY
     seconds: float = 0.0
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)

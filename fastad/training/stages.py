@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastad.data.synthesis import PseudoAnomalies, TextureFolder
+from fastad.data.synthesis import PseudoAnomalies, RealDefects, TextureFolder
+from fastad.data.training_set import file_digests
 from fastad.models import AnomalyModel, Stage
 from fastad.training.config import TrainingConfig
 
@@ -44,6 +45,12 @@ class StagePlan:
     validation_set: Dataset | Tensor
     validation_items: Tensor
 
+    @property
+    def defects(self) -> list[str]:
+        """Digests of the images of real defects that the stage learns from."""
+        defects = getattr(self.train_set, "defects", None)
+        return [] if defects is None else defects.digests
+
 
 def plan_stages(
     model: AnomalyModel,
@@ -59,7 +66,8 @@ def plan_stages(
     training images.
 
     Raises:
-        ValueError: options of a stage that the model does not have, or textures that cannot be.
+        ValueError: options of a stage that the model does not have, or textures or defects that
+            cannot be.
     """
     config.check_stages(model)
     plans = []
@@ -73,12 +81,19 @@ def plan_stages(
         if stage.pseudo_anomalies:
             base, base_validation = _base_images(own.pseudo_anomalies, train, unseen, held_out)
             textures = None if own.textures is None else TextureFolder(own.textures)
+            defects = None
+            if own.defects is not None:
+                defects = RealDefects(own.defects, own.defect_images, config.seed)
+                _refuse_normal(defects, images)
             train_set, validation_set = (
                 PseudoAnomalies(
                     images,
                     chosen.tolist(),
                     textures=textures,
                     seed=_seed(config.seed, index, purpose),
+                    own_patches=own.own_patches,
+                    on_foreground=own.on_foreground,
+                    defects=defects,
                 )
                 for purpose, chosen in enumerate((base, base_validation), start=1)
             )
@@ -133,6 +148,13 @@ def _spread(indices: Tensor, count: int) -> Tensor:
     Of successive items half stay clean: so an image that comes several times is there as both.
     """
     return indices[torch.arange(count) * len(indices) // max(count, 1)]
+
+
+def _refuse_normal(defects: RealDefects, images: Dataset | Tensor) -> None:
+    normal = dict(zip(file_digests(paths := getattr(images, "paths", ())), paths, strict=True))
+    for path, digest in zip(defects.paths, defects.digests, strict=True):
+        if digest in normal:
+            raise ValueError(f"defects: {path} is among the normal images, too: {normal[digest]}")
 
 
 def _seed(*key: int) -> int:

@@ -125,7 +125,11 @@ class TrainingState:
     def _require_same_tensors(self, checkpoint: Checkpoint, path: object) -> None:
         own = {name: tuple(value.shape) for name, value in self.model.trained_state().items()}
         found = {name: tuple(value.shape) for name, value in checkpoint.model.items()}
+        empty = {name for name, value in self.model.trained_state().items() if not value.numel()}
         for name in [*own, *found]:
+            # Where there is nothing yet, the training images decide how much there will be.
+            if name in found and name in empty:
+                continue
             if own.get(name) != found.get(name):
                 raise CheckpointError(
                     f"{path} belongs to another model: {name} has shape {found.get(name)} in the "

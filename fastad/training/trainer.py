@@ -122,7 +122,10 @@ class Trainer:
             n_validation=len(validation),
             held_out=validation.tolist(),
             teachers=self.model.teacher_origins(),
+            defects=sorted({digest for plan in plans for digest in plan.defects}),
         )
+        if record.defects:
+            record.supervision = f"supervised, {len(record.defects)} images of real defects"
         if len(validation) == 0:
             one = len(dataset) == 1 and config.validation_fraction > 0 and held_out is None
             reason = "the data set has one image" if one else "none asked for"

@@ -153,6 +153,7 @@ def test_info_shows_options_and_stages(fastad, tiny_detector, tiny_model):
     assert [lines[name] for name in names] == ["none"] * (1 + (tiny_model.name == "rstpm"))
     if tiny_model.name != "rstpm":
         known = {"stpm": ("layers", "layer1,layer2"), "gtrans": ("token_width", "16")}
+        known["prn"] = ("bottleneck", "learned")
         option, value = known[tiny_model.name]
         assert lines[f"model.{option}"] == value
         assert lines["training.best_epoch"] == "1"

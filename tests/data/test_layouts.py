@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastad.data import Sample, TrainingImages, find_images, training_images
+from fastad.data import Sample, TrainingImages, defect_samples, find_images, training_images
 from fastad.data import test_samples as labelled
 
 
@@ -225,3 +225,40 @@ def test_real_data(shared_data):
     samples = labelled(data)
     assert [s.label for s in samples].count(0) == 20
     assert sum(len(s.mask_paths) for s in samples) == 20 + 22 + 21
+
+
+def test_defects_of_a_data_set_and_of_a_folder_of_their_own(mvtec, tmp_path):
+    with_masks = [s for s in labelled(mvtec) if s.mask_paths]
+    assert defect_samples(mvtec) == defect_samples(mvtec / "test") == with_masks
+    own = mvtec / "own"
+    touch(own, "hole/1.png", "hole/2.png", "crack/1.png", "masks/hole/1.png")
+    touch(own, "masks/crack/1_mask.png")
+    found = [(s.path, s.defect_type, s.mask_paths) for s in defect_samples(own)]
+    assert found == [
+        (own / "crack/1.png", "crack", (own / "masks/crack/1_mask.png",)),
+        (own / "hole/1.png", "hole", (own / "masks/hole/1.png",)),
+    ]
+
+
+@pytest.mark.parametrize("masks", ["masks", "Ground_Truth", "../masks", "beside"])
+def test_defects_of_one_folder(tmp_path, masks):
+    folder = tmp_path / "cracks"
+    images = touch(folder, "1.png", "2.jpg", "10.png")
+    if masks == "beside":
+        found = touch(folder, "1_mask.png", "10_mask.png")
+    else:
+        found = touch(folder / masks, "1_mask.png", "10.png")
+    expected = [(images[0], found[0].resolve()), (images[2], found[1].resolve())]
+    samples = defect_samples(folder)
+    assert [(s.path, s.mask_paths[0].resolve()) for s in samples] == expected
+    assert {(s.label, s.defect_type) for s in samples} == {(1, "cracks")}
+
+
+def test_no_defects_with_masks(tmp_path):
+    touch(tmp_path, "cracks/1.png")
+    with pytest.raises(
+        ValueError, match=r"no defects with masks in .*cracks: masks are looked for"
+    ):
+        defect_samples(tmp_path / "cracks")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        defect_samples(tmp_path / "nowhere")

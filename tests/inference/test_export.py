@@ -77,10 +77,19 @@ def gtrans():
     return models.build("gtrans", backbone=Pyramid(4, 6, 8), token_width=8, smoothing=1.5)
 
 
+def prn():
+    """With prototypes, as a trained one has."""
+    model = models.build("prn", backbone=Pyramid(4, 6, 8))
+    images = torch.rand(6, 3, *SIZE)
+    model.prepare_stage(lambda: [model.teacher_features(images)], lambda: [])
+    return model
+
+
 SMALL = {
     "stpm": lambda: stpm(weights=[1.0, 0.5]),
     "rstpm": lambda: rstpm(smoothing=1.5),
     "gtrans": gtrans,
+    "prn": prn,
 }
 
 

@@ -2,7 +2,9 @@
 
 from fastad.data.synthesis.anomalies import PseudoAnomalies, synthesize
 from fastad.data.synthesis.augmentations import AUGMENTATIONS, augment
+from fastad.data.synthesis.foreground import foreground
 from fastad.data.synthesis.perlin import perlin_mask, perlin_noise
+from fastad.data.synthesis.real_defects import RealDefects
 from fastad.data.synthesis.shapes import SHAPES, draw_mask
 from fastad.data.synthesis.texture_folder import TextureFolder
 from fastad.data.synthesis.textures import FAMILIES, random_texture
@@ -12,9 +14,11 @@ __all__ = [
     "FAMILIES",
     "SHAPES",
     "PseudoAnomalies",
+    "RealDefects",
     "TextureFolder",
     "augment",
     "draw_mask",
+    "foreground",
     "perlin_mask",
     "perlin_noise",
     "random_texture",

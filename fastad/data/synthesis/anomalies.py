@@ -14,11 +14,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad.data.synthesis.augmentations import augment
-from fastad.data.synthesis.shapes import check_shapes, draw_mask
+from fastad.data.synthesis.foreground import foreground
+from fastad.data.synthesis.own_patches import own_patches as rearranged
+from fastad.data.synthesis.real_defects import RealDefects
+from fastad.data.synthesis.shapes import MIN_PIXELS, check_shapes, draw_mask
 from fastad.data.synthesis.texture_folder import TextureFolder
 from fastad.data.synthesis.textures import random_texture
 
 MIN_SIDE = 32  # pixels
+REAL_SHARE = 0.5  # of the items with defects that get a real one, where there are any (PRN's)
+_TRIES = 32  # for a mask that lies on the product
 # Multiples of it modulo 1 are spread evenly, whatever part of the sequence is looked at.
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -32,24 +37,35 @@ def synthesize(
     textures: Texture = random_texture,
     shapes: Sequence[str] = ("perlin",),
     opacity: tuple[float, float] = (0.0, 0.8),
+    own_patches: float = 0.0,
+    on_foreground: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Put a defect into an image (3, H, W), uint8 or floating in [0, 1].
 
     Inside the mask M, never empty, the result is (1 - b) * texture + b * image with b drawn
     uniformly from ``opacity``; outside it is the image to the last bit. The texture goes through
-    three of the augmentations first. ``textures`` (rng, height, width) gives uint8 (H, W, 3).
+    three of the augmentations first. ``textures`` (rng, height, width) gives uint8 (H, W, 3); with
+    the probability ``own_patches`` the image's own patches in another order are taken instead.
+    ``on_foreground`` keeps M on the product, where one stands out from its background.
 
     Returns the image, of the same dtype (uint8 is rounded), and M, bool (H, W).
 
     Raises:
         TypeError, ValueError: the image is something else or smaller than 32 x 32; unknown shapes;
-            an opacity outside [0, 1].
+            an opacity or a probability outside [0, 1].
     """
     _check_image(image)
     shapes, (low, high) = check_shapes(shapes), _check_opacity(opacity)
+    _check_share("own_patches", own_patches)
     height, width = image.shape[1:]
-    mask = draw_mask((height, width), rng, shapes)
-    texture = augment(textures(rng, height, width), rng)
+    if on_foreground:
+        mask = _mask_within(foreground(_as_bytes(image)), rng, shapes)
+    else:
+        mask = draw_mask((height, width), rng, shapes)
+    if own_patches and rng.random() < own_patches:
+        texture = rearranged(_as_bytes(image), rng)
+    else:
+        texture = augment(textures(rng, height, width), rng)
     share = rng.uniform(low, high)
     where = torch.from_numpy(mask).to(image.device)
     exact = torch.promote_types(image.dtype, torch.float32)
@@ -83,6 +99,9 @@ class PseudoAnomalies(Dataset):
             one item.
         opacity: range of the image's own share inside the defect.
         shapes: of the defects: "perlin", "strokes", "spots"; of several each defect draws one.
+        own_patches, on_foreground: as of `synthesize`.
+        defects: real defects with masks, cut out of a folder's images and pasted into half of the
+            items that do not stay clean; with ``on_foreground`` onto the product.
 
     Raises:
         TypeError, ValueError: an argument is none of that.
@@ -104,6 +123,9 @@ class PseudoAnomalies(Dataset):
         clean_share: float = 0.5,
         opacity: tuple[float, float] = (0.0, 0.8),
         shapes: Sequence[str] = ("perlin",),
+        own_patches: float = 0.0,
+        on_foreground: bool = False,
+        defects: str | Path | RealDefects | None = None,
     ) -> None:
         self.images = images
         self.indices = _check_indices(indices, len(images))
@@ -115,9 +137,12 @@ class PseudoAnomalies(Dataset):
         if not isinstance(seed, Integral) or seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0; got {seed!r}")
         self.seed = int(seed)
-        if not 0 <= clean_share <= 1:
-            raise ValueError(f"clean_share must be in [0, 1]; got {clean_share}")
-        self.clean_share = float(clean_share)
+        self.clean_share = _check_share("clean_share", clean_share)
+        self.own_patches = _check_share("own_patches", own_patches)
+        self.on_foreground = bool(on_foreground)
+        if defects is not None and not isinstance(defects, (str, Path, RealDefects)):
+            raise TypeError(f"defects must be a folder or None; got {defects!r}")
+        self.defects = RealDefects(defects) if isinstance(defects, (str, Path)) else defects
         self.opacity = _check_opacity(opacity)
         self.shapes = check_shapes(shapes)
         self.is_fixed = isinstance(images, Tensor) or getattr(images, "is_fixed", False) is True
@@ -136,24 +161,56 @@ class PseudoAnomalies(Dataset):
         _check_image(image)
         if self.is_clean(index):
             return {"image": image, "mask": torch.zeros_like(image[0], dtype=torch.bool)}
-        image, mask = synthesize(
-            image,
-            np.random.default_rng([self.seed, index]),
-            textures=self.textures,
-            shapes=self.shapes,
-            opacity=self.opacity,
-        )
+        rng = np.random.default_rng([self.seed, index])
+        if self.is_real(index):
+            image, mask = self._with_real_defect(image, rng)
+        else:
+            image, mask = synthesize(
+                image,
+                rng,
+                textures=self.textures,
+                shapes=self.shapes,
+                opacity=self.opacity,
+                own_patches=self.own_patches,
+                on_foreground=self.on_foreground,
+            )
         return {"image": image, "mask": mask}
 
     def is_clean(self, index: int) -> bool:
         """Whether item ``index``, counted from 0, stays without a defect."""
-        return (self._first + index * _GOLDEN) % 1 < self.clean_share
+        return self._place(index) < self.clean_share
+
+    def is_real(self, index: int) -> bool:
+        """Whether item ``index``, counted from 0, gets a real defect."""
+        if self.defects is None or self.is_clean(index):
+            return False
+        return self._place(index) < self.clean_share + (1 - self.clean_share) * REAL_SHARE
+
+    def _place(self, index: int) -> float:
+        return (self._first + index * _GOLDEN) % 1
+
+    def _with_real_defect(self, image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        pixels = _as_bytes(image)
+        height, width = pixels.shape[:2]
+        allowed = foreground(pixels) if self.on_foreground else np.ones((height, width), bool)
+        pasted, mask = self.defects(pixels, allowed, rng)
+        where = torch.from_numpy(mask).to(image.device)
+        covering = torch.from_numpy(pasted[mask].T.copy()).to(image.device)
+        if image.dtype != torch.uint8:
+            covering = covering.to(image.dtype) / 255
+        result = image.clone()
+        result[:, where] = covering
+        return result, where
 
     @cached_property
     def fingerprint(self) -> str:
         source = _fingerprint(self.images)
         textures = getattr(self.textures, "fingerprint", None)
         facts = (self.indices, textures, self.seed, self.clean_share, self.opacity, self.shapes)
+        # As long as it was before there were others, so that trainings of then can be resumed.
+        if self.own_patches or self.on_foreground or self.defects is not None:
+            defects = None if self.defects is None else self.defects.fingerprint
+            facts += (self.own_patches, self.on_foreground, defects)
         return hashlib.sha256(repr((source, *facts)).encode()).hexdigest()
 
 
@@ -176,6 +233,30 @@ def _check_image(image: Tensor) -> None:
         )
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"image must be uint8 or floating point in [0, 1]; got {image.dtype}")
+
+
+def _mask_within(
+    allowed: np.ndarray, rng: np.random.Generator, shapes: Sequence[str]
+) -> np.ndarray:
+    """A mask of which only what is ``allowed`` is left; drawn again where that is too little."""
+    for _ in range(_TRIES):
+        mask = draw_mask(allowed.shape, rng, shapes) & allowed
+        if np.count_nonzero(mask) >= MIN_PIXELS:
+            return mask
+    return allowed.copy()
+
+
+def _as_bytes(image: Tensor) -> np.ndarray:
+    """An image (3, H, W), uint8 or floating in [0, 1], as (H, W, 3) uint8."""
+    if image.dtype != torch.uint8:
+        image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    return image.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _check_share(name: str, share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must be in [0, 1]; got {share}")
+    return float(share)
 
 
 def _check_opacity(opacity: tuple[float, float]) -> tuple[float, float]:

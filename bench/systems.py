@@ -1,0 +1,234 @@
+"""Every system on every labelled set, and the table of docs/systems.md.
+
+    python bench/systems.py --data ../shared/data                  all that is not recorded yet
+    python bench/systems.py --data ../shared/data --systems prn --sets bottle --seeds 0 1
+    python bench/systems.py --speed                                one image, of what was trained
+    python bench/systems.py --page                                 write the table again
+
+A cell is one system, set and seed: trained on the set's good images by the system's own recipe (or
+EPOCHS), measured once on the test images, which choose nothing: a fifth of the good images is held
+out and chooses the epoch. Cells go to bench/results/systems.json one by one; those that are there
+are not measured again. Detectors are kept in --detectors, for --speed.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from ratios import cpu_name
+
+import fastad
+from fastad import _files
+from fastad.commands.timing import interleaved
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "bench" / "results" / "systems.json"
+PAGE = ROOT / "docs" / "systems.md"
+BEGIN, END = "<!-- made by bench/systems.py -->", "<!-- end -->"
+
+SETS = {
+    "bottle": "mvtec_ad/bottle",
+    "magnetic_tile": "magnetic_tile/tile",
+    "kolektor_sdd": "kolektor_sdd/commutator",
+}
+WEIGHTS = "weights/resnet18_imagenet_layers1-3_bnfolded.pth"
+SECOND = "weights/resnet50_caffe_imagenet_layers1-3.pth"
+SUPERVISED = "prn, 10 defects"
+# Options of the model, options of the training.
+SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "stpm": ({}, {}),
+    "rstpm": ({"teacher2": "resnet50_caffe", "bottleneck": "learned"}, {}),
+    "gtrans": ({"backbone": "resnet18"}, {}),
+    "prn": ({}, {}),
+    SUPERVISED: ({}, {"defect_images": 10}),
+    "utad": ({}, {}),
+}
+# Fewer than the recipe's, where a set has so many images that theirs would take hours.
+EPOCHS = {
+    ("stpm", "bottle"): 60,
+    ("stpm", "magnetic_tile"): 20,
+    ("stpm", "kolektor_sdd"): 40,
+    ("gtrans", "magnetic_tile"): 30,
+    ("gtrans", "kolektor_sdd"): 60,
+}
+SCORES = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
+# On MVTec AD's bottle, as far as published: image AUROC, pixel AUROC, AUPRO.
+PUBLISHED = {"stpm": (1.0, 0.988, 0.959), SUPERVISED: (1.0, 0.994, None)}
+
+
+def measure(data: Path, detectors: Path, system: str, name: str, seed: int) -> dict[str, Any]:
+    """Train and evaluate one cell."""
+    options, training = SYSTEMS[system]
+    options, training = dict(options), dict(training)
+    options["teacher_weights"] = str(data / WEIGHTS)
+    if system == "rstpm":
+        options["teacher2_weights"] = str(data / SECOND)
+    if (system, name) in EPOCHS:
+        training["epochs"] = EPOCHS[system, name]
+    if system == SUPERVISED:
+        training["defects"] = str(data / SETS[name])
+    model = system.partition(",")[0]
+    detector = fastad.Detector(model, image_size=256, seed=seed, device="cpu", **options)
+    detector.fit(data / SETS[name], **training)
+    detectors.mkdir(parents=True, exist_ok=True)
+    detector.save(detectors / _file(system, name, seed))
+    metrics, record = detector.evaluate(data / SETS[name]), detector.training_record_
+    own = detector.model_.student_parameters()
+    return {
+        "system": system,
+        "set": name,
+        "seed": seed,
+        **{score: metrics[score] for score in SCORES},
+        "per_defect": {
+            kind: {score: row[score] for score in SCORES}
+            for kind, row in metrics["per_defect"].items()
+        },
+        "counts": metrics["counts"],
+        "supervision": metrics["supervision"],
+        "held_out": record["n_validation"],
+        "stages": [
+            {key: stage[key] for key in ("name", "epochs", "best_epoch")}
+            for stage in record["stages"]
+        ],
+        "training_minutes": round(record["seconds"] / 60, 1),
+        "trained_in": record["precision"],
+        "served_in": str(detector._fitted().dtype).removeprefix("torch."),
+        "parameters": sum(p.numel() for p in detector.model_.parameters()),
+        "trained_parameters": sum(p.numel() for p in own),
+        "threads": record["threads"],
+        "cpu": cpu_name(),
+        "fastad": fastad.__version__,
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def speed(detectors: Path, seconds: float, repeats: int) -> dict[str, Any]:
+    """Milliseconds of one image of 256x256 as bytes, all systems in turns, in float32.
+
+    Of every system the first detector that there is.
+    """
+    found: dict[str, Path] = {}
+    for system in SYSTEMS:
+        own = [detectors / _file(system, name, seed) for name in SETS for seed in range(10)]
+        path = next((path for path in own if path.is_file()), None)
+        if path is not None:
+            found[system] = path
+    images = torch.randint(0, 256, (1, 3, 256, 256)).to(torch.uint8)
+    runs = {}
+    for system, path in found.items():
+        predictor = fastad.load(path, device="cpu", precision="float32")._fitted()
+        runs[system] = lambda p=predictor: p.predict_batch(images)
+    rounds = [interleaved(runs, torch.device("cpu"), seconds) for _ in range(repeats)]
+    medians = {s: [statistics.median(times[s]) for times in rounds] for s in runs}
+    return {
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "precision": "float32",
+        "milliseconds": {s: round(statistics.median(m), 2) for s, m in medians.items()},
+        "times_stpm": {
+            s: round(statistics.median(a / b for a, b in zip(m, medians["stpm"], strict=True)), 2)
+            for s, m in medians.items()
+            if "stpm" in medians
+        },
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """The cells in Markdown; several seeds as mean and standard deviation."""
+    lines = [
+        "| set | system | image AUROC | pixel AUROC | pixel AP | AUPRO | minutes | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in SETS:
+        for system in SYSTEMS:
+            cells = [c for c in record["cells"] if (c["system"], c["set"]) == (system, name)]
+            if not cells:
+                continue
+            shown = [_shown([cell[score] for cell in cells]) for score in SCORES]
+            minutes = _shown([cell["training_minutes"] for cell in cells], 1, deviation=False)
+            seeds = ", ".join(str(cell["seed"]) for cell in cells)
+            lines.append(f"| {name} | {' | '.join([system, *shown, minutes, seeds])} |")
+    lines += ["", "| system | parameters, millions | trained | one image, ms | times STPM |"]
+    lines.append("|---|---|---|---|---|")
+    timed = record.get("speed", {"milliseconds": {}, "times_stpm": {}})
+    for system in SYSTEMS:
+        cells = [cell for cell in record["cells"] if cell["system"] == system]
+        if cells:
+            sizes = [f"{cells[0][k] / 1e6:.1f}" for k in ("parameters", "trained_parameters")]
+            times = [str(timed[k].get(system, "-")) for k in ("milliseconds", "times_stpm")]
+            lines.append(f"| {' | '.join([system, *sizes, *times])} |")
+    return "\n".join(lines)
+
+
+def _shown(values: list[float], digits: int = 3, deviation: bool = True) -> str:
+    text = f"{statistics.mean(values):.{digits}f}"
+    if deviation and len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f}"
+    return text
+
+
+def write_page(record: dict[str, Any]) -> None:
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    text = f"{before}{BEGIN}\n{table(record)}\n{END}{after}"
+    _write(PAGE, text)
+
+
+def _write(path: Path, text: str) -> None:
+    _files.write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _file(system: str, name: str, seed: int) -> str:
+    return f"{system.replace(', ', '-').replace(' ', '-')}-{name}-{seed}.fastad"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of the sets and weights")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--detectors", type=Path, default=Path("systems"))
+    parser.add_argument("--again", action="store_true", help="measure recorded cells again")
+    parser.add_argument("--speed", action="store_true", help="time the detectors that there are")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the table")
+    parser.add_argument("--seconds", type=float, default=10, help="of --speed, a repeat")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"cells": []}
+
+    def save() -> None:
+        _write(RECORD, json.dumps(record, indent=1) + "\n")
+        write_page(record)
+
+    if options.speed:
+        record["speed"] = speed(options.detectors, options.seconds, options.repeats)
+        print(record["speed"])
+        save()
+    elif options.page:
+        write_page(record)
+    elif options.data is None:
+        parser.error("--data is needed to train")
+    else:
+        order = [(s, n, k) for k in options.seeds for n in options.sets for s in options.systems]
+        for key in order:
+            cells = {(c["system"], c["set"], c["seed"]): c for c in record["cells"]}
+            if key in cells and not options.again:
+                continue
+            cells[key] = measure(options.data, options.detectors, *key)
+            print({k: v for k, v in cells[key].items() if k != "per_defect"}, flush=True)
+            record["cells"] = [cells[k] for k in sorted(cells)]
+            save()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

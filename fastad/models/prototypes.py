@@ -1,0 +1,121 @@
+"""Prototypes of normal feature maps, and the residuals of new ones to them.
+
+Zhang et al., "Prototypical Residual Networks for Anomaly Detection and Localization", CVPR 2023,
+arXiv 2212.02031, section 3.1: whole feature maps are clustered, level by level.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+FIT_BYTES = 2**29  # of a level's feature maps that are clustered; of more images every n-th
+
+
+class Prototypes(nn.Module):
+    """Cluster centres of whole feature maps, of each level on its own.
+
+    None at first: the residual of a feature map is then its square. Images of another size than
+    the training's are compared with prototypes resized to their feature maps.
+
+    Args:
+        channels: of every level.
+
+    Attributes:
+        level0, level1, ...: (K, C_l, H_l, W_l). Empty in a new model, and as large in a loaded one
+            as in its file, for the training images decide on their size.
+        squares0, squares1, ...: (K,) their squared norms.
+    """
+
+    def __init__(self, channels: Sequence[int]):
+        super().__init__()
+        self.levels = len(channels)
+        for index, number in enumerate(channels):
+            self.register_buffer(f"level{index}", torch.empty(0, number, 1, 1))
+            self.register_buffer(f"squares{index}", torch.empty(0))
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Levels (N, C_l, H_l, W_l) -> squared differences to the nearest prototype of each."""
+        return [self._residual(index, level) for index, level in enumerate(features)]
+
+    def _residual(self, index: int, level: Tensor) -> Tensor:
+        centres, squares = getattr(self, f"level{index}"), getattr(self, f"squares{index}")
+        own = level.dtype
+        if len(centres) == 0:
+            return level.square()
+        level = level.to(centres.dtype)
+        if centres.shape[2:] != level.shape[2:]:
+            centres = functional.interpolate(centres, level.shape[2:], mode="bilinear")
+            squares = _rows(centres).square().sum(dim=1)
+        with torch.no_grad(), torch.autocast(level.device.type, enabled=False):
+            nearest = (squares - 2 * _rows(level) @ _rows(centres).T).argmin(dim=1)
+        return (level - centres[nearest]).square().to(own)
+
+    def fit(
+        self,
+        batches: Callable[[], Iterable[Mapping[str, Any]]],
+        key: str,
+        share: float,
+        most: int,
+        seed: int = 0,
+    ) -> None:
+        """Cluster the feature maps of normal images by mini-batch k-means (scikit-learn).
+
+        Goes through the images once a level, as those of all levels may not fit into memory, and
+        once before to count them.
+
+        Args:
+            batches: iterates anew every time; of each batch the levels are ``batch[key]``.
+            share: clusters for each image, at least one in all.
+            most: clusters at most.
+        """
+        shapes, images = [], 0
+        for batch in batches():
+            shapes, images = [level.shape[1:] for level in batch[key]], images + len(batch[key][0])
+        clusters = min(max(1, round(share * images)), most)
+        for index, shape in enumerate(shapes):
+            room = max(FIT_BYTES // (4 * shape.numel()), clusters)
+            step = -(-images // room)
+            maps = (batch[key][index] for batch in batches())
+            self._set(index, _cluster(_every(maps, step), clusters, seed), shape)
+
+    def _set(self, index: int, centres: np.ndarray, shape: torch.Size) -> None:
+        old = getattr(self, f"level{index}")
+        rows = torch.from_numpy(centres).to(old.device, old.dtype)
+        channels, height, width = shape
+        maps = rows.view(len(rows), height, width, channels).permute(0, 3, 1, 2)
+        setattr(self, f"level{index}", maps)
+        setattr(self, f"squares{index}", rows.square().sum(dim=1))
+
+    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        for name, own in list(self.named_buffers(recurse=False)):
+            found = state.get(prefix + name)
+            if found is not None and found.shape[1:2] == own.shape[1:2]:
+                self.register_buffer(name, own.new_empty(found.shape))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H * W * C), without a copy where it is channels_last."""
+    return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+def _every(maps: Iterable[Tensor], step: int) -> Iterator[np.ndarray]:
+    """Every ``step``-th feature map, as rows of float32."""
+    count = 0
+    for batch in maps:
+        chosen = batch[-count % step :: step]
+        count += len(batch)
+        yield _rows(chosen).float().cpu().numpy()
+
+
+def _cluster(rows: Iterable[np.ndarray], clusters: int, seed: int) -> np.ndarray:
+    from sklearn.cluster import MiniBatchKMeans  # takes longer to import than a model to build
+
+    points = np.concatenate(list(rows))
+    clusters = min(clusters, len(points))
+    means = MiniBatchKMeans(clusters, random_state=seed, n_init=1, batch_size=max(64, clusters))
+    return means.fit(points).cluster_centers_

@@ -1,0 +1,131 @@
+"""Prototypes: clusters of whole feature maps, residuals to the nearest, sizes that data decide."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import MiniBatchKMeans
+
+from fastad.models import prototypes
+from fastad.models.prototypes import Prototypes
+
+CHANNELS = (4, 6)
+
+
+def maps(n, size=5, seed=0, spread=0.1):
+    """Two levels of n images in three groups that lie far apart."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = torch.Generator().manual_seed(77)
+    levels = []
+    for channels, side in zip(CHANNELS, (size, (size + 1) // 2), strict=True):
+        centres = 3 * torch.randn(3, channels, side, side, generator=groups)
+        noise = torch.randn(n, channels, side, side, generator=generator)
+        levels.append(centres[torch.arange(n) % 3] + spread * noise)
+    return levels
+
+
+def batches(levels, size=4):
+    return lambda: (
+        {"teacher": list(parts)}
+        for parts in zip(*(level.split(size) for level in levels), strict=True)
+    )
+
+
+def fitted(levels, **options):
+    found = Prototypes(CHANNELS)
+    found.fit(batches(levels), "teacher", **{"share": 0.25, "most": 8} | options)
+    return found
+
+
+def test_without_prototypes_a_residual_is_the_square():
+    levels = maps(3)
+    for residual, level in zip(Prototypes(CHANNELS)(levels), levels, strict=True):
+        assert torch.equal(residual, level.square())
+
+
+def test_the_residual_is_to_the_nearest_of_whole_maps():
+    found, levels = fitted(maps(12)), maps(7, seed=1)
+    for index, (residual, level) in enumerate(zip(found(levels), levels, strict=True)):
+        centres = getattr(found, f"level{index}").double()
+        assert centres.shape == (3, *level.shape[1:])
+        for own, image in zip(residual, level.double(), strict=True):
+            distances = [(image - centre).square().sum() for centre in centres]
+            expected = (image - centres[int(np.argmin(distances))]).square()
+            torch.testing.assert_close(own.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_clusters_are_those_of_scikit_learn():
+    levels = maps(20, spread=2.0)
+    found = fitted(levels, share=0.2, seed=3)
+    rows = levels[1].permute(0, 2, 3, 1).flatten(1).numpy()
+    expected = MiniBatchKMeans(4, random_state=3, n_init=1, batch_size=64).fit(rows)
+    own = found.level1.permute(0, 2, 3, 1).flatten(1).numpy()
+    np.testing.assert_allclose(own, expected.cluster_centers_, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.squares1, np.square(own).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "most", "expected"),
+    [(12, 0.25, 8, 3), (12, 1.0, 5, 5), (12, 0.0, 8, 1), (1, 1.0, 8, 1), (5, 0.5, 9, 2)],
+)
+def test_their_number_is_bounded(images, share, most, expected):
+    assert len(fitted(maps(images), share=share, most=most).level0) == expected
+
+
+def test_of_more_images_than_there_is_room_for_every_nth_is_taken(monkeypatch):
+    levels = maps(13)
+    room = 4 * levels[0][0].numel() * 5  # five images of the first level
+    monkeypatch.setattr(prototypes, "FIT_BYTES", room)
+    seen = []
+    cluster = prototypes._cluster
+
+    def watch(rows, clusters, seed):
+        rows = list(rows)
+        seen.append(np.concatenate(rows))
+        return cluster(rows, clusters, seed)
+
+    monkeypatch.setattr(prototypes, "_cluster", watch)
+    fitted(levels, share=0.2)
+    expected = levels[0][::3].permute(0, 2, 3, 1).flatten(1).numpy()
+    np.testing.assert_array_equal(seen[0], expected)
+
+
+def test_other_sizes_are_compared_with_resized_prototypes():
+    found = fitted(maps(12))
+    for residual, side in zip(found(maps(2, size=8)), (8, 4), strict=True):
+        assert residual.shape[-1] == side
+        assert residual.isfinite().all()
+    levels = [
+        torch.nn.functional.interpolate(getattr(found, f"level{i}"), (n, n), mode="bilinear")
+        for i, n in enumerate((8, 4))
+    ]
+    for residual in found(levels):
+        assert residual.abs().max() < 1e-8
+
+
+def test_a_state_brings_its_own_size():
+    found, new = fitted(maps(12)), Prototypes(CHANNELS)
+    new.load_state_dict(copy.deepcopy(found.state_dict()))
+    levels = maps(3, seed=5)
+    for own, expected in zip(new(levels), found(levels), strict=True):
+        assert torch.equal(own, expected)
+    with pytest.raises(RuntimeError, match="size mismatch for level0"):
+        Prototypes((5, 6)).load_state_dict(found.state_dict())
+
+
+def test_half_precision_takes_the_same_prototypes_in_float32():
+    found, levels = fitted(maps(12)), maps(3, seed=5)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = found([level.bfloat16() for level in levels])
+    for own, expected in zip(half, found(levels), strict=True):
+        assert own.dtype == torch.bfloat16
+        torch.testing.assert_close(own.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_memory_that_the_options_name():
+    """What the option ``max_prototypes`` says of 256x256 and ResNet-18."""
+    values = sum(c * n * n for c, n in ((64, 64), (128, 32), (256, 16)))
+    assert math.isclose(4 * values / 1e6, 1.8, rel_tol=0.05)
+    assert math.isclose(48 * 4 * values / 1e6, 88, rel_tol=0.01)
