@@ -14,6 +14,14 @@ SMALL = {
         "discriminator_width": 8,
     },
     "gtrans": {"backbone": "resnet18", "token_width": 16, "smoothing": 1.0},
+    "utad": {
+        "impression_width": 2,
+        "latents": 4,
+        "expert_width": 4,
+        "discriminator_width": 4,
+        "bank": 8,
+        "smoothing": 1.0,
+    },
 }
 
 
@@ -68,6 +76,7 @@ SHORT = {
     "stpm": {},
     "rstpm": {"pseudo_anomalies": 8, "stages": {"discriminator": {"batch_size": 50}}},
     "gtrans": {},
+    "utad": {},
 }
 
 

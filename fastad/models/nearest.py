@@ -34,7 +34,7 @@ class LatentBank(nn.Module):
         size = len(self.points)
         squares = (points[:, None] - self.points.to(points.dtype)).square().sum(dim=2)
         places = torch.arange(size, device=points.device)
-        absent = (places >= self.count).expand(len(points), size)
+        absent = (places >= self.count)[None]
         if leave_out:
             absent = absent | (places == places[: len(points), None])
         nearest = squares.masked_fill(absent, torch.inf)

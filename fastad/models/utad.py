@@ -168,8 +168,8 @@ class UTAD(AnomalyModel):
             by = grey_difference if self.config.comparison == "grey" else dissimilarity
             return [[combined(by, list(pictures))], [by(image, impression)]]
         normalized = (torch.cat(list(pictures)) - self.mean) / self.std
-        levels = zip(*(level.chunk(4) for level in self.teacher(normalized)), strict=True)
-        x, m, detailed, naive = levels
+        levels = (level.unflatten(0, (4, -1)).unbind(0) for level in self.teacher(normalized))
+        x, m, detailed, naive = zip(*levels, strict=True)
         pairs = ((x, detailed), (m, naive), (x, m))
         return [ops.distances(list(a), list(b), eps=self.config.eps) for a, b in pairs]
 
@@ -237,10 +237,10 @@ class UTAD(AnomalyModel):
             return {"discriminators": discriminator_loss(judges(images), judges(batch["made"]))}
         if self._is_expert:
             losses, made = self._expert_losses(images)
-            weights = dict(zip(EXPERT_LOSSES, self.config.expert_weights, strict=True))
+            weights = dict(zip(EXPERT_LOSSES, self.config.expert_factors, strict=True))
         else:
             losses, made = self._impression_losses(images)
-            weights = dict(zip(LOSSES, self.config.impression_weights, strict=True))
+            weights = dict(zip(LOSSES, self.config.impression_factors, strict=True))
         batch["made"] = made.detach()
         losses["adversarial"] = generator_loss(judges(made))
         return {name: weights[name] * loss for name, loss in losses.items()}

@@ -23,9 +23,9 @@ class UTADConfig:
         expert_width: channels of Expert-Net's first layers; the paper's is 64.
         details: numbers of Expert-Net's detail code.
         discriminator_width: channels of the discriminators.
-        impression_weights: factors of IE-Net's losses: squared difference, edges, adversarial,
+        impression_factors: factors of IE-Net's losses: squared difference, edges, adversarial,
             mutual information, divergence of the latent code.
-        expert_weights: factors of Expert-Net's losses: adversarial, image, detail code, content.
+        expert_factors: factors of Expert-Net's losses: adversarial, image, detail code, content.
         comparison: "perceptual", distances of a frozen network's features, of the image to its
             expert reconstruction, and of the impression to the naive one; or of the authors' code
             the combination of "grey" squared differences, or of "ssim".
@@ -49,8 +49,8 @@ class UTADConfig:
     expert_width: int = 16
     details: int = 8
     discriminator_width: int = 32
-    impression_weights: Sequence[float] = (10.0, 1.0, 0.01, 0.1, 0.01)
-    expert_weights: Sequence[float] = (1.0, 10.0, 1.0, 1.0)
+    impression_factors: Sequence[float] = (10.0, 1.0, 0.01, 0.1, 0.01)
+    expert_factors: Sequence[float] = (1.0, 10.0, 1.0, 1.0)
     comparison: str = "perceptual"
     aggregate: str = "sum"
     scale_maps: str = "position"
@@ -74,7 +74,7 @@ class UTADConfig:
         ):
             value = getattr(self, field)
             self._require(field, type(value) is int and value >= 1, "an integer of at least 1")
-        for field, names in (("impression_weights", LOSSES), ("expert_weights", EXPERT_LOSSES)):
+        for field, names in (("impression_factors", LOSSES), ("expert_factors", EXPERT_LOSSES)):
             weights = getattr(self, field)
             right = isinstance(weights, (list, tuple)) and len(weights) == len(names)
             right = right and all(_is_number(weight, 0) for weight in weights)
