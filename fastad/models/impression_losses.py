@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastad.models.impression import ImpressionNet
+
 EDGE_LEVELS = 3
 
 
@@ -77,3 +79,23 @@ class MutualInformation(nn.Module):
             for of_whom in (features, features.roll(1, 0))
         ]
         return functional.softplus(-both[0]).mean() + functional.softplus(both[1]).mean()
+
+
+def coding_losses(
+    net: ImpressionNet, information: MutualInformation, images: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Losses by name for (N, 3, H, W) in [0, 1], and the impressions.
+
+    While the network is in training mode, latent codes are drawn at random.
+    """
+    features = net.encode(images)
+    made = net.decode(features)
+    mean, log_variance = map(widened, net.latents(features))
+    noise = torch.randn_like(mean) * (0.5 * log_variance).exp() if net.training else 0
+    losses = {
+        "squared": squared_difference(images, made).mean(),
+        "edge": edge_difference(images, made).mean(),
+        "information": information(mean + noise, features),
+        "divergence": divergence(mean, log_variance),
+    }
+    return losses, made

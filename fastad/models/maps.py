@@ -48,3 +48,17 @@ class PositionMeans:
         mean = self._sum.mean() / self.count
         means = (self._sum + PRIOR_IMAGES * mean) / (self.count + PRIOR_IMAGES)
         return functional.adaptive_avg_pool2d(means[None], GRID)[0]
+
+    def factor(self, scale: str, least: float) -> Tensor:
+        """What such maps are multiplied by, to be alike in size: (`GRID`, `GRID`).
+
+        ``scale``: by the mean at each "position", over the whole "image", or by "none"; means below
+        ``least`` are taken for that. Nothing is amplified where normal images are quieter than
+        elsewhere, as on the background: where the mean is below that of the image, that is taken.
+        """
+        means = self.result().clamp_min(least)
+        if scale == "none":
+            return torch.ones_like(means)
+        if scale == "image":
+            return (1 / means.mean()).expand_as(means)
+        return 1 / torch.maximum(means, means.mean())

@@ -18,10 +18,11 @@ from fastad import backbones, ops
 from fastad.models.adversarial import Discriminators, discriminator_loss, generator_loss
 from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.expert import ExpertNet
+from fastad.models.expert_losses import translation_losses
 from fastad.models.impression import STRIDE, ImpressionNet
 from fastad.models.impression_losses import (
     MutualInformation,
-    divergence,
+    coding_losses,
     edge_difference,
     squared_difference,
     widened,
@@ -108,8 +109,6 @@ class UTAD(AnomalyModel):
             self.config = dataclasses.replace(config, teacher_weights="embedded")
         return backbone
 
-    # -- pictures -----------------------------------------------------------------------------
-
     def pictures(self, images: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) in [0, 1] -> four of that shape: the images, their impressions, the
         impressions with details, the images without (naive impressions)."""
@@ -139,8 +138,6 @@ class UTAD(AnomalyModel):
             "naive impression": naive,
             "expert reconstruction": detailed,
         }
-
-    # -- score --------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Prediction:
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W).
@@ -189,8 +186,6 @@ class UTAD(AnomalyModel):
         mean, log_variance = map(widened, self.impression.latents(features))
         return torch.cat([mean, (0.5 * log_variance).exp()], dim=1)
 
-    # -- training -----------------------------------------------------------------------------
-
     @property
     def _is_expert(self) -> bool:
         return self.stage is not None and self.stage.name == EXPERT
@@ -236,43 +231,16 @@ class UTAD(AnomalyModel):
                         batch["made"] = self.expert(images, batch["made"])[0]
             return {"discriminators": discriminator_loss(judges(images), judges(batch["made"]))}
         if self._is_expert:
-            losses, made = self._expert_losses(images)
+            with torch.no_grad():
+                impressions = self.impression(images)
+            losses, made = translation_losses(self.expert, images, impressions)
             weights = dict(zip(EXPERT_LOSSES, self.config.expert_factors, strict=True))
         else:
-            losses, made = self._impression_losses(images)
+            losses, made = coding_losses(self.impression, self.information, images)
             weights = dict(zip(LOSSES, self.config.impression_factors, strict=True))
         batch["made"] = made.detach()
         losses["adversarial"] = generator_loss(judges(made))
         return {name: weights[name] * loss for name, loss in losses.items()}
-
-    def _impression_losses(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        features = self.impression.encode(images)
-        made = self.impression.decode(features)
-        mean, log_variance = map(widened, self.impression.latents(features))
-        code = mean
-        if self.training:
-            code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        losses = {
-            "squared": squared_difference(images, made).mean(),
-            "edge": edge_difference(images, made).mean(),
-            "information": self.information(code, features),
-            "divergence": divergence(mean, log_variance),
-        }
-        return losses, made
-
-    def _expert_losses(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        expert = self.expert
-        with torch.no_grad():
-            impressions = self.impression(images)
-        content, detail, coarse = expert.encode(images, impressions)
-        made, naive = expert.to_image(coarse, detail), expert.to_impression(content)
-        content_again, detail_again, coarse_again = expert.encode(made, naive)
-        losses = {
-            "image": _distance(made, images) + _distance(naive, impressions),
-            "detail": _distance(detail_again, detail),
-            "content": _distance(content_again, coarse) + _distance(coarse_again, content),
-        }
-        return losses, made
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Those of all steps of the stage."""
@@ -307,34 +275,21 @@ class UTAD(AnomalyModel):
         self.factors.zero_()
         for part, levels in means.items():
             for level, mean in enumerate(levels):
-                self.factors[part, level] = self._factor(mean)
+                self.factors[part, level] = mean.factor(self.config.scale_maps, self.config.eps)
         codes = torch.cat(latents)
         self.bank.fill(codes)
         codes = self.bank.points[: int(self.bank.count)]
         distances = self.bank.distances(codes, self.config.neighbours, leave_out=True)
-        maxima = [self.eval_maxima(batch["image"]) for batch in train()]
+        maxima = [self._maxima(batch["image"]) for batch in train()]
         for buffer, values in (
             (self.latent_deviation, distances),
             (self.map_deviation, torch.cat(maxima)),
         ):
             buffer.copy_(_spread(values))
 
-    def eval_maxima(self, images: Tensor) -> Tensor:
+    def _maxima(self, images: Tensor) -> Tensor:
         pictures = self.pictures(images)
         return self._map(self.differences(pictures), pictures[0].shape[-2:]).amax(dim=(1, 2))
-
-    def _factor(self, mean: PositionMeans) -> Tensor:
-        if self.config.scale_maps == "none":
-            return torch.ones(GRID, GRID)
-        means = mean.result().clamp_min(self.config.eps)
-        if self.config.scale_maps == "image":
-            return (1 / means.mean()).expand(GRID, GRID)
-        # Nothing is amplified where normal images are quieter than elsewhere: the background.
-        return 1 / torch.maximum(means, means.mean())
-
-
-def _distance(found: Tensor, wanted: Tensor) -> Tensor:
-    return (widened(found) - widened(wanted)).abs().mean()
 
 
 def _spread(values: Tensor) -> Tensor:
