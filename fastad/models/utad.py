@@ -57,7 +57,7 @@ class UTAD(AnomalyModel):
     name = "utad"
     Config = UTADConfig
     training_defaults: ClassVar[dict[str, Any]] = {
-        "epochs": 60,
+        "epochs": 30,
         "batch_size": 8,
         "optimizer": "adam",
         "learning_rate": 1e-3,
@@ -71,7 +71,7 @@ class UTAD(AnomalyModel):
         Stage(
             EXPERT,
             {
-                "epochs": 20,
+                "epochs": 16,
                 "batch_size": 4,
                 "learning_rate": 1e-3,
                 "betas": (0.5, 0.999),

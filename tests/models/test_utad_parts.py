@@ -196,7 +196,7 @@ def test_a_normal_latent_code_lies_near_those_in_training():
     net = ImpressionNet(2, 4).train()
     mean, _ = net.latents(net.encode(0.5 + 0.1 * torch.rand(16, 3, STRIDE, STRIDE)))
     torch.testing.assert_close(mean.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
-    assert (mean.var(0, correction=0) > 0.5).all()
+    assert (mean.var(0, correction=0) > 0.2).all()
 
 
 def test_dissimilarity_is_one_minus_ssim_in_float64():
