@@ -121,7 +121,7 @@ class UTAD(AnomalyModel):
         features = self.impression.encode(padded)
         impression = self.impression.decode(features)
         found = [padded, impression, *self.expert(padded, impression)]
-        return [x[..., :height, :width].to(images.dtype) for x in found], features
+        return [x[..., :height, :width].to(padded.dtype) for x in found], features
 
     def _padded(self, images: Tensor) -> Tensor:
         """Images with their last row and column repeated up to sides that the networks take."""
