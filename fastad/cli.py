@@ -102,8 +102,9 @@ def train(
         str,
         typer.Option(
             help="rstpm: two student-teacher pairs and a discriminative network; stpm: one pair, "
-            "faster; gtrans: one pair and a transformer; prn: learns to segment synthesised and "
-            "real defects by residuals to prototypes."
+            "faster; gtrans: one pair and a transformer; prn: segments by residuals to prototypes, "
+            "and learns from real defects, too; utad: rebuilds the image in two stages, and shows "
+            "how."
         ),
     ] = "rstpm",
     output: Annotated[str, typer.Option(metavar="FILE", help="Where the detector goes.")] = (
@@ -283,7 +284,11 @@ def predict(
         str | None, typer.Option("--csv", metavar="FILE", help="Write CSV; - for stdout.")
     ] = None,
     heatmaps: Annotated[
-        bool, typer.Option("--heatmaps", help="Draw each anomaly map over its image.")
+        bool,
+        typer.Option(
+            "--heatmaps",
+            help="Draw each anomaly map over its image, beside what the model shows of it.",
+        ),
     ] = False,
     masks: Annotated[
         bool, typer.Option("--masks", help="Write what is above the pixel threshold, white.")

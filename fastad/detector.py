@@ -215,6 +215,14 @@ class Detector(Estimator):
         """As `predict`, a result a batch, with memory that does not grow with their number."""
         return self._fitted().stream(images, **options)
 
+    def explain(self, images: Any) -> dict[str, np.ndarray]:
+        """Pictures that tell why images are scored as they are, by name: (N, H, W, 3) uint8.
+
+        What they are is the model's to say (`fastad.models.AnomalyModel.explain`); empty for one
+        that makes none. ``images`` as of `predict`.
+        """
+        return self._fitted().explain(images)
+
     def score_samples(self, images: Any) -> np.ndarray:
         """(N,) the opposite of the anomaly score: scikit-learn's higher is more normal."""
         predictor = self._fitted()

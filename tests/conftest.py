@@ -15,6 +15,14 @@ SMALL = {
     },
     "prn": {"bottleneck": "learned"},
     "gtrans": {"backbone": "resnet18", "token_width": 16, "smoothing": 1.0},
+    "utad": {
+        "impression_width": 2,
+        "latents": 4,
+        "expert_width": 4,
+        "discriminator_width": 4,
+        "bank": 8,
+        "smoothing": 1.0,
+    },
 }
 
 
@@ -70,6 +78,7 @@ SHORT = {
     "rstpm": {"pseudo_anomalies": 8, "stages": {"discriminator": {"batch_size": 50}}},
     "prn": {"pseudo_anomalies": 8},
     "gtrans": {},
+    "utad": {},
 }
 
 

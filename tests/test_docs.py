@@ -26,7 +26,7 @@ from fastad.backbones import build
 from fastad.cli import app
 from fastad.data.training_set import IN_MEMORY_BYTES, MIN_SIDE
 from fastad.inference.threshold import conformal_threshold
-from fastad.models import GTransConfig, PRNConfig, RSTPMConfig, STPMConfig
+from fastad.models import GTransConfig, PRNConfig, RSTPMConfig, STPMConfig, UTADConfig
 from fastad.training import TrainingConfig
 from fastad.training.batches import split_indices
 
@@ -181,7 +181,12 @@ def test_table_of_options_names_every_field_and_its_default(config):
 
 @pytest.mark.parametrize(
     ("page", "config"),
-    [("rstpm.md", RSTPMConfig), ("gtrans.md", GTransConfig), ("prn.md", PRNConfig)],
+    [
+        ("rstpm.md", RSTPMConfig),
+        ("gtrans.md", GTransConfig),
+        ("prn.md", PRNConfig),
+        ("utad.md", UTADConfig),
+    ],
 )
 def test_table_of_options_of_a_model(page, config):
     table = {cells[0].strip("`"): cells[1] for cells in rows(text(page), "key")}

@@ -89,6 +89,7 @@ def _watcher(detector: Detector) -> Report:
         pixel_threshold=detector.pixel_threshold_,
         calibration=detector.calibration_scores_,
         false_positive_rate=detector.false_positive_rate,
+        explain=detector.explain,
     )
 
 

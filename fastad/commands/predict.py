@@ -44,6 +44,7 @@ def predict(
 
     Rows go to the CSV or JSON file named, else to scores.csv in the output folder, else to stdout
     as CSV. Heat maps and masks go to the output folder, named after the images; the rows name them.
+    Beside a heat map are the image and what the model shows of it, where it shows anything.
     """
     for target in filter(None, (json, csv)):
         check_writable(target)
@@ -74,13 +75,15 @@ def predict(
     rows: list[dict[str, Any]] = []
     with skipped() as skip, progress("predicting") as report:
         for result in loaded.stream(paths, skip=skip if skip_bad else None):
+            explained = loaded.explain(result.paths) if heatmaps else {}
             for i, path in enumerate(result.paths if heatmaps or masks else ()):
                 image = read_image(path).permute(1, 2, 0).numpy()
                 if heatmaps:
                     # Without calibration the batch at hand is all there is to scale by.
                     top = loaded.pixel_threshold_ or float(result.anomaly_map.max()) / 2
                     target = _made(Path(output, f"{names[path]}.png"))
-                    save_heatmap(target, image, result.anomaly_map[i], colour_scale(top))
+                    shown = {name: pictures[i] for name, pictures in explained.items()}
+                    save_heatmap(target, image, result.anomaly_map[i], colour_scale(top), shown)
                 if masks:
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
                     _save_mask(_made(Path(output, f"{names[path]}_mask.png")), mask.numpy())

@@ -45,7 +45,7 @@ def parse_settings(
 
 
 def parse_stages(texts: Sequence[str], training_config: type) -> dict[str, dict[str, Any]]:
-    """``["NAME.OPTION=VALUE", ...]`` -> training options by name of the stage.
+    """``["NAME.OPTION=VALUE", ...]`` -> training options by name of the stage, or STAGE.STEP.
 
     Raises ValueError for a malformed text, or an unknown or mistyped option; what a stage may have
     is for the training config to say.
@@ -53,7 +53,7 @@ def parse_stages(texts: Sequence[str], training_config: type) -> dict[str, dict[
     types, stages = _field_types(training_config), {}
     for text in texts:
         key, equals, value = text.partition("=")
-        stage, dot, option = (part.strip() for part in key.partition("."))
+        stage, dot, option = (part.strip() for part in key.rpartition("."))
         if not (equals and dot and stage and option):
             raise ValueError(f"--stage takes NAME.OPTION=VALUE; got {text!r}")
         if option not in types:

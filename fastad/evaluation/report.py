@@ -9,7 +9,7 @@ A `Report` watches an evaluation and is then written::
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from fastad.evaluation.histogram import PixelHistogram
 from fastad.evaluation.report_figures import Figure
 from fastad.evaluation.report_gallery import Gallery, Group, Shown
 from fastad.evaluation.report_page import Findings, page
-from fastad.evaluation.report_pictures import outline, write_image, write_map
+from fastad.evaluation.report_pictures import outline, write_image, write_map, write_picture
+
+Explain = Callable[[Sequence[Path]], Mapping[str, np.ndarray]]
 
 WRITER = "fastad evaluate --report"
 MANIFEST, PAGE, SCORES, PICTURES = "fastad-report.json", "index.html", "scores.csv", "pictures"
@@ -38,6 +40,8 @@ class Report:
         pixel_threshold: above it a pixel is part of the predicted mask; None for no mask.
         calibration: (n,) scores of the held-out good images that the threshold comes from.
         false_positive_rate: the share of good images that it was asked to exceed at most.
+        explain: images of the files given -> pictures (N, h, w, 3) uint8 by name, which are shown
+            beside the images; the same names for all.
     """
 
     def __init__(
@@ -47,7 +51,9 @@ class Report:
         pixel_threshold: float | None = None,
         calibration: np.ndarray | Sequence[float] = (),
         false_positive_rate: float | None = None,
+        explain: Explain | None = None,
     ) -> None:
+        self._explain = explain or (lambda paths: {})
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
         self.calibration = np.asarray(calibration, dtype=np.float64)
@@ -95,7 +101,9 @@ class Report:
         folder = Path(folder)
         scale = self._scale()
         groups = self._gallery.groups()
-        files = [f for n in range(1, sum(len(g.shown) for g in groups) + 1) for f in _names(n)]
+        names = list(self._explain([self._samples[0].path]))
+        numbers = range(1, sum(len(g.shown) for g in groups) + 1)
+        files = [f for n in numbers for f in (*_names(n), *_explanations(n, len(names)))]
         claim_folder(folder, WRITER, [MANIFEST, PAGE, SCORES, *files], PAGE, (PICTURES,))
         (folder / PICTURES).mkdir(exist_ok=True)
         root = self._root()
@@ -140,6 +148,10 @@ class Report:
     def _draw(self, folder: Path, number: int, shown: Shown, scale: float, root: Path) -> Figure:
         image, coloured = _names(number)
         height, width = write_image(shown.sample.path, folder / image)
+        explained = self._explain([shown.sample.path])
+        explanations = dict(zip(explained, _explanations(number, len(explained)), strict=True))
+        for name, file in explanations.items():
+            write_picture(explained[name][0], folder / file)
         values = shown.anomaly_map.astype(np.float32) * shown.peak
         write_map(values, scale, folder / coloured)
         level = self.pixel_threshold
@@ -147,6 +159,7 @@ class Report:
             number=number,
             image=image,
             anomaly_map=coloured,
+            explanations=explanations,
             size=(height, width),
             map_size=values.shape,
             predicted="" if level is None else outline(values, level),
@@ -187,3 +200,8 @@ def check_report_folder(folder: str | os.PathLike) -> None:
 def _names(number: int) -> tuple[str, str]:
     """Files of a picture: image and map. Plain names, which every file system takes."""
     return f"{PICTURES}/{number:04}.jpg", f"{PICTURES}/{number:04}-map.png"
+
+
+def _explanations(number: int, count: int) -> list[str]:
+    """Files of what the model shows of a picture."""
+    return [f"{PICTURES}/{number:04}-{index}.jpg" for index in range(1, count + 1)]

@@ -4,7 +4,8 @@ Enlarging needs no script: the link of a picture leads to its own figure, which 
 window.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
 
 from fastad.evaluation.report_gallery import Group
@@ -18,6 +19,7 @@ class Figure:
     Attributes:
         number: its place in the report, from 1.
         image, anomaly_map: the files, relative to the page.
+        explanations: the files of what the model shows of the image, by name.
         size, map_size: (height, width) of them.
         predicted, truth: outlines as SVG path data, in the map's pixels; empty for none.
         has_truth: whether there is a ground truth at all.
@@ -35,6 +37,7 @@ class Figure:
     has_truth: bool
     score: float
     name: str
+    explanations: Mapping[str, str] = field(default_factory=dict)
 
 
 def plain(text: object) -> str:
@@ -87,11 +90,16 @@ def _card(figure: Figure, group: Group, threshold: float | None, scale: float, l
     mark = " wrong" if group.kind in ("missed", "false alarm") else ""
     missing = "" if figure.has_truth else '<span class="relative">no ground truth</span>'
     image = f'<img src="{figure.image}" width="{width}" height="{height}"'
+    explained = "".join(
+        f'<span class="panel"><img src="{file}" width="{width}" height="{height}" '
+        f'alt="{plain(what)}"><small>{plain(what)}</small></span>'
+        for what, file in figure.explanations.items()
+    )
     return f"""
 <div class="slot" id="slot-{number}"><figure id="picture-{number}" class="{shape}" \
 style="--ratio:{width / height:.4f}">
 <a class="open" href="#picture-{number}" title="Enlarge">
-<span class="panel">{image} alt="{kind}, {name}"><small>image</small></span>
+<span class="panel">{image} alt="{kind}, {name}"><small>image</small></span>{explained}
 <span class="panel"><img src="{figure.anomaly_map}" width="{width}" height="{height}" \
 alt="anomaly map"><small>anomaly map, colours from 0 to {scale:.3g}</small></span>
 <span class="panel"><span class="stack">{image} alt="">{_outlines(figure)}</span>

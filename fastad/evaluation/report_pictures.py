@@ -20,7 +20,12 @@ def write_image(source: Path, target: Path) -> tuple[int, int]:
 
     Raises ImageError or OSError as `fastad.data.read_image`.
     """
-    picture = Image.fromarray(read_image(source).permute(1, 2, 0).numpy())
+    return write_picture(read_image(source).permute(1, 2, 0).numpy(), target)
+
+
+def write_picture(pixels: np.ndarray, target: Path) -> tuple[int, int]:
+    """Write (H, W, 3) uint8 as `write_image` does; returns (height, width)."""
+    picture = Image.fromarray(pixels)
     picture.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
     options = {"format": "JPEG", "quality": 90, "subsampling": 0}  # colours as sharp as the rest
     write_atomically(target, lambda path: picture.save(path, **options))

@@ -15,6 +15,7 @@ from fastad.inference.convolution import Convolution, Projection, Stem, can_fuse
 from fastad.inference.normalization import Normalization
 from fastad.models import MODELS
 from fastad.models.decoder import Block, Decoder, Gate
+from fastad.models.impression import Inception
 from fastad.models.prn_network import Decoder as Segmenter
 from fastad.models.prn_network import Merge, PatchAttention
 from fastad.models.unet import UNet
@@ -35,7 +36,7 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     and cannot be pickled once it has run. None where there is nothing to fold, no oneDNN, or a
     dtype that it does not know on this processor, or a module that cannot be copied.
     """
-    known = (ResNet, UNet, Gate, Merge, *BLOCKS)
+    known = (ResNet, UNet, Gate, Merge, Inception, *BLOCKS)
     device = next(model.parameters(), torch.empty(0)).device
     if not can_fuse(dtype, device) or not any(type(part) in known for part in model.modules()):
         return None
@@ -58,6 +59,8 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
                 setattr(parent, name, merge)
             elif type(child) is nn.Sequential and type(parent) in (Gate, PatchAttention):
                 setattr(parent, name, _sequence(child, dtype))
+        if type(parent) is Inception:
+            _fold_inception(parent)
         for name in BLOCK_LISTS.get(type(parent), ()):
             blocks = getattr(parent, name)
             for index, block in enumerate(blocks):
@@ -110,6 +113,21 @@ class Residual(nn.Module):
         for convolution in middle:
             x = convolution(x)
         return last(x, shortcut)
+
+
+def _fold_inception(block: Inception) -> None:
+    """Put the batch norm over a block's branches into the convolutions of each."""
+    norm, start = block.norm, 0
+    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * factor
+    for convolution in (*block.branches, block.pooled):
+        part = slice(start, start + convolution.out_channels)
+        weight = convolution.weight.double() * factor[part, None, None, None]
+        for name, value in (("weight", weight), ("bias", shift[part])):
+            value = value.detach().to(convolution.weight.dtype)
+            setattr(convolution, name, nn.Parameter(value, requires_grad=False))
+        start = part.stop
+    block.norm = nn.Identity()
 
 
 def _sequence(sequence: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:

@@ -1,10 +1,11 @@
 """Pictures of where an image is anomalous: the anomaly map in colour over the image."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from fastad._files import atomic_path
 from fastad.data.images import resize
@@ -55,10 +56,40 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: float) -> np.ndar
     return np.rint(image * (1 - cover) + colourise(level) * cover).astype(np.uint8)
 
 
+def strip(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Pictures (H, W, 3) uint8 by name, side by side under their names: (H', W', 3) uint8.
+
+    All get the size of the first; between them and around the names is white.
+    """
+    height, width = next(iter(pictures.values())).shape[:2]
+    font = ImageFont.load_default(max(10, min(height, width) // 16))
+    gap = max(2, width // 50)
+    line = sum(font.getmetrics()) + 2 * gap
+    whole = Image.new("RGB", (len(pictures) * (width + gap) - gap, line + height), "white")
+    draw = ImageDraw.Draw(whole)
+    for index, (name, picture) in enumerate(pictures.items()):
+        left = index * (width + gap)
+        resized = resize(torch.from_numpy(picture.copy()).permute(2, 0, 1), (height, width))
+        whole.paste(Image.fromarray(resized.permute(1, 2, 0).contiguous().numpy()), (left, line))
+        draw.text((left + width / 2, line / 2), name, "black", font, anchor="mm")
+    return np.asarray(whole)
+
+
 def save_heatmap(
-    path: str | Path, image: np.ndarray, anomaly_map: np.ndarray, scale: float
+    path: str | Path,
+    image: np.ndarray,
+    anomaly_map: np.ndarray,
+    scale: float,
+    explanations: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Write ``overlay(image, anomaly_map, scale)`` as a PNG, atomically."""
-    picture = Image.fromarray(overlay(image, anomaly_map, scale))
+    """Write ``overlay(image, anomaly_map, scale)`` as a PNG, atomically.
+
+    With ``explanations``, pictures (h, w, 3) uint8 by name, a `strip` of the image, those, and the
+    overlay.
+    """
+    coloured = overlay(image, anomaly_map, scale)
+    if explanations:
+        coloured = strip({"image": image, **explanations, "anomaly map": coloured})
+    picture = Image.fromarray(coloured)
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG")

@@ -199,6 +199,33 @@ class Predictor:
         if pace.images >= MANY:
             log.info(str(pace))
 
+    @property
+    def explains(self) -> bool:
+        """Whether the model makes pictures that `explain` shows."""
+        return type(self.model).explain is not AnomalyModel.explain
+
+    @torch.inference_mode()
+    def explain(self, images: Any) -> dict[str, np.ndarray]:
+        """What the model shows of images in the forms of `predict`; see `AnomalyModel.explain`.
+
+        Pictures by name, (N, H, W, 3) uint8 at the predictor's image size; empty for a model that
+        shows none. Errors as of `predict`.
+        """
+        if not self.explains:
+            return {}
+        found: dict[str, list[np.ndarray]] = {}
+        for _, batch in image_batches(images, self.image_size, self.batch_size, None):
+            batch = batch.to(self.device)
+            batch = batch.to(torch.float32, memory_format=torch.channels_last) / (
+                255 if batch.dtype == torch.uint8 else 1
+            )
+            with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
+                pictures = self.model.explain(batch)
+            for name, picture in pictures.items():
+                levels = (picture.float().clamp(0, 1) * 255).round().to(torch.uint8)
+                found.setdefault(name, []).append(levels.permute(0, 2, 3, 1).cpu().numpy())
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
     def predict_batch(self, images: Tensor) -> PredictionResult:
         """One step on a tensor (N, 3, H, W) of image_size, uint8 or floating in [0, 1]."""
         return self.start(images)()

@@ -3,20 +3,25 @@
 import dataclasses
 from typing import Any
 
-from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage
+from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.gtrans import GTrans, GTransConfig
 from fastad.models.prn import PRN, PRNConfig
 from fastad.models.rstpm import RSTPM
 from fastad.models.rstpm_config import RSTPMConfig
 from fastad.models.stpm import STPM, STPMConfig
+from fastad.models.utad import UTAD
+from fastad.models.utad_config import UTADConfig
 
-MODELS: dict[str, type[AnomalyModel]] = {model.name: model for model in (RSTPM, STPM, PRN, GTrans)}
+MODELS: dict[str, type[AnomalyModel]] = {
+    model.name: model for model in (RSTPM, STPM, GTrans, PRN, UTAD)
+}
 
 __all__ = [
     "MODELS",
     "PRN",
     "RSTPM",
     "STPM",
+    "UTAD",
     "AnomalyModel",
     "FrozenTeacher",
     "GTrans",
@@ -26,6 +31,8 @@ __all__ = [
     "RSTPMConfig",
     "STPMConfig",
     "Stage",
+    "Step",
+    "UTADConfig",
     "build",
     "model_class",
     "without_weights",

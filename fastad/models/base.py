@@ -38,6 +38,19 @@ torch.export.register_dataclass(Prediction)
 
 
 @dataclass(frozen=True)
+class Step:
+    """A part of every step of a stage, with parameters, losses and an optimizer of its own.
+
+    Attributes:
+        name: among the steps of its stage, in options and records.
+        training_defaults: what replaces the stage's options here: of the optimizer alone.
+    """
+
+    name: str = "step"
+    training_defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Stage:
     """A part of a model's training with parameters, loss and validation score of its own.
 
@@ -50,6 +63,8 @@ class Stage:
             half is then no longer held out.
         reads_images: False where the loss and the score need `AnomalyModel.teacher_features` and
             "mask" alone: "image" is then missing from batches whose features were kept.
+        steps: what is done in turn with every batch, as where a generator and a discriminator
+            learn from each other.
     """
 
     name: str = "training"
@@ -57,6 +72,7 @@ class Stage:
     pseudo_anomalies: bool = False
     unseen: bool = False
     reads_images: bool = True
+    steps: tuple[Step, ...] = (Step(),)
 
 
 class FrozenTeacher(nn.Module):
@@ -156,6 +172,30 @@ class AnomalyModel(nn.Module):
         """
         raise NotImplementedError
 
+    def step_loss(self, batch: dict[str, Any], step: Step) -> dict[str, Tensor]:
+        """The losses of one step of the stage; of a stage with one, those of `loss`.
+
+        While a step is computed, parameters of the stage's other steps take no gradient. Entries
+        that it puts into ``batch`` are there for the steps after it. Names of losses differ between
+        steps.
+        """
+        return self.loss(batch)
+
+    def finish_stage(self, train: Batches) -> None:
+        """Compute what the trained stage asks for, such as the scale of its scores.
+
+        Called at the end of a stage, also of one that the user stopped, with its best epoch, in
+        eval mode, without gradients; results belong into buffers. ``train()`` iterates batches of
+        training images as in `prepare_stage`.
+        """
+
+    def explain(self, images: Tensor) -> dict[str, Tensor]:
+        """Pictures that tell why images (N, 3, H, W) in [0, 1] are scored as they are.
+
+        By name, each (N, 3, H, W) in [0, 1]. Empty for a model that makes none.
+        """
+        return {}
+
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """What frozen teachers make of images (N, 3, H, W): name -> list of (N, C_l, H_l, W_l).
 
@@ -172,6 +212,10 @@ class AnomalyModel(nn.Module):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for a torch optimizer; a group may set options of its own, such as ``lr``."""
         return [{"params": list(self.student_parameters())}]
+
+    def step_parameter_groups(self, step: Step) -> list[dict[str, Any]]:
+        """Groups for the optimizer of one step of the stage; of a stage with one, all."""
+        return self.parameter_groups()
 
     def trained_state(self) -> dict[str, Tensor]:
         """The part of the state dict outside frozen teachers (tensors not copied)."""

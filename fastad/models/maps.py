@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+GRID = 64  # positions along each side of an image that have a mean of their own
+PRIOR_IMAGES = 2
+
 
 def smoothed(maps: Tensor, sigma: float) -> Tensor:
     """Maps (N, H, W) under a Gaussian of ``sigma`` > 0 pixels, cut at 3 sigma; edges are repeated.
@@ -24,3 +27,38 @@ def highest(maps: Tensor, share: float) -> Tensor:
     """Mean of the highest ``share`` (0 to 1) of each map's pixels, at least one: (N,)."""
     count = max(round(share * maps.shape[1] * maps.shape[2]), 1)
     return maps.flatten(1).topk(count).values.mean(dim=1)
+
+
+class PositionMeans:
+    """Means of maps (N, h, w) at each position of a grid, over batches that come one by one.
+
+    Of few images the mean at one place is uncertain: it is drawn towards that of all places, as if
+    that had been seen in `PRIOR_IMAGES` more.
+    """
+
+    def __init__(self) -> None:
+        self.count, self._sum = 0, 0.0
+
+    def add(self, maps: Tensor) -> None:
+        """Count in the maps of more images; of all the same size."""
+        self.count, self._sum = self.count + len(maps), self._sum + maps.sum(dim=0)
+
+    def result(self) -> Tensor:
+        """The means: (`GRID`, `GRID`)."""
+        mean = self._sum.mean() / self.count
+        means = (self._sum + PRIOR_IMAGES * mean) / (self.count + PRIOR_IMAGES)
+        return functional.adaptive_avg_pool2d(means[None], GRID)[0]
+
+    def factor(self, scale: str, least: float) -> Tensor:
+        """What such maps are multiplied by, to be alike in size: (`GRID`, `GRID`).
+
+        ``scale``: by the mean at each "position", over the whole "image", or by "none"; means below
+        ``least`` are taken for that. Nothing is amplified where normal images are quieter than
+        elsewhere, as on the background: where the mean is below that of the image, that is taken.
+        """
+        means = self.result().clamp_min(least)
+        if scale == "none":
+            return torch.ones_like(means)
+        if scale == "image":
+            return (1 / means.mean()).expand_as(means)
+        return 1 / torch.maximum(means, means.mean())

@@ -13,19 +13,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fastad import backbones, ops
 from fastad.models.base import PROBE, AnomalyModel, Batches, FrozenTeacher, Prediction, Stage
 from fastad.models.decoder import Decoder, bottleneck_stage
-from fastad.models.maps import highest, smoothed
+from fastad.models.maps import GRID, PositionMeans, highest, smoothed
 from fastad.models.rstpm_config import LAYERS, RSTPMConfig
 from fastad.models.rstpm_teachers import build_teachers, settle
 from fastad.models.unet import UNet
 
 LEARNED_CHANNELS = 512  # of the learned bottleneck, as many as ResNet-18's layer4
-GRID = 64  # positions along each side of an image that have a mean of their own
-PRIOR_IMAGES = 2
 
 
 class RSTPM(AnomalyModel):
@@ -267,13 +264,9 @@ class RSTPM(AnomalyModel):
 
 
 def _means_by_position(maps: Tensor) -> Tensor:
-    """Means of maps (N, h, w) at each position of a grid: (GRID, GRID).
-
-    Of few images the mean at one place is uncertain: it is drawn towards that of all places, as if
-    that had been seen in `PRIOR_IMAGES` more.
-    """
-    means = (maps.sum(dim=0) + PRIOR_IMAGES * maps.mean()) / (len(maps) + PRIOR_IMAGES)
-    return functional.adaptive_avg_pool2d(means[None], GRID)[0]
+    means = PositionMeans()
+    means.add(maps)
+    return means.result()
 
 
 def _require_levels(option: str, teacher: FrozenTeacher, shapes: Sequence, levels: int) -> None:

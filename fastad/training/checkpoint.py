@@ -2,13 +2,13 @@
 
 A sealed file (`fastad._sealed`). Its tensors are named by what they belong to: ``model.`` the
 trained part now, ``best.`` that of the best epoch where it is another, ``optimizer.`` the
-optimizer's state, ``generator.`` the states of the random generators. Its object, ``checkpoint``,
-is everything else.
+optimizer's state (of a stage's second step ``optimizer1.`` and so on), ``generator.`` the states of
+the random generators. Its object, ``checkpoint``, is everything else.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -26,17 +26,28 @@ class CheckpointError(ValueError):
 SEALED = Sealed("checkpoint", FORMAT, FORMAT_VERSION, CheckpointError)
 
 
+class StepState(NamedTuple):
+    """What trains one step of a stage.
+
+    Attributes:
+        optimizer: state dict of a torch optimizer: tensors, and what JSON can hold.
+        scaler: state dict of a torch GradScaler: numbers; empty where it is not enabled.
+    """
+
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+
 @dataclass
 class Checkpoint:
-    """A training at the end of an epoch; optimizer and best epoch are those of the last stage.
+    """A training at the end of an epoch; steps and best epoch are those of the last stage.
 
     Attributes:
         identity: which training it is; see `fastad.training.identity`.
         record: of the epochs so far.
         model: the trained part of the model's state dict.
         best: that of the best epoch.
-        optimizer: state dict of a torch optimizer: tensors, and what JSON can hold.
-        scaler: state dict of a torch GradScaler: numbers; empty where it is not enabled.
+        steps: what trains each step of the stage, by its name, in order.
         generators: states of random generators by name, uint8.
     """
 
@@ -44,8 +55,7 @@ class Checkpoint:
     record: TrainingRecord
     model: dict[str, Tensor]
     best: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
+    steps: dict[str, StepState]
     generators: dict[str, Tensor]
 
 
@@ -61,16 +71,20 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     if stage.best_epoch != stage.epochs:
         tensors |= {f"best.{name}": value for name, value in checkpoint.best.items()}
     tensors |= {f"generator.{name}": value for name, value in checkpoint.generators.items()}
-    values: dict[int, dict[str, Any]] = {}
-    for index, state in checkpoint.optimizer["state"].items():
-        values[index] = {k: v for k, v in state.items() if not isinstance(v, Tensor)}
-        tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
-    content = {
-        "identity": checkpoint.identity,
-        "record": checkpoint.record.to_dict(),
-        "optimizer": {"state": values, "param_groups": checkpoint.optimizer["param_groups"]},
-        "scaler": checkpoint.scaler,
-    }
+    content = {"identity": checkpoint.identity, "record": checkpoint.record.to_dict()}
+    for number, (name, step) in enumerate(checkpoint.steps.items()):
+        values: dict[int, dict[str, Any]] = {}
+        part = _part(number)
+        for index, state in step.optimizer["state"].items():
+            values[index] = {k: v for k, v in state.items() if not isinstance(v, Tensor)}
+            tensors |= {f"{part}.{index}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+        optimizer = {"state": values, "param_groups": step.optimizer["param_groups"]}
+        if number == 0:  # as it was before a stage could have several
+            content |= {"optimizer": optimizer, "scaler": step.scaler}
+        if len(checkpoint.steps) > 1:
+            content.setdefault("steps", []).append(name)
+        if number:
+            content[part] = {"optimizer": optimizer, "scaler": step.scaler}
     try:
         SEALED.write(path, content, tensors)
     except OSError as error:
@@ -101,17 +115,28 @@ def _checkpoint(content: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoi
         parts.setdefault(part, {})[rest] = value
     record = TrainingRecord.from_dict(content["record"])
     stage = record.stages[-1]
-    state = {int(index): dict(values) for index, values in content["optimizer"]["state"].items()}
-    for name, value in parts.get("optimizer", {}).items():
-        index, _, entry = name.partition(".")
-        state[int(index)][entry] = value
+    steps = {}
+    for number, name in enumerate(content.get("steps", ["step"])):
+        part = _part(number)
+        saved = content[part] if number else content
+        optimizer = saved["optimizer"]
+        state = {int(index): dict(values) for index, values in optimizer["state"].items()}
+        for key, value in parts.get(part, {}).items():
+            index, _, entry = key.partition(".")
+            state[int(index)][entry] = value
+        whole = {"state": state, "param_groups": optimizer["param_groups"]}
+        steps[name] = StepState(whole, saved["scaler"])
     model = parts["model"]
     return Checkpoint(
         identity=content["identity"],
         record=record,
         model=model,
         best=model if stage.best_epoch == stage.epochs else parts["best"],
-        optimizer={"state": state, "param_groups": content["optimizer"]["param_groups"]},
-        scaler=content["scaler"],
+        steps=steps,
         generators=parts["generator"],
     )
+
+
+def _part(number: int) -> str:
+    """What the names of a step's tensors begin with."""
+    return f"optimizer{number or ''}"

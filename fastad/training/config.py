@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastad.models import AnomalyModel, Stage
+from fastad.models import AnomalyModel, Stage, Step
 from fastad.training.precision import PRECISIONS
 from fastad.training.schedule import SCHEDULES
 
@@ -30,6 +30,8 @@ STAGE_OPTIONS = (
     "defect_images",
 )
 OF_PSEUDO_ANOMALIES = STAGE_OPTIONS[STAGE_OPTIONS.index("pseudo_anomalies") :]
+# What one step of a stage may have otherwise than the others.
+STEP_OPTIONS = ("optimizer", "learning_rate", "momentum", "betas", "weight_decay")
 
 
 @dataclass
@@ -75,7 +77,8 @@ class TrainingConfig:
         defect_images: how many of that folder's images to take, of each type about as many, by
             ``seed``; None for all.
         stages: options of single stages by name, as ``{"discriminator": {"epochs": 30}}``; they
-            win over the stage's own defaults, and those over the fields above.
+            win over the stage's own defaults, and those over the fields above. Of one of a stage's
+            several steps as "STAGE.STEP".
 
     Raises:
         ValueError: a value out of range; the message names the field.
@@ -203,10 +206,25 @@ class TrainingConfig:
         """Raise ValueError where ``stages`` names one that the model does not have, or gives one
         options of pseudo-anomalies that has no use for them."""
         known = {stage.name: stage for stage in model.stages}
+        steps = {
+            f"{stage.name}.{step.name}"
+            for stage in model.stages
+            for step in stage.steps
+            if len(stage.steps) > 1
+        }
         for name, options in self.stages.items():
+            if name in steps:
+                for option in options:
+                    if option not in STEP_OPTIONS:
+                        raise ValueError(
+                            f"stages: {option} is the same for all steps of a stage; {name!r} can "
+                            f"have: {', '.join(STEP_OPTIONS)}"
+                        )
+                continue
             if name not in known:
                 raise ValueError(
-                    f"stages: {model.name} has no stage {name!r}; there are: {', '.join(known)}"
+                    f"stages: {model.name} has no stage {name!r}; there are: "
+                    f"{', '.join([*known, *sorted(steps)])}"
                 )
             for option in OF_PSEUDO_ANOMALIES:
                 if option in options and not known[name].pseudo_anomalies:
@@ -223,6 +241,15 @@ class TrainingConfig:
         epochs = max(1, round(self.epochs * defaults.pop("epochs", whole) / whole))
         options = {**defaults, "epochs": epochs, **self.stages.get(stage.name, {})}
         return dataclasses.replace(self, stages={}, **options)
+
+    def for_step(
+        self, model: AnomalyModel | type[AnomalyModel], stage: Stage, step: Step
+    ) -> "TrainingConfig":
+        """The options of one step of a stage: those of the stage, but for what the step has of its
+        own by default, or by ``stages`` as "STAGE.STEP"."""
+        own = self.stages.get(f"{stage.name}.{step.name}", {})
+        options = {**step.training_defaults, **own}
+        return dataclasses.replace(self.for_stage(model, stage), **options)
 
 
 def _one_of(names: tuple[str, ...]) -> str:

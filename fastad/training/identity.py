@@ -15,7 +15,12 @@ from torch.utils.data import Dataset
 from fastad.models import AnomalyModel, model_class
 from fastad.training.batches import read_batch
 from fastad.training.checkpoint import CheckpointError
-from fastad.training.config import OF_PSEUDO_ANOMALIES, STAGE_OPTIONS, TrainingConfig
+from fastad.training.config import (
+    OF_PSEUDO_ANOMALIES,
+    STAGE_OPTIONS,
+    STEP_OPTIONS,
+    TrainingConfig,
+)
 from fastad.training.record import StageRecord, TrainingRecord
 from fastad.training.stages import StagePlan
 
@@ -80,6 +85,12 @@ def identify(
             absent = name in _LATER and value == getattr(TrainingConfig, name)
             if name not in _FREE and not absent and (of_stage or not of_defects):
                 identity[f"{prefix}training option {name}"] = value
+        if len(plan.steps) > 1:
+            for step, of_step in zip(plan.stage.steps, plan.steps, strict=True):
+                for name in STEP_OPTIONS:
+                    identity[f"{prefix}step {step.name}: training option {name}"] = getattr(
+                        of_step, name
+                    )
         if of_stage:
             fingerprint = getattr(plan.train_set, "fingerprint", None)
             identity[f"{prefix}pseudo-anomalies"] = fingerprint

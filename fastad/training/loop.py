@@ -1,20 +1,21 @@
 """The one loop over epochs and steps, for every stage of every model."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastad.models import AnomalyModel
+from fastad.models import AnomalyModel, Step
 from fastad.training.batches import shuffled_batches
 from fastad.training.divergence import require_finite
 from fastad.training.progress import Clock, EpochProgress
 from fastad.training.schedule import rate_factor
 from fastad.training.source import Placement, Source
 from fastad.training.stages import StagePlan
-from fastad.training.state import TrainingState
+from fastad.training.state import RunningStep, TrainingState
 
 
 class StageLoop:
@@ -59,36 +60,34 @@ class StageLoop:
     ) -> dict[str, float]:
         """Mean of each loss over the images."""
         self.model.train()
-        config, optimizer, scaler = self.plan.config, state.optimizer, state.scaler
+        config = self.plan.config
         sums: dict[str, Tensor] = {}
-        last_total = None
+        last_totals: list[Tensor] = []
         loaded = self.train.batches(batches, clock.epoch)
-        for step, (indices, batch) in enumerate(loaded, start=1):
-            losses = self._losses(batch)
-            total = sum(losses.values())
-            done = (clock.epoch - 1) * len(batches) + step - 1
+        for number, (indices, batch) in enumerate(loaded, start=1):
+            done = (clock.epoch - 1) * len(batches) + number - 1
             factor = rate_factor(config.schedule, done, config.epochs * len(batches))
-            for group in optimizer.param_groups:
-                group["lr"] = factor * group["initial_lr"]
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(total).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().double() * len(indices)
+            totals = []
+            for step in state.steps:
+                with _alone(step, state.steps):
+                    losses = self._losses(batch, step.step)
+                    total = sum(losses.values())
+                    _update(step, total, factor)
+                totals.append(total.detach())
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach().double() * len(indices)
             # One step late, so that a CUDA device always has the next step queued.
-            if last_total is not None:
-                self._require_finite(last_total, "loss", f"epoch {clock.epoch}, step {step - 1}")
-            last_total = total.detach()
+            self._require_finite_totals(last_totals, state, clock.epoch, number - 1)
+            last_totals = totals
             clock.images += len(indices)
-            self._report(clock, step, len(batches))
-        self._require_finite(last_total, "loss", f"epoch {clock.epoch}, step {len(batches)}")
+            self._report(clock, number, len(batches))
+        self._require_finite_totals(last_totals, state, clock.epoch, len(batches))
         return {name: float(value) / clock.images for name, value in sums.items()}
 
-    def _losses(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    def _losses(self, batch: dict[str, Any], step: Step) -> Mapping[str, Tensor]:
         try:
             with self.placement.autocast():
-                return _checked(self.model.loss(batch))
+                return _checked(self.model.step_loss(batch, step))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -121,6 +120,13 @@ class StageLoop:
         self._require_finite(total, "validation score", f"epoch {epoch}")
         return float(total) / len(items)
 
+    def _require_finite_totals(
+        self, totals: Sequence[Tensor], state: TrainingState, epoch: int, number: int
+    ) -> None:
+        for step, total in zip(state.steps, totals, strict=False):
+            of_step = f" ({step.step.name})" if len(state.steps) > 1 else ""
+            self._require_finite(total, "loss", f"epoch {epoch}, step {number}{of_step}")
+
     def _require_finite(self, value: Tensor, what: str, where: str) -> None:
         stage = self.plan.stage.name if len(self.model.stages) > 1 else None
         rate = self.plan.config.learning_rate
@@ -152,6 +158,31 @@ class StageLoop:
             len(self.model.stages),
         )
         self.progress(event)
+
+
+@contextmanager
+def _alone(step: RunningStep, steps: Sequence[RunningStep]) -> Iterator[None]:
+    """While one of several steps is computed, no parameter of another takes a gradient."""
+    own = set(map(id, step.parameters)) if len(steps) > 1 else set()
+    others = [p for other in steps for p in other.parameters if id(p) not in own]
+    others = [p for p in others if p.requires_grad] if own else []
+    try:
+        for parameter in others:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def _update(step: RunningStep, total: Tensor, factor: float) -> None:
+    """One step of an optimizer down a loss, at its learning rate times ``factor``."""
+    for group in step.optimizer.param_groups:
+        group["lr"] = factor * group["initial_lr"]
+    step.optimizer.zero_grad(set_to_none=True)
+    step.scaler.scale(total).backward()
+    step.scaler.step(step.optimizer)
+    step.scaler.update()
 
 
 def _checked(losses: object) -> Mapping[str, Tensor]:

@@ -26,6 +26,7 @@ class StagePlan:
     Attributes:
         stage: of the model.
         config: the options of this stage.
+        steps: the options of each of the stage's steps.
         seed: of its order, random layers and synthesised defects.
         train: indices of the images that were not held out before this stage.
         unseen: indices of those taken from the held-out images by this stage; most often empty.
@@ -36,6 +37,7 @@ class StagePlan:
 
     stage: Stage
     config: TrainingConfig
+    steps: tuple[TrainingConfig, ...]
     seed: int
     train: Tensor
     unseen: Tensor
@@ -106,6 +108,7 @@ def plan_stages(
             StagePlan(
                 stage=stage,
                 config=own,
+                steps=tuple(config.for_step(model, stage, step) for step in stage.steps),
                 seed=seed,
                 train=train,
                 unseen=unseen,

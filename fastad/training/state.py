@@ -1,19 +1,41 @@
 """Everything that changes while a model is trained."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastad.models import AnomalyModel
-from fastad.training.checkpoint import Checkpoint, CheckpointError
+from fastad.models import AnomalyModel, Step
+from fastad.training.checkpoint import Checkpoint, CheckpointError, StepState
 from fastad.training.config import STAGE_OPTIONS, TrainingConfig
 from fastad.training.record import StageRecord, TrainingRecord
 from fastad.training.stages import StagePlan
 
 
+@dataclass(frozen=True)
+class RunningStep:
+    """One of the steps of a running stage: what it trains, and by what.
+
+    Attributes:
+        step: of the model.
+        config: its options.
+        optimizer, scaler: of its parameters and their gradients.
+    """
+
+    step: Step
+    config: TrainingConfig
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All that the step changes."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
 class TrainingState:
-    """Model, optimizer, generators, the best epoch and the record of a running training.
+    """Model, optimizers, generators, the best epoch and the record of a running training.
 
     Args:
         model: on the device, in the memory format, that it is trained in.
@@ -22,11 +44,10 @@ class TrainingState:
 
     Attributes:
         stage: what the running stage did; part of ``record`` from the end of its first epoch.
-        optimizer, scaler, shuffle: of the running stage; the last draws the order of the images.
+        steps, shuffle: of the running stage; the latter draws the order of the images.
     """
 
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    steps: list[RunningStep]
     shuffle: torch.Generator
     stage: StageRecord
 
@@ -47,12 +68,20 @@ class TrainingState:
         Raises:
             ValueError: the model has nothing to train.
         """
-        config = plan.config
-        self.optimizer = _optimizer(config, self.model)
-        for group in self.optimizer.param_groups:
-            group["initial_lr"] = group["lr"]  # which a schedule changes
-        # Half precision loses small gradients below its range; scaling keeps them in it.
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        config, half = plan.config, self.dtype == torch.float16
+        self.steps = [
+            RunningStep(
+                step,
+                own,
+                _optimizer(own, self.model, step),
+                # Half precision loses small gradients below its range; scaling keeps them in it.
+                torch.amp.GradScaler(self.device.type, enabled=half),
+            )
+            for step, own in zip(plan.stage.steps, plan.steps, strict=True)
+        ]
+        for step in self.steps:
+            for group in step.optimizer.param_groups:
+                group["initial_lr"] = group["lr"]  # which a schedule changes
         self.shuffle = torch.Generator().manual_seed(plan.seed)
         options = {name: getattr(config, name) for name in STAGE_OPTIONS}
         self.stage = StageRecord(plan.stage.name, len(plan.train_items), options)
@@ -64,9 +93,7 @@ class TrainingState:
             self.record.stages.append(stage)
         is_best = stage.epochs == 0 or score < stage.validation_scores[stage.best_epoch - 1]
         if is_best:
-            # Only what was trained: the teacher does not change.
-            trained = self.model.trained_state()
-            self._best = {name: value.to("cpu", copy=True) for name, value in trained.items()}
+            self.keep()
         stage.losses.append(losses)
         stage.validation_scores.append(score)
         stage.epochs += 1
@@ -74,6 +101,12 @@ class TrainingState:
         if is_best:
             stage.best_epoch = stage.epochs
         return is_best
+
+    def keep(self) -> None:
+        """Take the model as it is for the best."""
+        # Only what was trained: the teacher does not change.
+        trained = self.model.trained_state()
+        self._best = {name: value.to("cpu", copy=True) for name, value in trained.items()}
 
     def restore_best(self) -> None:
         """Give the model the weights of the best epoch, if there was one, and end training mode."""
@@ -91,8 +124,10 @@ class TrainingState:
             record=self.record,
             model=self.model.trained_state(),
             best=self._best,
-            optimizer=self.optimizer.state_dict(),
-            scaler=self.scaler.state_dict(),
+            steps={
+                step.step.name: StepState(step.optimizer.state_dict(), step.scaler.state_dict())
+                for step in self.steps
+            },
             generators=generators,
         )
 
@@ -110,9 +145,11 @@ class TrainingState:
         self._require_same_tensors(checkpoint, path)
         self.model.load_state_dict(checkpoint.model, strict=False)
         self._best = checkpoint.best
-        self.optimizer.load_state_dict(self._like_parameters(checkpoint.optimizer))
-        if checkpoint.scaler and self.scaler.is_enabled():
-            self.scaler.load_state_dict(checkpoint.scaler)
+        # A stage of one step has it under whatever name that had when the file was written.
+        for step, then in zip(self.steps, checkpoint.steps.values(), strict=True):
+            step.optimizer.load_state_dict(_like_parameters(then.optimizer, step.optimizer))
+            if then.scaler and step.scaler.is_enabled():
+                step.scaler.load_state_dict(then.scaler)
         self.shuffle.set_state(checkpoint.generators["shuffle"])
         torch.set_rng_state(checkpoint.generators["cpu"])
         if self.device.type == "cuda" and "cuda" in checkpoint.generators:
@@ -136,24 +173,24 @@ class TrainingState:
                     f"file, {own.get(name)} now"
                 )
 
-    def _like_parameters(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The optimizer's state with tensors laid out in memory as their parameters are.
 
-        As they were when it was captured: another layout takes other loops, which may round
-        otherwise.
-        """
-        groups = self.optimizer.param_groups
-        parameters = [parameter for group in groups for parameter in group["params"]]
-        entries = {
-            index: {name: _laid_out_as(parameters[index], value) for name, value in values.items()}
-            for index, values in state["state"].items()
-        }
-        # JSON knows no tuples.
-        options = [
-            {k: tuple(v) if isinstance(own.get(k), tuple) else v for k, v in group.items()}
-            for own, group in zip(groups, state["param_groups"], strict=True)
-        ]
-        return {"state": entries, "param_groups": options}
+def _like_parameters(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state with tensors laid out in memory as its parameters are.
+
+    As they were when it was captured: another layout takes other loops, which may round otherwise.
+    """
+    groups = optimizer.param_groups
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    entries = {
+        index: {name: _laid_out_as(parameters[index], value) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    # JSON knows no tuples.
+    options = [
+        {k: tuple(v) if isinstance(own.get(k), tuple) else v for k, v in group.items()}
+        for own, group in zip(groups, state["param_groups"], strict=True)
+    ]
+    return {"state": entries, "param_groups": options}
 
 
 def _laid_out_as(parameter: Tensor, value: Any) -> Any:
@@ -162,10 +199,11 @@ def _laid_out_as(parameter: Tensor, value: Any) -> Any:
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def _optimizer(config: TrainingConfig, model: AnomalyModel) -> torch.optim.Optimizer:
-    groups = model.parameter_groups()
+def _optimizer(config: TrainingConfig, model: AnomalyModel, step: Step) -> torch.optim.Optimizer:
+    groups = model.step_parameter_groups(step)
     if not any(group["params"] for group in groups):
         of_stage = f" in stage {model.stage.name}" if len(model.stages) > 1 else ""
+        of_stage += f", step {step.name}" if len(model.stage.steps) > 1 else ""
         raise ValueError(f"model {model.name} has no parameters to train{of_stage}")
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":

@@ -190,9 +190,11 @@ class Trainer:
                     found = None
                 if state.stage.epochs < plan.config.epochs:
                     self._run_stage(plan, state, begin, save_with_seconds)
-                state.restore_best()
+                self._finish(plan, dataset, state)
         except KeyboardInterrupt:
             record.interrupted = True
+            if record.stages and self.model.stage is plans[len(record.stages) - 1].stage:
+                self._finish(plans[len(record.stages) - 1], dataset, state)
         finally:
             state.restore_best()
             self.model.enter_stage(None)
@@ -214,6 +216,18 @@ class Trainer:
                 self.model.prepare_stage(train, unseen)
         finally:
             source.close()
+
+    def _finish(self, plan: StagePlan, dataset: Dataset | Tensor, state: TrainingState) -> None:
+        """Let the model take from the images what the best epoch of a stage asks for."""
+        state.restore_best()
+        source = self._source(plan, dataset)
+        items = plan.train.split(plan.config.batch_size)
+        try:
+            with torch.no_grad(), self._placement.autocast():
+                self.model.finish_stage(lambda: (batch for _, batch in source.batches(items)))
+        finally:
+            source.close()
+        state.keep()
 
     def _run_stage(
         self, plan: StagePlan, state: TrainingState, begin: float, save: Callable[[], None]

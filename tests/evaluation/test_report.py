@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from PIL import Image
 from report_data import HOSTILE, THRESHOLD, observed, write, write_images
 
 from fastad.data import ImageError
@@ -94,6 +95,32 @@ def test_everything_referred_to_exists(page, written):
     pictures = {name for name in contents(written) if name.startswith("pictures/")}
     assert pictures == {name for name in page.files if name.startswith("pictures/")}
     assert len(pictures) == 2 * 14
+
+
+def test_what_a_model_shows_is_beside_its_images(images, tmp_path):
+    asked = []
+
+    def explain(paths):
+        asked.extend(paths)
+        return {
+            "<b>coarse</b>": np.full((len(paths), 16, 24, 3), 40, np.uint8),
+            "fine": np.full((len(paths), 16, 24, 3), 80, np.uint8),
+        }
+
+    report, metrics = observed(images, explain=explain)
+    report.write(tmp_path / "r", metrics, title="bottle", facts=FACTS)
+    page = Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8"))
+    assert page.text.count("<b>coarse</b> fine") == 14
+    files = sorted(name for name in page.files if re.search(r"-[12]\.jpg$", name))
+    assert len(files) == 2 * 14
+    assert set(files) <= set(contents(tmp_path / "r"))
+    assert len(set(asked)) == 14
+    for file, value in zip(files[:2], (40, 80), strict=True):
+        assert np.abs(np.array(Image.open(tmp_path / "r" / file)).astype(int) - value).max() <= 2
+    # A report without takes its place, and leaves nothing behind.
+    report, metrics = observed(images)
+    report.write(tmp_path / "r", metrics, title="bottle", facts=FACTS)
+    assert not [name for name in contents(tmp_path / "r") if name in files]
 
 
 def test_nothing_comes_from_a_network(written):

@@ -85,11 +85,23 @@ def prn():
     return model
 
 
+def utad():
+    """With an expert that says something."""
+    options = {"impression_width": 2, "expert_width": 2, "discriminator_width": 2}
+    options |= {"latents": 4, "bank": 8, "neighbours": 2, "smoothing": 1.5}
+    model = models.build("utad", backbone=Pyramid(4, 6, 8), **options)
+    model.factors.copy_(torch.rand_like(model.factors) + 0.5)
+    nn.init.normal_(model.impression.output.weight)  # else impressions have nothing to normalise
+    model.bank.fill(torch.rand(5, 8))
+    return model
+
+
 SMALL = {
     "stpm": lambda: stpm(weights=[1.0, 0.5]),
     "rstpm": lambda: rstpm(smoothing=1.5),
     "gtrans": gtrans,
     "prn": prn,
+    "utad": utad,
 }
 
 

@@ -48,6 +48,22 @@ def test_save_writes_a_png_of_the_image_size(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["h.png"]
 
 
+def test_what_a_model_shows_comes_beside_the_map(tmp_path):
+    image = np.full((40, 60, 3), 200, np.uint8)
+    shown = {"first": np.zeros((20, 30, 3), np.uint8), "second": np.full((40, 60, 3), 90, np.uint8)}
+    save_heatmap(tmp_path / "h.png", image, np.zeros((4, 6), np.float32), 2.0, shown)
+    picture = np.array(Image.open(tmp_path / "h.png"))
+    values = [int(part[0, 0, 0]) for part in (image, *shown.values(), image)]
+    starts = [62 * i for i in range(4)]
+    assert picture.shape[1] == 4 * 62 - 2
+    for start, value in zip(starts, values, strict=True):
+        panel = picture[-40:, start : start + 60]
+        assert (panel == value).all()
+        label = picture[:-40, start : start + 60]
+        assert label.min() < 100  # there is a name above
+    assert (picture[:, 60:62] == 255).all()
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"image must be \(H, W, 3\) uint8"):
         overlay(IMAGE[:, :, 0], np.zeros((2, 2)), 1.0)

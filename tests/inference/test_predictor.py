@@ -141,6 +141,19 @@ def test_many_images_tell_their_pace(predictor, caplog, monkeypatch):
     )
 
 
+def test_explanations_are_the_models(predictor, small_model, folder):
+    pictures = predictor.explain(IMAGES)
+    with torch.no_grad():
+        expected = small_model.explain(torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255)
+    assert list(pictures) == list(expected)
+    assert predictor.explains == bool(expected)
+    for name, picture in pictures.items():
+        assert picture.dtype == np.uint8
+        assert picture.shape == IMAGES.shape
+        levels = 255 * expected[name].permute(0, 2, 3, 1).numpy()
+        assert np.abs(picture - levels).max() < 1
+
+
 def test_decisions_and_p_values(small_model):
     plain = Predictor(small_model, SIZE, device="cpu").predict(IMAGES)
     assert plain.is_anomalous is None

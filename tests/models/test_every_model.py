@@ -121,21 +121,35 @@ def test_each_stage_trains_its_parameters_and_nothing_else(own):
     for stage in own.stages:
         own.enter_stage(stage)
         own.train()
-        before = {k: v.clone() for k, v in own.state_dict().items()}
-        wanted = {name for name, p in own.named_parameters() if p.requires_grad}
-        assert wanted
-        assert not wanted & trained
-        trained |= wanted
-        optimizer = torch.optim.SGD(own.parameter_groups(), lr=0.1)
-        loss = own.loss(batch_of())
-        assert all(value.dim() == 0 for value in loss.values())
-        sum(loss.values()).backward()
-        assert {name for name, p in own.named_parameters() if p.grad is not None} == wanted
-        optimizer.step()
-        own.zero_grad(set_to_none=True)
-        changed = {k for k, v in own.state_dict().items() if not torch.equal(v, before[k])}
-        modules = {name.partition(".")[0] for name in wanted}
-        assert {key.partition(".")[0] for key in changed} <= modules
+        of_stage = {name for name, p in own.named_parameters() if p.requires_grad}
+        of_steps, losses = set(), set()
+        batch = batch_of()
+        for step in stage.steps:
+            before = {k: v.clone() for k, v in own.state_dict().items()}
+            groups = own.step_parameter_groups(step)
+            ids = {id(p) for group in groups for p in group["params"]}
+            wanted = {name for name, p in own.named_parameters() if id(p) in ids}
+            assert wanted
+            assert not wanted & (trained | of_steps)
+            of_steps |= wanted
+            for name, p in own.named_parameters():  # as the loop does it
+                p.requires_grad_(name in wanted)
+            optimizer = torch.optim.SGD(groups, lr=0.1)
+            loss = own.step_loss(batch, step)
+            assert all(value.dim() == 0 for value in loss.values())
+            assert not losses & set(loss)
+            losses |= set(loss)
+            sum(loss.values()).backward()
+            assert {name for name, p in own.named_parameters() if p.grad is not None} == wanted
+            optimizer.step()
+            own.zero_grad(set_to_none=True)
+            changed = {k for k, v in own.state_dict().items() if not torch.equal(v, before[k])}
+            modules = {name.partition(".")[0] for name in wanted}
+            assert {key.partition(".")[0] for key in changed} <= modules
+        assert of_steps == of_stage
+        trained |= of_stage
+        own.enter_stage(stage)
+        assert set(own.loss(batch_of())) == losses
     own.enter_stage(None)
     assert own.stage is None
     assert trained == {name for name, _ in own.named_parameters()} - {

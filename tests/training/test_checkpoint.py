@@ -45,9 +45,9 @@ def test_everything_comes_back(images, tmp_path, optimizer, kind):
     assert same(found.best, dict(model.trained_state()))
     assert not same(found.best, found.model)
     assert set(found.generators) == {"shuffle", "cpu"}
-    assert bool(found.scaler) == (kind == "float16")
+    assert bool(found.steps["step"].scaler) == (kind == "float16")
     names = {"momentum_buffer"} if optimizer == "sgd" else {"step", "exp_avg", "exp_avg_sq"}
-    assert set(found.optimizer["state"][0]) == names
+    assert set(found.steps["step"].optimizer["state"][0]) == names
     save_checkpoint(again, found)
     assert same(vars(load_checkpoint(again)) | {"record": 0}, vars(found) | {"record": 0})
 

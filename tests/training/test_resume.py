@@ -79,7 +79,7 @@ def test_the_scale_of_half_precision_gradients_is_kept(images, tmp_path):
     path = tmp_path / "a.ckpt"
     config = options(epochs=8, precision="float16")
     fit(images, path, config, Loud(), stop_at(6))
-    assert load_checkpoint(path).scaler["scale"] < 65536
+    assert load_checkpoint(path).steps["step"].scaler["scale"] < 65536
     assert_same(
         fit(images, config=config, model=Loud()), fit(images, path, config, Loud(), resume=True)
     )
@@ -93,7 +93,7 @@ def test_the_optimizers_state_is_laid_out_as_the_parameters(images, tmp_path):
     [plan] = plan_stages(model, options(), images, torch.arange(8), torch.arange(8, 10))
     state = TrainingState(model, torch.device("cpu"), torch.float32, found.record)
     state.restore(plan, found, path)
-    moments = state.optimizer.state[model.student.conv.weight]["exp_avg"]
+    moments = state.steps[0].optimizer.state[model.student.conv.weight]["exp_avg"]
     assert moments.stride() == model.student.conv.weight.stride() != (27, 9, 3, 1)
 
 

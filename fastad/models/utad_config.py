@@ -1,0 +1,105 @@
+"""The options of UTAD, and what they may be."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from fastad import backbones
+
+LAYERS = ("layer1", "layer2", "layer3")
+LOSSES = ("squared", "edge", "adversarial", "information", "divergence")
+EXPERT_LOSSES = ("adversarial", "image", "detail", "content")
+
+
+@dataclass
+class UTADConfig:
+    """Options of `UTAD`.
+
+    Attributes:
+        impression_width: channels of each branch of IE-Net's first block; the paper's is 32.
+        latents: numbers of IE-Net's latent code.
+        expert_width: channels of Expert-Net's first layers; the paper's is 64.
+        details: numbers of Expert-Net's detail code.
+        discriminator_width: channels of the discriminators.
+        impression_factors: factors of IE-Net's losses: squared difference, edges, adversarial,
+            mutual information, divergence of the latent code.
+        expert_factors: factors of Expert-Net's losses: adversarial, image, detail code, content.
+        comparison: "perceptual", distances of a frozen network's features, of the image to its
+            expert reconstruction, and of the impression to the naive one; or of the authors' code
+            the combination of "grey" squared differences, or of "ssim".
+        aggregate: how the levels of "perceptual" are joined: "sum" or "product".
+        scale_maps: divide the parts of a map by their means over training images at each "position"
+            of the image, or over the whole "image", before they are added; or "none".
+        backbone: the network of "perceptual": a name, or any module that returns a list of feature
+            maps of images of ImageNet's mean and deviation.
+        teacher_weights: "auto", "embedded", a path, or None ("random") for one that is loaded
+            later. Of a built model it is "embedded" where "auto" came to that.
+        smoothing: standard deviation in pixels of a Gaussian over the anomaly map; 0 for none.
+        latent_weight: how much the latent code's distance from those of training images counts in
+            an image's score, beside the maximum of the map; 0 for nothing.
+        neighbours: nearest ones of these that the distance is taken to.
+        bank: codes of at most so many training images are kept.
+        eps: smallest norm by which a feature vector is divided.
+    """
+
+    impression_width: int = 16
+    latents: int = 128
+    expert_width: int = 16
+    details: int = 8
+    discriminator_width: int = 32
+    impression_factors: Sequence[float] = (10.0, 1.0, 0.01, 0.1, 0.01)
+    expert_factors: Sequence[float] = (1.0, 10.0, 1.0, 1.0)
+    comparison: str = "perceptual"
+    aggregate: str = "sum"
+    scale_maps: str = "position"
+    backbone: str | nn.Module = "resnet18"
+    teacher_weights: str | None = "auto"
+    smoothing: float = 4.0
+    latent_weight: float = 1.0
+    neighbours: int = 5
+    bank: int = 256
+    eps: float = 1e-12
+
+    def __post_init__(self):
+        for field in (
+            "impression_width",
+            "latents",
+            "expert_width",
+            "details",
+            "discriminator_width",
+            "neighbours",
+            "bank",
+        ):
+            value = getattr(self, field)
+            self._require(field, type(value) is int and value >= 1, "an integer of at least 1")
+        for field, names in (("impression_factors", LOSSES), ("expert_factors", EXPERT_LOSSES)):
+            weights = getattr(self, field)
+            right = isinstance(weights, (list, tuple)) and len(weights) == len(names)
+            right = right and all(_is_number(weight, 0) for weight in weights)
+            self._require(field, right, f"{len(names)} numbers of at least 0 ({', '.join(names)})")
+            setattr(self, field, tuple(weights))
+        for field, allowed in (
+            ("comparison", ("perceptual", "grey", "ssim")),
+            ("aggregate", ("sum", "product")),
+            ("scale_maps", ("position", "image", "none")),
+        ):
+            self._require(field, getattr(self, field) in allowed, " or ".join(map(repr, allowed)))
+        if isinstance(self.backbone, str):
+            backbones.check_names(self.backbone, LAYERS)
+        else:
+            self._require("backbone", isinstance(self.backbone, nn.Module), "a name or a module")
+        for field in ("smoothing", "latent_weight"):
+            self._require(field, _is_number(getattr(self, field), 0), "a number of at least 0")
+        self._require("smoothing", self.smoothing <= 100, "at most 100 pixels")
+        self._require("eps", _is_number(self.eps, 0) and self.eps > 0, "a number above 0")
+
+    def _require(self, field: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{field} must be {what}; got {getattr(self, field)!r}")
+
+
+def _is_number(value: object, minimum: float) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and minimum <= value < math.inf
