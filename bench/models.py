@@ -32,6 +32,7 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any], float]] = {
     ),
     "gtrans": ("gtrans", {"backbone": "resnet34"}, 3.0),
     "gtrans, backbone=resnet18": ("gtrans", {"backbone": "resnet18"}, 3.0),
+    "prn": ("prn", {}, 6.0),
 }
 
 

@@ -105,7 +105,7 @@ class PRN(AnomalyModel):
     name = "prn"
     Config = PRNConfig
     training_defaults: ClassVar[dict[str, Any]] = {
-        "epochs": 5,
+        "epochs": 4,
         "batch_size": 8,
         "optimizer": "adamw",
         "learning_rate": 5e-4,

@@ -68,13 +68,15 @@ class Prototypes(nn.Module):
         once before to count them.
 
         Args:
-            batches: iterates anew every time; of each batch the levels are ``batch[key]``.
+            batches: iterates anew every time; of each batch the levels are the first of
+                ``batch[key]``.
             share: clusters for each image, at least one in all.
             most: clusters at most.
         """
         shapes, images = [], 0
         for batch in batches():
-            shapes, images = [level.shape[1:] for level in batch[key]], images + len(batch[key][0])
+            shapes = [level.shape[1:] for level in batch[key][: self.levels]]
+            images += len(batch[key][0])
         clusters = min(max(1, round(share * images)), most)
         for index, shape in enumerate(shapes):
             room = max(FIT_BYTES // (4 * shape.numel()), clusters)

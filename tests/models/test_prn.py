@@ -86,6 +86,13 @@ def test_the_deepest_features_reach_the_decoder_alone():
     assert not torch.allclose(plain, model.segment([*levels[:3], levels[3].flip(0)]))
 
 
+def test_it_trains_with_the_paper_s_bottleneck():
+    model, record = trained(small(bottleneck="layer4"))
+    assert record.epochs == 1
+    assert len(model.prototypes.level2) == 1
+    assert not hasattr(model.prototypes, "level3")
+
+
 def test_residuals_matter():
     model, _ = trained(small())
     assert len(model.prototypes.level0) == 1  # of eight training images
