@@ -62,7 +62,10 @@ def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps (N, C, h, w) at another size, bilinear, by the one kernel that sums in a fixed order."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    found = ops.aggregate_maps([maps.flatten(0, 1)], (size[0], size[1]), aggregate="sum")
+    # Of one image flattened maps that are channels_last would be a view, of several they are not:
+    # an exported graph must do the same for both.
+    rows = maps.contiguous().flatten(0, 1)
+    found = ops.aggregate_maps([rows], (size[0], size[1]), aggregate="sum")
     return found.unflatten(0, maps.shape[:2]).to(maps.dtype)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fastad import inference
 from fastad.inference.calibration import ROUNDING
+from fastad.models import MODELS
 
 TRAIN = ["--image-size", "64", "--epochs", "1", "--batch-size", "4", "--precision", "float32"]
 STPM = [*TRAIN, "--model", "stpm"]
@@ -58,7 +59,9 @@ def test_evaluate(fastad, tiny_detector, images, tmp_path):
     code, out, err = fastad("evaluate", detector, images, "--json", tmp_path / "m.json")
     assert code == 0, err
     metrics = json.loads((tmp_path / "m.json").read_text())
-    assert metrics["counts"] == {"normal": 2, "defect": 2, "defect_without_mask": 0, "skipped": 0}
+    others = dict.fromkeys(("defect_without_mask", "skipped", "trained_on"), 0)
+    assert metrics["counts"] == {"normal": 2, "defect": 2, **others}
+    assert metrics["supervision"] == "normal images only"
     assert metrics["per_defect"]["hole"]["aupro"] == metrics["aupro"]
     assert 0 <= metrics["image_auroc"] <= 1
     assert metrics["at_threshold"]["threshold"] == inference.load(detector).threshold
@@ -156,20 +159,27 @@ def test_info_shows_options_and_stages(fastad, tiny_detector, tiny_model):
     assert lines["model.teacher_weights"] == "none"
     names = [name for name in lines if name.startswith("weights.")]
     assert [lines[name] for name in names] == ["none"] * (1 + (tiny_model.name == "rstpm"))
-    if tiny_model.name != "rstpm":
-        known = {"stpm": ("layers", "layer1,layer2"), "gtrans": ("token_width", "16")}
-        known["prn"] = ("bottleneck", "learned")
-        option, value = known[tiny_model.name]
-        assert lines[f"model.{option}"] == value
+    stages = MODELS[tiny_model.name].stages
+    if len(stages) == 1:
         assert lines["training.best_epoch"] == "1"
         assert not any(name.startswith("stage.") for name in lines)
     else:
+        assert "training.best_epoch" not in lines
+        assert [f"stage.{s.name}" for s in stages] == [n for n in lines if n[:6] == "stage."]
+    known = {
+        "stpm": ("layers", "layer1,layer2"),
+        "gtrans": ("token_width", "16"),
+        "prn": ("bottleneck", "learned"),
+        "utad": ("comparison", "perceptual"),
+        "rstpm": ("decoder_blocks", "2,2,2"),
+    }
+    option, value = known[tiny_model.name]
+    assert lines[f"model.{option}"] == value
+    if tiny_model.name == "rstpm":
         assert lines["model.bottleneck"] == "learned"
-        assert lines["model.decoder_blocks"] == "2,2,2"
         assert lines["model.attention"] == "true"
         assert lines["stage.pairs"].startswith("epoch 1 of 1 kept, 8 images an epoch, adam at ")
         assert lines["stage.discriminator"].startswith("epoch 1 of 1 kept, 8 images an epoch, adam")
-        assert "training.best_epoch" not in lines
         assert re.search(r"^note .*held-out", out, re.M)
 
 
