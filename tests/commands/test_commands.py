@@ -156,7 +156,10 @@ def test_info_shows_options_and_stages(fastad, tiny_detector, tiny_model):
     assert lines["model.teacher_weights"] == "none"
     names = [name for name in lines if name.startswith("weights.")]
     assert [lines[name] for name in names] == ["none"] * (1 + (tiny_model.name == "rstpm"))
-    if tiny_model.name != "rstpm":
+    if tiny_model.name == "utad":
+        assert lines["model.impression_width"] == "2"
+        assert {n for n in lines if n.startswith("stage.")} == {"stage.impression", "stage.expert"}
+    elif tiny_model.name != "rstpm":
         known = {"stpm": ("layers", "layer1,layer2"), "gtrans": ("token_width", "16")}
         option, value = known[tiny_model.name]
         assert lines[f"model.{option}"] == value
