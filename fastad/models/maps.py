@@ -29,6 +29,13 @@ def highest(maps: Tensor, share: float) -> Tensor:
     return maps.flatten(1).topk(count).values.mean(dim=1)
 
 
+def deviation(values: Tensor) -> Tensor:
+    """The deviation of values (n,), at least a hundredth of their mean; never 0."""
+    found = values.std(correction=0)
+    least = values.mean() / 100
+    return torch.where(least > 0, torch.maximum(found, least), torch.ones_like(least))
+
+
 class PositionMeans:
     """Means of maps (N, h, w) at each position of a grid, over batches that come one by one.
 

@@ -27,7 +27,7 @@ from fastad.models.impression_losses import (
     squared_difference,
     widened,
 )
-from fastad.models.maps import GRID, PositionMeans, smoothed
+from fastad.models.maps import GRID, PositionMeans, deviation, smoothed
 from fastad.models.nearest import LatentBank
 from fastad.models.utad_comparison import combined, dissimilarity, grey_difference
 from fastad.models.utad_config import EXPERT_LOSSES, LAYERS, LOSSES, UTADConfig
@@ -146,7 +146,7 @@ class UTAD(AnomalyModel):
         the distance of the latent code from its nearest neighbours over that one's deviation.
         """
         pictures, features = self._pictures(images)
-        anomaly_map = self._map(self.differences(pictures), pictures[0].shape[-2:])
+        anomaly_map = self._map(pictures)
         score = anomaly_map.amax(dim=(1, 2)) / self.map_deviation
         if self.config.latent_weight > 0:
             distance = self.bank.distances(self._latents(features), self.config.neighbours)
@@ -170,9 +170,9 @@ class UTAD(AnomalyModel):
         pairs = ((x, detailed), (m, naive), (x, m))
         return [ops.distances(list(a), list(b), eps=self.config.eps) for a, b in pairs]
 
-    def _map(self, differences: Sequence[Sequence[Tensor]], size: Sequence[int]) -> Tensor:
-        size, found = (size[0], size[1]), []
-        for levels, factors in zip(differences, self.factors, strict=True):
+    def _map(self, pictures: Sequence[Tensor]) -> Tensor:
+        size, found = (pictures[0].shape[-2], pictures[0].shape[-1]), []
+        for levels, factors in zip(self.differences(pictures), self.factors, strict=True):
             scaled = [
                 level * ops.aggregate_maps([factor[None]], (level.shape[-2], level.shape[-1]))
                 for level, factor in zip(levels, factors, strict=True)
@@ -280,20 +280,6 @@ class UTAD(AnomalyModel):
         self.bank.fill(codes)
         codes = self.bank.points[: int(self.bank.count)]
         distances = self.bank.distances(codes, self.config.neighbours, leave_out=True)
-        maxima = [self._maxima(batch["image"]) for batch in train()]
-        for buffer, values in (
-            (self.latent_deviation, distances),
-            (self.map_deviation, torch.cat(maxima)),
-        ):
-            buffer.copy_(_spread(values))
-
-    def _maxima(self, images: Tensor) -> Tensor:
-        pictures = self.pictures(images)
-        return self._map(self.differences(pictures), pictures[0].shape[-2:]).amax(dim=(1, 2))
-
-
-def _spread(values: Tensor) -> Tensor:
-    """The deviation of values (n,), or a hundredth of their mean where that is more."""
-    deviation = values.std(correction=0)
-    least = values.mean() / 100
-    return torch.where(least > 0, torch.maximum(deviation, least), torch.ones_like(least))
+        self.latent_deviation.copy_(deviation(distances))
+        maps = (self._map(self.pictures(batch["image"])) for batch in train())
+        self.map_deviation.copy_(deviation(torch.cat([x.amax(dim=(1, 2)) for x in maps])))

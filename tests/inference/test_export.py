@@ -87,11 +87,12 @@ def prn():
 
 def utad():
     """With an expert that says something."""
-    options = {"impression_width": 2, "expert_width": 2, "discriminator_width": 2}
+    options = {"impression_width": 4, "expert_width": 4, "discriminator_width": 2}
     options |= {"latents": 4, "bank": 8, "neighbours": 2, "smoothing": 1.5}
     model = models.build("utad", backbone=Pyramid(4, 6, 8), **options)
     model.factors.copy_(torch.rand_like(model.factors) + 0.5)
-    nn.init.normal_(model.impression.output.weight)  # else impressions have nothing to normalise
+    # Impressions with contrast: instance norm makes much of the rounding in flat ones.
+    nn.init.normal_(model.impression.output.weight, std=20)
     model.bank.fill(torch.rand(5, 8))
     return model
 
@@ -178,6 +179,8 @@ def test_an_image_of_the_right_size_is_not_touched():
 @pytest.mark.parametrize("model", [large(model) for model in SMALL])
 @pytest.mark.parametrize("shape", [(1, 16, 24), (3, 16, 24), (3, 41, 29), (1, 7, 95), (2, 1, 1)])
 def test_a_file_gives_what_the_detector_gives(artifacts, exported, name, model, shape):
+    if model == "utad" and shape[1:] == (1, 1):
+        pytest.skip("of a flat image instance norm leaves nothing but rounding")
     images = noise(*shape, 3)
     score, maps = FORMATS[name].open(exported(name, model))(images)
     expected = artifacts[model].predictor(device="cpu", precision="float32").predict(images)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastad import models, ops
-from fastad.models.utad import _spread
+from fastad.models.maps import deviation
 from fastad.training import Trainer, TrainingConfig
 
 SMALL = {
@@ -191,9 +191,9 @@ def test_a_training_leaves_scales_of_training_images():
 
 
 def test_deviations_are_never_zero():
-    assert _spread(torch.tensor([1.0, 3.0])) == 1
-    assert _spread(torch.tensor([5.0, 5.0])) == pytest.approx(0.05)
-    assert _spread(torch.zeros(3)) == 1
+    assert deviation(torch.tensor([1.0, 3.0])) == 1
+    assert deviation(torch.tensor([5.0, 5.0])) == pytest.approx(0.05)
+    assert deviation(torch.zeros(3)) == 1
 
 
 @pytest.mark.parametrize(
