@@ -1,9 +1,16 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes beside each other share the processors: threads of one that wait for each other
+    # while another's run take several times as long.
+    beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
 
 # Of every model a small configuration without pretrained weights, for what all models promise.
 SMALL = {
@@ -80,6 +87,16 @@ SHORT = {
     "gtrans": {},
     "utad": {},
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes one takes all that shares fixtures: a file, or all of the emulation."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder == "cuda_emulation" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 class TinyModel(NamedTuple):
