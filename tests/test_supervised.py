@@ -93,6 +93,19 @@ def test_defects_among_the_normal_images_are_refused(data, tmp_path):
         detector.fit(wrong, **TRAINING, defects=wrong)
 
 
+def test_stopped_before_it_saw_a_defect_it_is_not_supervised(data):
+    def stop(event):
+        if event.stage == "discriminator":
+            raise KeyboardInterrupt
+
+    options = {"teacher2": "resnet18", "bottleneck": "learned", "teacher_weights": None}
+    detector = fastad.Detector("rstpm", **OPTIONS, **options, teacher2_weights=None)
+    with pytest.warns(UserWarning, match="stopped after epoch 1 of 1 of stage pairs"):
+        detector.fit(data, **TRAINING, defects=data, progress=stop)
+    assert detector.training_record_["supervision"] == "normal images only"
+    assert detector.evaluate(data)["counts"]["trained_on"] == 0
+
+
 @pytest.mark.parametrize("model", ["stpm", "gtrans"])
 def test_models_without_use_for_them_refuse_them(model, data):
     detector = fastad.Detector(model, **OPTIONS, teacher_weights=None)

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from fastad.training.config import STAGE_OPTIONS
+from fastad.training.config import STAGE_OPTIONS, STEP_OPTIONS
 
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -57,9 +57,9 @@ def parse_stages(texts: Sequence[str], training_config: type) -> dict[str, dict[
         if not (equals and dot and stage and option):
             raise ValueError(f"--stage takes NAME.OPTION=VALUE; got {text!r}")
         if option not in types:
+            known = STEP_OPTIONS if "." in stage else STAGE_OPTIONS
             raise ValueError(
-                f"--stage: unknown option {option!r} of {stage!r}; there are: "
-                f"{', '.join(STAGE_OPTIONS)}"
+                f"--stage: unknown option {option!r} of {stage!r}; there are: {', '.join(known)}"
             )
         try:
             stages.setdefault(stage, {})[option] = parse_value(value.strip(), types[option])

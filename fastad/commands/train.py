@@ -92,10 +92,10 @@ def train(
             f"{str(error) or 'stopped by the user'}, nothing was saved{kept}"
         ) from error
     record = detector.training_record_
+    # Not where the user stopped it while the first one was being written.
+    goes_on = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
     if record["interrupted"] and Path(output).exists():
-        raise RuntimeError(
-            f"stopped by the user; {output} is left as it was: --resume goes on from {checkpoint}"
-        )
+        raise RuntimeError(f"stopped by the user; {output} is left as it was{goes_on}")
     detector.save(output)
     held_out = len(detector.calibration_scores_)
     limit = (
@@ -111,5 +111,5 @@ def train(
     )
     note(f"saved {output}: {epochs}, {limit}, {record['seconds']:.0f} s of training")
     if record["interrupted"]:
-        raise RuntimeError(f"stopped by the user: --resume goes on from {checkpoint}")
+        raise RuntimeError(f"stopped by the user{goes_on}")
     checkpoint.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ Recognised::
 The folder of normal images is named good, ok or normal; letter case never matters.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,42 +140,73 @@ test_samples.__test__ = False  # the name is no test of pytest's where a test mo
 def defect_samples(data: str | Path) -> list[Sample]:
     """Images of defects that have masks: the test images of a data set in one of the layouts above.
 
-    Or those of a folder of defects alone, by type or without further folders; the masks are in
-    ``ground_truth`` or ``masks`` inside the folder or beside it, or beside each image as NAME_mask.
+    Or those of a folder of defects alone, at any depth; their type is the subfolder. Masks are
+    looked for beside each image as NAME_mask, and in a folder ``ground_truth`` or ``masks`` inside
+    that of the type, inside the folder, or beside it or its parent, as NAME or NAME_mask; letter
+    case does not matter. Images without a mask are left out with a warning.
 
     Raises FileNotFoundError, NotADirectoryError; ValueError when there is no defect with a mask.
     """
     data = _existing(data)
-    if read_split(data) is not None or _child(data, "test") or _normal(data):
-        samples = test_samples(data)
-    elif _defects(data):
-        samples = _by_class(data, (data, data.parent))
+    if data.name.lower() in MASKS:
+        raise ValueError(f"{data} is a folder of masks by its name: give that of the images")
+    if read_split(data) is not None or _child(data, "test"):
+        found = [sample for sample in test_samples(data) if sample.label]
     else:
-        samples = _flat(data)
-    samples = [sample for sample in samples if sample.label and sample.mask_paths]
+        found = _defects_alone(data)
+    samples = [sample for sample in found if sample.mask_paths]
     if not samples:
         raise ValueError(
             f"no defects with masks in {data}: masks are looked for in {' or '.join(MASKS)}, "
             "inside the folder or beside it, and beside each image as NAME_mask"
         )
+    if len(samples) < len(found):
+        warnings.warn(
+            f"{len(found) - len(samples)} of {len(found)} images of defects in {data} have no mask "
+            "and are left out",
+            stacklevel=2,
+        )
     return samples
 
 
-def _flat(folder: Path) -> list[Sample]:
-    """Images of one folder, and their masks there or in a folder of masks."""
-    found = [path for path in find_images(folder) if path.parent == folder]
-    names = {path.stem: path for path in found}
-    truths = (_child(around, name) for around in (folder, folder.parent) for name in MASKS)
-    truth = next((place for place in truths if place), None)
-    masks = _masks_by_name(truth) if truth else {}
+def _defects_alone(data: Path) -> list[Sample]:
+    """Images at any depth, with their masks as far as there are any."""
+
+    def kinds(path: Path) -> list[str]:
+        return [part.lower() for part in path.relative_to(data).parts[:-1]]
+
+    every = [path for path in find_images(data) if not {*MASKS, *NORMAL} & set(kinds(path))]
+    by_name = {path.with_suffix("").as_posix().lower(): path for path in every}
     samples = []
-    for name, path in names.items():
-        if name.endswith("_mask") and name.removesuffix("_mask") in names:
-            continue
-        beside = names.get(f"{name}_mask")
-        own = (beside,) if beside else masks.get(f"{name}_mask") or masks.get(name) or ()
-        samples.append(Sample(path, 1, folder.name, own))
+    for path in every:
+        own = path.with_suffix("").as_posix().lower()
+        if own.endswith("_mask") and own.removesuffix("_mask") in by_name:
+            continue  # of the image beside it
+        beside = by_name.get(f"{own}_mask")
+        masks = (beside,) if beside else _masks_around(path, data)
+        kind = path.relative_to(data).parts[0] if path.parent != data else data.name
+        samples.append(Sample(path, 1, kind, masks))
     return samples
+
+
+def _masks_around(path: Path, data: Path) -> tuple[Path, ...]:
+    """An image's masks in folders of masks: by the image's path below what is beside them."""
+    for around in path.parents:
+        for name in MASKS:
+            truth = _child(around, name)
+            if truth is None:
+                continue
+            masks = {key.lower(): found for key, found in _masks_by_name(truth).items()}
+            # Outside the folder they may lie under its name or without.
+            bases = (around, data.parent, data) if around in data.parents else (around,)
+            for base in bases:
+                key = _name(path, base).lower()
+                found = masks.get(f"{key}_mask") or masks.get(key) or masks.get(f"{key}/")
+                if found:
+                    return found
+        if around == data.parent.parent:
+            break
+    return ()
 
 
 def _by_class(test: Path, around: Sequence[Path]) -> list[Sample]:

@@ -65,10 +65,11 @@ def strip(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
     font = ImageFont.load_default(max(10, min(height, width) // 16))
     gap = max(2, width // 50)
     line = sum(font.getmetrics()) + 2 * gap
-    whole = Image.new("RGB", (len(pictures) * (width + gap) - gap, line + height), "white")
+    column = max(width, *(round(font.getlength(name)) + 2 for name in pictures))
+    whole = Image.new("RGB", (len(pictures) * (column + gap) - gap, line + height), "white")
     draw = ImageDraw.Draw(whole)
     for index, (name, picture) in enumerate(pictures.items()):
-        left = index * (width + gap)
+        left = index * (column + gap) + (column - width) // 2
         resized = resize(torch.from_numpy(picture.copy()).permute(2, 0, 1), (height, width))
         whole.paste(Image.fromarray(resized.permute(1, 2, 0).contiguous().numpy()), (left, line))
         draw.text((left + width / 2, line / 2), name, "black", font, anchor="mm")

@@ -224,6 +224,8 @@ class Predictor:
             for name, picture in pictures.items():
                 levels = (picture.float().clamp(0, 1) * 255).round().to(torch.uint8)
                 found.setdefault(name, []).append(levels.permute(0, 2, 3, 1).cpu().numpy())
+        if not found:
+            raise ValueError(f"images: there are no images in {shortened(images)}")
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def predict_batch(self, images: Tensor) -> PredictionResult:

@@ -58,7 +58,11 @@ class InformationHead(nn.Module):
         mean, log_variance = self.projection(x.mean(dim=(2, 3))).chunk(2, dim=1)
         # Half precision under autocast is too coarse for differences between images so alike.
         wide = self.norm.running_mean.dtype
-        return self.norm(mean.to(wide)), log_variance.to(wide)
+        mean = mean.to(wide)
+        if self.training and len(mean) == 1:  # which says nothing of a batch
+            mean = mean - self.norm.running_mean
+            return mean / (self.norm.running_var + self.norm.eps).sqrt(), log_variance.to(wide)
+        return self.norm(mean), log_variance.to(wide)
 
 
 class ImpressionNet(nn.Module):

@@ -71,9 +71,12 @@ class MutualInformation(nn.Module):
         """Minus the estimate, a number: high where pairs are mistaken.
 
         Others' features are those of the batch moved on by one, whose order is random anyway; of a
-        batch of one they are its own.
+        batch of one they are its own, and while training nothing is learned from it.
         """
-        features = self.norm(widened(features).mean(dim=(2, 3)))
+        features = widened(features).mean(dim=(2, 3))
+        if self.training and len(features) == 1:  # which is no batch to normalise by
+            return 0 * features.sum()
+        features = self.norm(features)
         both = [
             widened(self.layers(torch.cat([codes, of_whom], dim=1)))
             for of_whom in (features, features.roll(1, 0))

@@ -46,7 +46,7 @@ class UTADConfig:
 
     impression_width: int = 16
     latents: int = 128
-    expert_width: int = 16
+    expert_width: int = 8
     details: int = 8
     discriminator_width: int = 32
     impression_factors: Sequence[float] = (10.0, 1.0, 0.01, 0.1, 0.01)

@@ -145,7 +145,7 @@ class TrainingConfig:
         self.device = str(self.device)
         for name in ("textures", "defects"):
             value = getattr(self, name)
-            is_path = isinstance(value, (str, os.PathLike))
+            is_path = isinstance(value, (str, os.PathLike)) and str(value) != ""
             self._require(name, value is None or is_path, "a folder or None")
             setattr(self, name, str(value) if is_path else None)
         share = self.own_patches
@@ -153,6 +153,7 @@ class TrainingConfig:
         count = self.defect_images
         is_count = count is None or _is_integer(count, 1)
         self._require("defect_images", is_count, "an integer of at least 1, or None")
+        self._require("defect_images", count is None or self.defects, "None without defects")
         self._check_stages()
 
     def _check_stages(self) -> None:

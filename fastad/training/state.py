@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastad.models import AnomalyModel, Step
 from fastad.training.checkpoint import Checkpoint, CheckpointError, StepState
-from fastad.training.config import STAGE_OPTIONS, TrainingConfig
+from fastad.training.config import STAGE_OPTIONS, STEP_OPTIONS, TrainingConfig
 from fastad.training.record import StageRecord, TrainingRecord
 from fastad.training.stages import StagePlan
 
@@ -84,6 +84,11 @@ class TrainingState:
                 group["initial_lr"] = group["lr"]  # which a schedule changes
         self.shuffle = torch.Generator().manual_seed(plan.seed)
         options = {name: getattr(config, name) for name in STAGE_OPTIONS}
+        if len(self.steps) > 1:
+            options["steps"] = {
+                step.step.name: {name: getattr(step.config, name) for name in STEP_OPTIONS}
+                for step in self.steps
+            }
         self.stage = StageRecord(plan.stage.name, len(plan.train_items), options)
 
     def end_epoch(self, losses: dict[str, float], score: float, seconds: float) -> bool:

@@ -122,10 +122,7 @@ class Trainer:
             n_validation=len(validation),
             held_out=validation.tolist(),
             teachers=self.model.teacher_origins(),
-            defects=sorted({digest for plan in plans for digest in plan.defects}),
         )
-        if record.defects:
-            record.supervision = f"supervised, {len(record.defects)} images of real defects"
         if len(validation) == 0:
             one = len(dataset) == 1 and config.validation_fraction > 0 and held_out is None
             reason = "the data set has one image" if one else "none asked for"
@@ -265,6 +262,9 @@ class Trainer:
             record.held_out = ran[-1].held_out.tolist()
             record.n_validation = len(record.held_out)
             record.n_train = size - record.n_validation
+            record.defects = sorted({digest for plan in ran for digest in plan.defects})
+            if record.defects:
+                record.supervision = f"supervised, {len(record.defects)} images of real defects"
         record.notes += held_out_notes(ran)
         if record.interrupted:
             if len(plans) > 1 and missing:

@@ -102,6 +102,17 @@ def test_an_interrupted_training_is_resumed_and_usable_meanwhile(
     assert np.array_equal(one.calibration, other.calibration)
 
 
+def test_stopped_while_the_first_checkpoint_is_written(train, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastad.training.trainer.save_checkpoint", stop)
+    code, _, err = train()
+    assert code == 1
+    assert not (tmp_path / "d.fastad.checkpoint").exists()
+    assert err.rstrip().endswith("error: stopped by the user")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -109,6 +120,10 @@ def test_an_interrupted_training_is_resumed_and_usable_meanwhile(
         (["--stage", "epochs=3"], "--stage takes NAME.OPTION=VALUE; got 'epochs=3'"),
         (["--stage", "head.=3"], "--stage takes NAME.OPTION=VALUE; got 'head.=3'"),
         (["--stage", "head.lr=3"], "--stage: unknown option 'lr' of 'head'; there are: epochs"),
+        (["--stage", "head.x.lr=3"], "unknown option 'lr' of 'head.x'; there are: optimizer, lear"),
+        (["--defects", "nowhere"], "--defects: there is no folder nowhere"),
+        (["--defects", ""], "defects must be a folder or None; got ''"),
+        (["--set", "defect_images=3"], "defect_images must be None without defects; got 3"),
         (["--stage", "students.textures=."], "stages: 'students' has no use for textures"),
         (["--stage", "head.epochs=x"], "--stage: epochs takes an integer; got 'x'"),
         (["--stage", "head.epochs=0"], "stages: of 'head', epochs must be an integer of at least"),

@@ -229,15 +229,47 @@ def test_real_data(shared_data):
 
 def test_defects_of_a_data_set_and_of_a_folder_of_their_own(mvtec, tmp_path):
     with_masks = [s for s in labelled(mvtec) if s.mask_paths]
-    assert defect_samples(mvtec) == defect_samples(mvtec / "test") == with_masks
-    own = mvtec / "own"
+    with pytest.warns(UserWarning, match="1 of 4 images of defects"):
+        assert defect_samples(mvtec) == defect_samples(mvtec / "test") == with_masks
+    own = mvtec / "some" / "where" / "own"
     touch(own, "hole/1.png", "hole/2.png", "crack/1.png", "masks/hole/1.png")
     touch(own, "masks/crack/1_mask.png")
-    found = [(s.path, s.defect_type, s.mask_paths) for s in defect_samples(own)]
+    with pytest.warns(UserWarning, match="1 of 3 images of defects"):
+        found = [(s.path, s.defect_type, s.mask_paths) for s in defect_samples(own)]
     assert found == [
         (own / "crack/1.png", "crack", (own / "masks/crack/1_mask.png",)),
         (own / "hole/1.png", "hole", (own / "masks/hole/1.png",)),
     ]
+
+
+def test_defects_of_one_type_of_a_data_set(mvtec):
+    with pytest.warns(UserWarning, match="1 of 3 images of defects"):
+        samples = defect_samples(mvtec / "test" / "hole")
+    truth = mvtec / "ground_truth" / "hole"
+    assert [s.mask_paths for s in samples] == [(truth / "1_mask.png",), (truth / "2.png",)]
+
+
+def test_defects_in_mixed_places(tmp_path):
+    data = tmp_path / "mixed"
+    touch(
+        data, "0.png", "0_MASK.PNG", "0.bmp", "a/1.png", "a/1_mask.png", "b/masks/2.png", "b/2.jpg"
+    )
+    touch(data, "b/none.png", "good/3.png", "good/3_mask.png")
+    (data / "empty").mkdir()
+    with pytest.warns(UserWarning, match="1 of 5 images of defects in .*mixed have no mask"):
+        samples = defect_samples(data)
+    found = {(s.path.name, s.defect_type, s.mask_paths[0].name) for s in samples}
+    assert found == {
+        ("0.png", "mixed", "0_MASK.PNG"),
+        ("0.bmp", "mixed", "0_MASK.PNG"),
+        ("1.png", "a", "1_mask.png"),
+        ("2.jpg", "b", "2.png"),
+    }
+
+
+def test_a_folder_of_masks_is_no_folder_of_defects(mvtec):
+    with pytest.raises(ValueError, match="ground_truth is a folder of masks by its name"):
+        defect_samples(mvtec / "ground_truth")
 
 
 @pytest.mark.parametrize("masks", ["masks", "Ground_Truth", "../masks", "beside"])
@@ -249,7 +281,8 @@ def test_defects_of_one_folder(tmp_path, masks):
     else:
         found = touch(folder / masks, "1_mask.png", "10.png")
     expected = [(images[0], found[0].resolve()), (images[2], found[1].resolve())]
-    samples = defect_samples(folder)
+    with pytest.warns(UserWarning, match="have no mask"):
+        samples = defect_samples(folder)
     assert [(s.path, s.mask_paths[0].resolve()) for s in samples] == expected
     assert {(s.label, s.defect_type) for s in samples} == {(1, "cracks")}
 

@@ -49,19 +49,30 @@ def test_save_writes_a_png_of_the_image_size(tmp_path):
 
 
 def test_what_a_model_shows_comes_beside_the_map(tmp_path):
-    image = np.full((40, 60, 3), 200, np.uint8)
-    shown = {"first": np.zeros((20, 30, 3), np.uint8), "second": np.full((40, 60, 3), 90, np.uint8)}
+    image = np.full((40, 120, 3), 200, np.uint8)
+    shown = {"first": np.zeros((20, 60, 3), np.uint8)}
+    shown["second"] = np.full((40, 120, 3), 90, np.uint8)
     save_heatmap(tmp_path / "h.png", image, np.zeros((4, 6), np.float32), 2.0, shown)
     picture = np.array(Image.open(tmp_path / "h.png"))
     values = [int(part[0, 0, 0]) for part in (image, *shown.values(), image)]
-    starts = [62 * i for i in range(4)]
-    assert picture.shape[1] == 4 * 62 - 2
+    starts = [122 * i for i in range(4)]
+    assert picture.shape[1] == 4 * 122 - 2
     for start, value in zip(starts, values, strict=True):
-        panel = picture[-40:, start : start + 60]
+        panel = picture[-40:, start : start + 120]
         assert (panel == value).all()
-        label = picture[:-40, start : start + 60]
+        label = picture[:-40, start : start + 120]
         assert label.min() < 100  # there is a name above
-    assert (picture[:, 60:62] == 255).all()
+    assert (picture[:, 120:122] == 255).all()
+
+
+def test_names_have_room_beside_each_other(tmp_path):
+    image = np.full((30, 20, 3), 100, np.uint8)
+    save_heatmap(tmp_path / "h.png", image, np.zeros((3, 2), np.float32), 2.0, {"a name": image})
+    picture = np.array(Image.open(tmp_path / "h.png")).astype(int)
+    line = picture[:-30].min(axis=(0, 2)) < 128
+    wide = picture.shape[1] / 3
+    assert wide > 40  # "anomaly map" is longer than 20 pixels
+    assert not line[round(wide) - 1 : round(wide) + 1].any()
 
 
 def test_errors():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import fastad
 from fastad import models, ops
 from fastad.models.maps import deviation
 from fastad.training import Trainer, TrainingConfig
@@ -96,7 +97,7 @@ def test_without_an_expert_the_image_is_compared_with_its_impression():
 
 @pytest.mark.parametrize("size", [(64, 48), (33, 47), (7, 95)])
 def test_pictures_of_any_size(size):
-    model, x = small(), images(2, *size).float()
+    model, x = trained(), images(2, *size).float()
     with torch.no_grad():
         pictures, explained = model.pictures(x), model.explain(x)
     assert [p.shape for p in pictures] == [(2, 3, *size)] * 4
@@ -105,6 +106,17 @@ def test_pictures_of_any_size(size):
     assert list(explained) == ["impression", "naive impression", "expert reconstruction"]
     for name, picture in zip(explained, (pictures[1], pictures[3], pictures[2]), strict=True):
         assert torch.equal(explained[name], picture), name
+
+
+def test_without_an_expert_the_impression_is_all_that_is_shown():
+    assert list(small().explain(images(1).float())) == ["impression"]
+
+
+def test_one_image_is_enough_to_train_on():
+    """Of a batch of one the latent means are normalised by what was seen so far."""
+    detector = fastad.Detector("utad", image_size=64, device="cpu", precision="float32", **SMALL)
+    detector.fit(torch.randint(0, 256, (1, 3, 64, 64)).to(torch.uint8), epochs=1)
+    assert detector.predict(torch.zeros(1, 3, 64, 64)).score.shape == (1,)
 
 
 def test_other_models_show_nothing():

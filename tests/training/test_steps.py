@@ -85,6 +85,12 @@ def test_learning_rates_are_the_steps_own(images):
     model = fit(images, config=config)[0]
     assert torch.equal(model.judge.weight, start.judge.weight)
     assert not torch.equal(model.student.conv.weight, start.student.conv.weight)
+    record = fit(images, config=config)[1].to_dict()
+    steps = record["stages"][0]["config"]["steps"]
+    assert {name: own["learning_rate"] for name, own in steps.items()} == {
+        "maker": config.learning_rate,
+        "judge": 1e-30,
+    }
     model = fit(images, config=options(epochs=1, stages={"both": {"learning_rate": 1e-30}}))[0]
     assert torch.equal(model.student.conv.weight, start.student.conv.weight)
     assert not torch.equal(model.judge.weight, start.judge.weight)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
-from torch import Tensor
 
-from fastad.data.images import read_image, resize
+from fastad.data.images import ImageError, read_image, resize
 from fastad.data.layouts import defect_samples
 from fastad.data.masks import read_ground_truth, resize_masks
 from fastad.data.synthesis import augmentations
@@ -23,6 +22,7 @@ CHANGES = 3  # of a defect, drawn from those below
 STAYS = 0.5  # probability that a defect is pasted about where it was
 NEAR = 0.05  # of the image's sides: how far it may move then
 FEATHER = 1.0  # pixels: standard deviation by which the paste's edge is softened
+ASPECT_TOLERANCE = 0.05  # a mask may be smaller than its image, but not of another shape
 MIN_PIXELS = 4  # of a defect at the size of the training's images
 
 _COLOURS = ("gamma", "brightness", "sharpness", "autocontrast")
@@ -42,8 +42,8 @@ class RealDefects:
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such folder.
-        ValueError: no defects with masks in it, or fewer than ``number``.
-        ImageError: an image or a mask cannot be read, or the mask marks nothing.
+        ValueError: no defects with masks in it, fewer than ``number``, or an empty mask.
+        ImageError: an image or a mask cannot be read, or the mask has another shape.
     """
 
     def __init__(self, folder: str | Path, number: int | None = None, seed: int = 0) -> None:
@@ -58,6 +58,7 @@ class RealDefects:
         self.paths = [sample.path for sample in samples]
         self._masks = [sample.mask_paths for sample in samples]
         self._cuts: dict[tuple[int, int], list[_Cut]] = {}
+        self._at((64, 64))  # what cannot be used is found before a training begins, not within
 
     def __call__(
         self, image: np.ndarray, allowed: np.ndarray, rng: np.random.Generator
@@ -100,8 +101,9 @@ class _Cut:
     """A defect at one size: ``pixels`` (h, w, 3) and ``mask`` (h, w) of its box, its ``middle``."""
 
     def __init__(self, path: Path, masks: tuple[Path, ...], size: tuple[int, int]) -> None:
-        image: Tensor = resize(read_image(path), size)
-        mask = resize_masks(read_ground_truth(masks), size).numpy()
+        image, mask = read_image(path), read_ground_truth(masks)
+        _require_same_shape(path, masks[0], image.shape[1:], mask.shape)
+        image, mask = resize(image, size), resize_masks(mask, size).numpy()
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if len(rows) == 0:
             raise ValueError(f"defects: the mask of {path} marks no pixel")
@@ -109,6 +111,16 @@ class _Cut:
         self.pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy()[box])
         self.mask = mask[box]
         self.middle = np.array([rows[0] + rows[-1], columns[0] + columns[-1]]) / 2
+
+
+def _require_same_shape(
+    path: Path, mask: Path, whole: tuple[int, int], own: tuple[int, int]
+) -> None:
+    if abs(math.log(own[0] * whole[1] / (own[1] * whole[0]))) > ASPECT_TOLERANCE:
+        raise ImageError(
+            f"{mask}: the mask of {own[0]}x{own[1]} pixels is not of the shape of its image, "
+            f"{path} of {whole[0]}x{whole[1]}"
+        )
 
 
 def _some_of_each(samples: list, number: int, seed: int) -> list:

@@ -131,8 +131,12 @@ def test_errors_name_the_folder(folder, tmp_path):
     with pytest.raises(ValueError, match=r"no defects with masks in .*bare"):
         RealDefects(tmp_path / "bare")
     mask = next((folder / "ground_truth").rglob("*.png"))
+    save(np.full((64, 20), 255, np.uint8), mask)
+    with pytest.raises(ImageError, match=rf"{mask.name}: the mask of 64x20 pixels is not of the"):
+        RealDefects(folder)
+    save(np.zeros(SIZE, np.uint8), mask)
+    with pytest.raises(ValueError, match="marks no pixel"):
+        RealDefects(folder)
     mask.write_bytes(b"nothing")
     with pytest.raises(ImageError, match=mask.name):
-        RealDefects(folder)(
-            np.zeros((*SIZE, 3), np.uint8), np.ones(SIZE, bool), np.random.default_rng(0)
-        )
+        RealDefects(folder)
