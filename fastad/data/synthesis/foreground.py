@@ -1,7 +1,6 @@
 """Where the product is in an image, as against an even background around it."""
 
 import numpy as np
-from scipy import ndimage
 
 BORDER = 0.02  # of the shorter side: what lies at the edges of the image
 EVEN = 0.9  # of the border that must look alike to be a background
@@ -16,6 +15,8 @@ def foreground(image: np.ndarray) -> np.ndarray:
     threshold selection method from gray-level histograms", 1979). Holes in the product belong to
     it.
     """
+    from scipy import ndimage  # only trainings with synthesised defects need it
+
     height, width = image.shape[:2]
     ring = np.ones((height, width), dtype=bool)
     edge = max(2, round(BORDER * min(height, width)))
