@@ -89,21 +89,6 @@ SHORT = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes one takes all that shares fixtures: a file, or all of the emulation.
-
-    Of a file whose tests name a model, those of that model.
-    """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    for item in items:
-        folder = item.path.parent.name
-        model = getattr(getattr(item, "callspec", None), "params", {}).get("model", "")
-        group = folder if folder == "cuda_emulation" else f"{item.path} {model}"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 class TinyModel(NamedTuple):
     """A model by name, with options for which it is built and trained in a second."""
 

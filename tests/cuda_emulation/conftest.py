@@ -111,7 +111,9 @@ def build(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def emulation(pytestconfig: pytest.Config) -> EmulatedKernels:
-    library = build(Path(pytestconfig.cache.mkdir("cuda_emulation")))
+    # Of several processes (pytest -n) each builds its own: they would write to the same files.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    library = build(Path(pytestconfig.cache.mkdir(f"cuda_emulation{worker}")))
     schemas = torch.library.Library("fastad_emulation", "DEF")
     for text in re.findall(r"m\.def\((.*?)\);", (CSRC / "fastad.cpp").read_text(), re.DOTALL):
         schemas.define("".join(re.findall(r'"(.*?)"', text)))
