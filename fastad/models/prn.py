@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from fastad import backbones
 from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction, Stage
+from fastad.models.checks import Checked
 from fastad.models.decoder import bottleneck_stage
 from fastad.models.maps import highest
 from fastad.models.prn_network import Decoder, Fusion, PatchAttention, resized
@@ -27,7 +28,7 @@ DEEPEST = 512  # channels of a learned bottleneck
 
 
 @dataclass
-class PRNConfig:
+class PRNConfig(Checked):
     """Options of `PRN`.
 
     Attributes:
@@ -79,10 +80,6 @@ class PRNConfig:
             value = getattr(self, field)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             self._require(field, is_number and 0 <= value <= limit, what)
-
-    def _require(self, field: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{field} must be {what}; got {getattr(self, field)!r}")
 
 
 class PRN(AnomalyModel):

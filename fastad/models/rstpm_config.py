@@ -1,18 +1,18 @@
 """The options of RSTPM, and what they may be."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from fastad import backbones
+from fastad.models.checks import Checked, is_number
 
 LAYERS = ("layer1", "layer2", "layer3")
 
 
 @dataclass
-class RSTPMConfig:
+class RSTPMConfig(Checked):
     """Options of `RSTPM`.
 
     Attributes:
@@ -106,17 +106,8 @@ class RSTPMConfig:
             "discriminator_stride", type(stride) is int and stride in (1, 2, 4), "1, 2 or 4"
         )
         for field in ("focal_gamma", "l1_weight", "smoothing"):
-            self._require(field, _is_number(getattr(self, field), 0), "a number of at least 0")
+            self._require(field, is_number(getattr(self, field), 0), "a number of at least 0")
         self._require("smoothing", self.smoothing <= 100, "at most 100 pixels")
         pooling = self.pooling
-        self._require("pooling", _is_number(pooling, 0) and pooling <= 1, "a share from 0 to 1")
-        self._require("eps", _is_number(self.eps, 0) and self.eps > 0, "a number above 0")
-
-    def _require(self, field: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{field} must be {what}; got {getattr(self, field)!r}")
-
-
-def _is_number(value: object, minimum: float) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and minimum <= value < math.inf
+        self._require("pooling", is_number(pooling, 0) and pooling <= 1, "a share from 0 to 1")
+        self._require("eps", is_number(self.eps, 0) and self.eps > 0, "a number above 0")

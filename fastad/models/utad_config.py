@@ -1,12 +1,12 @@
 """The options of UTAD, and what they may be."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from fastad import backbones
+from fastad.models.checks import Checked, is_number
 
 LAYERS = ("layer1", "layer2", "layer3")
 LOSSES = ("squared", "edge", "adversarial", "information", "divergence")
@@ -14,7 +14,7 @@ EXPERT_LOSSES = ("adversarial", "image", "detail", "content")
 
 
 @dataclass
-class UTADConfig:
+class UTADConfig(Checked):
     """Options of `UTAD`.
 
     Attributes:
@@ -77,7 +77,7 @@ class UTADConfig:
         for field, names in (("impression_factors", LOSSES), ("expert_factors", EXPERT_LOSSES)):
             weights = getattr(self, field)
             right = isinstance(weights, (list, tuple)) and len(weights) == len(names)
-            right = right and all(_is_number(weight, 0) for weight in weights)
+            right = right and all(is_number(weight, 0) for weight in weights)
             self._require(field, right, f"{len(names)} numbers of at least 0 ({', '.join(names)})")
             setattr(self, field, tuple(weights))
         for field, allowed in (
@@ -91,15 +91,6 @@ class UTADConfig:
         else:
             self._require("backbone", isinstance(self.backbone, nn.Module), "a name or a module")
         for field in ("smoothing", "latent_weight"):
-            self._require(field, _is_number(getattr(self, field), 0), "a number of at least 0")
+            self._require(field, is_number(getattr(self, field), 0), "a number of at least 0")
         self._require("smoothing", self.smoothing <= 100, "at most 100 pixels")
-        self._require("eps", _is_number(self.eps, 0) and self.eps > 0, "a number above 0")
-
-    def _require(self, field: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{field} must be {what}; got {getattr(self, field)!r}")
-
-
-def _is_number(value: object, minimum: float) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and minimum <= value < math.inf
+        self._require("eps", is_number(self.eps, 0) and self.eps > 0, "a number above 0")

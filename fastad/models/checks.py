@@ -1,0 +1,18 @@
+"""What the models' configs check their options by."""
+
+import math
+
+
+class Checked:
+    """Base of configs: `_require` refuses an option by its name and value."""
+
+    def _require(self, field: str, holds: bool, what: str) -> None:
+        """ValueError that says ``what`` a field must be, unless it ``holds``."""
+        if not holds:
+            raise ValueError(f"{field} must be {what}; got {getattr(self, field)!r}")
+
+
+def is_number(value: object, minimum: float) -> bool:
+    """Whether a value is a finite number of at least ``minimum``, and no bool."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return known and minimum <= value < math.inf
