@@ -43,7 +43,8 @@ class PRNConfig(Checked):
             end there; "auto" for the former where there are weights.
         prototypes: of a level, for each training image: one for ten.
         max_prototypes: of a level at most. One of all levels takes 1.8 MB at 256x256 with
-            ResNet-18, in memory and in the detector's file: 88 MB at most.
+            ResNet-18, in memory and in the detector's file: with the residuals' scales 90 MB at
+            most.
         focal_weight, focal_alpha, focal_gamma: factor of the focal loss beside the smooth L1 loss,
             and what that has (Lin et al., ICCV 2017, eq. 5, one alpha for both classes).
         pooling: an image's score is the mean of this share of its pixels, the highest ones: 100 of
@@ -102,13 +103,13 @@ class PRN(AnomalyModel):
     name = "prn"
     Config = PRNConfig
     training_defaults: ClassVar[dict[str, Any]] = {
-        "epochs": 4,
+        "epochs": 3,
         "batch_size": 8,
         "optimizer": "adamw",
         "learning_rate": 5e-4,
         "schedule": "cosine",
         "weight_decay": 1e-2,
-        "pseudo_anomalies": 2000,
+        "pseudo_anomalies": 4000,
         "own_patches": 0.5,
         "on_foreground": True,
     }
@@ -130,7 +131,10 @@ class PRN(AnomalyModel):
         widths = channels[: len(LAYERS)]
         both = [2 * width for width in widths]
         self.prototypes = Prototypes(widths)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in both)
+        # Features and squares of differences have scales of their own.
+        self.norms = nn.ModuleList(
+            nn.ModuleList(nn.BatchNorm2d(width) for width in widths) for _ in range(2)
+        )
         self.fusions = nn.ModuleList(Fusion(widths) for _ in range(2))
         self.attention = nn.ModuleList(PatchAttention(width) for width in both)
         self.fusion = Fusion(both)
@@ -147,11 +151,10 @@ class PRN(AnomalyModel):
             levels = [level.to(self.mean.dtype) for level in levels]  # may be kept ones
         features = levels[: len(LAYERS)]
         kinds = (features, self.prototypes(features))
-        pairs = [torch.cat(pair, dim=1) for pair in zip(*kinds, strict=True)]
-        # Squares of differences and features have scales of their own.
-        pairs = [norm(pair) for norm, pair in zip(self.norms, pairs, strict=True)]
-        halves = zip(*(pair.chunk(2, dim=1) for pair in pairs), strict=True)
-        fused = [fusion(half) for fusion, half in zip(self.fusions, halves, strict=True)]
+        fused = [
+            fusion([norm(level) for norm, level in zip(norms, kind, strict=True)])
+            for fusion, norms, kind in zip(self.fusions, self.norms, kinds, strict=True)
+        ]
         pairs = [torch.cat(pair, dim=1) for pair in zip(*fused, strict=True)]
         pairs = [attend(pair) for attend, pair in zip(self.attention, pairs, strict=True)]
         return self.decoder(self.bottleneck(levels[-1]), self.fusion(pairs))

@@ -53,17 +53,31 @@ def _path(before: int, after: int, halvings: int) -> nn.Module:
         return nn.Conv2d(before, after, 1, bias=False)
     stride = 2**halvings
     return nn.Sequential(
-        nn.Conv2d(before, before, stride + 1, stride, stride // 2, groups=before, bias=False),
+        Depthwise(before, before, stride + 1, stride, stride // 2, groups=before, bias=False),
         nn.Conv2d(before, after, 1, bias=False),
     )
 
 
+class Depthwise(nn.Conv2d):
+    """A convolution of each channel, in float32 under autocast.
+
+    In bfloat16 the gradient of one that skips positions takes twice as long on a CPU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (N, C, h, w) at another size, bilinear, by the one kernel that sums in a fixed order."""
+    """Maps (N, C, h, w) at another size, bilinear, summed in a fixed order in backward."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    # Of one image flattened maps that are channels_last would be a view, of several they are not:
-    # an exported graph must do the same for both.
+    if not maps.is_cuda:
+        return functional.interpolate(maps, tuple(size), mode="bilinear")
+    # On a GPU torch's own backward sums in any order.
     rows = maps.contiguous().flatten(0, 1)
     found = ops.aggregate_maps([rows], (size[0], size[1]), aggregate="sum")
     return found.unflatten(0, maps.shape[:2]).to(maps.dtype)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+LEAST_SCALE = 0.1  # of a level's mean residual: differences below it are noise
 FIT_BYTES = 2**29  # of a level's feature maps that are clustered; of more images every n-th
 
 
@@ -28,6 +29,7 @@ class Prototypes(nn.Module):
         level0, level1, ...: (K, C_l, H_l, W_l). Empty in a new model, and as large in a loaded one
             as in its file, for the training images decide on their size.
         squares0, squares1, ...: (K,) their squared norms.
+        scales0, scales1, ...: (1, C_l, H_l, W_l), what the residuals of normal images are like.
     """
 
     def __init__(self, channels: Sequence[int]):
@@ -36,23 +38,30 @@ class Prototypes(nn.Module):
         for index, number in enumerate(channels):
             self.register_buffer(f"level{index}", torch.empty(0, number, 1, 1))
             self.register_buffer(f"squares{index}", torch.empty(0))
+            self.register_buffer(f"scales{index}", torch.ones(1, number, 1, 1))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Levels (N, C_l, H_l, W_l) -> squared differences to the nearest prototype of each."""
-        return [self._residual(index, level) for index, level in enumerate(features)]
+        """Levels (N, C_l, H_l, W_l) -> log(1 + r / s) of each, of the same shape: r the squared
+        differences to the nearest prototype, s their scales at that channel and position."""
+        found = []
+        for index, level in enumerate(features):
+            scales = getattr(self, f"scales{index}")
+            residual = self._residual(index, level.to(scales.dtype))
+            if scales.shape[2:] != level.shape[2:]:
+                scales = functional.interpolate(scales, level.shape[2:], mode="bilinear")
+            found.append((residual / scales).log1p().to(level.dtype))
+        return found
 
     def _residual(self, index: int, level: Tensor) -> Tensor:
         centres, squares = getattr(self, f"level{index}"), getattr(self, f"squares{index}")
-        own = level.dtype
         if len(centres) == 0:
             return level.square()
-        level = level.to(centres.dtype)
         if centres.shape[2:] != level.shape[2:]:
             centres = functional.interpolate(centres, level.shape[2:], mode="bilinear")
             squares = _rows(centres).square().sum(dim=1)
         with torch.no_grad(), torch.autocast(level.device.type, enabled=False):
             nearest = (squares - 2 * _rows(level) @ _rows(centres).T).argmin(dim=1)
-        return (level - centres[nearest]).square().to(own)
+        return (level - centres[nearest]).square()
 
     def fit(
         self,
@@ -83,6 +92,14 @@ class Prototypes(nn.Module):
             step = -(-images // room)
             maps = (batch[key][index] for batch in batches())
             self._set(index, _cluster(_every(maps, step), clusters, seed), shape)
+        means = [torch.zeros_like(getattr(self, f"level{i}")[:1]) for i in range(self.levels)]
+        for batch in batches():
+            for index, mean in enumerate(means):
+                level = batch[key][index].to(mean.dtype)
+                mean += self._residual(index, level).sum(dim=0, keepdim=True) / images
+        for index, mean in enumerate(means):
+            # Zero where every image is its own prototype.
+            setattr(self, f"scales{index}", (mean + LEAST_SCALE * mean.mean()).clamp(min=1e-6))
 
     def _set(self, index: int, centres: np.ndarray, shape: torch.Size) -> None:
         old = getattr(self, f"level{index}")

@@ -71,8 +71,8 @@ class TrainingConfig:
         textures: folder of images that such defects are made of; None for generated textures.
         own_patches: share of such defects that are made of the image's own patches instead.
         on_foreground: keep such defects on the product, where it stands out from its background.
-        defects: folder of real defects with masks, pasted into half of the images that get a
-            defect: the training is supervised then, and an evaluation leaves these images out. The
+        defects: folder of real defects with masks, which half of the images that get a defect
+            have: the training is supervised then, and an evaluation leaves these images out. The
             layouts are those of `fastad.data.defect_samples`.
         defect_images: how many of that folder's images to take, of each type about as many, by
             ``seed``; None for all.

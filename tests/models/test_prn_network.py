@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fastad.models.prn_network import Decoder, Fusion, PatchAttention, resized
+from fastad.models.prn_network import Decoder, Depthwise, Fusion, PatchAttention, resized
 
 
 def random(*shape, seed=0):
@@ -108,3 +108,11 @@ def test_resizing_is_bilinear_and_differentiable():
     assert resized(x, (4, 5)) is x
     assert resized(x.bfloat16(), (9, 7)).dtype == torch.bfloat16
     torch.autograd.gradcheck(lambda x: resized(x, (9, 7)), x)
+
+
+def test_depthwise_convolutions_are_float32_under_autocast():
+    conv, x = Depthwise(4, 4, 5, 4, 2, groups=4), torch.randn(2, 4, 12, 9)
+    expected = conv(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(conv(x), expected)
+        assert conv(x.bfloat16()).dtype == torch.float32

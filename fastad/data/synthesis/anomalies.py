@@ -100,8 +100,9 @@ class PseudoAnomalies(Dataset):
         opacity: range of the image's own share inside the defect.
         shapes: of the defects: "perlin", "strokes", "spots"; of several each defect draws one.
         own_patches, on_foreground: as of `synthesize`.
-        defects: real defects with masks, cut out of a folder's images and pasted into half of the
-            items that do not stay clean; with ``on_foreground`` onto the product.
+        defects: real defects with masks, which half of the items that do not stay clean get: cut
+            out of a folder's images and pasted, with ``on_foreground`` onto the product; a quarter
+            of these items are such an image itself.
 
     Raises:
         TypeError, ValueError: an argument is none of that.
@@ -193,14 +194,14 @@ class PseudoAnomalies(Dataset):
         pixels = _as_bytes(image)
         height, width = pixels.shape[:2]
         allowed = foreground(pixels) if self.on_foreground else np.ones((height, width), bool)
-        pasted, mask = self.defects(pixels, allowed, rng)
-        where = torch.from_numpy(mask).to(image.device)
-        covering = torch.from_numpy(pasted[mask].T.copy()).to(image.device)
+        found, mask = self.defects(pixels, allowed, rng)
+        changed = (found != pixels).any(axis=2)
+        covering = torch.from_numpy(found[changed].T.copy()).to(image.device)
         if image.dtype != torch.uint8:
             covering = covering.to(image.dtype) / 255
         result = image.clone()
-        result[:, where] = covering
-        return result, where
+        result[:, torch.from_numpy(changed).to(image.device)] = covering
+        return result, torch.from_numpy(mask).to(image.device)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""Real defects, cut out of a few images by their masks and pasted into normal ones.
+"""Real defects of a few images: as they are, or cut out by their masks and pasted elsewhere.
 
 The "extended anomalies" of Zhang et al., "Prototypical Residual Networks for Anomaly Detection and
 Localization", CVPR 2023, section 3.4.
@@ -18,6 +18,7 @@ from fastad.data.masks import read_ground_truth, resize_masks
 from fastad.data.synthesis import augmentations
 from fastad.data.training_set import file_digests
 
+WHOLE = 0.25  # probability that the image of a defect is taken as it is
 CHANGES = 3  # of a defect, drawn from those below
 STAYS = 0.5  # probability that a defect is pasted about where it was
 NEAR = 0.05  # of the image's sides: how far it may move then
@@ -30,7 +31,7 @@ _SHAPES = ("mirror", "rotate", "scale")
 
 
 class RealDefects:
-    """Cuts defects out of images with masks and pastes them into others.
+    """Gives images of defects with their masks, most of them pasted into normal images.
 
     Args:
         folder: images of defects with their masks; see `fastad.data.layouts.defect_samples`.
@@ -63,13 +64,16 @@ class RealDefects:
     def __call__(
         self, image: np.ndarray, allowed: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Paste one of the defects, changed in three ways, into an image (H, W, 3) uint8.
+        """An image (H, W, 3) uint8 with a defect, and the defect's mask, bool (H, W), never empty.
 
-        Its middle comes to lie on ``allowed``, bool (H, W). Returns the image and the defect's
-        mask, bool (H, W), never empty.
+        One of the defects, changed in three ways, is pasted into ``image``; its middle comes to lie
+        on ``allowed``, bool (H, W). One in four is its own image instead, resized: what surrounds a
+        defect belongs to it as well.
         """
         cuts = self._at(image.shape[:2])
         cut = cuts[int(rng.integers(len(cuts)))]
+        if rng.random() < WHOLE:
+            return cut.image, cut.whole_mask
         pixels, mask = _changed(cut.pixels, cut.mask, rng)
         middle = cut.middle + rng.uniform(-NEAR, NEAR, 2) * image.shape[:2]
         row, column = np.clip(middle, 0, np.array(image.shape[:2]) - 1).astype(int)
@@ -98,7 +102,10 @@ class RealDefects:
 
 
 class _Cut:
-    """A defect at one size: ``pixels`` (h, w, 3) and ``mask`` (h, w) of its box, its ``middle``."""
+    """A defect at one size: ``pixels`` (h, w, 3) and ``mask`` (h, w) of its box, its ``middle``.
+
+    Its own ``image`` (H, W, 3) and ``whole_mask`` (H, W), too.
+    """
 
     def __init__(self, path: Path, masks: tuple[Path, ...], size: tuple[int, int]) -> None:
         image, mask = read_image(path), read_ground_truth(masks)
@@ -108,8 +115,8 @@ class _Cut:
         if len(rows) == 0:
             raise ValueError(f"defects: the mask of {path} marks no pixel")
         box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        self.pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy()[box])
-        self.mask = mask[box]
+        self.image, self.whole_mask = image.permute(1, 2, 0).contiguous().numpy(), mask
+        self.pixels, self.mask = self.image[box], mask[box]
         self.middle = np.array([rows[0] + rows[-1], columns[0] + columns[-1]]) / 2
 
 

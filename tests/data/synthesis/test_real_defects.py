@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fastad.data import ImageError, PseudoAnomalies
-from fastad.data.synthesis import RealDefects
+from fastad.data.synthesis import RealDefects, real_defects
 
 SIZE = (64, 48)
 
@@ -24,6 +24,12 @@ def folder(tmp_path):
             save(image, tmp_path / "defects" / kind / f"{number}.png")
             save(mask, tmp_path / "defects" / "ground_truth" / kind / f"{number}_mask.png")
     return tmp_path / "defects"
+
+
+@pytest.fixture
+def pasted(monkeypatch):
+    """No image of a defect is taken as it is."""
+    monkeypatch.setattr(real_defects, "WHOLE", 0)
 
 
 def save(array, path):
@@ -44,7 +50,7 @@ def test_types_take_turns(folder):
 
 
 @pytest.mark.parametrize("size", [SIZE, (40, 70), (33, 32)])
-def test_the_mask_is_where_the_image_changed(folder, size):
+def test_the_mask_is_where_the_image_changed(folder, size, pasted):
     defects = RealDefects(folder)
     image = np.full((*size, 3), 30, np.uint8)
     allowed = np.ones(size, bool)
@@ -58,7 +64,7 @@ def test_the_mask_is_where_the_image_changed(folder, size):
     assert (image == 30).all()
 
 
-def test_a_defect_comes_to_lie_on_what_is_allowed(folder):
+def test_a_defect_comes_to_lie_on_what_is_allowed(folder, pasted):
     defects = RealDefects(folder)
     image = np.zeros((*SIZE, 3), np.uint8)
     allowed = np.zeros(SIZE, bool)
@@ -68,7 +74,7 @@ def test_a_defect_comes_to_lie_on_what_is_allowed(folder):
         assert mask[50, 40]
 
 
-def test_half_stay_about_where_they_were(folder):
+def test_half_stay_about_where_they_were(folder, pasted):
     defects = RealDefects(folder, 1)
     (cut,) = defects._at(SIZE)
     near = 0
@@ -81,7 +87,21 @@ def test_half_stay_about_where_they_were(folder):
     assert 32 <= near <= 64
 
 
-def test_which_items_get_one(folder):
+def test_a_quarter_are_the_images_themselves(folder):
+    defects = RealDefects(folder)
+    own = {path: np.asarray(Image.open(path)) for path in defects.paths}
+    image, seen = np.full((*SIZE, 3), 30, np.uint8), set()
+    for seed in range(200):
+        result, mask = defects(image, np.ones(SIZE, bool), np.random.default_rng(seed))
+        found = [path for path, pixels in own.items() if np.array_equal(result, pixels)]
+        if found:
+            assert np.array_equal(mask, own[found[0]].any(axis=2))
+            seen.add((seed, found[0]))
+    assert 30 <= len(seen) <= 70
+    assert len({path for _, path in seen}) == 6
+
+
+def test_which_items_get_one(folder, pasted):
     images = torch.randint(0, 256, (4, 3, *SIZE), generator=torch.Generator().manual_seed(0))
     source = images.to(torch.uint8)
     data = PseudoAnomalies(source, [i % 4 for i in range(400)], seed=2, defects=folder)
