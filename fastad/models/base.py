@@ -4,7 +4,8 @@ A model takes RGB images (N, 3, H, W), floating, in [0, 1], and normalises them 
 exported graph carries its preprocessing.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -122,6 +123,15 @@ class AnomalyModel(nn.Module):
         self.config = config
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def build_backbone(self, layers: Sequence[str]) -> nn.Module:
+        """The backbone that the options name, with their ``teacher_weights``; these become
+        "embedded" in ``self.config`` where "auto" came to that."""
+        config = self.config
+        backbone = backbones.build(config.backbone, layers, config.teacher_weights)
+        if config.teacher_weights == "auto" and backbone.origin == "embedded":
+            self.config = dataclasses.replace(config, teacher_weights="embedded")
+        return backbone
 
     def normalize(self, images: Tensor) -> Tensor:
         """Check a batch (N, 3, H, W) and bring it to ImageNet's mean and standard deviation.

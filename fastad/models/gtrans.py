@@ -106,11 +106,8 @@ class GTrans(AnomalyModel):
             self.student = config.student or backbones.fresh_copy(backbone)
             self.teacher = FrozenTeacher(backbone)
         else:
-            teacher = backbones.build(backbone, LAYERS, config.teacher_weights)
-            self.teacher = FrozenTeacher(teacher)
+            self.teacher = FrozenTeacher(self.build_backbone(LAYERS))
             self.student = backbones.build(backbone, LAYERS)
-            if config.teacher_weights == "auto" and teacher.origin == "embedded":
-                self.config = dataclasses.replace(config, teacher_weights="embedded")
         channels = [shape[0] for shape in self.teacher.shapes()]
         if len(channels) != len(LAYERS):
             raise ValueError(

@@ -107,11 +107,8 @@ class STPM(AnomalyModel):
         else:
             if config.student is not None:
                 raise ValueError(f"student goes with a backbone that is a module, not {backbone!r}")
-            teacher = backbones.build(backbone, config.layers, config.teacher_weights)
-            self.teacher = FrozenTeacher(teacher)
+            self.teacher = FrozenTeacher(self.build_backbone(config.layers))
             self.student = backbones.build(backbone, config.layers)
-            if config.teacher_weights == "auto" and teacher.origin == "embedded":
-                self.config = dataclasses.replace(config, teacher_weights="embedded")
         embedded = self.teacher_origins()["teacher"] == "embedded"
         if config.standardize == "auto" and embedded:
             self.config = dataclasses.replace(self.config, standardize="channels")

@@ -6,7 +6,6 @@ adds the details of a good image to the impression, and takes them off the image
 stays. The four pictures are compared, and can be shown: they tell why an image is anomalous.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastad import backbones, ops
+from fastad import ops
 from fastad.models.adversarial import Discriminators, discriminator_loss, generator_loss
 from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.expert import ExpertNet
@@ -92,22 +91,14 @@ class UTAD(AnomalyModel):
         self.bank = LatentBank(config.bank, 2 * config.latents)
         parts, levels = 2, 1
         if config.comparison == "perceptual":
-            self.teacher = FrozenTeacher(self._backbone())
+            own = isinstance(config.backbone, nn.Module)
+            self.teacher = FrozenTeacher(config.backbone if own else self.build_backbone(LAYERS))
             parts, levels = 3, len(self.teacher.shapes())
         factors = torch.zeros(parts, levels, GRID, GRID)
         factors[-1] = 1
         self.register_buffer("factors", factors)
         self.register_buffer("map_deviation", torch.ones(()))
         self.register_buffer("latent_deviation", torch.ones(()))
-
-    def _backbone(self) -> nn.Module:
-        config = self.config
-        if isinstance(config.backbone, nn.Module):
-            return config.backbone
-        backbone = backbones.build(config.backbone, LAYERS, config.teacher_weights)
-        if config.teacher_weights == "auto" and backbone.origin == "embedded":
-            self.config = dataclasses.replace(config, teacher_weights="embedded")
-        return backbone
 
     def pictures(self, images: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) in [0, 1] -> four of that shape: the images, their impressions, the
