@@ -392,17 +392,25 @@ def info(
 
 
 @app.command(
-    epilog="Examples:\n\nfastad bench\n\nfastad bench --batch-size 32 --json speed.json\n\n"
+    epilog="Examples:\n\nfastad bench\n\nfastad bench bottle.fastad --json speed.json\n\n"
     "fastad bench --compare before.json after.json\n\n"
 )
 def bench(
-    model: Annotated[str, typer.Option(help="Name of the model.")] = "stpm",
+    detector: Annotated[
+        str | None,
+        typer.Argument(metavar="[DETECTOR]", help="Measure this file, not a model in general."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model, of random weights; stpm if left out.")
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="May be repeated; 1 and 8 if left out.")
     ] = None,
-    image_size: Annotated[str, typer.Option(help="256, or 640x256 (height x width).")] = "256",
+    image_size: Annotated[
+        str | None, typer.Option(help="256, or 640x256 (height x width); 256 if left out.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time given to each comparison.")] = 3.0,
     frames: Annotated[int, typer.Option(min=1, help="Single images timed one by one.")] = 1000,
     json: JsonFile = None,
@@ -417,9 +425,12 @@ def bench(
 
         show(*compare)
         return
+    if detector is not None and (model is not None or image_size is not None):
+        raise typer.BadParameter("a detector file has its own model and image size")
     from fastad.commands.bench import bench as run
 
     run(
+        detector=detector,
         model=model,
         device=device,
         precision=precision,

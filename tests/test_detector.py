@@ -368,7 +368,7 @@ def test_wrong_options_are_named_when_training(options, error, match):
     [
         (IMAGES[:0], ValueError, "no images"),
         ([], ValueError, "there are none"),
-        (IMAGES[0, 0], ValueError, r"uint8 of shape \(N, H, W, 3\)"),
+        (IMAGES[0, 0, 0], ValueError, r"uint8 of shape \(N, H, W, 3\)"),
         (IMAGES.astype(np.float32), ValueError, r"uint8 of shape \(N, H, W, 3\)"),
         (IMAGES[..., :2], ValueError, r"uint8 of shape \(N, H, W, 3\)"),
         (torch.zeros(2, 1, 8, 8), ValueError, r"shape \(N, 3, H, W\)"),

@@ -6,6 +6,7 @@ the ratios of medians mean more than the times.
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,34 +17,52 @@ from fastad.commands.bench_serving import PHOTOGRAPH, latency, operations, peaks
 from fastad.commands.output import check_writable, note, write_json
 from fastad.commands.timing import interleaved
 from fastad.data import parse_size
-from fastad.inference import Predictor
-from fastad.training import resolve_device, resolve_precision
+from fastad.inference import Predictor, load
+from fastad.inference.serving import FIRST
+from fastad.training import resolve_device
 
 BASELINE = "stpm"  # the model whose time others are given in, too
 SHAPES = ((64, 4), (128, 8), (256, 16))  # channels and stride: the pyramid of ResNet-18
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: ``predictor()`` makes one anew, for images of ``size``."""
+
+    name: str
+    size: tuple[int, int]
+    predictor: Callable[[], Predictor]
+
+
 def bench(
     *,
-    model: str,
+    detector: str | None,
+    model: str | None,
     device: str,
     precision: str,
     batch_sizes: Sequence[int],
-    image_size: str,
+    image_size: str | None,
     seconds: float,
     frames: int,
     json: str | None,
 ) -> None:
     """Measure and print; ``seconds`` is the time given to each comparison, ``frames`` the number of
-    single images whose times are looked at one by one."""
+    single images whose times are looked at one by one.
+
+    Of a file ``detector`` or, of random weights, of ``model`` at ``image_size``.
+    """
     if json is not None:
         check_writable(json)
     place = resolve_device(device)
-    dtype = resolve_precision(precision, place)
-    size = parse_size(image_size)
-    name = str(dtype).removeprefix("torch.")
+    if detector is None:
+        subject = _of_model(model or BASELINE, image_size or "256", str(place), precision)
+    else:
+        subject = _of_file(detector, str(place), precision)
+    size, predictor = subject.size, subject.predictor()
+    name = str(predictor.dtype).removeprefix("torch.")
     threads = torch.get_num_threads()
-    note(f"measuring on {place} with {threads} threads, {size[0]}x{size[1]}, {model} in {name}")
+    what = f"{size[0]}x{size[1]}, {subject.name} in {name}"
+    note(f"measuring on {place} with {threads} threads, {what}")
     rows = []
     for batch in batch_sizes:
         rows += [
@@ -51,16 +70,16 @@ def bench(
             for row in (
                 _map(batch, size, place, seconds),
                 _loss(batch, size, place, seconds),
-                _model(model, batch, size, place, precision, seconds),
+                _model(subject, batch, place, name, seconds),
             )
         ]
-    predictor = _predictor(model, size, place, precision)
-    rows.append({"batch_size": 1, "work": f"{model}, one frame", **latency(predictor, frames)})
-    work = f"{model}, from a JPEG of {PHOTOGRAPH}x{PHOTOGRAPH}"
+    work = f"{subject.name}, one frame"
+    rows.append({"batch_size": 1, "work": work, **latency(predictor, frames)})
+    work = f"{subject.name}, from a JPEG of {PHOTOGRAPH}x{PHOTOGRAPH}"
     rows.append({"batch_size": 1, "work": work, **stages(predictor, seconds)})
-    machine = peaks(place, dtype, min(seconds, 1.0))
+    machine = peaks(place, predictor.dtype, min(seconds, 1.0))
     for row in rows:
-        if row["work"] == model:
+        if row["work"] == subject.name:
             gflops = operations(predictor) * row["batch_size"] / row["ms"] / 1e6
             row["share_of_matrix_peak"] = gflops / machine["matrix_gflops"]
         elif row["work"] == "anomaly_map":
@@ -134,23 +153,22 @@ def _loss(
 
 
 def _model(
-    name: str,
-    batch: int,
-    size: tuple[int, int],
-    device: torch.device,
-    precision: str,
-    seconds: float,
+    subject: Subject, batch: int, device: torch.device, precision: str, seconds: float
 ) -> dict[str, Any]:
+    size, name = subject.size, subject.name
     images = torch.rand(batch, 3, *size).contiguous(memory_format=torch.channels_last)
 
-    def runner(name: str, fused: bool = True) -> Callable[[], Any]:
-        predictor = _predictor(name, size, device, precision)
-        predictor.fused = fused
+    def runner(subject: Subject, fused: bool = True) -> Callable[[], Any]:
+        predictor = subject.predictor()
+        predictor.fused = fused and predictor.fused
         return lambda: predictor.predict_batch(images)
 
-    candidates = {each: runner(each) for each in dict.fromkeys((name, BASELINE))}
-    medians = _medians(candidates | {"unfused": runner(name, fused=False)}, device, seconds)
-    median, unfused = medians[name], medians["unfused"]
+    candidates = {"own": runner(subject), "unfused": runner(subject, fused=False)}
+    if name != BASELINE:
+        size_text = f"{size[0]}x{size[1]}"
+        candidates[BASELINE] = runner(_of_model(BASELINE, size_text, str(device), precision))
+    medians = _medians(candidates, device, seconds)
+    median, unfused = medians["own"], medians["unfused"]
     row = {"work": name, "ms": median, "images_per_second": 1e3 * batch / median}
     row |= {"unfused_ms": unfused}
     if name != BASELINE:
@@ -158,9 +176,27 @@ def _model(
     return row
 
 
-def _predictor(name: str, size: tuple[int, int], device: torch.device, precision: str) -> Predictor:
-    model = models.build(name, **models.without_weights(name))
-    return Predictor(model, size, device=str(device), precision=precision)
+def _of_model(name: str, image_size: str, device: str, precision: str) -> Subject:
+    size = parse_size(image_size)
+
+    def predictor() -> Predictor:
+        model = models.build(name, **models.without_weights(name))
+        return Predictor(model, size, device=device, precision=precision)
+
+    return Subject(name, size, predictor)
+
+
+def _of_file(path: str, device: str, precision: str) -> Subject:
+    artifact = load(path)
+
+    def predictor() -> Predictor:
+        found = artifact.predictor(device=device, precision=precision)
+        # On a kind of machine that the detector does not know the first images decide how it is
+        # predicted from then on.
+        found.predict_batch(torch.rand(FIRST, 3, *artifact.image_size))
+        return found
+
+    return Subject(artifact.model.name, artifact.image_size, predictor)
 
 
 def _compared(work: str, medians: dict[str, float]) -> dict[str, Any]:

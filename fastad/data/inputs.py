@@ -3,6 +3,7 @@
 Accepted: a path to an image or a folder, a Pillow image, one uint8 array (H, W, 3), arrays
 (N, H, W, 3) or tensors (N, 3, H, W) of many, and iterables of single ones: paths, Pillow images,
 uint8 arrays (H, W, 3) and tensors (3, H, W), sizes mixed. Tensors are uint8, or floating in [0, 1].
+Arrays may be of grey images: (H, W), or with one channel; all three get its values.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,14 +34,16 @@ def to_tensor(item: Any) -> Tensor:
         return read_image(item)
     if isinstance(item, Image.Image):
         return torch.from_numpy(rgb_array(item)).permute(2, 0, 1)
-    if isinstance(item, np.ndarray) and (item.ndim != 3 or item.shape[2] != 3):
-        raise ValueError(f"images: an array in a list must be (H, W, 3); one is {item.shape}")
+    if isinstance(item, np.ndarray) and item.ndim != 2 and item.shape[2:] not in ((1,), (3,)):
+        raise ValueError(
+            f"images: an array in a list must be (H, W, 3), or grey (H, W); one is {item.shape}"
+        )
     if isinstance(item, Tensor) and (item.ndim != 3 or item.shape[0] != 3):
         raise ValueError(
             f"images: a tensor in a list must be (3, H, W); one is {tuple(item.shape)}"
         )
     if isinstance(item, np.ndarray):
-        return _from_array(item[None])[0]
+        return _from_array(item)[0]
     if isinstance(item, Tensor):
         return _checked(item[None])[0]
     raise TypeError(f"images must be {ACCEPTED}; one is {shortened(item)}")
@@ -63,7 +66,7 @@ def image_batches(
         FileNotFoundError, ImageError: a file is missing or no image; the message names it.
     """
     if isinstance(images, np.ndarray):
-        images = _from_array(images[None] if images.ndim == 3 else images)
+        images = _from_array(images)
     if isinstance(images, Tensor):
         images = _checked(images[None] if images.ndim == 3 else images)
         for start in range(0, len(images), batch_size):
@@ -102,7 +105,7 @@ def image_dataset(
     Raises as `image_batches`.
     """
     if isinstance(images, np.ndarray):
-        images = _from_array(images[None] if images.ndim == 3 else images)
+        images = _from_array(images)
     if isinstance(images, Tensor):
         images = images[None] if images.ndim == 3 else images
         return torch.cat([_resized(part, size) for part in _checked(images).split(64)])
@@ -155,11 +158,19 @@ def _items(images: Any) -> Iterable[Any]:
 
 
 def _from_array(images: np.ndarray) -> Tensor:
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+    """One image or many -> (N, 3, H, W)."""
+    given = images
+    if images.ndim == 2:
+        images = images[..., None]
+    if images.ndim == 3:
+        images = images[None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
         raise ValueError(
-            "images: an array must be uint8 of shape (N, H, W, 3), or (H, W, 3) for one; "
-            f"got {images.dtype} {images.shape}"
+            "images: an array must be uint8 of shape (N, H, W, 3), or (H, W, 3) for one, or of "
+            f"grey images (N, H, W, 1), or (H, W); got {given.dtype} {given.shape}"
         )
+    if images.shape[3] == 1:
+        images = np.repeat(images, 3, axis=3)
     # Torch takes no negative strides, not even of axes of one element, and warns of arrays that
     # cannot be written to, as Pillow's are.
     if any(stride < 0 for stride in images.strides) or not images.flags.writeable:

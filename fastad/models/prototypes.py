@@ -29,7 +29,8 @@ class Prototypes(nn.Module):
         level0, level1, ...: (K, C_l, H_l, W_l). Empty in a new model, and as large in a loaded one
             as in its file, for the training images decide on their size.
         squares0, squares1, ...: (K,) their squared norms.
-        scales0, scales1, ...: (1, C_l, H_l, W_l), what the residuals of normal images are like.
+        scales0, scales1, ...: (1, C_l, H_l, W_l), what the residuals of normal images are like;
+            empty, too, in a new model, whose residuals are not scaled.
     """
 
     def __init__(self, channels: Sequence[int]):
@@ -38,7 +39,7 @@ class Prototypes(nn.Module):
         for index, number in enumerate(channels):
             self.register_buffer(f"level{index}", torch.empty(0, number, 1, 1))
             self.register_buffer(f"squares{index}", torch.empty(0))
-            self.register_buffer(f"scales{index}", torch.ones(1, number, 1, 1))
+            self.register_buffer(f"scales{index}", torch.empty(0, number, 1, 1))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Levels (N, C_l, H_l, W_l) -> log(1 + r / s) of each, of the same shape: r the squared
@@ -47,9 +48,11 @@ class Prototypes(nn.Module):
         for index, level in enumerate(features):
             scales = getattr(self, f"scales{index}")
             residual = self._residual(index, level.to(scales.dtype))
-            if scales.shape[2:] != level.shape[2:]:
-                scales = functional.interpolate(scales, level.shape[2:], mode="bilinear")
-            found.append((residual / scales).log1p().to(level.dtype))
+            if len(scales) > 0:
+                if scales.shape[2:] != level.shape[2:]:
+                    scales = functional.interpolate(scales, level.shape[2:], mode="bilinear")
+                residual = residual / scales
+            found.append(residual.log1p().to(level.dtype))
         return found
 
     def _residual(self, index: int, level: Tensor) -> Tensor:

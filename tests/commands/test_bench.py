@@ -45,6 +45,22 @@ def test_other_models_are_compared_with_stpm(fastad, tmp_path):
     assert f"{row['slower']:.2f} x the time of stpm" in out
 
 
+def test_a_detector_of_one_s_own(fastad, detector, tmp_path):
+    code, out, err = fastad(
+        "bench", detector, *QUICK[2:], "--batch-size", "1", "--json", tmp_path / "b.json"
+    )
+    assert code == 0, err
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert record["image_size"] == [64, 64]
+    assert "stpm, one frame" in out
+    code, _, err = fastad("bench", detector, "--model", "rstpm")
+    assert code == 2
+    assert "has its own model and image size" in " ".join(err.split())
+    code, _, err = fastad("bench", tmp_path / "gone.fastad")
+    assert code == 1
+    assert "gone.fastad" in err
+
+
 def test_two_runs_are_compared(fastad, tmp_path):
     def record(name, milliseconds, **facts):
         rows = [{"work": work, "batch_size": 8, "ms": ms} for work, ms in milliseconds.items()]

@@ -51,6 +51,21 @@ def test_many_images_in_every_form(paths):
     assert torch.equal(together([floating[0], PIXELS[1]]), TENSOR[:2])
 
 
+def test_grey_arrays_are_read_like_grey_files(paths):
+    grey = PIXELS[..., 0]
+    Image.fromarray(grey[0]).save(paths[0])
+    expected = together(paths[0])
+    for form in (grey[0], grey[0, ..., None], Image.fromarray(grey[0]), [grey[0]]):
+        assert torch.equal(together(form), expected)
+    many = TENSOR[:, :1].expand(-1, 3, -1, -1)
+    for form in (grey[..., None], [*grey], [*grey[..., None]]):
+        assert torch.equal(together(form), many)
+        assert torch.equal(image_dataset(form, (9, 7)), many)
+    for form in (grey, [grey]):  # many, or one of seven channels?
+        with pytest.raises(ValueError, match=r"grey.* \(H, W\).* \(.*9, 7"):
+            together(form)
+
+
 def test_arrays_that_cannot_be_written_to_give_no_warning():
     frozen = PIXELS.copy()
     frozen.flags.writeable = False
