@@ -135,7 +135,7 @@ class PRN(AnomalyModel):
         widths = channels[: len(LAYERS)]
         both = [2 * width for width in widths]
         self.prototypes = Prototypes(widths)
-        # Features and squares of differences have scales of their own.
+        # Features and residuals have scales of their own.
         self.norms = nn.ModuleList(
             nn.ModuleList(nn.BatchNorm2d(width) for width in widths) for _ in range(2)
         )
