@@ -1,6 +1,7 @@
 """``fastad train``: a folder of normal images to a detector file."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,9 @@ def train(
         chosen = {k: v for k, v in training_options.items() if v is not None} | for_training
         chosen["stages"] = parse_stages(stages, TrainingConfig)
         config = TrainingConfig.for_model(kind, **chosen)
-        for name in ("textures", "defects"):
-            folder = getattr(config, name)
-            if folder is not None and not Path(folder).is_dir():
-                raise ValueError(f"--{name}: there is no folder {folder}")
+        _check_folders("--", vars(config))
+        for stage, options in config.stages.items():
+            _check_folders(f"--stage {stage}.", options)
         given = {k: v for k, v in model_options.items() if v is not None} | for_model
         kind.Config(**given)  # refuses wrong values before any file is read
     except ValueError as error:
@@ -113,3 +113,10 @@ def train(
     if record["interrupted"]:
         raise RuntimeError(f"stopped by the user{goes_on}")
     checkpoint.unlink(missing_ok=True)
+
+
+def _check_folders(prefix: str, options: Mapping[str, Any]) -> None:
+    for name in ("textures", "defects"):
+        folder = options.get(name)
+        if folder is not None and not Path(folder).is_dir():
+            raise ValueError(f"{prefix}{name}: there is no folder {folder}")

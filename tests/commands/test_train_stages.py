@@ -130,6 +130,7 @@ def test_stopped_while_the_first_checkpoint_is_written(train, tmp_path, monkeypa
         (["--stage", "head.seed=1"], "stages: seed of 'head' is the same for the whole training"),
         (["--stage", "tail.epochs=1"], "two has no stage 'tail'; there are: students, head"),
         (["--textures", "nowhere"], "--textures: there is no folder nowhere"),
+        (["--stage", "head.defects=gone"], "--stage head.defects: there is no folder gone"),
         (["--pseudo-anomalies", "0"], "--pseudo-anomalies"),
         (["--set", "stages=x"], "unknown key 'stages'"),
     ],
