@@ -421,6 +421,8 @@ def bench(
 ) -> None:
     """Measure the fused ops against plain PyTorch, and a model's speed, on this machine."""
     if compare is not None:
+        if detector is not None:
+            raise typer.BadParameter("--compare measures nothing: leave out the detector file")
         from fastad.commands.bench_compare import compare as show
 
         show(*compare)

@@ -7,6 +7,7 @@ the ratios of medians mean more than the times.
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,6 +88,7 @@ def bench(
             row["share_of_memory_peak"] = read / machine["memory_gb_per_second"]
     result = {
         "device": str(place),
+        "detector": None if detector is None else Path(detector).name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "image_size": list(size),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FACTS = ("device", "threads", "torch", "image_size", "model_precision")
+FACTS = ("detector", "device", "threads", "torch", "image_size", "model_precision")
 
 
 def compare(old: str, new: str) -> None:

@@ -87,8 +87,8 @@ class PRN(AnomalyModel):
     """Frozen features, their residuals to prototypes, and a segmenting network.
 
     Trained on normal images with synthesised defects, half of which stay clean; with ``defects``
-    in the training's options half of the others get real ones, cut out and pasted (the paper's
-    mixture, 2 : 1 : 1). The defects are drawn on the product where it stands out from its
+    in the training's options half of the others get real ones, whole or cut out and pasted (the
+    paper's mixture, 2 : 1 : 1). The defects are drawn on the product where it stands out from its
     background, and half of the synthesised ones are made of the image's own patches.
 
     The map is the probability of a defect. The authors' training (Adam with learning rate 1e-4 and

@@ -30,7 +30,8 @@ class Prototypes(nn.Module):
             as in its file, for the training images decide on their size.
         squares0, squares1, ...: (K,) their squared norms.
         scales0, scales1, ...: (1, C_l, H_l, W_l), what the residuals of normal images are like;
-            empty, too, in a new model, whose residuals are not scaled.
+            empty, too, in a new model and where each training image is a prototype: residuals are
+            not scaled then.
     """
 
     def __init__(self, channels: Sequence[int]):
@@ -76,8 +77,8 @@ class Prototypes(nn.Module):
     ) -> None:
         """Cluster the feature maps of normal images by mini-batch k-means (scikit-learn).
 
-        Goes through the images once a level, as those of all levels may not fit into memory, and
-        once before to count them.
+        Goes through the images once a level, as those of all levels may not fit into memory, once
+        before to count them, and once after for the residuals' scales.
 
         Args:
             batches: iterates anew every time; of each batch the levels are the first of
@@ -101,8 +102,9 @@ class Prototypes(nn.Module):
                 level = batch[key][index].to(mean.dtype)
                 mean += self._residual(index, level).sum(dim=0, keepdim=True) / images
         for index, mean in enumerate(means):
-            # Zero where every image is its own prototype.
-            setattr(self, f"scales{index}", (mean + LEAST_SCALE * mean.mean()).clamp(min=1e-6))
+            # Images that are their own prototypes say nothing of what others are like.
+            known = mean.mean() > 1e-6 * getattr(self, f"level{index}").square().mean()
+            setattr(self, f"scales{index}", mean + LEAST_SCALE * mean.mean() if known else mean[:0])
 
     def _set(self, index: int, centres: np.ndarray, shape: torch.Size) -> None:
         old = getattr(self, f"level{index}")

@@ -17,6 +17,7 @@ from fastad.training.config import TrainingConfig
 # choose the epoch, and each held-out image with and without defects.
 MIN_VALIDATION_ITEMS = 100
 MIN_VALIDATION_REPEATS = 4
+TRAINING, VALIDATION = 1, 2  # whose seeds differ
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,10 @@ def plan_stages(
                     seed=_seed(config.seed, index, purpose),
                     own_patches=own.own_patches,
                     on_foreground=own.on_foreground,
-                    defects=defects,
+                    # The same ones again would only be remembered.
+                    defects=defects if purpose == TRAINING else None,
                 )
-                for purpose, chosen in enumerate((base, base_validation), start=1)
+                for purpose, chosen in ((TRAINING, base), (VALIDATION, base_validation))
             )
             items = torch.arange(len(base)), torch.arange(len(base_validation))
         else:

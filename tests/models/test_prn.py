@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
@@ -143,6 +144,20 @@ def test_the_epoch_is_chosen_by_held_out_images():
     assert plan.train_set.own_patches == 0.5
     assert plan.train_set.on_foreground
     assert plan.train_set.clean_share == 0.5
+
+
+def test_real_defects_are_learned_from_but_choose_no_epoch(tmp_path):
+    for folder, values in (("hole", 200), ("ground_truth/hole", 255)):
+        pixels = np.zeros((64, 64), np.uint8)
+        pixels[20:40, 20:40] = values
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / folder / "0.png")
+    model = small()
+    config = TrainingConfig.for_model(model, pseudo_anomalies=12, defects=tmp_path)
+    train, held_out = split_indices(20, 0.2, 0)
+    (plan,) = plan_stages(model, config, torch.zeros(20, 3, 64, 64), train, held_out)
+    assert len(plan.train_set.defects.paths) == 1
+    assert plan.validation_set.defects is None
 
 
 def test_a_module_of_one_s_own():

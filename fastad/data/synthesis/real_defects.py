@@ -73,7 +73,7 @@ class RealDefects:
         cuts = self._at(image.shape[:2])
         cut = cuts[int(rng.integers(len(cuts)))]
         if rng.random() < WHOLE:
-            return cut.image, cut.whole_mask
+            return cut.image.copy(), cut.whole_mask.copy()
         pixels, mask = _changed(cut.pixels, cut.mask, rng)
         middle = cut.middle + rng.uniform(-NEAR, NEAR, 2) * image.shape[:2]
         row, column = np.clip(middle, 0, np.array(image.shape[:2]) - 1).astype(int)

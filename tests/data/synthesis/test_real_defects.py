@@ -97,6 +97,7 @@ def test_a_quarter_are_the_images_themselves(folder):
         if found:
             assert np.array_equal(mask, own[found[0]].any(axis=2))
             seen.add((seed, found[0]))
+            mask[:], result[:] = 0, 0  # nobody else sees that
     assert 30 <= len(seen) <= 70
     assert len({path for _, path in seen}) == 6
 
