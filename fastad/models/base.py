@@ -126,7 +126,7 @@ class AnomalyModel(nn.Module):
 
     def build_backbone(self, layers: Sequence[str]) -> nn.Module:
         """The backbone that the options name, with their ``teacher_weights``; these become
-        "embedded" in ``self.config`` where "auto" came to that."""
+        "embedded" in ``self.config`` where "auto" came to that. Raises as `backbones.build`."""
         config = self.config
         backbone = backbones.build(config.backbone, layers, config.teacher_weights)
         if config.teacher_weights == "auto" and backbone.origin == "embedded":

@@ -52,10 +52,14 @@ def test_a_detector_of_one_s_own(fastad, detector, tmp_path):
     assert code == 0, err
     record = json.loads((tmp_path / "b.json").read_text())
     assert record["image_size"] == [64, 64]
+    assert record["detector"] == "small.fastad"
     assert "stpm, one frame" in out
     code, _, err = fastad("bench", detector, "--model", "rstpm")
     assert code == 2
     assert "has its own model and image size" in " ".join(err.split())
+    code, _, err = fastad("bench", detector, "--compare", tmp_path / "b.json", tmp_path / "b.json")
+    assert code == 2
+    assert "leave out the detector file" in " ".join(err.split())
     code, _, err = fastad("bench", tmp_path / "gone.fastad")
     assert code == 1
     assert "gone.fastad" in err
