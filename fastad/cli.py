@@ -132,11 +132,11 @@ def train(
     teacher_weights: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|embedded|PATH",
+            metavar="auto|embedded|random|PATH",
             help="Pretrained weights: a folder with a file for each teacher, found by its name; a "
             "file, for the first teacher; embedded for the ResNet-18 in the package, trained on "
             "generated images; auto for FASTAD_WEIGHTS, torch.hub's cache, a download, or else the "
-            "embedded one.",
+            "embedded one; random for none, to compare with.",
         ),
     ] = None,
     false_positive_rate: Annotated[

@@ -23,6 +23,7 @@ from fastad.training import (
     EpochProgress,
     Trainer,
     TrainingConfig,
+    check_defects,
     load_checkpoint,
     resolve_device,
     settled_options,
@@ -141,6 +142,7 @@ class Detector(Estimator):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = models.build(self.model, **options)
+        check_defects(kind, config)
         source = read_training_set(images, self.image_size, skip_bad)
         size, dataset = source.size, source.dataset
         trainer = Trainer(model, config, progress)

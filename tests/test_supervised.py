@@ -93,6 +93,21 @@ def test_defects_among_the_normal_images_are_refused(data, tmp_path):
         detector.fit(wrong, **TRAINING, defects=wrong)
 
 
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(6, "there are 5 images with masks in .*, fewer than the 6"), (None, "no defects with masks")],
+)
+def test_too_few_defects_are_found_before_images_are_read(data, tmp_path, number, message):
+    """The good images are read last: here they cannot be."""
+    wrong = shutil.copytree(data, tmp_path / "wrong")
+    (wrong / "train/good/0.png").write_bytes(b"no image")
+    if number is None:
+        shutil.rmtree(wrong / "ground_truth")
+    detector = fastad.Detector("prn", **OPTIONS, **MODEL)
+    with pytest.raises(ValueError, match=message):
+        detector.fit(wrong, **TRAINING, defects=wrong, defect_images=number)
+
+
 def test_stopped_before_it_saw_a_defect_it_is_not_supervised(data):
     def stop(event):
         if event.stage == "discriminator":
@@ -134,7 +149,7 @@ def test_on_the_command_line(data, tmp_path, capsys):
     model = ["--model", "prn", "--set", "bottleneck=learned", "--set", "teacher_weights=none"]
     defects = ["--defects", data, "--set", "defect_images=2"]
     assert run("train", data, "--output", file, *training, *model, *defects) == 0
-    capsys.readouterr()
+    assert "learning from 2 images of real defects, too" in capsys.readouterr().err
     assert run("evaluate", file, data, "--json", report, "--report", tmp_path / "page") == 0
     out, err = capsys.readouterr()
     said = "training: supervised, 2 images of real defects; 2 defect images that it was trained on"

@@ -3,7 +3,7 @@
 Accepted: a path to an image or a folder, a Pillow image, one uint8 array (H, W, 3), arrays
 (N, H, W, 3) or tensors (N, 3, H, W) of many, and iterables of single ones: paths, Pillow images,
 uint8 arrays (H, W, 3) and tensors (3, H, W), sizes mixed. Tensors are uint8, or floating in [0, 1].
-Arrays may be of grey images: (H, W), or with one channel; all three get its values.
+Images may be grey: arrays (H, W), arrays and tensors with one channel; all three get its values.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,9 +38,10 @@ def to_tensor(item: Any) -> Tensor:
         raise ValueError(
             f"images: an array in a list must be (H, W, 3), or grey (H, W); one is {item.shape}"
         )
-    if isinstance(item, Tensor) and (item.ndim != 3 or item.shape[0] != 3):
+    if isinstance(item, Tensor) and (item.ndim != 3 or item.shape[0] not in (1, 3)):
         raise ValueError(
-            f"images: a tensor in a list must be (3, H, W); one is {tuple(item.shape)}"
+            "images: a tensor in a list must be (3, H, W), or grey (1, H, W); "
+            f"one is {tuple(item.shape)}"
         )
     if isinstance(item, np.ndarray):
         return _from_array(item)[0]
@@ -169,8 +170,6 @@ def _from_array(images: np.ndarray) -> Tensor:
             "images: an array must be uint8 of shape (N, H, W, 3), or (H, W, 3) for one, or of "
             f"grey images (N, H, W, 1), or (H, W); got {given.dtype} {given.shape}"
         )
-    if images.shape[3] == 1:
-        images = np.repeat(images, 3, axis=3)
     # Torch takes no negative strides, not even of axes of one element, and warns of arrays that
     # cannot be written to, as Pillow's are.
     if any(stride < 0 for stride in images.strides) or not images.flags.writeable:
@@ -179,10 +178,14 @@ def _from_array(images: np.ndarray) -> Tensor:
 
 
 def _checked(images: Tensor) -> Tensor:
-    if images.ndim != 4 or images.shape[1] != 3:
+    """(N, 3, H, W) of (N, 3, H, W), or of grey images (N, 1, H, W)."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
-            f"images: a tensor must have shape (N, 3, H, W); got {tuple(images.shape)}"
+            "images: a tensor must have shape (N, 3, H, W), or (N, 1, H, W) for grey images; "
+            f"got {tuple(images.shape)}"
         )
+    if images.shape[1] == 1:
+        images = images.repeat(1, 3, 1, 1)
     if 0 in images.shape[2:]:
         raise ValueError(f"images: there are no pixels in shape {tuple(images.shape)}")
     if images.dtype == torch.uint8:

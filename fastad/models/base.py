@@ -133,6 +133,22 @@ class AnomalyModel(nn.Module):
             self.config = dataclasses.replace(config, teacher_weights="embedded")
         return backbone
 
+    def build_pair(self, layers: Sequence[str]) -> tuple[FrozenTeacher, nn.Module]:
+        """Teacher and student of the options' ``backbone``, a name or a module.
+
+        The student is another network of that name; of a module it is the options' ``student``, or
+        a copy with newly drawn parameters. Raises as `build_backbone`, and ValueError for a student
+        beside a name.
+        """
+        backbone, student = self.config.backbone, self.config.student
+        if isinstance(backbone, nn.Module):
+            student = student or backbones.fresh_copy(backbone)
+            return FrozenTeacher(backbone), student
+        if student is not None:
+            raise ValueError(f"student goes with a backbone that is a module, not {backbone!r}")
+        teacher = FrozenTeacher(self.build_backbone(layers))
+        return teacher, backbones.build(backbone, layers)
+
     def normalize(self, images: Tensor) -> Tensor:
         """Check a batch (N, 3, H, W) and bring it to ImageNet's mean and standard deviation.
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from fastad import backbones, ops
 from fastad.backbones import weights
-from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction
+from fastad.models.base import AnomalyModel, Prediction
 from fastad.models.maps import smoothed
 from fastad.models.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
 
@@ -59,13 +59,8 @@ class GTransConfig:
     student: nn.Module | None = None
 
     def __post_init__(self):
-        if isinstance(self.backbone, str):
-            if self.backbone != "auto":
-                backbones.check_names(self.backbone, LAYERS)
-            if self.student is not None:
-                raise ValueError(
-                    f"student goes with a backbone that is a module, not {self.backbone!r}"
-                )
+        if isinstance(self.backbone, str) and self.backbone != "auto":
+            backbones.check_names(self.backbone, LAYERS)
         for field in ("tokens", "token_width"):
             value = getattr(self, field)
             if type(value) is not int or value < 1:
@@ -101,13 +96,7 @@ class GTrans(AnomalyModel):
     def __init__(self, config: GTransConfig):
         config = _settled(config)
         super().__init__(config)
-        backbone = config.backbone
-        if isinstance(backbone, nn.Module):
-            self.student = config.student or backbones.fresh_copy(backbone)
-            self.teacher = FrozenTeacher(backbone)
-        else:
-            self.teacher = FrozenTeacher(self.build_backbone(LAYERS))
-            self.student = backbones.build(backbone, LAYERS)
+        self.teacher, self.student = self.build_pair(LAYERS)
         channels = [shape[0] for shape in self.teacher.shapes()]
         if len(channels) != len(LAYERS):
             raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fastad import backbones, ops
-from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction
+from fastad.models.base import AnomalyModel, Batches, Prediction
 from fastad.models.channels import ChannelScales, channel_deviations
 
 
@@ -100,15 +100,7 @@ class STPM(AnomalyModel):
 
     def __init__(self, config: STPMConfig):
         super().__init__(config)
-        backbone = config.backbone
-        if isinstance(backbone, nn.Module):
-            self.student = config.student or backbones.fresh_copy(backbone)
-            self.teacher = FrozenTeacher(backbone)
-        else:
-            if config.student is not None:
-                raise ValueError(f"student goes with a backbone that is a module, not {backbone!r}")
-            self.teacher = FrozenTeacher(self.build_backbone(config.layers))
-            self.student = backbones.build(backbone, config.layers)
+        self.teacher, self.student = self.build_pair(config.layers)
         embedded = self.teacher_origins()["teacher"] == "embedded"
         if config.standardize == "auto" and embedded:
             self.config = dataclasses.replace(self.config, standardize="channels")

@@ -7,6 +7,7 @@ from fastad.training.identity import settled_options
 from fastad.training.precision import PRECISIONS, resolve_device, resolve_precision
 from fastad.training.progress import ConsoleProgress, EpochProgress
 from fastad.training.record import StageRecord, TrainingRecord
+from fastad.training.stages import check_defects
 from fastad.training.trainer import Trainer
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingDivergedError",
     "TrainingRecord",
+    "check_defects",
     "load_checkpoint",
     "resolve_device",
     "resolve_precision",

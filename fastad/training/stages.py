@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastad.data.synthesis import PseudoAnomalies, RealDefects, TextureFolder
+from fastad.data.synthesis import PseudoAnomalies, RealDefects, TextureFolder, chosen_defects
 from fastad.data.training_set import file_digests
 from fastad.models import AnomalyModel, Stage
 from fastad.training.config import TrainingConfig
@@ -123,6 +123,17 @@ def plan_stages(
         )
         train = torch.cat([train, unseen]).sort().values
     return plans
+
+
+def check_defects(model: AnomalyModel | type[AnomalyModel], config: TrainingConfig) -> None:
+    """Raise what `plan_stages` would for a folder of too few real defects, before images are read.
+
+    Files are listed, none is read.
+    """
+    for stage in model.stages:
+        own = config.for_stage(model, stage)
+        if stage.pseudo_anomalies and own.defects is not None:
+            chosen_defects(own.defects, own.defect_images, config.seed)
 
 
 def _halves(order: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,8 @@ class Trainer:
         else:
             train, validation = split_off(len(dataset), held_out)
         plans = plan_stages(self.model, config, dataset, train, validation)
+        if defects := _defects(plans):
+            log.info(f"learning from {len(defects)} images of real defects, too")
         record = TrainingRecord(
             model=self.model.name,
             config=dataclasses.asdict(config),
@@ -262,7 +264,7 @@ class Trainer:
             record.held_out = ran[-1].held_out.tolist()
             record.n_validation = len(record.held_out)
             record.n_train = size - record.n_validation
-            record.defects = sorted({digest for plan in ran for digest in plan.defects})
+            record.defects = _defects(ran)
             if record.defects:
                 record.supervision = f"supervised, {len(record.defects)} images of real defects"
         record.notes += held_out_notes(ran)
@@ -278,6 +280,10 @@ class Trainer:
                     f"the validation score{what} was still falling at the last epoch: more epochs "
                     "would help"
                 )
+
+
+def _defects(plans: Sequence[StagePlan]) -> list[str]:
+    return sorted({digest for plan in plans for digest in plan.defects})
 
 
 def _check(dataset: Dataset | Tensor, checkpoint: str | Path | None, resume: bool) -> None:

@@ -5,6 +5,10 @@ import re
 
 import numpy as np
 import pytest
+import torch
+
+from fastad.commands import bench
+from fastad.inference import Predictor
 
 QUICK = ("--image-size", "64", "--seconds", "0", "--frames", "20")
 
@@ -43,6 +47,22 @@ def test_other_models_are_compared_with_stpm(fastad, tmp_path):
     (row,) = (row for row in rows if row["work"] == "rstpm")
     assert row["slower"] == pytest.approx(row["ms"] / row["stpm_ms"])
     assert f"{row['slower']:.2f} x the time of stpm" in out
+
+
+def test_what_a_detector_is_compared_with_has_its_precision(detector, monkeypatch):
+    """One that is served in bfloat16 is not measured beside an STPM in float32."""
+    made = []
+
+    def recorded(model, size, *, device, precision):
+        made.append(precision)
+        return Predictor(model, size, device=device, precision=precision)
+
+    monkeypatch.setattr(bench, "Predictor", recorded)
+    monkeypatch.setattr(bench, "BASELINE", "rstpm")  # another than the file's
+    subject = bench._of_file(str(detector), "cpu", "bfloat16")
+    row = bench._model(subject, 1, torch.device("cpu"), "bfloat16", 0.0)
+    assert made == ["bfloat16"]
+    assert row["slower"] == pytest.approx(row["ms"] / row["rstpm_ms"])
 
 
 def test_a_detector_of_one_s_own(fastad, detector, tmp_path):

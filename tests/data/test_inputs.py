@@ -51,16 +51,23 @@ def test_many_images_in_every_form(paths):
     assert torch.equal(together([floating[0], PIXELS[1]]), TENSOR[:2])
 
 
-def test_grey_arrays_are_read_like_grey_files(paths):
+def test_grey_images_are_read_like_grey_files(paths):
     grey = PIXELS[..., 0]
     Image.fromarray(grey[0]).save(paths[0])
     expected = together(paths[0])
-    for form in (grey[0], grey[0, ..., None], Image.fromarray(grey[0]), [grey[0]]):
+    tensor = TENSOR[:, :1]
+    one = (grey[0], grey[0, ..., None], Image.fromarray(grey[0]), [grey[0]], tensor[0], [tensor[0]])
+    for form in one:
         assert torch.equal(together(form), expected)
     many = TENSOR[:, :1].expand(-1, 3, -1, -1)
-    for form in (grey[..., None], [*grey], [*grey[..., None]]):
+    for form in (grey[..., None], [*grey], [*grey[..., None]], tensor, [*tensor]):
         assert torch.equal(together(form), many)
         assert torch.equal(image_dataset(form, (9, 7)), many)
+    floating = tensor.float() / 255
+    assert torch.equal(together(floating), floating.expand(-1, 3, -1, -1))
+    for form in (tensor[:, 0], [TENSOR[0, 0]]):
+        with pytest.raises(ValueError, match=r"a tensor .*grey.*; .* \(.*9, 7\)"):
+            together(form)
     for form in (grey, [grey]):  # many, or one of seven channels?
         with pytest.raises(ValueError, match=r"grey.* \(H, W\).* \(.*9, 7"):
             together(form)

@@ -180,7 +180,7 @@ def test_a_network_of_one_s_own():
         ({"smoothing": -1}, "smoothing must be a number from 0 to 100 pixels; got -1"),
         ({"smoothing": math.nan}, "smoothing must be a number from 0 to 100 pixels; got nan"),
         ({"eps": 0}, "eps must be a number above 0; got 0"),
-        ({"student": nn.Identity()}, "student goes with a backbone that is a module, not 'auto'"),
+        ({"student": nn.Identity()}, "student goes with a backbone that is a module, not 'resnet"),
     ],
 )
 def test_options_are_checked(options, message):

@@ -4,7 +4,7 @@ from fastad.data.synthesis.anomalies import PseudoAnomalies, synthesize
 from fastad.data.synthesis.augmentations import AUGMENTATIONS, augment
 from fastad.data.synthesis.foreground import foreground
 from fastad.data.synthesis.perlin import perlin_mask, perlin_noise
-from fastad.data.synthesis.real_defects import RealDefects
+from fastad.data.synthesis.real_defects import RealDefects, chosen_defects
 from fastad.data.synthesis.shapes import SHAPES, draw_mask
 from fastad.data.synthesis.texture_folder import TextureFolder
 from fastad.data.synthesis.textures import FAMILIES, random_texture
@@ -17,6 +17,7 @@ __all__ = [
     "RealDefects",
     "TextureFolder",
     "augment",
+    "chosen_defects",
     "draw_mask",
     "foreground",
     "perlin_mask",

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fastad.data.images import ImageError, read_image, resize
-from fastad.data.layouts import defect_samples
+from fastad.data.layouts import Sample, defect_samples
 from fastad.data.masks import read_ground_truth, resize_masks
 from fastad.data.synthesis import augmentations
 from fastad.data.training_set import file_digests
@@ -30,6 +30,19 @@ _COLOURS = ("gamma", "brightness", "sharpness", "autocontrast")
 _SHAPES = ("mirror", "rotate", "scale")
 
 
+def chosen_defects(folder: str | Path, number: int | None = None, seed: int = 0) -> list[Sample]:
+    """The images that `RealDefects` takes of a folder, with the same errors, none of them read."""
+    samples = defect_samples(folder)
+    if number is None:
+        return samples
+    if number > len(samples):
+        raise ValueError(
+            f"defects: there are {len(samples)} images with masks in {folder}, fewer than the "
+            f"{number} asked for"
+        )
+    return _some_of_each(samples, number, seed)
+
+
 class RealDefects:
     """Gives images of defects with their masks, most of them pasted into normal images.
 
@@ -43,19 +56,13 @@ class RealDefects:
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such folder.
-        ValueError: no defects with masks in it, fewer than ``number``, or an empty mask.
+        ValueError: no defects with masks in it, fewer than ``number``, or a mask of no or every
+            pixel.
         ImageError: an image or a mask cannot be read, or the mask has another shape.
     """
 
     def __init__(self, folder: str | Path, number: int | None = None, seed: int = 0) -> None:
-        samples = defect_samples(folder)
-        if number is not None and number > len(samples):
-            raise ValueError(
-                f"defects: there are {len(samples)} images with masks in {folder}, fewer than the "
-                f"{number} asked for"
-            )
-        if number is not None:
-            samples = _some_of_each(samples, number, seed)
+        samples = chosen_defects(folder, number, seed)
         self.paths = [sample.path for sample in samples]
         self._masks = [sample.mask_paths for sample in samples]
         self._cuts: dict[tuple[int, int], list[_Cut]] = {}
@@ -110,6 +117,8 @@ class _Cut:
     def __init__(self, path: Path, masks: tuple[Path, ...], size: tuple[int, int]) -> None:
         image, mask = read_image(path), read_ground_truth(masks)
         _require_same_shape(path, masks[0], image.shape[1:], mask.shape)
+        if mask.all():
+            raise ValueError(f"defects: the mask of {path} marks the whole image")
         image, mask = resize(image, size), resize_masks(mask, size).numpy()
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if len(rows) == 0:
@@ -130,7 +139,7 @@ def _require_same_shape(
         )
 
 
-def _some_of_each(samples: list, number: int, seed: int) -> list:
+def _some_of_each(samples: list[Sample], number: int, seed: int) -> list[Sample]:
     """``number`` of the samples, taking turns between their types."""
     rng = np.random.default_rng([seed, 5])
     by_type: dict[str, list] = {}

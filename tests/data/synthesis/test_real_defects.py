@@ -155,6 +155,9 @@ def test_errors_name_the_folder(folder, tmp_path):
     save(np.full((64, 20), 255, np.uint8), mask)
     with pytest.raises(ImageError, match=rf"{mask.name}: the mask of 64x20 pixels is not of the"):
         RealDefects(folder)
+    save(np.full(SIZE, 255, np.uint8), mask)
+    with pytest.raises(ValueError, match="marks the whole image"):
+        RealDefects(folder)
     save(np.zeros(SIZE, np.uint8), mask)
     with pytest.raises(ValueError, match="marks no pixel"):
         RealDefects(folder)
