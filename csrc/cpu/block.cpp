@@ -237,9 +237,9 @@ FASTAD_INLINE void scale_as(void* data, int64_t count, double factor) {
   for (int64_t i = 0; i < count; ++i) x[i] = narrow<Y>(widen<A>(x[i]) * f);
 }
 
-// ---- one function per accumulation type and instruction set
-// -------------------------------------- target_clones does not take templates, so these plain
-// functions inline everything above.
+// ---- one function per accumulation type and instruction set ------------------------------------
+
+// target_clones does not take templates, so these plain functions inline everything above.
 
 #define FASTAD_BY_TYPE(TYPE, CALL) \
   switch (TYPE) {                  \

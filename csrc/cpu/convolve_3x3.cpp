@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cpu/interleaved.h"
 #include "cpu/winograd.h"
 
 namespace fastad::cpu {
@@ -22,14 +23,6 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 constexpr int64_t kBlock = 16;  // tiles
-
-bool interleaved(const Tensor& x) {
-  const int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
-  const auto steps = [&](int64_t axis, int64_t size, int64_t stride) {
-    return size <= 1 || x.stride(axis) == stride;
-  };
-  return steps(1, c, 1) && steps(3, w, c) && steps(2, h, w * c) && steps(0, n, h * w * c);
-}
 
 // (K, C, 3, 3) float64, contiguous -> (K / 32, 36, C, 32) float32
 Tensor pack_3x3(Tensor weight) {
@@ -83,17 +76,14 @@ void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
                       weight.size(2) == x.size(1) && weight.scalar_type() == ScalarType::Float &&
                       weight.is_contiguous(),
                   "weight must come from pack_3x3, for as many channels as x");
-  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0) * kPanel &&
-                      bias.scalar_type() == ScalarType::Float && bias.is_contiguous(),
-                  "bias must be (K,), float32 and contiguous");
+  require_bias(bias, weight.size(0) * kPanel);
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
 }
 
 Tensor convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) {
   check(x, weight, bias);
   const int64_t n = x.size(0), h = x.size(2), w = x.size(3), k = bias.size(0);
-  Tensor y = torch::stable::transpose(
-      torch::stable::transpose(torch::stable::new_empty(x, {n, h, w, k}), 2, 3), 1, 2);
+  Tensor y = channels_second(torch::stable::new_empty(x, {n, h, w, k}));
   if (n * h * w > 0) convolve(x, weight, bias, nullptr, relu, y);
   return y;
 }

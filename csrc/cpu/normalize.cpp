@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "cpu/interleaved.h"
+
 namespace fastad::cpu {
 namespace {
 
@@ -43,7 +45,7 @@ Tensor normalize_bytes(Tensor images, Tensor table) {
           values[x * 3 + c] = levels[c * 256 + line[x * pixel + c * channel]];
     }
   });
-  return torch::stable::transpose(torch::stable::transpose(out, 2, 3), 1, 2);
+  return channels_second(out);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cpu/interleaved.h"
 #include "cpu/panel.h"
 
 namespace fastad::cpu {
@@ -80,17 +81,12 @@ Tensor project(Tensor x, Tensor weight, Tensor bias, int64_t stride) {
   STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float,
                   "x must be (N, C, H, W), float32");
   const int64_t n = x.size(0), channels = x.size(1), h = x.size(2), w = x.size(3);
-  STD_TORCH_CHECK((channels == 1 || x.stride(1) == 1) && (w <= 1 || x.stride(3) == channels) &&
-                      (h <= 1 || x.stride(2) == w * channels) &&
-                      (n <= 1 || x.stride(0) == h * w * channels),
-                  "x must be channels_last");
+  STD_TORCH_CHECK(interleaved(x), "x must be channels_last");
   STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) == channels && weight.size(2) == kPanel &&
                       weight.scalar_type() == ScalarType::Float && weight.is_contiguous(),
                   "weight must be (K / 32, C, 32), float32 and contiguous");
   const int64_t filters = weight.size(0) * kPanel;
-  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == filters &&
-                      bias.scalar_type() == ScalarType::Float && bias.is_contiguous(),
-                  "bias must be (K,), float32 and contiguous");
+  require_bias(bias, filters);
   STD_TORCH_CHECK(stride >= 1, "stride must be at least 1; got ", stride);
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
   const int64_t rows = (h + stride - 1) / stride, columns = (w + stride - 1) / stride;
@@ -113,7 +109,7 @@ Tensor project(Tensor x, Tensor weight, Tensor bias, int64_t stride) {
                   to + i * columns * filters);
       });
 #endif
-  return torch::stable::transpose(torch::stable::transpose(y, 2, 3), 1, 2);
+  return channels_second(y);
 }
 
 }  // namespace

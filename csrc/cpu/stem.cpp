@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cpu/interleaved.h"
 #include "cpu/number.h"
 #include "cpu/panel.h"
 
@@ -178,18 +179,13 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
       images.dim() == 4 && images.size(1) == 3 && images.scalar_type() == ScalarType::Float,
       "images must be (N, 3, H, W), float32");
   const int64_t n = images.size(0), h = images.size(2), w = images.size(3);
-  STD_TORCH_CHECK(images.stride(1) == 1 && (w == 1 || images.stride(3) == 3) &&
-                      (h == 1 || images.stride(2) == 3 * w) &&
-                      (n == 1 || images.stride(0) == 3 * w * h),
-                  "images must be channels_last");
+  STD_TORCH_CHECK(interleaved(images), "images must be channels_last");
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == 7 && weight.size(2) == kTaps &&
                       weight.size(3) == kPanel && weight.scalar_type() == ScalarType::Float &&
                       weight.is_contiguous(),
                   "weight must come from pack_stem");
   const int64_t filters = weight.size(0) * kPanel;
-  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == filters &&
-                      bias.scalar_type() == ScalarType::Float && bias.is_contiguous(),
-                  "bias must be (K,), float32 and contiguous");
+  require_bias(bias, filters);
   STD_TORCH_CHECK(padding == 0 || padding == 1, "padding must be 0 or 1; got ", padding);
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
   const int64_t rows = (h + 1) / 2, columns = (w + 1) / 2;
@@ -217,7 +213,7 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
     for (int64_t i = first; i < last; ++i) compute(a, i / a.strips(), i % a.strips());
   });
 #endif
-  return torch::stable::transpose(torch::stable::transpose(y, 2, 3), 1, 2);
+  return channels_second(y);
 }
 
 }  // namespace

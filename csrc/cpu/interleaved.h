@@ -1,0 +1,36 @@
+// What the convolutions of prediction share: images whose channels lie side by side (channels_last,
+// without gaps), and the bias of a panel's filters.
+
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+
+namespace fastad::cpu {
+
+// x: (N, C, H, W).
+inline bool interleaved(const torch::stable::Tensor& x) {
+  const int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
+  // Strides of axes of length 1 mean nothing.
+  const auto steps = [&](int64_t axis, int64_t size, int64_t stride) {
+    return size <= 1 || x.stride(axis) == stride;
+  };
+  return steps(1, c, 1) && steps(3, w, c) && steps(2, h, w * c) && steps(0, n, h * w * c);
+}
+
+// Contiguous (N, H, W, C) as (N, C, H, W), channels_last; nothing is copied.
+inline torch::stable::Tensor channels_second(const torch::stable::Tensor& x) {
+  return torch::stable::transpose(torch::stable::transpose(x, 2, 3), 1, 2);
+}
+
+inline void require_bias(const torch::stable::Tensor& bias, int64_t filters) {
+  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == filters &&
+                      bias.scalar_type() == torch::headeronly::ScalarType::Float &&
+                      bias.is_contiguous(),
+                  "bias must be (K,), float32 and contiguous");
+}
+
+}  // namespace fastad::cpu
