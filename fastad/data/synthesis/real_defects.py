@@ -73,9 +73,9 @@ class RealDefects:
     ) -> tuple[np.ndarray, np.ndarray]:
         """An image (H, W, 3) uint8 with a defect, and the defect's mask, bool (H, W), never empty.
 
-        One of the defects, changed in three ways, is pasted into ``image``; its middle comes to lie
-        on ``allowed``, bool (H, W). One in four is its own image instead, resized: what surrounds a
-        defect belongs to it as well.
+        One of the defects, changed in three ways, is pasted into ``image``, as far as it comes to
+        lie on ``allowed``, bool (H, W), where its middle always does. One in four is its own image
+        instead, resized: what surrounds a defect belongs to it as well.
         """
         cuts = self._at(image.shape[:2])
         cut = cuts[int(rng.integers(len(cuts)))]
@@ -87,7 +87,7 @@ class RealDefects:
         if rng.random() >= STAYS or not allowed[row, column]:
             places = np.argwhere(allowed)
             row, column = places[int(rng.integers(len(places)))]
-        return _pasted(image, pixels, mask, int(row), int(column))
+        return _pasted(image, allowed, pixels, mask, int(row), int(column))
 
     @cached_property
     def digests(self) -> list[str]:
@@ -179,9 +179,14 @@ def _changed(
 
 
 def _pasted(
-    image: np.ndarray, pixels: np.ndarray, mask: np.ndarray, row: int, column: int
+    image: np.ndarray,
+    allowed: np.ndarray,
+    pixels: np.ndarray,
+    mask: np.ndarray,
+    row: int,
+    column: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The image with the defect around a place, as far as it lies inside, and its mask."""
+    """The image with the defect around a place, as far as that is allowed, and its mask."""
     points = np.argwhere(mask)
     # The pixel of the defect nearest to its middle: of a ring the middle itself is none.
     nearest = points[np.square(points - np.array(mask.shape) / 2).sum(axis=1).argmin()]
@@ -192,9 +197,9 @@ def _pasted(
     )
     own = tuple(slice(s.start - o, s.stop - o) for s, o in zip(inside, corner, strict=True))
     where = np.zeros(image.shape[:2], dtype=bool)
-    where[inside] = mask[own]
+    where[inside] = mask[own] & allowed[inside]
     soft = Image.fromarray(np.uint8(where) * 255).filter(ImageFilter.GaussianBlur(FEATHER))
-    share = (np.asarray(soft)[inside] / 255 * mask[own])[..., None]
+    share = (np.asarray(soft)[inside] / 255 * where[inside])[..., None]
     result = image.copy()
     covered = share * pixels[own] + (1 - share) * image[inside]
     result[inside] = np.rint(covered).astype(np.uint8)

@@ -71,7 +71,16 @@ def test_a_defect_comes_to_lie_on_what_is_allowed(folder, pasted):
     allowed[50, 40] = True
     for seed in range(20):
         _, mask = defects(image, allowed, np.random.default_rng(seed))
-        assert mask[50, 40]
+        assert np.array_equal(mask, allowed)
+    # Only what lies on it is pasted: a larger place shows more of each defect.
+    allowed[40:60, 30:50] = True
+    sizes = []
+    for seed in range(20):
+        result, mask = defects(image, allowed, np.random.default_rng(seed))
+        assert not (mask & ~allowed).any()
+        assert not result[~mask].any()
+        sizes.append(mask.sum())
+    assert max(sizes) > 50
 
 
 def test_half_stay_about_where_they_were(folder, pasted):
