@@ -223,6 +223,46 @@ def test_table_of_options_names_what_stpm_takes_instead():
         assert (f"(`{value}`)" in table[field.name]) == differs, field.name
 
 
+def test_table_of_recipes_is_the_models():
+    """And so the published ones, as far as they are the models' defaults."""
+    (table,) = re.findall(r"^\| (\| `rstpm`: .*\n\|[-|]+\n(?:\|.*\n)+)", text("training.md"), re.M)
+    head, _, *body = ([c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines())
+    table = {name: dict(zip(head, cells, strict=True)) for name, *cells in body}
+    for column in head:
+        model, *stage = re.findall(r"`(\w+)`", column)
+        kind = fastad.models.MODELS[model]
+        config = TrainingConfig.for_model(kind)
+        (found,) = (s for s in kind.stages if s.name in (stage or [kind.stages[0].name]))
+        own = config.for_stage(kind, found)
+        cells = {name: row[column] for name, row in table.items()}
+        assert cells["epochs"] == str(own.epochs), column
+        assert cells["images a step"] == str(own.batch_size), column
+        if cells["optimizer"] != "the same":
+            optimizer, usual = f"`{own.optimizer}`", TrainingConfig()
+            if own.optimizer == "sgd":
+                optimizer += f", momentum {own.momentum}"
+            elif own.betas != usual.betas:
+                optimizer += f", betas {own.betas[0]}, {own.betas[1]}"
+            if own.weight_decay:
+                optimizer += f", weight decay {own.weight_decay}"
+            assert cells["optimizer"] == optimizer, column
+            before = own
+        assert (own.optimizer, own.betas) == (before.optimizer, before.betas), column
+        rate = f"{own.learning_rate:g}"
+        if own.schedule != "constant":
+            rate += f", `{own.schedule}`"
+        for step in found.steps[1:]:
+            rate += f"; {step.name} {config.for_step(kind, found, step).learning_rate:g}"
+        assert cells["learning rate"] == rate, column
+        defects = str(own.pseudo_anomalies) if found.pseudo_anomalies else ""
+        if own.own_patches:
+            share = {0.5: "half"}[own.own_patches]
+            defects += f": {share} of the image's own patches" + ", on the product only" * (
+                own.on_foreground
+            )
+        assert cells["images with defects"] == defects, column
+
+
 def test_table_of_rates_is_true():
     table = rows(text("threshold.md"), "rate")
     assert [cells[0] for cells in table] == ["10 %", "5 %", "2 %", "1 %", "0.1 %"]

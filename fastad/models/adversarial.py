@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastad.models.impression_losses import widened
+
 LAYERS = 4  # convolutions of stride 2
 SLOPE = 0.2  # of the leaky ReLU
 
@@ -50,11 +52,11 @@ def generator_loss(of_generated: Sequence[Tensor]) -> Tensor:
 
     Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017, eq. 9: real is 1.
     """
-    return torch.stack([(x.float() - 1).square().mean() for x in of_generated]).mean()
+    return torch.stack([(widened(x) - 1).square().mean() for x in of_generated]).mean()
 
 
 def discriminator_loss(of_real: Sequence[Tensor], of_generated: Sequence[Tensor]) -> Tensor:
     """How far real images are from 1 and generated ones from 0: the mean over the scales."""
-    real = torch.stack([(x.float() - 1).square().mean() for x in of_real]).mean()
-    generated = torch.stack([x.float().square().mean() for x in of_generated]).mean()
+    real = torch.stack([(widened(x) - 1).square().mean() for x in of_real]).mean()
+    generated = torch.stack([widened(x).square().mean() for x in of_generated]).mean()
     return real + generated
