@@ -28,7 +28,6 @@ from fastad.training import (
     resolve_device,
     settled_options,
 )
-from fastad.training.record import NORMAL_ONLY
 
 log = logging.getLogger("fastad")
 
@@ -59,6 +58,8 @@ class Detector(Estimator):
             None where no image was held out to calibrate on.
         calibration_scores_: (n,) scores of the held-out normal images.
         pixel_calibration_: (n,) maxima of their anomaly maps.
+        supervision_: what it learned from: "normal images only", or by how many images of real
+            defects it was supervised.
         training_record_: what the training did; see `fastad.training.TrainingRecord`.
 
     Raises:
@@ -272,7 +273,7 @@ class Detector(Estimator):
             batch_size=self.batch_size,
             **options,
         )
-        metrics["supervision"] = self.training_record_.get("supervision", NORMAL_ONLY)
+        metrics["supervision"] = self.supervision_
         metrics["counts"]["trained_on"] = len(found) - len(samples)
         return metrics
 
@@ -382,6 +383,7 @@ class Detector(Estimator):
         self.pixel_threshold_ = artifact.pixel_threshold
         self.calibration_scores_ = artifact.calibration
         self.pixel_calibration_ = artifact.pixel_calibration
+        self.supervision_ = artifact.supervision
         self.training_record_ = artifact.training
 
 

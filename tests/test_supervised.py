@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import fastad
-from fastad import cli
+from fastad import cli, inference
+from fastad.inference.export import metadata
 
 OPTIONS = {"image_size": 64, "device": "cpu", "precision": "float32"}
 MODEL = {"bottleneck": "learned", "teacher_weights": None}
@@ -69,6 +70,8 @@ def test_it_says_so_after_loading(supervised, data, tmp_path):
     supervised.save(tmp_path / "d.fastad")
     loaded = fastad.load(tmp_path / "d.fastad", device="cpu", precision="float32")
     assert loaded.training_record_["supervision"] == "supervised, 3 images of real defects"
+    artifact = inference.load(tmp_path / "d.fastad")
+    assert metadata(artifact)["supervision"] == "supervised, 3 images of real defects"
     assert loaded.evaluate(data)["counts"]["trained_on"] == 3
     images = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     assert np.array_equal(loaded.predict(images).score, supervised.predict(images).score)
@@ -159,6 +162,8 @@ def test_on_the_command_line(data, tmp_path, capsys):
     page = (tmp_path / "page" / "index.html").read_text()
     assert "supervised, 2 images of real defects" in page
     assert "2 left out that it was trained on" in page
+    assert run("predict", file, data / "test/good/0.png", "--json", report) == 0
+    assert json.loads(report.read_text())["supervision"] == "supervised, 2 images of real defects"
     assert run("info", file) == 0
     assert "supervised, 2 images of real defects" in capsys.readouterr().out
 

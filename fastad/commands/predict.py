@@ -95,7 +95,8 @@ def predict(
                 rows.append(row)
             report(len(rows), len(paths))
     if json is not None:
-        write_json(json, {"threshold": loaded.threshold_, "images": rows})
+        facts = {"threshold": loaded.threshold_, "supervision": loaded.supervision_}
+        write_json(json, facts | {"images": rows})
     if csv is not None:
         write_csv(csv, columns, [[row[column] for column in columns] for row in rows])
 

@@ -22,6 +22,7 @@ from fastad.inference.predictor import Predictor
 from fastad.inference.serving import Newcomer, avoid, machine
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device
+from fastad.training.record import NORMAL_ONLY
 
 FORMAT_VERSION = 1
 
@@ -62,6 +63,11 @@ class Artifact:
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
+
+    @property
+    def supervision(self) -> str:
+        """What it learned from: normal images only, or real defects, too, and how many."""
+        return self.training.get("supervision", NORMAL_ONLY)
 
     def predictor(self, **options: Any) -> Predictor:
         """A `Predictor`; options: device, precision, batch_size.

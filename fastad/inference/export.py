@@ -124,6 +124,7 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
     return {
         "fastad_version": fastad.__version__,
         "model": artifact.model.name,
+        "supervision": artifact.supervision,
         "input": f"{INPUT}: uint8 (N, H, W, 3), RGB, any size",
         "outputs": list(OUTPUTS),
         "image_size": list(artifact.image_size),

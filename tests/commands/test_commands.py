@@ -117,6 +117,7 @@ def test_predict_to_json(fastad, detector, images, tmp_path):
     assert [row["path"] for row in content["images"]] == [str(one)]
     assert isinstance(content["images"][0]["is_anomalous"], bool)
     assert content["threshold"] == inference.load(detector).threshold
+    assert content["supervision"] == "normal images only"
 
 
 def test_predict_to_stdout_and_to_a_folder(fastad, detector, images, tmp_path):
