@@ -45,6 +45,8 @@ class PRNConfig(Checked):
         max_prototypes: of a level at most. One of all levels takes 1.8 MB at 256x256 with
             ResNet-18, in memory and in the detector's file: with the residuals' scales 90 MB at
             most.
+        residuals: "scaled", the logarithm of squared differences over what they are for normal
+            images, or the "squared" differences themselves (the paper).
         focal_weight, focal_alpha, focal_gamma: factor of the focal loss beside the smooth L1 loss,
             and what that has (Lin et al., ICCV 2017, eq. 5, one alpha for both classes).
         pooling: an image's score is the mean of this share of its pixels, the highest ones: 100 of
@@ -56,6 +58,7 @@ class PRNConfig(Checked):
     bottleneck: str = "auto"
     prototypes: float = 0.1
     max_prototypes: int = 48
+    residuals: str = "scaled"
     focal_weight: float = 5.0
     focal_alpha: float = 0.5
     focal_gamma: float = 4.0
@@ -69,6 +72,8 @@ class PRNConfig(Checked):
             self.bottleneck in ("auto", "layer4", "learned"),
             "'auto' or 'layer4' or 'learned'",
         )
+        known = self.residuals in ("scaled", "squared")
+        self._require("residuals", known, "'scaled' or 'squared'")
         most = self.max_prototypes
         self._require("max_prototypes", type(most) is int and most >= 1, "an integer of at least 1")
         for field, limit, what in (
@@ -134,7 +139,7 @@ class PRN(AnomalyModel):
         deepest = DEEPEST if learned else channels[-1]
         widths = channels[: len(LAYERS)]
         both = [2 * width for width in widths]
-        self.prototypes = Prototypes(widths)
+        self.prototypes = Prototypes(widths, config.residuals == "scaled")
         # Features and residuals have scales of their own.
         self.norms = nn.ModuleList(
             nn.ModuleList(nn.BatchNorm2d(width) for width in widths) for _ in range(2)

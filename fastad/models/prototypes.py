@@ -24,27 +24,28 @@ class Prototypes(nn.Module):
 
     Args:
         channels: of every level.
+        scaled: log(1 + r / s) of a squared difference r that is s for normal images, at each
+            channel and position; False for r itself (the paper).
 
     Attributes:
         level0, level1, ...: (K, C_l, H_l, W_l). Empty in a new model, and as large in a loaded one
             as in its file, for the training images decide on their size.
         squares0, squares1, ...: (K,) their squared norms.
         scales0, scales1, ...: (1, C_l, H_l, W_l), what the residuals of normal images are like;
-            empty, too, in a new model and where each training image is a prototype: residuals are
-            not scaled then.
+            empty, too, in a new model, without ``scaled``, and where each training image is a
+            prototype: s is then 1.
     """
 
-    def __init__(self, channels: Sequence[int]):
+    def __init__(self, channels: Sequence[int], scaled: bool = True):
         super().__init__()
-        self.levels = len(channels)
+        self.levels, self.scaled = len(channels), scaled
         for index, number in enumerate(channels):
             self.register_buffer(f"level{index}", torch.empty(0, number, 1, 1))
             self.register_buffer(f"squares{index}", torch.empty(0))
             self.register_buffer(f"scales{index}", torch.empty(0, number, 1, 1))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Levels (N, C_l, H_l, W_l) -> log(1 + r / s) of each, of the same shape: r the squared
-        differences to the nearest prototype, s their scales at that channel and position."""
+        """Levels (N, C_l, H_l, W_l) -> residuals to the nearest prototype, of the same shapes."""
         found = []
         for index, level in enumerate(features):
             scales = getattr(self, f"scales{index}")
@@ -53,7 +54,7 @@ class Prototypes(nn.Module):
                 if scales.shape[2:] != level.shape[2:]:
                     scales = functional.interpolate(scales, level.shape[2:], mode="bilinear")
                 residual = residual / scales
-            found.append(residual.log1p().to(level.dtype))
+            found.append((residual.log1p() if self.scaled else residual).to(level.dtype))
         return found
 
     def _residual(self, index: int, level: Tensor) -> Tensor:
@@ -78,7 +79,8 @@ class Prototypes(nn.Module):
         """Cluster the feature maps of normal images by mini-batch k-means (scikit-learn).
 
         Goes through the images once a level, as those of all levels may not fit into memory, once
-        before to count them, and once after for the residuals' scales.
+        before to count them, and once after for the residuals' scales. Of a level's feature maps
+        512 MiB at most are held at a time, and one batch.
 
         Args:
             batches: iterates anew every time; of each batch the levels are the first of
@@ -95,7 +97,18 @@ class Prototypes(nn.Module):
             room = max(FIT_BYTES // (4 * shape.numel()), clusters)
             step = -(-images // room)
             maps = (batch[key][index] for batch in batches())
-            self._set(index, _cluster(_every(maps, step), clusters, seed), shape)
+            points = np.empty((-(-images // step), shape.numel()), np.float32)
+            end = 0
+            for rows in _every(maps, step):
+                points[end : end + len(rows)] = rows
+                end += len(rows)
+            self._set(index, _cluster(points, clusters, seed), shape)
+        if self.scaled:
+            self._fit_scales(batches, key, images)
+
+    def _fit_scales(
+        self, batches: Callable[[], Iterable[Mapping[str, Any]]], key: str, images: int
+    ) -> None:
         means = [torch.zeros_like(getattr(self, f"level{i}")[:1]) for i in range(self.levels)]
         for batch in batches():
             for index, mean in enumerate(means):
@@ -136,10 +149,9 @@ def _every(maps: Iterable[Tensor], step: int) -> Iterator[np.ndarray]:
         yield _rows(chosen).float().cpu().numpy()
 
 
-def _cluster(rows: Iterable[np.ndarray], clusters: int, seed: int) -> np.ndarray:
+def _cluster(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans  # takes longer to import than a model to build
 
-    points = np.concatenate(list(rows))
     clusters = min(clusters, len(points))
     means = MiniBatchKMeans(clusters, random_state=seed, n_init=1, batch_size=max(64, clusters))
     return means.fit(points).cluster_centers_

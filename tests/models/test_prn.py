@@ -191,6 +191,7 @@ def test_what_auto_comes_to(offline):
     [
         ({"bottleneck": "layer3"}, "bottleneck must be 'auto' or 'layer4' or 'learned'"),
         ({"prototypes": 1.5}, "prototypes must be a share from 0 to 1; got 1.5"),
+        ({"residuals": "abs"}, "residuals must be 'scaled' or 'squared'; got 'abs'"),
         ({"max_prototypes": 0}, "max_prototypes must be an integer of at least 1; got 0"),
         ({"focal_gamma": -1}, "focal_gamma must be a number from 0 to 100; got -1"),
         ({"focal_alpha": float("nan")}, "focal_alpha must be a number from 0 to 1; got nan"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
-from fastad.models import prototypes
+from fastad.models import PRNConfig, prototypes
 from fastad.models.prototypes import Prototypes
 
 CHANNELS = (4, 6)
@@ -111,8 +111,7 @@ def test_of_more_images_than_there_is_room_for_every_nth_is_taken(monkeypatch):
     cluster = prototypes._cluster
 
     def watch(rows, clusters, seed):
-        rows = list(rows)
-        seen.append(np.concatenate(rows))
+        seen.append(rows.copy())
         return cluster(rows, clusters, seed)
 
     monkeypatch.setattr(prototypes, "_cluster", watch)
@@ -156,6 +155,21 @@ def test_half_precision_takes_the_same_prototypes_in_float32():
 
 def test_memory_that_the_options_name():
     """What the option ``max_prototypes`` says of 256x256 and ResNet-18."""
-    values = sum(c * n * n for c, n in ((64, 64), (128, 32), (256, 16)))
-    assert math.isclose(4 * values / 1e6, 1.8, rel_tol=0.05)
-    assert math.isclose(49 * 4 * values / 1e6, 90, rel_tol=0.01)
+    levels = [torch.rand(8, c, n, n) for c, n in ((64, 64), (128, 32), (256, 16))]
+    found = Prototypes([level.shape[1] for level in levels])
+    found.fit(batches(levels), "teacher", share=0.5, most=2)
+    held = sum(buffer.numel() * buffer.element_size() for buffer in found.buffers()) / 1e6
+    assert math.isclose(held, 3 * 1.8, rel_tol=0.05)  # two prototypes, one of scales
+    assert math.isclose(held / 3 * (1 + PRNConfig().max_prototypes), 90, rel_tol=0.01)
+
+
+def test_the_paper_s_residual_is_the_squared_difference():
+    levels, images = maps(12), maps(7, seed=1)
+    found = Prototypes(CHANNELS, scaled=False)
+    found.fit(batches(levels), "teacher", share=0.25, most=8)
+    assert len(found.scales0) == len(found.scales1) == 0
+    for index, (residual, level) in enumerate(zip(found(images), images, strict=True)):
+        centres = getattr(found, f"level{index}").double()
+        for own, image in zip(residual, level.double(), strict=True):
+            expected = nearest_square(image, centres)
+            torch.testing.assert_close(own.double(), expected, rtol=1e-4, atol=1e-5)
