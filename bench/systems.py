@@ -1,14 +1,15 @@
 """Every system on every labelled set, and the table of docs/systems.md.
 
-    python bench/systems.py --data ../shared/data                  all that is not recorded yet
-    python bench/systems.py --data ../shared/data --systems prn --sets bottle --seeds 0 1
+    python bench/systems.py --data ../shared/data --speed          all that is not recorded yet
+    python bench/systems.py --data ../shared/data --systems prn --sets bottle --seeds 0 --threads 1
     python bench/systems.py --speed                                one image, of what was trained
     python bench/systems.py --page                                 write the table again
 
 A cell is one system, set and seed: trained on the set's good images by the system's own recipe (or
 less: SHORTER), measured once on the test images, which choose nothing: a fifth of the good images
 is held out and chooses the epoch. Cells go to bench/results/systems.json one by one; those that are
-there are not measured again. Detectors are kept in --detectors, for --speed.
+there are not measured again. Detectors are kept in --detectors, for --speed, which times all
+systems in turns once the cells are there.
 """
 
 import argparse
@@ -23,12 +24,14 @@ import torch
 from ratios import cpu_name
 
 import fastad
-from fastad import _files
+from fastad import _files, models
 from fastad.commands.timing import interleaved
+from fastad.training import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "bench" / "results" / "systems.json"
 PAGE = ROOT / "docs" / "systems.md"
+COMMAND = "python bench/systems.py --data ../shared/data --speed"
 BEGIN, END = "<!-- made by bench/systems.py -->", "<!-- end -->"
 
 SETS = {
@@ -48,7 +51,7 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     SUPERVISED: ({}, {"defect_images": 10}),
     "utad": ({}, {}),
 }
-# Less than the recipe, where a set has so many images that it would take hours.
+# Less than the recipe on the set with the most images, so that a cell takes half an hour at most.
 SHORTER: dict[tuple[str, str], dict[str, Any]] = {
     ("stpm", "magnetic_tile"): {"epochs": 20},
     ("rstpm", "magnetic_tile"): {"epochs": 6},
@@ -166,8 +169,9 @@ def speed(detectors: Path, seconds: float, repeats: int) -> dict[str, Any]:
 def table(record: dict[str, Any]) -> str:
     """The cells in Markdown; several seeds as mean and standard deviation."""
     lines = [
-        "| set | system | image AUROC | pixel AUROC | pixel AP | AUPRO | minutes | seeds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set | system | image AUROC | pixel AUROC | pixel AP | AUPRO | epochs | minutes "
+        "| seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in SETS:
         for system in SYSTEMS:
@@ -177,7 +181,8 @@ def table(record: dict[str, Any]) -> str:
             shown = [_shown([cell[score] for cell in cells]) for score in SCORES]
             minutes = _shown([cell["training_minutes"] for cell in cells], 1, deviation=False)
             seeds = ", ".join(str(cell["seed"]) for cell in cells)
-            lines.append(f"| {name} | {' | '.join([system, *shown, minutes, seeds])} |")
+            epochs = _epochs(system, cells[0]["stages"])
+            lines.append(f"| {name} | {' | '.join([system, *shown, epochs, minutes, seeds])} |")
     lines += ["", *_beside_published(record["cells"])]
     lines += ["", "| system | parameters, millions | trained | one image, ms | times STPM |"]
     lines.append("|---|---|---|---|---|")
@@ -189,6 +194,17 @@ def table(record: dict[str, Any]) -> str:
             times = [str(timed[k].get(system, "-")) for k in ("milliseconds", "times_stpm")]
             lines.append(f"| {' | '.join([system, *sizes, *times])} |")
     return "\n".join(lines)
+
+
+def _epochs(system: str, stages: list[dict[str, Any]]) -> str:
+    """Of each stage, and those of its recipe where they were fewer."""
+    kind = models.model_class(system.partition(",")[0])
+    config, found = TrainingConfig.for_model(kind), []
+    for own, stage in zip(kind.stages, stages, strict=True):
+        recipe = config.for_stage(kind, own).epochs
+        whole = stage["epochs"] == recipe
+        found.append(str(recipe) if whole else f"{stage['epochs']} of {recipe}")
+    return " + ".join(found)
 
 
 def _beside_published(cells: list[dict[str, Any]]) -> list[str]:
@@ -233,7 +249,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of the sets and weights")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--detectors", type=Path, default=Path("systems"))
     parser.add_argument("--again", action="store_true", help="measure recorded cells again")
     parser.add_argument("--speed", action="store_true", help="time the detectors that there are")
@@ -243,21 +259,18 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"cells": []}
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    record = {"command": COMMAND, "cells": []} | record
 
     def save() -> None:
         _write(RECORD, json.dumps(record, indent=1) + "\n")
         write_page(record)
 
-    if options.speed:
-        record["speed"] = speed(options.detectors, options.seconds, options.repeats)
-        print(record["speed"])
-        save()
-    elif options.page:
+    if options.page:
         write_page(record)
-    elif options.data is None:
+    elif options.data is None and not options.speed:
         parser.error("--data is needed to train")
-    else:
+    if options.data is not None:
         order = [(s, n, k) for k in options.seeds for n in options.sets for s in options.systems]
         for key in order:
             cells = {(c["system"], c["set"], c["seed"]): c for c in record["cells"]}
@@ -267,6 +280,10 @@ def main() -> int:
             print({k: v for k, v in cells[key].items() if k != "per_defect"}, flush=True)
             record["cells"] = [cells[k] for k in sorted(cells)]
             save()
+    if options.speed:
+        record["speed"] = speed(options.detectors, options.seconds, options.repeats)
+        print(record["speed"])
+        save()
     return 0
 
 
