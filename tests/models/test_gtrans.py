@@ -171,6 +171,17 @@ def test_a_network_of_one_s_own():
     assert models.build("gtrans", backbone=Levels(), student=student).student is student
 
 
+@pytest.mark.parametrize("backbone", ["resnet34", "resnet50_caffe", "wide_resnet50_2"])
+def test_every_named_backbone_learns(backbone):
+    model = small(backbone=backbone).train()
+    batch = images(2, 32, 64).float()
+    model.loss({"image": batch})["distillation"].backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    with torch.no_grad():
+        assert model.eval()(batch).anomaly_map.shape == (2, 32, 64)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
