@@ -167,7 +167,7 @@ def speed(detectors: Path, seconds: float, repeats: int) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The cells in Markdown; several seeds as mean and standard deviation."""
+    """The cells in Markdown; several seeds of as many epochs as mean and standard deviation."""
     lines = [
         "| set | system | image AUROC | pixel AUROC | pixel AP | AUPRO | epochs | minutes "
         "| seeds |",
@@ -175,14 +175,16 @@ def table(record: dict[str, Any]) -> str:
     ]
     for name in SETS:
         for system in SYSTEMS:
-            cells = [c for c in record["cells"] if (c["system"], c["set"]) == (system, name)]
-            if not cells:
-                continue
-            shown = [_shown([cell[score] for cell in cells]) for score in SCORES]
-            minutes = _shown([cell["training_minutes"] for cell in cells], 1, deviation=False)
-            seeds = ", ".join(str(cell["seed"]) for cell in cells)
-            epochs = _epochs(system, cells[0]["stages"])
-            lines.append(f"| {name} | {' | '.join([system, *shown, epochs, minutes, seeds])} |")
+            alike: dict[str, list[dict[str, Any]]] = {}
+            for cell in record["cells"]:
+                if (cell["system"], cell["set"]) == (system, name):
+                    alike.setdefault(_epochs(system, cell["stages"]), []).append(cell)
+            for epochs, cells in alike.items():
+                shown = [_shown([cell[score] for cell in cells]) for score in SCORES]
+                minutes = _shown([cell["training_minutes"] for cell in cells], 1, deviation=False)
+                seeds = ", ".join(str(cell["seed"]) for cell in cells)
+                row = [name, system, *shown, epochs, minutes, seeds]
+                lines.append(f"| {' | '.join(row)} |")
     lines += ["", *_beside_published(record["cells"])]
     lines += ["", "| system | parameters, millions | trained | one image, ms | times STPM |"]
     lines.append("|---|---|---|---|---|")

@@ -6,11 +6,15 @@ by the command that needs it, so that ``fastad --help`` answers at once.
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 import typer.core
+
+from fastad.commands import UsageError
 
 
 class _Commands(typer.core.TyperGroup):
@@ -43,6 +47,15 @@ Precision = Annotated[
     typer.Option(help="Of convolutions; auto takes the fastest that the device has units for."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a step.")]
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """What a command calls wrong usage is said, and exits, as what typer calls so."""
+    try:
+        yield
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _check_rate(value: float | None) -> float | None:
@@ -191,10 +204,9 @@ def train(
     ] = None,
 ) -> None:
     """Train a detector on good images and choose its threshold on those held out."""
-    from fastad.commands.train import SettingsError
     from fastad.commands.train import train as run
 
-    try:
+    with _usage():
         run(
             data,
             model=model,
@@ -217,8 +229,6 @@ def train(
                 "defects": defects,
             },
         )
-    except SettingsError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 @app.command(
@@ -376,7 +386,8 @@ def export(
         raise typer.BadParameter(f"--fused-ops: {format.value} cannot hold fastad's ops")
     from fastad.commands.export import export as run
 
-    run(detector, format=format.value, output=output, images=verify, fused_ops=fused_ops)
+    with _usage():
+        run(detector, format=format.value, output=output, images=verify, fused_ops=fused_ops)
 
 
 @app.command(epilog="Examples:\n\nfastad info\n\nfastad info bottle.fastad\n\n")
@@ -431,17 +442,18 @@ def bench(
         raise typer.BadParameter("a detector file has its own model and image size")
     from fastad.commands.bench import bench as run
 
-    run(
-        detector=detector,
-        model=model,
-        device=device,
-        precision=precision,
-        batch_sizes=batch_size or [1, 8],
-        image_size=image_size,
-        seconds=seconds,
-        frames=frames,
-        json=json,
-    )
+    with _usage():
+        run(
+            detector=detector,
+            model=model,
+            device=device,
+            precision=precision,
+            batch_sizes=batch_size or [1, 8],
+            image_size=image_size,
+            seconds=seconds,
+            frames=frames,
+            json=json,
+        )
 
 
 @app.command(

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 import fastad
 from fastad import models, ops
 from fastad.inference.calibration import ROUNDING
-from fastad.training import TrainingConfig
+from fastad.training import TrainingConfig, precision
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(80, 120, (12, 40, 32, 3), dtype=np.uint8)
@@ -201,6 +201,18 @@ def test_the_loaded_detector_is_the_saved_one(any_detector, tmp_path):
     assert loaded.training_record_ == any_detector.training_record_
 
 
+def test_a_precision_asked_for_by_name_is_served_again(tmp_path, monkeypatch):
+    """Its thresholds were calibrated in it: on a machine with units for less, too."""
+    detector = small(precision="float32").fit(IMAGES, **TRAINING)
+    detector.save(tmp_path / "d.fastad")
+    monkeypatch.setattr(precision, "cpu_multiplies_in", lambda dtype: True)
+    loaded = fastad.load(tmp_path / "d.fastad", device="cpu")
+    assert loaded._fitted().dtype == torch.float32
+    assert np.array_equal(loaded.predict(IMAGES).score, detector.predict(IMAGES).score)
+    other = fastad.load(tmp_path / "d.fastad", device="cpu", precision="bfloat16")
+    assert other._fitted().dtype == torch.bfloat16
+
+
 def test_prediction_of_a_folder_names_its_files(detector, folder):
     result = detector.predict(folder)
     assert result.paths == [folder / f"{i}.png" for i in range(12)]
@@ -371,7 +383,7 @@ def test_wrong_options_are_named_when_training(options, error, match):
         (IMAGES[0, 0, 0], ValueError, r"uint8 of shape \(N, H, W, 3\)"),
         (IMAGES.astype(np.float32), ValueError, r"uint8 of shape \(N, H, W, 3\)"),
         (IMAGES[..., :2], ValueError, r"uint8 of shape \(N, H, W, 3\)"),
-        (torch.zeros(2, 1, 8, 8), ValueError, r"shape \(N, 3, H, W\)"),
+        (torch.zeros(2, 2, 8, 8), ValueError, r"shape \(N, 3, H, W\)"),
         (torch.full((2, 3, 8, 8), 2.0), ValueError, r"must be in \[0, 1\]"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), TypeError, "uint8 or floating point"),
         (torch.zeros(2, 3, 0, 8), ValueError, "no pixels"),

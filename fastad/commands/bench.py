@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastad import models, ops
+from fastad.commands import UsageError
 from fastad.commands.bench_serving import PHOTOGRAPH, latency, operations, peaks, stages
 from fastad.commands.output import check_writable, note, write_json
 from fastad.commands.timing import interleaved
@@ -52,6 +53,11 @@ def bench(
 
     Of a file ``detector`` or, of random weights, of ``model`` at ``image_size``.
     """
+    try:
+        models.model_class(model or BASELINE)
+        parse_size(image_size or "256")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if json is not None:
         check_writable(json)
     place = resolve_device(device)

@@ -71,6 +71,7 @@ def peaks(device: torch.device, dtype: torch.dtype, seconds: float) -> dict[str,
 def operations(predictor: Predictor) -> int:
     """Multiplications and additions of the networks for one image."""
     image = torch.rand(1, 3, *predictor.image_size, device=predictor.device)
+    predictor.model.requires_grad_(False)  # the counter's hooks fail at parameters of inference
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         predictor.model(image)
     return counter.get_total_flops()

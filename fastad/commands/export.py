@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fastad.commands import UsageError
 from fastad.commands.output import check_writable, note, refuse_overwriting
 from fastad.data import find_images
 from fastad.inference import load
@@ -17,10 +18,13 @@ def export(
     ``images``: a folder or an image to compare on, random images where None.
     """
     check_packages(format)
-    target = Path(output or Path(detector).with_suffix(FORMATS[format].suffix))
+    suffix = FORMATS[format].suffix
+    target = Path(output or Path(detector).with_suffix(suffix))
     check_writable(str(target))
     paths = None if images is None else _paths(images)
     refuse_overwriting([target], [Path(detector), *(paths or [])])
+    if not target.name.endswith(suffix):
+        raise UsageError(f"--output: the file of the format {format} must end in {suffix}")
     artifact = load(detector)
     note(f"exporting {artifact.model.name} to {format}")
     result = export_detector(artifact, target, format, images=paths, fused_ops=fused_ops)

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fastad import models
+from fastad.commands import UsageError
 from fastad.commands.output import check_writable, log, note, refuse_overwriting
 from fastad.commands.settings import parse_settings, parse_stages
 from fastad.data import training_images
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
-
-
-class SettingsError(ValueError):
-    """An option of the command line is wrong, as against something found while working."""
 
 
 def train(
@@ -52,7 +49,7 @@ def train(
         given = {k: v for k, v in model_options.items() if v is not None} | for_model
         kind.Config(**given)  # refuses wrong values before any file is read
     except ValueError as error:
-        raise SettingsError(str(error)) from error
+        raise UsageError(str(error)) from error
     check_writable(output)
     checkpoint = Path(f"{output}.checkpoint")
     if resume and not checkpoint.is_file():

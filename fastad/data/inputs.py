@@ -21,7 +21,8 @@ from fastad.data.images import find_images, read_image, resize, rgb_array
 
 ACCEPTED = (
     "a path, a folder, a Pillow image, a uint8 array (N, H, W, 3), a tensor (N, 3, H, W), or a "
-    "list of paths, Pillow images, arrays (H, W, 3) and tensors (3, H, W)"
+    "list of paths, Pillow images, arrays (H, W, 3) and tensors (3, H, W); of grey images arrays "
+    "(H, W), and one channel instead of three"
 )
 
 
@@ -46,7 +47,7 @@ def to_tensor(item: Any) -> Tensor:
     if isinstance(item, np.ndarray):
         return _from_array(item)[0]
     if isinstance(item, Tensor):
-        return _checked(item[None])[0]
+        return _checked(item)[0]
     raise TypeError(f"images must be {ACCEPTED}; one is {shortened(item)}")
 
 
@@ -69,7 +70,7 @@ def image_batches(
     if isinstance(images, np.ndarray):
         images = _from_array(images)
     if isinstance(images, Tensor):
-        images = _checked(images[None] if images.ndim == 3 else images)
+        images = _checked(images)
         for start in range(0, len(images), batch_size):
             yield None, _resized(images[start : start + batch_size], size)
         return
@@ -108,7 +109,6 @@ def image_dataset(
     if isinstance(images, np.ndarray):
         images = _from_array(images)
     if isinstance(images, Tensor):
-        images = images[None] if images.ndim == 3 else images
         return torch.cat([_resized(part, size) for part in _checked(images).split(64)])
     if isinstance(images, (str, Path, Image.Image)):
         images = list(_items(images))
@@ -161,6 +161,8 @@ def _items(images: Any) -> Iterable[Any]:
 def _from_array(images: np.ndarray) -> Tensor:
     """One image or many -> (N, 3, H, W)."""
     given = images
+    if 0 in images.shape[images.ndim == 4 :]:
+        raise ValueError(f"images: there are no pixels in shape {given.shape}")
     if images.ndim == 2:
         images = images[..., None]
     if images.ndim == 3:
@@ -178,16 +180,19 @@ def _from_array(images: np.ndarray) -> Tensor:
 
 
 def _checked(images: Tensor) -> Tensor:
-    """(N, 3, H, W) of (N, 3, H, W), or of grey images (N, 1, H, W)."""
+    """(N, 3, H, W) of that, or (3, H, W), or of grey images with one channel."""
+    given = tuple(images.shape)
+    if images.ndim == 3:
+        images = images[None]
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
-            "images: a tensor must have shape (N, 3, H, W), or (N, 1, H, W) for grey images; "
-            f"got {tuple(images.shape)}"
+            "images: a tensor must have shape (N, 3, H, W), or (3, H, W) for one, with one channel "
+            f"for grey images; got {given}"
         )
     if images.shape[1] == 1:
         images = images.repeat(1, 3, 1, 1)
     if 0 in images.shape[2:]:
-        raise ValueError(f"images: there are no pixels in shape {tuple(images.shape)}")
+        raise ValueError(f"images: there are no pixels in shape {given}")
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():

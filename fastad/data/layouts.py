@@ -12,6 +12,7 @@ Recognised::
 The folder of normal images is named good, ok or normal; letter case never matters.
 """
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,7 +148,8 @@ def defect_samples(data: str | Path) -> list[Sample]:
 
     Raises FileNotFoundError, NotADirectoryError; ValueError when there is no defect with a mask.
     """
-    data = _existing(data)
+    # Masks may lie beside or above what a relative path begins with.
+    data = Path(os.path.abspath(_existing(data)))
     if data.name.lower() in MASKS:
         raise ValueError(f"{data} is a folder of masks by its name: give that of the images")
     if read_split(data) is not None or _child(data, "test"):

@@ -73,8 +73,11 @@ class Artifact:
         """A `Predictor`; options: device, precision, batch_size.
 
         Of itself it takes no way that was refused when the detector was trained, and on another
-        kind of machine none that was not tried there; see `fastad.inference.serving.Newcomer`.
+        kind of machine none that was not tried there; see `fastad.inference.serving.Newcomer`. A
+        detector trained in a precision asked for by name is served in it: that one was calibrated.
         """
+        if options.get("precision", "auto") == "auto" and self.serving is None:
+            options["precision"] = self.training.get("config", {}).get("precision", "auto")
         examined = self.serving if options.get("precision", "auto") == "auto" else None
         here = machine(resolve_device(options.get("device", "auto")))
         is_new = examined is not None and examined["machine"] != here

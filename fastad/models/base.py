@@ -137,15 +137,12 @@ class AnomalyModel(nn.Module):
         """Teacher and student of the options' ``backbone``, a name or a module.
 
         The student is another network of that name; of a module it is the options' ``student``, or
-        a copy with newly drawn parameters. Raises as `build_backbone`, and ValueError for a student
-        beside a name.
+        a copy with newly drawn parameters. Raises as `build_backbone`.
         """
         backbone, student = self.config.backbone, self.config.student
         if isinstance(backbone, nn.Module):
             student = student or backbones.fresh_copy(backbone)
             return FrozenTeacher(backbone), student
-        if student is not None:
-            raise ValueError(f"student goes with a backbone that is a module, not {backbone!r}")
         teacher = FrozenTeacher(self.build_backbone(layers))
         return teacher, backbones.build(backbone, layers)
 

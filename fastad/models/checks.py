@@ -12,6 +12,12 @@ class Checked:
             raise ValueError(f"{field} must be {what}; got {getattr(self, field)!r}")
 
 
+def check_student(backbone: object, student: object) -> None:
+    """Raise ValueError for a student beside a backbone's name, which has one of its own."""
+    if isinstance(backbone, str) and student is not None:
+        raise ValueError(f"student goes with a backbone that is a module, not {backbone!r}")
+
+
 def is_number(value: object, minimum: float) -> bool:
     """Whether a value is a finite number of at least ``minimum``, and no bool."""
     known = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from fastad import backbones, ops
 from fastad.backbones import weights
 from fastad.models.base import AnomalyModel, Prediction
+from fastad.models.checks import check_student
 from fastad.models.maps import smoothed
 from fastad.models.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
 
@@ -59,6 +60,7 @@ class GTransConfig:
     student: nn.Module | None = None
 
     def __post_init__(self):
+        check_student(self.backbone, self.student)
         if isinstance(self.backbone, str) and self.backbone != "auto":
             backbones.check_names(self.backbone, LAYERS)
         for field in ("tokens", "token_width"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastad import backbones, ops
 from fastad.models.base import AnomalyModel, Batches, Prediction
 from fastad.models.channels import ChannelScales, channel_deviations
+from fastad.models.checks import check_student
 
 
 @dataclass
@@ -54,6 +55,7 @@ class STPMConfig:
     student: nn.Module | None = None
 
     def __post_init__(self):
+        check_student(self.backbone, self.student)
         if isinstance(self.backbone, str):
             backbones.check_names(self.backbone, self.layers)
             self.layers = tuple(self.layers)

@@ -9,6 +9,7 @@ import torch
 
 from fastad.commands import bench
 from fastad.inference import Predictor
+from fastad.models import MODELS
 
 QUICK = ("--image-size", "64", "--seconds", "0", "--frames", "20")
 
@@ -47,6 +48,25 @@ def test_other_models_are_compared_with_stpm(fastad, tmp_path):
     (row,) = (row for row in rows if row["work"] == "rstpm")
     assert row["slower"] == pytest.approx(row["ms"] / row["stpm_ms"])
     assert f"{row['slower']:.2f} x the time of stpm" in out
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_operations_of_every_model_are_counted(name):
+    predictor = bench._of_model(name, "64", "cpu", "float32").predictor()
+    pixels = 64 * 64
+    assert 1e3 * pixels < bench.operations(predictor) < 1e7 * pixels
+
+
+def test_wrong_usage(fastad, detector, tmp_path):
+    """As of `fastad train`: exit code 2."""
+    for options, message in (
+        (("bench", "--model", "nope"), "unknown model 'nope'"),
+        (("bench", "--image-size", "a"), "image size must be"),
+        (("export", detector, "--format", "onnx", "--output", "p.pt2"), "must end in .onnx"),
+    ):
+        code, _, err = fastad(*options)
+        assert code == 2
+        assert message in " ".join(err.replace("│", " ").split())
 
 
 def test_what_a_detector_is_compared_with_has_its_precision(detector, monkeypatch):

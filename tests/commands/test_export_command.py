@@ -85,7 +85,7 @@ def test_the_file_goes_beside_the_detector(fastad, detector, images, tmp_path, m
         (["DETECTOR", "--format", "torch-export", "--verify", "nowhere"], 1, "no image and no"),
         (["DETECTOR", "--format", "torch-export", "--verify", "OUT"], 1, "no images in the folder"),
         (["DETECTOR", "--format", "torch-export", "--output", "OUT"], 1, "is a folder"),
-        (["DETECTOR", "--format", "torch-export", "--output", "OUT/x.onnx"], 1, "end in .pt2"),
+        (["DETECTOR", "--format", "torch-export", "--output", "OUT/x.onnx"], 2, "end in .pt2"),
         (["DETECTOR", "--format", "torch-export", "--output", "OUT/no/x.pt2"], 1, "no folder"),
         (["DETECTOR", "--format", "torch-export", "--output", "DETECTOR"], 1, "would be overwr"),
     ],

@@ -1,5 +1,6 @@
 """Images in any form: the same pixels whatever they come in."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -65,8 +66,11 @@ def test_grey_images_are_read_like_grey_files(paths):
         assert torch.equal(image_dataset(form, (9, 7)), many)
     floating = tensor.float() / 255
     assert torch.equal(together(floating), floating.expand(-1, 3, -1, -1))
-    for form in (tensor[:, 0], [TENSOR[0, 0]]):
-        with pytest.raises(ValueError, match=r"a tensor .*grey.*; .* \(.*9, 7\)"):
+    for form, shape in ((tensor[:, 0], "(5, 9, 7)"), ([TENSOR[0, 0]], "(9, 7)")):
+        with pytest.raises(ValueError, match=rf"a tensor .*grey.*; .* {re.escape(shape)}"):
+            together(form)
+    for form, shape in ((grey[:, :0, :, None], "(5, 0, 7, 1)"), (tensor[..., :0], "(5, 1, 9, 0)")):
+        with pytest.raises(ValueError, match=rf"no pixels in shape {re.escape(shape)}"):
             together(form)
     for form in (grey, [grey]):  # many, or one of seven channels?
         with pytest.raises(ValueError, match=r"grey.* \(H, W\).* \(.*9, 7"):

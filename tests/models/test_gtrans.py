@@ -191,7 +191,7 @@ def test_every_named_backbone_learns(backbone):
         ({"smoothing": -1}, "smoothing must be a number from 0 to 100 pixels; got -1"),
         ({"smoothing": math.nan}, "smoothing must be a number from 0 to 100 pixels; got nan"),
         ({"eps": 0}, "eps must be a number above 0; got 0"),
-        ({"student": nn.Identity()}, "student goes with a backbone that is a module, not 'resnet"),
+        ({"student": nn.Identity()}, "student goes with a backbone that is a module, not 'auto'"),
     ],
 )
 def test_options_are_checked(options, message):

@@ -152,6 +152,13 @@ def test_the_fingerprint_is_that_of_the_contents(folder, tmp_path):
     assert RealDefects(moved).fingerprint != before
 
 
+def test_a_relative_path_finds_masks_beside_it(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert RealDefects("crack").digests == RealDefects(folder / "crack").digests
+    monkeypatch.chdir(folder / "crack")
+    assert len(RealDefects(".").paths) == len(RealDefects("../crack").paths) == 3
+
+
 def test_errors_name_the_folder(folder, tmp_path):
     with pytest.raises(ValueError, match=r"6 images with masks in .*, fewer than the 7 asked for"):
         RealDefects(folder, 7)
