@@ -65,7 +65,7 @@ PUBLISHED = {
     "stpm": (
         "1.000 / 0.988 / 0.959",
         "0.955 / 0.970 / 0.928",
-        "the authors train 100 epochs",
+        "other images are held out",
     ),
     "rstpm": (
         "-",
