@@ -100,17 +100,18 @@ class Graph:
         self.function = function
         self._graph: torch.cuda.CUDAGraph | None = torch.cuda.CUDAGraph()
         self._input = example.clone(memory_format=torch.preserve_format)
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
+        aside, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside.wait_stream(current)
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP):
                 function(self._input)
-        torch.cuda.current_stream().wait_stream(aside)
+        current.wait_stream(aside)
         try:
             # Other threads may use the device meanwhile.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._output = function(self._input)
         except RuntimeError as error:  # a teacher from elsewhere that waits for the device
+            torch.cuda.set_stream(current)  # a capture that fails leaves its own in place
             log.warning(f"predicting without a CUDA graph: {error}")
             self._graph = None
 

@@ -29,7 +29,7 @@ def images_of(count):
     return torch.randint(0, 256, (count, 3, *SIZE), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", ["stpm", "rstpm"])
+@pytest.mark.parametrize("name", models.MODELS)
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-3), ("float16", 0.05), ("bfloat16", 0.3)]
 )
