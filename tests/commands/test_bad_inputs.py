@@ -244,8 +244,8 @@ CASES = [
     # Bench.
     (USAGE, "bench --batch-size 0"),
     (USAGE, "bench --seconds -1"),
-    (1, "bench --model stmp --seconds 0"),
-    (1, "bench --image-size x"),
+    (USAGE, "bench --model stmp --seconds 0"),
+    (USAGE, "bench --image-size x"),
     (1, "bench --device tpu"),
     (USAGE, "bench --precision int8"),
     (1, "bench --json no/such/folder.json"),

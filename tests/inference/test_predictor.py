@@ -181,8 +181,8 @@ def test_bfloat16_is_close(small_model, expected):
     [
         (np.zeros((2, 8, 8), np.uint8), ValueError, r"of shape \(N, H, W, 3\), .*; got uint8"),
         (np.zeros((2, 8, 8, 3), np.float32), ValueError, r"got float32 \(2, 8, 8, 3\)"),
-        (torch.zeros(2, 8, 8, 3), ValueError, r"shape \(N, 3, H, W\); got \(2, 8, 8, 3\)"),
-        (torch.zeros(1, 8, 8), ValueError, r"got \(1, 1, 8, 8\)"),
+        (torch.zeros(2, 8, 8, 3), ValueError, r"shape \(N, 3, H, W\).*; got \(2, 8, 8, 3\)"),
+        (torch.zeros(2, 8, 8), ValueError, r"got \(2, 8, 8\)"),
         (torch.zeros(8, 8), ValueError, r"got \(8, 8\)"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.int32), TypeError, "got torch.int32"),
         (torch.full((1, 3, 8, 8), 255.0), ValueError, r"in \[0, 1\]; got 255 to 255"),
