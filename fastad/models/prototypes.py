@@ -80,7 +80,8 @@ class Prototypes(nn.Module):
 
         Goes through the images once a level, as those of all levels may not fit into memory, once
         before to count them, and once after for the residuals' scales. Of a level's feature maps
-        512 MiB at most are held at a time, and one batch.
+        512 MiB at most are held at a time (or as many maps as clusters, where those take more),
+        and one batch.
 
         Args:
             batches: iterates anew every time; of each batch the levels are the first of

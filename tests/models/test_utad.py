@@ -4,21 +4,13 @@ import math
 
 import pytest
 import torch
+from small import UTAD as SMALL
 from torch import nn
 
 import fastad
 from fastad import models, ops
 from fastad.models.maps import deviation
 from fastad.training import Trainer, TrainingConfig
-
-SMALL = {
-    "impression_width": 2,
-    "latents": 4,
-    "expert_width": 2,
-    "discriminator_width": 2,
-    "bank": 8,
-    "teacher_weights": None,
-}
 
 
 def small(**options):

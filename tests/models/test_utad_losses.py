@@ -2,19 +2,12 @@
 
 import pytest
 import torch
+from small import UTAD as SMALL
 from torch import nn
 
 from fastad import models
 from fastad.models.impression_losses import coding_losses
 
-SMALL = {
-    "impression_width": 2,
-    "latents": 4,
-    "expert_width": 2,
-    "discriminator_width": 2,
-    "bank": 8,
-    "teacher_weights": None,
-}
 IMPRESSION, EXPERT = models.UTAD.stages
 
 

@@ -31,7 +31,10 @@ _SHAPES = ("mirror", "rotate", "scale")
 
 
 def chosen_defects(folder: str | Path, number: int | None = None, seed: int = 0) -> list[Sample]:
-    """The images that `RealDefects` takes of a folder, with the same errors, none of them read."""
+    """The images that `RealDefects` takes of a folder, none of them read.
+
+    Raises its errors of the folder and of the number.
+    """
     samples = defect_samples(folder)
     if number is None:
         return samples
