@@ -15,7 +15,7 @@
 #include <string>
 
 #include "cpu/block.h"
-#include "cpu/panel.h"
+#include "cpu/fixed.h"
 #include "metrics/bind.h"
 
 #if defined(__clang__)
@@ -46,17 +46,26 @@ STABLE_TORCH_LIBRARY(fastad, m) {
       "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
       "float eps, bool gradient) -> (Tensor loss, Tensor[] gradients)");
   // 3x3 convolutions for prediction; `weight` of the latter two comes from the first.
-  m.def("pack_3x3(Tensor weight) -> Tensor");
+  m.def("pack_3x3(Tensor weight, bool fixed=False) -> Tensor");
   m.def("convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) -> Tensor");
   m.def(
       "convolve_3x3_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, bool relu) -> ()");
+  // 1x1 and 3x3 convolutions in 16-bit integers.
+  m.def("pack_fixed(Tensor weight) -> Tensor");
+  m.def(
+      "convolve_fixed(Tensor x, Tensor weight, Tensor bias, int filters, int side, int stride, "
+      "bool relu) -> Tensor");
+  m.def(
+      "convolve_fixed_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, int side, "
+      "bool relu) -> ()");
   // A 1x1 convolution; `weight` is (K / 32, C, 32).
   m.def("project(Tensor x, Tensor weight, Tensor bias, int stride) -> Tensor");
   // A residual network's first convolution and pool; `weight` comes from pack_stem.
-  m.def("pack_stem(Tensor weight) -> Tensor");
+  m.def("pack_stem(Tensor weight, bool fixed=False) -> Tensor");
   m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");
   m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
   m.def("normalize_bytes(Tensor images, Tensor table) -> Tensor");
+  m.def("normalize_floats(Tensor images, Tensor mean, Tensor deviation) -> Tensor");
   m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
 }
 
@@ -68,6 +77,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("compiler") = FASTAD_COMPILER;
   m.attr("cpu_kernels") = fastad::cpu::instruction_set();
   m.attr("cpu_convolutions") = fastad::cpu::has_panels();
+  m.attr("cpu_fixed") = fastad::cpu::has_fixed();
   m.attr("cuda_status") = FASTAD_CUDA_STATUS;
   fastad::metrics::bind(m);
 }

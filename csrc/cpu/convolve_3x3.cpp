@@ -16,6 +16,8 @@
 #include "cpu/interleaved.h"
 #include "cpu/winograd.h"
 
+#include "cpu/fixed.h"
+
 namespace fastad::cpu {
 namespace {
 
@@ -24,8 +26,9 @@ using torch::stable::Tensor;
 
 constexpr int64_t kBlock = 16;  // tiles
 
-// (K, C, 3, 3) float64, contiguous -> (K / 32, 36, C, 32) float32
-Tensor pack_3x3(Tensor weight) {
+// (K, C, 3, 3) float64, contiguous -> (K / 32, 36, C, 32) float32, or with `fixed`
+// (K / 32, 36, C + 2, 32) int16: slabs.
+Tensor pack_3x3(Tensor weight, bool fixed) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 &&
                       weight.scalar_type() == ScalarType::Double && weight.is_contiguous(),
                   "weight must be (K, C, 3, 3), float64 and contiguous");
@@ -34,37 +37,61 @@ Tensor pack_3x3(Tensor weight) {
                   "weight must have multiples of 32 filters and channels; got ", filters, " and ",
                   channels);
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
-  Tensor packed = torch::stable::new_empty(weight, {filters / kPanel, kPoints, channels, kPanel},
-                                           ScalarType::Float);
-  pack_filters(static_cast<const double*>(weight.data_ptr()), filters, channels,
-               static_cast<float*>(packed.data_ptr()));
+  const auto* from = static_cast<const double*>(weight.data_ptr());
+  const int64_t rows = fixed ? channels + 2 : channels;
+  Tensor packed = torch::stable::new_empty(weight, {filters / kPanel, kPoints, rows, kPanel},
+                                           fixed ? ScalarType::Short : ScalarType::Float);
+  if (fixed) {
+    pack_filters(from, filters, channels, static_cast<int16_t*>(packed.data_ptr()));
+  } else {
+    pack_filters(from, filters, channels, static_cast<float*>(packed.data_ptr()));
+  }
   return packed;
 }
 
+// `weight` and `bias` of one group or of several, each for as many images of `x`.
 void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, const float* added,
               bool relu, Tensor& y) {
-  Convolution3x3 convolution{x.size(0),
-                             x.size(2),
-                             x.size(3),
-                             x.size(1),
-                             y.size(1),
-                             static_cast<const float*>(x.data_ptr()),
-                             static_cast<const float*>(weight.data_ptr()),
-                             static_cast<const float*>(bias.data_ptr()),
-                             added,
-                             static_cast<float*>(y.data_ptr()),
-                             relu};
+  const int64_t groups = bias.dim() == 2 ? bias.size(0) : 1;
+  const bool fixed = weight.scalar_type() == ScalarType::Short;
+  Convolution3x3 all{x.size(0) / groups,
+                     x.size(2),
+                     x.size(3),
+                     x.size(1),
+                     y.size(1),
+                     static_cast<const float*>(x.data_ptr()),
+                     fixed ? nullptr : static_cast<const float*>(weight.data_ptr()),
+                     fixed ? static_cast<const int16_t*>(weight.data_ptr()) : nullptr,
+                     static_cast<const float*>(bias.data_ptr()),
+                     added,
+                     static_cast<float*>(y.data_ptr()),
+                     relu};
+  const auto group = [&](int64_t index) {
+    Convolution3x3 one = all;
+    const int64_t pixels = index * all.images * all.height * all.width;
+    one.x += pixels * all.channels;
+    one.y += pixels * all.filters;
+    one.bias += index * all.filters;
+    if (added != nullptr) one.added += pixels * all.filters;
+    if (fixed) {
+      one.fixed += index * weight.numel() / groups;
+    } else {
+      one.weight += index * weight.numel() / groups;
+    }
+    return one;
+  };
   // A block's inputs, transformed, stay in the second-level cache; with fewer blocks than threads
   // these divide the filters.
-  const int64_t tiles = convolution.tiles(), panels = y.size(1) / kPanel;
+  const int64_t tiles = all.tiles(), panels = y.size(1) / kPanel;
   const int64_t blocks = (tiles + kBlock - 1) / kBlock;
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t parts = std::min(panels, std::max<int64_t>(1, threads / blocks));
-  torch::stable::parallel_for(0, blocks * parts, 1, [&](int64_t first, int64_t last) {
+  const int64_t parts = std::min(panels, std::max<int64_t>(1, threads / (groups * blocks)));
+  const auto compute = fixed ? convolve_tiles_fixed : convolve_tiles;
+  torch::stable::parallel_for(0, groups * blocks * parts, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t block = i / parts, part = i % parts;
-      convolve_tiles(convolution, block * kBlock, std::min(kBlock, tiles - block * kBlock),
-                     part * panels / parts, (part + 1) * panels / parts);
+      const int64_t block = i / parts % blocks, part = i % parts;
+      compute(group(i / parts / blocks), block * kBlock, std::min(kBlock, tiles - block * kBlock),
+              part * panels / parts, (part + 1) * panels / parts);
     }
   });
 }
@@ -72,17 +99,22 @@ void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, const f
 void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float && interleaved(x),
                   "x must be (N, C, H, W), float32 and channels_last");
-  STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == kPoints && weight.size(3) == kPanel &&
-                      weight.size(2) == x.size(1) && weight.scalar_type() == ScalarType::Float &&
+  const bool fixed = weight.scalar_type() == ScalarType::Short;
+  const int64_t axis = weight.dim() - 4;  // 1 of several groups
+  STD_TORCH_CHECK((axis == 0 || axis == 1) && weight.size(axis + 1) == kPoints &&
+                      weight.size(axis + 3) == kPanel &&
+                      weight.size(axis + 2) == x.size(1) + (fixed ? 2 : 0) &&
+                      (fixed || weight.scalar_type() == ScalarType::Float) &&
                       weight.is_contiguous(),
                   "weight must come from pack_3x3, for as many channels as x");
-  require_bias(bias, weight.size(0) * kPanel);
+  groups_of(weight, axis, bias, weight.size(axis) * kPanel, x.size(0));
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
+  STD_TORCH_CHECK(!fixed || has_fixed(), "this processor has no AVX-512 VNNI");
 }
 
 Tensor convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) {
   check(x, weight, bias);
-  const int64_t n = x.size(0), h = x.size(2), w = x.size(3), k = bias.size(0);
+  const int64_t n = x.size(0), h = x.size(2), w = x.size(3), k = bias.size(bias.dim() - 1);
   Tensor y = channels_second(torch::stable::new_empty(x, {n, h, w, k}));
   if (n * h * w > 0) convolve(x, weight, bias, nullptr, relu, y);
   return y;
@@ -90,9 +122,10 @@ Tensor convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) {
 
 void convolve_3x3_add_(Tensor added, Tensor x, Tensor weight, Tensor bias, bool relu) {
   check(x, weight, bias);
-  STD_TORCH_CHECK(added.dim() == 4 && added.size(0) == x.size(0) && added.size(1) == bias.size(0) &&
-                      added.size(2) == x.size(2) && added.size(3) == x.size(3) &&
-                      added.scalar_type() == ScalarType::Float && interleaved(added),
+  STD_TORCH_CHECK(added.dim() == 4 && added.size(0) == x.size(0) &&
+                      added.size(1) == bias.size(bias.dim() - 1) && added.size(2) == x.size(2) &&
+                      added.size(3) == x.size(3) && added.scalar_type() == ScalarType::Float &&
+                      interleaved(added),
                   "added must be shaped like the result, float32 and channels_last");
   STD_TORCH_CHECK(added.data_ptr() != x.data_ptr(), "added must not be x: it is overwritten");
   if (x.numel() > 0)

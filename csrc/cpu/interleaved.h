@@ -26,11 +26,20 @@ inline torch::stable::Tensor channels_second(const torch::stable::Tensor& x) {
   return torch::stable::transpose(torch::stable::transpose(x, 2, 3), 1, 2);
 }
 
-inline void require_bias(const torch::stable::Tensor& bias, int64_t filters) {
-  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == filters &&
+// How many groups of filters `weight` holds, each for as many of `images`: its first axis where
+// `axis` is 1, otherwise it is of one group without such an axis. `bias` is (filters), or
+// (groups, filters).
+inline int64_t groups_of(const torch::stable::Tensor& weight, int64_t axis,
+                         const torch::stable::Tensor& bias, int64_t filters, int64_t images) {
+  const int64_t groups = axis == 1 ? weight.size(0) : 1;
+  STD_TORCH_CHECK(bias.dim() == 1 + axis && bias.size(axis) == filters &&
+                      (axis == 0 || bias.size(0) == groups) &&
                       bias.scalar_type() == torch::headeronly::ScalarType::Float &&
                       bias.is_contiguous(),
-                  "bias must be (K,), float32 and contiguous");
+                  "bias must be (K,), or (G, K) of G groups, float32 and contiguous");
+  STD_TORCH_CHECK(groups > 0 && images % groups == 0, "there must be as many images for each of ",
+                  groups, " groups; got ", images);
+  return groups;
 }
 
 }  // namespace fastad::cpu

@@ -1,7 +1,8 @@
-// Bytes of images as the normalised floats that a network takes, in one pass: a table holds what
-// each of the 256 grey levels of a channel becomes.
+// Images as the normalised floats that a network takes, in one pass. Of bytes a table holds what each
+// of the 256 grey levels of a channel becomes.
 //
-// Floor for 256x256: 0.2 MB read and 0.8 MB written, in place of four passes over 0.8 MB.
+// Floor for 256x256: 0.2 MB (of floats 0.8 MB) read and 0.8 MB written, in place of four passes (two)
+// over 0.8 MB.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -10,6 +11,7 @@
 
 #include <cstdint>
 
+#include "cpu/block.h"
 #include "cpu/interleaved.h"
 
 namespace fastad::cpu {
@@ -48,9 +50,48 @@ Tensor normalize_bytes(Tensor images, Tensor table) {
   return channels_second(out);
 }
 
+// to = (from - mean) / deviation, of `count` interleaved floats that begin at the first channel.
+FASTAD_CLONES void normalize(const float* FASTAD_RESTRICT from, int64_t count, const float* mean,
+                             const float* deviation, float* FASTAD_RESTRICT to) {
+  constexpr int64_t kSpan = 48;  // a multiple of the channels and of every vector
+  float means[kSpan], deviations[kSpan];
+  for (int64_t i = 0; i < kSpan; ++i) {
+    means[i] = mean[i % 3];
+    deviations[i] = deviation[i % 3];
+  }
+  int64_t start = 0;
+  for (; start + kSpan <= count; start += kSpan)
+    for (int64_t i = 0; i < kSpan; ++i)
+      to[start + i] = (from[start + i] - means[i]) / deviations[i];
+  for (int64_t i = start; i < count; ++i) to[i] = (from[i] - mean[i % 3]) / deviation[i % 3];
+}
+
+// (N, 3, H, W) float32, channels_last; mean and deviation (3) float32.
+Tensor normalize_floats(Tensor images, Tensor mean, Tensor deviation) {
+  STD_TORCH_CHECK(images.dim() == 4 && images.size(1) == 3 &&
+                      images.scalar_type() == ScalarType::Float && interleaved(images),
+                  "images must be (N, 3, H, W), float32 and channels_last");
+  for (const Tensor& of : {mean, deviation})
+    STD_TORCH_CHECK(
+        of.dim() == 1 && of.size(0) == 3 && of.scalar_type() == ScalarType::Float &&
+            of.is_contiguous(),
+        "mean and deviation must be (3,), float32 and contiguous");
+  const int64_t n = images.size(0), height = images.size(2), width = images.size(3);
+  Tensor out = torch::stable::new_empty(images, {n, height, width, 3});
+  const auto* from = static_cast<const float*>(images.data_ptr());
+  const auto* means = static_cast<const float*>(mean.data_ptr());
+  const auto* deviations = static_cast<const float*>(deviation.data_ptr());
+  auto* to = static_cast<float*>(out.data_ptr());
+  torch::stable::parallel_for(0, n * height * width, kGrain, [&](int64_t first, int64_t last) {
+    normalize(from + first * 3, (last - first) * 3, means, deviations, to + first * 3);
+  });
+  return channels_second(out);
+}
+
 }  // namespace
 }  // namespace fastad::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(fastad, CPU, m) {
   m.impl("normalize_bytes", TORCH_BOX(&fastad::cpu::normalize_bytes));
+  m.impl("normalize_floats", TORCH_BOX(&fastad::cpu::normalize_floats));
 }

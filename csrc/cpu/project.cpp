@@ -76,37 +76,44 @@ __attribute__((target("arch=x86-64-v3"))) void project_v3(const Projection& a, c
 
 #endif
 
-// x (N, C, H, W) float32, channels_last -> (N, K, ceil(H / stride), ceil(W / stride)).
+// x (N, C, H, W) float32, channels_last -> (N, K, ceil(H / stride), ceil(W / stride)). `weight` and
+// `bias` of one group or of several, each for as many images.
 Tensor project(Tensor x, Tensor weight, Tensor bias, int64_t stride) {
   STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float,
                   "x must be (N, C, H, W), float32");
   const int64_t n = x.size(0), channels = x.size(1), h = x.size(2), w = x.size(3);
   STD_TORCH_CHECK(interleaved(x), "x must be channels_last");
-  STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) == channels && weight.size(2) == kPanel &&
+  const int64_t axis = weight.dim() - 3;  // 1 of several groups
+  STD_TORCH_CHECK((axis == 0 || axis == 1) && weight.size(axis + 1) == channels &&
+                      weight.size(axis + 2) == kPanel &&
                       weight.scalar_type() == ScalarType::Float && weight.is_contiguous(),
                   "weight must be (K / 32, C, 32), float32 and contiguous");
-  const int64_t filters = weight.size(0) * kPanel;
-  require_bias(bias, filters);
+  const int64_t filters = weight.size(axis) * kPanel;
+  const int64_t groups = groups_of(weight, axis, bias, filters, n);
   STD_TORCH_CHECK(stride >= 1, "stride must be at least 1; got ", stride);
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
   const int64_t rows = (h + stride - 1) / stride, columns = (w + stride - 1) / stride;
   Tensor y = torch::stable::new_empty(x, {n, rows, columns, filters});
 #ifdef FASTAD_PANELS
-  const Projection a{channels,
-                     filters,
-                     stride,
-                     columns,
-                     static_cast<const float*>(weight.data_ptr()),
-                     static_cast<const float*>(bias.data_ptr())};
+  const auto* weights = static_cast<const float*>(weight.data_ptr());
+  const auto* biases = static_cast<const float*>(bias.data_ptr());
   const auto* from = static_cast<const float*>(x.data_ptr());
   auto* to = static_cast<float*>(y.data_ptr());
   const auto compute = has_wide_panels() ? project_v4 : project_v3;
   const int64_t work = std::max<int64_t>(1, columns * channels * filters);
   torch::stable::parallel_for(
       0, n * rows, std::max<int64_t>(1, kGrain / work), [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i)
+        for (int64_t i = first; i < last; ++i) {
+          const int64_t group = i / rows / (n / groups);
+          const Projection a{channels,
+                             filters,
+                             stride,
+                             columns,
+                             weights + group * filters * channels,
+                             biases + group * filters};
           compute(a, from + (i / rows * h + i % rows * stride) * w * channels,
                   to + i * columns * filters);
+        }
       });
 #endif
   return channels_second(y);

@@ -2,114 +2,15 @@
 
 #include <algorithm>
 
+#include "cpu/fixed.h"
 #include "cpu/panel.h"
+#include "cpu/winograd_tile.h"
 
 namespace fastad::cpu {
 
 #ifdef FASTAD_PANELS
 
 namespace {
-
-constexpr float kA = 0.625f, kB = 1.5f;
-constexpr float kA2 = kA * kA, kB2 = kB * kB;
-
-// The values of the six inputs' polynomial at the six points, to which filters' values are scaled.
-template <int kLanes>
-FASTAD_INLINE void evaluate_inputs(const Lanes<kLanes>* d, Lanes<kLanes>* out) {
-  using V = Lanes<kLanes>;
-  const V even_a = d[4] - kB2 * d[2], odd_a = kA * (d[3] - kB2 * d[1]);
-  const V even_b = d[4] - kA2 * d[2], odd_b = kB * (d[3] - kA2 * d[1]);
-  out[0] = (d[4] - (kA2 + kB2) * d[2]) + (kA2 * kB2) * d[0];
-  out[1] = even_a + odd_a;
-  out[2] = even_a - odd_a;
-  out[3] = even_b + odd_b;
-  out[4] = even_b - odd_b;
-  out[5] = (d[5] - (kA2 + kB2) * d[3]) + (kA2 * kB2) * d[1];
-}
-
-// Four results from the products at the six points.
-template <int kLanes>
-FASTAD_INLINE void interpolate_results(const Lanes<kLanes>* m, Lanes<kLanes>* out) {
-  using V = Lanes<kLanes>;
-  const V even_a = m[1] + m[2], odd_a = m[1] - m[2];
-  const V even_b = m[3] + m[4], odd_b = m[3] - m[4];
-  out[0] = m[0] + (even_a + even_b);
-  out[1] = kA * odd_a + kB * odd_b;
-  out[2] = kA2 * even_a + kB2 * even_b;
-  out[3] = m[5] + (kA2 * kA) * odd_a + (kB2 * kB) * odd_b;
-}
-
-// Where a tile lies.
-struct Tile {
-  int64_t image, row, column;
-
-  Tile(const Convolution3x3& a, int64_t index)
-      : image(index / (a.tile_rows() * a.tile_columns())),
-        row(index / a.tile_columns() % a.tile_rows() * 4),
-        column(index % a.tile_columns() * 4) {}
-};
-
-// v[point * rows * stride + c] from the tile's inputs; those outside the image are `zeros`.
-template <int kLanes>
-FASTAD_INLINE void transform_tile(const Convolution3x3& a, Tile tile, const float* zeros,
-                                  int64_t point_stride, float* FASTAD_RESTRICT v) {
-  const float* inputs[6][6];
-  for (int64_t i = 0; i < 6; ++i) {
-    for (int64_t j = 0; j < 6; ++j) {
-      const int64_t y = tile.row + i - 1, x = tile.column + j - 1;
-      const bool inside = y >= 0 && y < a.height && x >= 0 && x < a.width;
-      inputs[i][j] =
-          inside ? a.x + ((tile.image * a.height + y) * a.width + x) * a.channels : zeros;
-    }
-  }
-  for (int64_t c = 0; c < a.channels; c += kLanes) {
-    Lanes<kLanes> half[6][6];
-    for (int j = 0; j < 6; ++j) {
-      Lanes<kLanes> d[6], values[6];
-      for (int i = 0; i < 6; ++i) d[i] = lanes_at<kLanes>(inputs[i][j] + c);
-      evaluate_inputs<kLanes>(d, values);
-      for (int i = 0; i < 6; ++i) half[i][j] = values[i];
-    }
-    for (int i = 0; i < 6; ++i) {
-      Lanes<kLanes> values[6];
-      evaluate_inputs<kLanes>(half[i], values);
-      for (int j = 0; j < 6; ++j)
-        store_lanes<kLanes>(v + (i * 6 + j) * point_stride + c, values[j]);
-    }
-  }
-}
-
-// A tile's results of one panel from m[point * point_stride + filter].
-template <int kLanes>
-FASTAD_INLINE void finish_tile(const Convolution3x3& a, Tile tile, int64_t panel,
-                               int64_t point_stride, const float* FASTAD_RESTRICT m) {
-  const int64_t rows = std::min<int64_t>(4, a.height - tile.row);
-  const int64_t columns = std::min<int64_t>(4, a.width - tile.column);
-  const int64_t corner = (tile.image * a.height + tile.row) * a.width + tile.column;
-  for (int64_t k = 0; k < kPanel; k += kLanes) {
-    Lanes<kLanes> half[4][6];
-    for (int j = 0; j < 6; ++j) {
-      Lanes<kLanes> products[6], results[4];
-      for (int i = 0; i < 6; ++i)
-        products[i] = lanes_at<kLanes>(m + (i * 6 + j) * point_stride + k);
-      interpolate_results<kLanes>(products, results);
-      for (int i = 0; i < 4; ++i) half[i][j] = results[i];
-    }
-    const int64_t filter = panel * kPanel + k;
-    const Lanes<kLanes> bias = lanes_at<kLanes>(a.bias + filter);
-    for (int64_t i = 0; i < rows; ++i) {
-      Lanes<kLanes> results[4];
-      interpolate_results<kLanes>(half[i], results);
-      for (int64_t j = 0; j < columns; ++j) {
-        const int64_t place = (corner + i * a.width + j) * a.filters + filter;
-        Lanes<kLanes> y = results[j] + bias;
-        if (a.added != nullptr) y += lanes_at<kLanes>(a.added + place);
-        if (a.relu) y = relu_of<kLanes>(y);
-        store_lanes<kLanes>(a.y + place, y);
-      }
-    }
-  }
-}
 
 // kRows * kVectors sums stay in registers.
 template <int kLanes, int kRows, int kVectors>
@@ -170,32 +71,54 @@ void convolve_tiles(const Convolution3x3&, int64_t, int64_t, int64_t, int64_t) {
 
 #endif
 
-void pack_filters(const double* weight, int64_t filters, int64_t channels, float* packed) {
-  // The filter's polynomial at the points, divided by the product of their distances: Lagrange's
-  // factors, which the inputs' values lack.
-  constexpr double point[5] = {0, 0.625, -0.625, 1.5, -1.5};
+namespace {
+
+// The filter's polynomial at the points, divided by the product of their distances: Lagrange's
+// factors, which the inputs' values lack.
+struct Points {
   double g[6][3] = {};
-  for (int i = 0; i < 5; ++i) {
-    double product = 1;
-    for (int j = 0; j < 5; ++j) product *= j == i ? 1 : point[i] - point[j];
-    for (int j = 0; j < 3; ++j)
-      g[i][j] = (j == 0 ? 1 : j == 1 ? point[i] : point[i] * point[i]) / product;
-  }
-  g[5][2] = 1;
-  for (int64_t k = 0; k < filters; ++k) {
-    for (int64_t c = 0; c < channels; ++c) {
-      const double* w = weight + (k * channels + c) * 9;
-      float* out = packed + (k / kPanel * kPoints * channels + c) * kPanel + k % kPanel;
-      for (int i = 0; i < 6; ++i) {
-        for (int j = 0; j < 6; ++j) {
-          double sum = 0;
-          for (int y = 0; y < 3; ++y)
-            for (int x = 0; x < 3; ++x) sum += g[i][y] * w[y * 3 + x] * g[j][x];
-          out[(i * 6 + j) * channels * kPanel] = static_cast<float>(sum);
-        }
-      }
+
+  Points() {
+    constexpr double point[5] = {0, 0.625, -0.625, 1.5, -1.5};
+    for (int i = 0; i < 5; ++i) {
+      double product = 1;
+      for (int j = 0; j < 5; ++j) product *= j == i ? 1 : point[i] - point[j];
+      for (int j = 0; j < 3; ++j)
+        g[i][j] = (j == 0 ? 1 : j == 1 ? point[i] : point[i] * point[i]) / product;
     }
+    g[5][2] = 1;
   }
+
+  // Of a filter of one channel, w (3, 3).
+  double at(int64_t p, const double* w) const {
+    double sum = 0;
+    for (int y = 0; y < 3; ++y)
+      for (int x = 0; x < 3; ++x) sum += g[p / 6][y] * w[y * 3 + x] * g[p % 6][x];
+    return sum;
+  }
+};
+
+}  // namespace
+
+void pack_filters(const double* weight, int64_t filters, int64_t channels, float* packed) {
+  const Points points;
+  for (int64_t k = 0; k < filters; ++k)
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t p = 0; p < kPoints; ++p)
+        packed[((k / kPanel * kPoints + p) * channels + c) * kPanel + k % kPanel] =
+            static_cast<float>(points.at(p, weight + (k * channels + c) * 9));
+}
+
+void pack_filters(const double* weight, int64_t filters, int64_t channels, int16_t* packed) {
+  const Points points;
+  for (int64_t panel = 0; panel < filters / kPanel; ++panel)
+    for (int64_t p = 0; p < kPoints; ++p)
+      pack_slab(
+          channels, fixed_chunk(channels),
+          [&](int64_t k, int64_t c) {
+            return points.at(p, weight + ((panel * kPanel + k) * channels + c) * 9);
+          },
+          packed + (panel * kPoints + p) * slab_size(channels));
 }
 
 }  // namespace fastad::cpu

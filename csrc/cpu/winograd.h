@@ -1,5 +1,5 @@
 // The inner loops of 3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray,
-// CVPR 2016), in float32. Free of torch.
+// CVPR 2016), in float32 or with products in 16-bit integers (cpu/fixed.h). Free of torch.
 //
 // A tile of 4x4 results needs 6x6 inputs. Both and the filters are polynomials' values at six
 // points, where a convolution is a product: 36 multiplications for a tile, a channel and a filter
@@ -21,6 +21,7 @@ struct Convolution3x3 {
   int64_t images, height, width, channels, filters;  // both multiples of kPanel
   const float* x;                                    // (images, height, width, channels)
   const float* weight;                               // (filters / kPanel, 36, channels, kPanel)
+  const int16_t* fixed;                              // or (filters / kPanel, 36) slabs
   const float* bias;                                 // (filters)
   const float* added;                                // as y, added to the results; or null
   float* y;                                          // (images, height, width, filters)
@@ -33,10 +34,15 @@ struct Convolution3x3 {
 
 // Filters (filters, channels, 3, 3) as `Convolution3x3` takes them.
 void pack_filters(const double* weight, int64_t filters, int64_t channels, float* packed);
+void pack_filters(const double* weight, int64_t filters, int64_t channels, int16_t* packed);
 
 // Only where `has_panels`: computes `tiles` tiles from `first` on, of the panels from `first_panel`
 // to `last_panel`.
 void convolve_tiles(const Convolution3x3& convolution, int64_t first, int64_t tiles,
                     int64_t first_panel, int64_t last_panel);
+
+// The same in 16-bit integers, only where `has_fixed`.
+void convolve_tiles_fixed(const Convolution3x3& convolution, int64_t first, int64_t tiles,
+                          int64_t first_panel, int64_t last_panel);
 
 }  // namespace fastad::cpu

@@ -129,8 +129,8 @@ class ResNet(nn.Module):
         expansion = Bottleneck.expansion if architecture.bottleneck else BasicBlock.expansion
         inputs, channels, strides = 64, {}, {}
         depth = 1 + max(STAGES.index(layer) for layer in self.layers)
-        self._stages = STAGES[:depth]
-        for index, stage in enumerate(self._stages):
+        self.stages = STAGES[:depth]
+        for index, stage in enumerate(self.stages):
             planes = 64 << index
             self.add_module(stage, _stage(architecture, index, inputs, planes))
             inputs = planes * expansion
@@ -148,7 +148,7 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         features = {}
-        for stage in self._stages:
+        for stage in self.stages:
             x = self.get_submodule(stage)(x)
             features[stage] = x
         return [features[layer] for layer in self.layers]

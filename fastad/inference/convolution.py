@@ -4,6 +4,10 @@ Batch norm becomes part of the weights (Jacob et al., CVPR 2018, section 3.2). R
 a shortcut are done while a convolution's results are still in registers, on weights that are laid
 out once: by oneDNN, and in float32 by this package's own 3x3 convolutions, which need a quarter of
 the multiplications (Lavin and Gray, CVPR 2016; csrc/cpu/winograd.h). On CUDA by cuDNN.
+
+Of int16, float32 is what comes in and goes out, and the products are of 16-bit integers where this
+package has such a convolution (csrc/cpu/fixed.h): finer than bfloat16, and as fast on processors
+that multiply it in vectors.
 """
 
 import torch
@@ -12,18 +16,22 @@ from torch.nn import functional
 
 from fastad import _extension
 
+MANY_FILTERS = 512 * 512  # inputs times outputs
+
 
 def can_fuse(dtype: torch.dtype, device: torch.device | str = "cpu") -> bool:
     """Whether there is what convolves in this dtype on this device: of CPUs, oneDNN."""
     if torch.device(device).type == "cuda":
         return True
+    if dtype == torch.int16 and not _extension.cpu_fixed:
+        return False
     if not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if dtype == torch.float16:
         return torch.ops.mkldnn._is_mkldnn_fp16_supported()
-    return dtype == torch.float32
+    return dtype in (torch.float32, torch.int16)
 
 
 class Convolution(nn.Module):
@@ -38,7 +46,7 @@ class Convolution(nn.Module):
     def __init__(
         self,
         convolution: nn.Conv2d,
-        norm: nn.BatchNorm2d,
+        norm: nn.BatchNorm2d | None,
         dtype: torch.dtype,
         *,
         relu: bool,
@@ -46,15 +54,23 @@ class Convolution(nn.Module):
     ):
         super().__init__()
         weight, bias = _folded(convolution, norm)
-        on_cpu = weight.device.type == "cpu"
-        winograd = winograd and on_cpu and dtype == torch.float32
-        self.winograd = winograd and _suits_winograd(convolution)
-        if self.winograd:
-            weight = torch.ops.fastad.pack_3x3(weight)
-        elif not on_cpu:
-            weight = weight.to(memory_format=torch.channels_last)
-        self.weight = nn.Buffer(weight.to(dtype))
-        self.bias = nn.Buffer(bias.to(dtype))
+        fixed = dtype == torch.int16
+        self.dtype = dtype = torch.float32 if fixed else dtype
+        self.kernel = _kernel(convolution, dtype, fixed, winograd)
+        self.filters = convolution.out_channels
+        if self.kernel == "winograd":
+            missing = -self.filters % 32
+            weight = functional.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
+            weight = torch.ops.fastad.pack_3x3(weight, fixed)
+            bias = functional.pad(bias, (0, missing))
+        elif self.kernel == "fixed":
+            weight = torch.ops.fastad.pack_fixed(weight)
+            bias = functional.pad(bias, (0, -self.filters % 32))
+        elif weight.is_cuda:
+            weight = weight.to(dtype, memory_format=torch.channels_last)
+        else:
+            weight = weight.to(dtype)
+        self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias.to(dtype))
         self.relu = relu
         self._geometry = (
             list(convolution.padding),
@@ -65,17 +81,27 @@ class Convolution(nn.Module):
         self._packed: Tensor | None = None
         self._cudnn_fuses = True
 
+    @property
+    def in_groups(self) -> bool:
+        """Whether it can hold several filters, each for a part of the images."""
+        return self.kernel != "torch"
+
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        x = x.to(self.weight.dtype, memory_format=torch.channels_last)
+        x = x.to(self.dtype, memory_format=torch.channels_last)
         if added is not None:
             added = added.to(x.dtype, memory_format=torch.channels_last)
         if x.is_cuda:
             return self._on_cuda(x, added)
-        if self.winograd:
-            if added is None:
-                return torch.ops.fastad.convolve_3x3(x, self.weight, self.bias, self.relu)
+        if self.kernel == "winograd":
+            if added is None or self.filters % 32:
+                relu = self.relu and added is None
+                y = torch.ops.fastad.convolve_3x3(x, self.weight, self.bias, relu)
+                y = y[:, : self.filters]
+                return y if added is None else added.add_(y).relu_()
             torch.ops.fastad.convolve_3x3_add_(added, x, self.weight, self.bias, True)
             return added
+        if self.kernel == "fixed":
+            return self._in_integers(x, added)
         if self._packed is None:  # the layout is the best for the size that comes first
             padding, stride, dilation, groups = self._geometry
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(
@@ -90,6 +116,18 @@ class Convolution(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             added, x, self._packed, self.bias, *self._geometry, *follows
         )
+
+    def _in_integers(self, x: Tensor, added: Tensor | None) -> Tensor:
+        _, (stride, _), _, _ = self._geometry
+        side = 1 if self._geometry[0] == [0, 0] else 3
+        if added is None or stride > 1:
+            relu = self.relu and added is None
+            y = torch.ops.fastad.convolve_fixed(
+                x, self.weight, self.bias, self.filters, side, stride, relu
+            )
+            return y if added is None else added.add_(y).relu_()
+        torch.ops.fastad.convolve_fixed_add_(added, x, self.weight, self.bias, side, True)
+        return added
 
     def _on_cuda(self, x: Tensor, added: Tensor | None) -> Tensor:
         padding, stride, dilation, groups = self._geometry
@@ -114,6 +152,8 @@ class Projection(nn.Module):
 
     oneDNN takes several times as long for it as for as many operations elsewhere.
     """
+
+    in_groups = True
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d):
         super().__init__()
@@ -145,23 +185,29 @@ class Projection(nn.Module):
 class Stem(nn.Module):
     """A residual network's first convolution with batch norm, ReLU and pool, in one pass.
 
-    Computes in float32. ``forward`` takes (N, 3, H, W) and returns (N, 64, about H / 4, about
-    W / 4) in ``dtype``.
+    Computes in float32 unless ``dtype`` is int16. ``forward`` takes (N, 3, H, W) and returns (N, 64, about H / 4, about
+    W / 4) in ``dtype``, of int16 in float32.
     """
 
     def __init__(
         self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, pool: nn.MaxPool2d, dtype: torch.dtype
     ):
         super().__init__()
-        self.dtype = dtype
+        fixed = dtype == torch.int16
+        self.dtype = dtype = torch.float32 if fixed else dtype
         self.plain = None
         if convolution.weight.is_cuda or not _extension.cpu_convolutions:
             self.plain = nn.Sequential(Convolution(convolution, norm, dtype, relu=True), pool)
             return
         weight, bias = _folded(convolution, norm)
-        self.weight = nn.Buffer(torch.ops.fastad.pack_stem(weight.float()))
+        self.weight = nn.Buffer(torch.ops.fastad.pack_stem(weight.float(), fixed))
         self.bias = nn.Buffer(bias.float())
         self.padding = pool.padding
+
+    @property
+    def in_groups(self) -> bool:
+        """As of a `Convolution`: it then takes all images for each."""
+        return self.plain is None
 
     def forward(self, images: Tensor) -> Tensor:
         if self.plain is not None:
@@ -172,8 +218,12 @@ class Stem(nn.Module):
         return x.to(self.dtype)
 
 
-def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias, float64, of a convolution with its batch norm."""
+def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of a convolution with its batch norm, if it has one."""
+    if norm is None:
+        weight, bias = convolution.weight.double(), convolution.bias
+        bias = weight.new_zeros(len(weight)) if bias is None else bias.double()
+        return weight.detach().contiguous(), bias.detach()
     factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = norm.bias.double() - norm.running_mean.double() * factor
     if convolution.bias is not None:
@@ -182,29 +232,61 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
     return weight.detach().contiguous(), bias.detach()
 
 
-def _suits_winograd(convolution: nn.Conv2d) -> bool:
-    """Whether this package's 3x3 convolution can take the place of oneDNN's, on this processor."""
-    geometry = (convolution.kernel_size, convolution.stride, convolution.padding)
-    return (
+def _kernel(convolution: nn.Conv2d, dtype: torch.dtype, fixed: bool, winograd: bool) -> str:
+    """What computes it: "winograd" or "fixed", which this package has, or "torch"."""
+    side, stride = convolution.kernel_size[0], convolution.stride
+    in_place = (
         _extension.cpu_convolutions
-        and (*geometry, convolution.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+        and dtype == torch.float32
+        and convolution.weight.device.type == "cpu"
+        and convolution.kernel_size == (side, side)
+        and stride[0] == stride[1]
+        and (side, convolution.padding) in ((1, (0, 0)), (3, (1, 1)))
+        and convolution.dilation == (1, 1)
         and convolution.groups == 1
         and convolution.padding_mode == "zeros"
         and convolution.in_channels % 32 == 0
-        and convolution.out_channels % 32 == 0
     )
+    if not in_place:
+        return "torch"
+    # In memory Winograd's filters are four times as large, which is too much for the deepest.
+    many = fixed and convolution.in_channels * convolution.out_channels >= MANY_FILTERS
+    if winograd and side == 3 and stride == (1, 1) and not many:
+        return "winograd"
+    return "fixed" if fixed else "torch"
 
 
 @torch.library.register_fake("fastad::pack_3x3")
-def _(weight: Tensor) -> Tensor:
+def _(weight: Tensor, fixed: bool = False) -> Tensor:
     filters, channels = weight.shape[:2]
-    return weight.new_empty((filters // 32, 36, channels, 32), dtype=torch.float32)
+    shape = (filters // 32, 36, channels + 2 * fixed, 32)
+    return weight.new_empty(shape, dtype=torch.int16 if fixed else torch.float32)
+
+
+@torch.library.register_fake("fastad::pack_fixed")
+def _(weight: Tensor) -> Tensor:
+    filters, channels, side, _ = weight.shape
+    shape = ((filters + 31) // 32, side * side * channels + 2, 32)
+    return weight.new_empty(shape, dtype=torch.int16)
+
+
+@torch.library.register_fake("fastad::convolve_fixed")
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, filters: int, side: int, stride: int, relu: bool
+) -> Tensor:
+    height, width = ((size + stride - 1) // stride for size in x.shape[2:])
+    return x.new_empty((len(x), height, width, filters)).permute(0, 3, 1, 2)
+
+
+@torch.library.register_fake("fastad::convolve_fixed_add_")
+def _(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor, side: int, relu: bool) -> None:
+    return None
 
 
 @torch.library.register_fake("fastad::convolve_3x3")
 def _(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
     batch, _, height, width = x.shape
-    return x.new_empty((batch, height, width, len(bias))).permute(0, 3, 1, 2)
+    return x.new_empty((batch, height, width, bias.shape[-1])).permute(0, 3, 1, 2)
 
 
 @torch.library.register_fake("fastad::convolve_3x3_add_")
@@ -215,12 +297,15 @@ def _(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Non
 @torch.library.register_fake("fastad::project")
 def _(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     height, width = ((size + stride - 1) // stride for size in x.shape[2:])
-    return x.new_empty((len(x), height, width, len(bias))).permute(0, 3, 1, 2)
+    return x.new_empty((len(x), height, width, bias.shape[-1])).permute(0, 3, 1, 2)
 
 
 @torch.library.register_fake("fastad::pack_stem")
-def _(weight: Tensor) -> Tensor:
-    return weight.new_empty((len(weight) // 32, 7, 21, 32))
+def _(weight: Tensor, fixed: bool = False) -> Tensor:
+    panels = len(weight) // 32
+    if fixed:
+        return weight.new_empty((panels, 156, 32), dtype=torch.int16)
+    return weight.new_empty((panels, 7, 21, 32))
 
 
 @torch.library.register_fake("fastad::stem")
@@ -228,5 +313,6 @@ def _(images: Tensor, weight: Tensor, bias: Tensor, padding: int, bfloat16: bool
     # Half of the size, rounded up, twice; the second time down where the pool has no padding.
     height, width = ((size + 1) // 2 + padding for size in images.shape[2:])
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    shape = (len(images), height // 2, width // 2, len(bias))
+    groups = 1 if bias.dim() == 1 else len(bias)
+    shape = (groups * len(images), height // 2, width // 2, bias.shape[-1])
     return images.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2)

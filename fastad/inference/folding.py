@@ -13,7 +13,9 @@ from torch.nn import functional
 from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from fastad.inference.convolution import Convolution, Projection, Stem, can_fuse
 from fastad.inference.normalization import Normalization
+from fastad.inference.pairing import Pair, pairable
 from fastad.models import MODELS
+from fastad.models.base import FrozenTeacher
 from fastad.models.decoder import Block, Decoder, Gate
 from fastad.models.impression import Inception
 from fastad.models.prn_network import Decoder as Segmenter
@@ -66,8 +68,12 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
             for index, block in enumerate(blocks):
                 blocks[index] = _sequence(block, dtype)
     if type(folded) in MODELS.values() and device.type == "cpu":
-        # Over the method of its class: these models look at images through it alone.
+        # Over the methods of its class: these models look at images through them alone.
         folded.__dict__["normalize"] = Normalization(folded)
+        if folded.pair is not None:
+            teacher, student = map(folded.get_submodule, folded.pair)
+            if isinstance(teacher, FrozenTeacher) and pairable(teacher.backbone, student):
+                folded.__dict__["extract_pair"] = Pair(teacher.backbone, student)
     return folded
 
 
@@ -138,6 +144,8 @@ def _sequence(sequence: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
             convolution, norm, _ = left[:3]
             modules.append(Convolution(convolution, norm, dtype, relu=True, winograd=True))
             left = left[3:]
+        elif type(left[0]) is nn.Conv2d and left[0].padding_mode == "zeros":
+            modules.append(Convolution(left.pop(0), None, dtype, relu=False, winograd=True))
         else:
             modules.append(left.pop(0))
     return nn.Sequential(*modules)

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad import _extension
 from fastad.inference.calibration import stacked
+from fastad.inference.precision import ways
 from fastad.inference.predictor import PredictionResult, Predictor
 from fastad.inference.threshold import conformal_threshold
 from fastad.training.precision import cpu_multiplies_in
@@ -69,7 +71,8 @@ def examine(
 ) -> Examination:
     """Let a predictor take the fastest way that ranks and decides like plain float32.
 
-    It is set to its own precision fused, to float32 fused, or to plain float32: the first of them
+    It is set to its own precision fused, to the next of `fastad.inference.precision.ways`, up to
+    float32 fused, or to plain float32: the first of them
     whose scores of up to `IMAGES` images have a Spearman rank correlation of `LEAST_CORRELATION`
     with those of plain float32, and with which the same of them are above the threshold that the
     scores would give for this rate. The images are the ``held_out`` ones of the data set and, where
@@ -77,10 +80,10 @@ def examine(
     """
     others = sorted(set(range(len(dataset))) - set(held_out))
     images = stacked(dataset, [*held_out, *others][:IMAGES])
-    ways = dict.fromkeys([(predictor.dtype, True), (torch.float32, True), (torch.float32, False)])
+    dtypes = ways(predictor.dtype, predictor.device)
     expected = _scores(predictor, torch.float32, False, images)
     refused: list[str] = []
-    for dtype, fused in ways:
+    for dtype, fused in [*((dtype, True) for dtype in dtypes), (torch.float32, False)]:
         scores = _scores(predictor, dtype, fused, images)
         correlation = rank_correlation(expected, scores)
         alike = _decisions(expected, false_positive_rate) == _decisions(scores, false_positive_rate)
@@ -97,6 +100,7 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     units = [name for name in ("bfloat16", "float16") if cpu_multiplies_in(getattr(torch, name))]
+    units += ["int16"] * _extension.cpu_fixed
     return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *units])
 
 
@@ -111,24 +115,23 @@ class Newcomer(Predictor):
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        self._ways: list[tuple[torch.dtype, bool]] | None = None
+        self._ways: list[torch.dtype] | None = None  # fused, still to be tried
         self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
 
     def start(self, images: Tensor) -> Callable[[], PredictionResult]:
         if self._ways is None:
-            ways = dict.fromkeys([(self.dtype, True), (torch.float32, True)])
-            self._ways = list(ways) if self.fused else []
-        ways, pairs = self._ways, self._pairs
-        if not ways:
+            self._ways = ways(self.dtype, self.device) if self.fused else []
+        left, pairs = self._ways, self._pairs
+        if not left:
             return super().start(images)
         score, anomaly_map = self.run(images, torch.float32, False)
-        pairs.append((score, self.run(images, *ways[0])[0]))
+        pairs.append((score, self.run(images, left[0], True)[0]))
         enough = sum(len(seen) for seen, _ in pairs) >= FIRST
         if enough and pairs is self._pairs:  # otherwise another thread has decided already
-            self._decide(ways, pairs)
+            self._decide(left, pairs)
         return lambda: self._judged(score, anomaly_map)
 
-    def _decide(self, ways: list, pairs: list) -> None:
+    def _decide(self, left: list[torch.dtype], pairs: list) -> None:
         both = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))
         expected, found = both
         limit = np.inf if self.threshold is None else self.threshold
@@ -137,9 +140,9 @@ class Newcomer(Predictor):
         off = np.minimum(found, limit) - np.minimum(expected, limit)
         spread = self.calibration.std() if self.calibration.size > 1 else expected.mean() / 10
         noise = np.sqrt(np.mean(np.square(off))) / max(spread, 1e-12)
-        way = f"{_name(ways[0][0])}, fused"
+        way = f"{_name(left[0])}, fused"
         if noise <= MOST_NOISE and alike:
-            (self.dtype, self.fused), self._ways = ways[0], []
+            self.dtype, self.fused, self._ways = left[0], True, []
             log.info(f"predicting in {way}: on {len(found)} images as in plain float32")
             return
         log.warning(
@@ -147,13 +150,13 @@ class Newcomer(Predictor):
             f"decisions on this machine, on {len(found)} images: a slower way is taken"
         )
         self.dtype, self.fused = torch.float32, False
-        self._ways, self._pairs = ways[1:], []
+        self._ways, self._pairs = left[1:], []
 
 
 def avoid(predictor: Predictor, refused: Sequence[str]) -> None:
-    """Set a predictor to plain float32, or float32, where its way is among the ``refused``."""
-    if _name(predictor.dtype) in refused:
-        predictor.dtype = torch.float32
+    """Let a predictor take no way that is among the ``refused``, but the next."""
+    left = ways(predictor.dtype, predictor.device)
+    predictor.dtype = next((dtype for dtype in left if _name(dtype) not in refused), left[-1])
     predictor.fused = predictor.fused and "fused" not in refused
 
 

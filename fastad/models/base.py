@@ -108,6 +108,7 @@ class AnomalyModel(nn.Module):
         Config: dataclass of the model's options.
         training_defaults: what its authors chose of `fastad.training.TrainingConfig`.
         stages: the parts of its training, one after the other.
+        pair: names of a `FrozenTeacher` and a student that look at the same images; None without.
         stage: the one that it is in; None outside training.
         config: the options of this instance.
     """
@@ -116,6 +117,7 @@ class AnomalyModel(nn.Module):
     Config: ClassVar[type]
     training_defaults: ClassVar[dict[str, Any]] = {}
     stages: ClassVar[tuple[Stage, ...]] = (Stage(),)
+    pair: ClassVar[tuple[str, str] | None] = None
     stage: Stage | None = None
 
     def __init__(self, config: Any):
@@ -145,6 +147,11 @@ class AnomalyModel(nn.Module):
             return FrozenTeacher(backbone), student
         teacher = FrozenTeacher(self.build_backbone(layers))
         return teacher, backbones.build(backbone, layers)
+
+    def extract_pair(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Feature maps of the teacher and of the student of ``pair``, for normalised images."""
+        teacher, student = map(self.get_submodule, self.pair)
+        return teacher(images), backbones.extract(student, images)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Check a batch (N, 3, H, W) and bring it to ImageNet's mean and standard deviation.

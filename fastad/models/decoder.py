@@ -6,6 +6,7 @@ one-class embedding", CVPR 2022; the gates are those of RSTPM (`fastad.models.rs
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -94,7 +95,8 @@ class _Level(nn.Module):
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         x = self.blocks(self.up(x, guide.shape[-2:]))
         if self.gate is not None:
-            x = x * self.gate(guide.to(x.dtype))
+            gate = self.gate(guide.to(x.dtype))
+            x = x * gate if torch.is_grad_enabled() else x.mul_(gate)
         return self.last(x)
 
 

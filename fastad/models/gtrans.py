@@ -84,6 +84,7 @@ class GTrans(AnomalyModel):
     """
 
     name = "gtrans"
+    pair = ("teacher", "student")
     Config = GTransConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
@@ -118,8 +119,9 @@ class GTrans(AnomalyModel):
         """
         images = self.normalize(images)
         if teacher is None:
-            teacher = self.teacher(images)
-        student = backbones.extract(self.student, images)
+            teacher, student = self.extract_pair(images)
+        else:
+            student = backbones.extract(self.student, images)
         encoded = self._tokens(student)
         for _ in range(ROUNDS):
             encoded = self.encoder(encoded, encoded)

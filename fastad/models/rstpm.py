@@ -49,6 +49,7 @@ class RSTPM(AnomalyModel):
     """
 
     name = "rstpm"
+    pair = ("teacher1", "student1")
     Config = RSTPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 20,
@@ -133,10 +134,13 @@ class RSTPM(AnomalyModel):
         """
         kept = kept or {}
         images = self.normalize(images)
-        first = kept.get("teacher1") or self.teacher1(images)
+        if "teacher1" in kept:
+            first, students = kept["teacher1"], backbones.extract(self.student1, images)
+        else:
+            first, students = self.extract_pair(images)
         second = kept.get("teacher2") or self.teacher2(images)
         deepest = first[-1].to(images.dtype)
-        students = backbones.extract(self.student1, images)[: len(LAYERS)]
+        students = students[: len(LAYERS)]
         students += self.student2(self.bottleneck(deepest), second)
         return [*first[: len(LAYERS)], *second], students
 

@@ -90,6 +90,7 @@ class STPM(AnomalyModel):
     """
 
     name = "stpm"
+    pair = ("teacher", "student")
     Config = STPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
@@ -118,9 +119,10 @@ class STPM(AnomalyModel):
         ``teacher``: its features where they are known already.
         """
         images = self.normalize(images)
-        if teacher is None:
-            teacher = self.scales(self.teacher(images))
-        return teacher, backbones.extract(self.student, images)
+        if teacher is not None:
+            return teacher, backbones.extract(self.student, images)
+        teacher, student = self.extract_pair(images)
+        return self.scales(teacher), student
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """``{"teacher": list of (N, C_l, H_l, W_l)}`` for images (N, 3, H, W) in [0, 1]."""

@@ -72,6 +72,11 @@ def cpu_multiplies_in(dtype: torch.dtype) -> bool:
     return any(capabilities.get(unit, False) for unit in _NATIVE_UNITS[dtype])
 
 
+def has_amx() -> bool:
+    """Whether the processor multiplies bfloat16 in tiles."""
+    return _cpu_capabilities().get("amx_bf16", False)
+
+
 def _cpu_capabilities() -> Mapping[str, bool]:
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
