@@ -4,8 +4,9 @@
     python bench/fast_path.py --data ../shared/data --check     exit 1 where more than 0.001 is lost
 
 STPM is trained on a set's good images, then its test images go three ways through the same
-detector: plain float32, float32 fused and, where the processor has units for it, bfloat16 fused,
-whether or not the check at the end of the training took them. Nothing is chosen on the test images.
+detector: plain float32, float32 fused and, where the processor has units for them, bfloat16 and
+int16 fused, whether or not the check at the end of the training took them. Nothing is chosen on the
+test images.
 """
 
 import argparse
@@ -41,6 +42,8 @@ def measure(data: Path, name: str, folder: str, epochs: int) -> dict[str, Any]:
     ways = {"plain float32": (torch.float32, False), "float32": (torch.float32, True)}
     if cpu_multiplies_in(torch.bfloat16):
         ways["bfloat16"] = (torch.bfloat16, True)
+    if _extension.cpu_fixed:
+        ways["int16"] = (torch.int16, True)
     samples = test_samples(data / folder)
     row: dict[str, Any] = {
         "set": name,
@@ -69,7 +72,7 @@ def main() -> int:
     for name in options.sets:
         rows.append(measure(options.data, name, *SETS[name]))
         print(rows[-1], flush=True)
-        for way in ("float32", "bfloat16"):
+        for way in ("float32", "bfloat16", "int16"):
             lost = rows[-1].get(way, {}).get("image_auroc_lost", 0.0)
             if lost > MOST_LOST:
                 missed.append(f"{name}, {way}: image AUROC {lost:.4f} lower")

@@ -127,7 +127,8 @@ void convolve_3x3_add_(Tensor added, Tensor x, Tensor weight, Tensor bias, bool 
                       added.size(3) == x.size(3) && added.scalar_type() == ScalarType::Float &&
                       interleaved(added),
                   "added must be shaped like the result, float32 and channels_last");
-  STD_TORCH_CHECK(added.data_ptr() != x.data_ptr(), "added must not be x: it is overwritten");
+  STD_TORCH_CHECK(x.numel() == 0 || added.data_ptr() != x.data_ptr(),
+                  "added must not be x: it is overwritten");
   if (x.numel() > 0)
     convolve(x, weight, bias, static_cast<const float*>(added.data_ptr()), relu, added);
 }

@@ -185,8 +185,8 @@ class Projection(nn.Module):
 class Stem(nn.Module):
     """A residual network's first convolution with batch norm, ReLU and pool, in one pass.
 
-    Computes in float32 unless ``dtype`` is int16. ``forward`` takes (N, 3, H, W) and returns (N, 64, about H / 4, about
-    W / 4) in ``dtype``, of int16 in float32.
+    Computes in float32 unless ``dtype`` is int16. ``forward`` takes (N, 3, H, W) and returns
+    (N, 64, about H / 4, about W / 4) in ``dtype``, of int16 in float32.
     """
 
     def __init__(

@@ -26,7 +26,10 @@ class Pair(nn.Module):
         self.stem = _joined(first.conv1, second.conv1)
         stages = _shared_stages(first, second)
         self.stages = nn.ModuleDict(
-            {name: _joined(first.get_submodule(name), second.get_submodule(name)) for name in stages}
+            {
+                name: _joined(first.get_submodule(name), second.get_submodule(name))
+                for name in stages
+            }
         )
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:

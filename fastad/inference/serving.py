@@ -155,9 +155,11 @@ class Newcomer(Predictor):
 
 def avoid(predictor: Predictor, refused: Sequence[str]) -> None:
     """Let a predictor take no way that is among the ``refused``, but the next."""
+    if "fused" in refused:
+        predictor.dtype, predictor.fused = torch.float32, False
+        return
     left = ways(predictor.dtype, predictor.device)
     predictor.dtype = next((dtype for dtype in left if _name(dtype) not in refused), left[-1])
-    predictor.fused = predictor.fused and "fused" not in refused
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

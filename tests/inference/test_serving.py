@@ -10,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 
 import fastad
-from fastad import inference, models
+from fastad import _extension, inference, models
 from fastad.commands.info import contents
 from fastad.inference import Artifact, Predictor
 from fastad.inference.serving import (
@@ -24,6 +24,14 @@ from fastad.inference.serving import (
 )
 
 GOOD = torch.rand(70, 3, 4, 4)
+
+
+@pytest.fixture(autouse=True)
+def without_integers(monkeypatch):
+    """Most of what is tested here is the same on every processor."""
+    monkeypatch.setattr(_extension, "cpu_fixed", False)
+
+
 TRUE = np.random.default_rng(3).permutation(70).astype(np.float32)  # the images' scores
 
 
@@ -89,6 +97,30 @@ def test_float32_where_it_does_not(error):
     assert (predictor.dtype, predictor.fused) == (torch.float32, True)
     assert found.refused == ["bfloat16"]
     assert "predicting in float32, because bfloat16 changed" in found.notes[0]
+
+
+def test_integers_come_before_float32(monkeypatch):
+    monkeypatch.setattr(_extension, "cpu_fixed", True)
+    predictor = FakePredictor(bfloat16_fused=shuffled)
+    found = examine(predictor, GOOD, [], 0.1)
+    assert (predictor.dtype, predictor.fused) == (torch.int16, True)
+    assert found.refused == ["bfloat16"]
+    predictor = FakePredictor(torch.int16, int16_fused=shuffled)
+    found = examine(predictor, GOOD, [], 0.1)
+    assert (predictor.dtype, predictor.fused) == (torch.float32, True)
+    assert found.refused == ["int16"]
+    for refused, dtype in (
+        (["int16"], torch.bfloat16),
+        (["bfloat16"], torch.int16),
+        (["bfloat16", "int16"], torch.float32),
+    ):
+        other = FakePredictor()
+        avoid(other, refused)
+        assert (other.dtype, other.fused) == (dtype, True)
+    everything = FakePredictor()
+    avoid(everything, ["bfloat16", "int16", "fused"])
+    assert (everything.dtype, everything.fused) == (torch.float32, False)
+    assert "int16" in machine(torch.device("cpu")).split()
 
 
 def test_plain_float32_where_nothing_else_does():
