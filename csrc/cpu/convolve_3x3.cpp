@@ -41,11 +41,17 @@ Tensor pack_3x3(Tensor weight, bool fixed) {
   const int64_t rows = fixed ? channels + 2 : channels;
   Tensor packed = torch::stable::new_empty(weight, {filters / kPanel, kPoints, rows, kPanel},
                                            fixed ? ScalarType::Short : ScalarType::Float);
-  if (fixed) {
-    pack_filters(from, filters, channels, static_cast<int16_t*>(packed.data_ptr()));
-  } else {
-    pack_filters(from, filters, channels, static_cast<float*>(packed.data_ptr()));
-  }
+  torch::stable::parallel_for(0, filters / kPanel, 1, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) {
+      const double* filter = from + panel * kPanel * channels * 9;
+      const int64_t place = panel * kPoints * rows * kPanel;
+      if (fixed) {
+        pack_panel(filter, channels, static_cast<int16_t*>(packed.data_ptr()) + place);
+      } else {
+        pack_panel(filter, channels, static_cast<float*>(packed.data_ptr()) + place);
+      }
+    }
+  });
   return packed;
 }
 

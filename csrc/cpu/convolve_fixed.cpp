@@ -141,15 +141,17 @@ Tensor pack_fixed(Tensor weight) {
   Tensor packed = torch::stable::new_empty(weight, {panels, length + 2, kPanel}, ScalarType::Short);
   const auto* from = static_cast<const double*>(weight.data_ptr());
   auto* to = static_cast<int16_t*>(packed.data_ptr());
-  for (int64_t panel = 0; panel < panels; ++panel)
-    pack_slab(
-        length, fixed_chunk(channels),
-        [&](int64_t k, int64_t i) {
-          const int64_t filter = panel * kPanel + k;
-          return filter < filters ? from[(filter * channels + i % channels) * taps + i / channels]
-                                  : 0.0;
-        },
-        to + panel * slab_size(length));
+  torch::stable::parallel_for(0, panels, 1, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel)
+      pack_slab(
+          length, fixed_chunk(channels),
+          [&](int64_t k, int64_t i) {
+            const int64_t filter = panel * kPanel + k;
+            return filter < filters ? from[(filter * channels + i % channels) * taps + i / channels]
+                                    : 0.0;
+          },
+          to + panel * slab_size(length));
+  });
   return packed;
 }
 

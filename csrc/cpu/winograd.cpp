@@ -1,6 +1,7 @@
 #include "cpu/winograd.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "cpu/fixed.h"
 #include "cpu/panel.h"
@@ -89,36 +90,42 @@ struct Points {
     g[5][2] = 1;
   }
 
-  // Of a filter of one channel, w (3, 3).
-  double at(int64_t p, const double* w) const {
-    double sum = 0;
-    for (int y = 0; y < 3; ++y)
-      for (int x = 0; x < 3; ++x) sum += g[p / 6][y] * w[y * 3 + x] * g[p % 6][x];
-    return sum;
+  // out[p * stride] from a filter of one channel, w (3, 3).
+  void evaluate(const double* w, int64_t stride, double* out) const {
+    for (int i = 0; i < 6; ++i) {
+      double row[3];
+      for (int x = 0; x < 3; ++x)
+        row[x] = g[i][0] * w[x] + g[i][1] * w[3 + x] + g[i][2] * w[6 + x];
+      for (int j = 0; j < 6; ++j)
+        out[(i * 6 + j) * stride] = row[0] * g[j][0] + row[1] * g[j][1] + row[2] * g[j][2];
+    }
+  }
+
+  // (36, channels, kPanel) of a panel's filters, weight (kPanel, channels, 3, 3).
+  std::vector<double> of_panel(const double* weight, int64_t channels) const {
+    std::vector<double> values(kPoints * channels * kPanel);
+    for (int64_t k = 0; k < kPanel; ++k)
+      for (int64_t c = 0; c < channels; ++c)
+        evaluate(weight + (k * channels + c) * 9, channels * kPanel, &values[c * kPanel + k]);
+    return values;
   }
 };
 
 }  // namespace
 
-void pack_filters(const double* weight, int64_t filters, int64_t channels, float* packed) {
-  const Points points;
-  for (int64_t k = 0; k < filters; ++k)
-    for (int64_t c = 0; c < channels; ++c)
-      for (int64_t p = 0; p < kPoints; ++p)
-        packed[((k / kPanel * kPoints + p) * channels + c) * kPanel + k % kPanel] =
-            static_cast<float>(points.at(p, weight + (k * channels + c) * 9));
+void pack_panel(const double* weight, int64_t channels, float* packed) {
+  const std::vector<double> values = Points().of_panel(weight, channels);
+  std::transform(values.begin(), values.end(), packed,
+                 [](double value) { return static_cast<float>(value); });
 }
 
-void pack_filters(const double* weight, int64_t filters, int64_t channels, int16_t* packed) {
-  const Points points;
-  for (int64_t panel = 0; panel < filters / kPanel; ++panel)
-    for (int64_t p = 0; p < kPoints; ++p)
-      pack_slab(
-          channels, fixed_chunk(channels),
-          [&](int64_t k, int64_t c) {
-            return points.at(p, weight + ((panel * kPanel + k) * channels + c) * 9);
-          },
-          packed + (panel * kPoints + p) * slab_size(channels));
+void pack_panel(const double* weight, int64_t channels, int16_t* packed) {
+  const std::vector<double> values = Points().of_panel(weight, channels);
+  for (int64_t p = 0; p < kPoints; ++p)
+    pack_slab(
+        channels, fixed_chunk(channels),
+        [&](int64_t k, int64_t c) { return values[(p * channels + c) * kPanel + k]; },
+        packed + p * slab_size(channels));
 }
 
 }  // namespace fastad::cpu

@@ -32,9 +32,9 @@ struct Convolution3x3 {
   int64_t tiles() const { return images * tile_rows() * tile_columns(); }
 };
 
-// Filters (filters, channels, 3, 3) as `Convolution3x3` takes them.
-void pack_filters(const double* weight, int64_t filters, int64_t channels, float* packed);
-void pack_filters(const double* weight, int64_t filters, int64_t channels, int16_t* packed);
+// A panel's filters (kPanel, channels, 3, 3) as `Convolution3x3` takes them.
+void pack_panel(const double* weight, int64_t channels, float* packed);
+void pack_panel(const double* weight, int64_t channels, int16_t* packed);
 
 // Only where `has_panels`: computes `tiles` tiles from `first` on, of the panels from `first_panel`
 // to `last_panel`.

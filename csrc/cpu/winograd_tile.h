@@ -69,6 +69,9 @@ FASTAD_INLINE void transform_tile(const Convolution3x3& a, Tile tile, const floa
     for (int j = 0; j < 6; ++j) {
       Lanes<kLanes> d[6], values[6];
       for (int i = 0; i < 6; ++i) d[i] = lanes_at<kLanes>(inputs[i][j] + c);
+      // Of the tile after this, which the processor would not find by itself.
+      if (j >= 2)
+        for (int i = 0; i < 6; ++i) __builtin_prefetch(inputs[i][j] + 4 * a.channels + c);
       evaluate_inputs<kLanes>(d, values);
       for (int i = 0; i < 6; ++i) half[i][j] = values[i];
     }

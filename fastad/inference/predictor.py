@@ -257,13 +257,20 @@ class Predictor:
         if not (is_bytes and takes_bytes(network)):
             images = images.to(torch.float32, memory_format=torch.channels_last)
             images = images.div_(255) if is_bytes else images
-        # In integers networks are fastest where an image's features stay in the caches.
-        most = max(torch.get_num_threads() // 2, 1) if dtype == torch.int16 else len(images)
         with torch.autocast(self.device.type, *autocast(dtype)):
-            parts = [network(part) for part in images.split(max(most, 1))]
-        score = np.concatenate([part.score.float().numpy() for part in parts])
-        anomaly_map = np.concatenate([part.anomaly_map.float().numpy() for part in parts])
-        return lambda: (score, anomaly_map)
+            parts = [network(part) for part in images.split(self._at_once(dtype, len(images)))]
+        found = [
+            _joined([getattr(part, name).float().numpy() for part in parts])
+            for name in ("score", "anomaly_map")
+        ]
+        return lambda: tuple(found)
+
+    def _at_once(self, dtype: torch.dtype, images: int) -> int:
+        """How many of a batch's images go through the networks together."""
+        # In integers they are so fast that features which do not fit into the caches, and filters
+        # that are fetched for one image alone, cost more than all else.
+        most = max(torch.get_num_threads(), 2) if dtype == torch.int16 else images
+        return max(min(most, images), 1)
 
     def _judged(self, score: np.ndarray, anomaly_map: np.ndarray) -> PredictionResult:
         wide = score.astype(np.float64)
@@ -275,3 +282,7 @@ class Predictor:
             p_values(wide, self.calibration) if self.calibration.size else None,
             None if pixel_threshold is None else anomaly_map > np.float64(pixel_threshold),
         )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
