@@ -202,11 +202,6 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def has_amx() -> bool:
-    """Whether the processor has AMX, as the machine that most floors are for."""
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-
-
 def finish(options: argparse.Namespace, rows: list[dict], failures: list[str], **facts: Any) -> int:
     """Record the rows where ``options.json`` says so, name what was missed; the exit status."""
     if options.json:

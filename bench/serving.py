@@ -5,7 +5,9 @@
 
 The peer is anomalib's STFPM, whose operations stand here in plain PyTorch (anomalib itself needs
 torchvision): two ResNet-18 trunks in float32, contiguous, batch norm on its own, and its map's
-formula; of photographs also its preprocessing. Weights are random: they change no time.
+formula; of photographs also its preprocessing. Weights are random: they change no time. "fastad" is
+what "auto" means here, float32 and bfloat16 are its other ways, "unfused" is the trained model as it
+is, and torch.compile the same with frozen weights, in bfloat16 where there are units for it.
 """
 
 import argparse
@@ -16,14 +18,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ratios import finish, has_amx
+from ratios import finish
 from torch import Tensor
+from torch._inductor import config as inductor
 
-from fastad import _extension, backbones, models
+from fastad import _extension, backbones, models, training
 from fastad.commands.timing import interleaved
 from fastad.data import resize
-from fastad.inference import Predictor
-from fastad.training.precision import cpu_multiplies_in
+from fastad.inference import Predictor, precision
+from fastad.training.precision import cpu_multiplies_in, has_amx
 
 LAYERS = ("layer1", "layer2", "layer3")
 SIZE = (256, 256)
@@ -31,6 +34,24 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 PHOTOGRAPH = 1024  # pixels a side
 PEER = "the operations of anomalib's STFPM in plain PyTorch"
+
+
+def compiled() -> Callable[[Tensor], Any]:
+    """STPM by torch.compile with its weights frozen, in bfloat16 where there are units for it."""
+    model = models.build("stpm", **models.without_weights("stpm")).eval()
+    model = model.to(memory_format=torch.channels_last)
+    half = cpu_multiplies_in(torch.bfloat16)
+    run = torch.compile(model)
+
+    def predict(images: Tensor) -> Any:
+        with (
+            inductor.patch(freezing=True),
+            torch.no_grad(),
+            torch.autocast("cpu", torch.bfloat16, half),
+        ):
+            return run(images)
+
+    return predict
 
 
 class Peer:
@@ -89,7 +110,8 @@ def compared(
 def measure(seconds: float, repeats: int) -> list[dict[str, Any]]:
     peer = Peer()
     auto, exact, plain = predictor("stpm"), predictor("stpm", "float32"), predictor("stpm")
-    plain.fused = False
+    plain.dtype, plain.fused = training.resolve_precision("auto", torch.device("cpu")), False
+    half = predictor("stpm", "bfloat16") if cpu_multiplies_in(torch.bfloat16) else exact
     rows = []
     for batch in (1, 8):
         images = torch.rand(batch, 3, *SIZE)
@@ -97,9 +119,14 @@ def measure(seconds: float, repeats: int) -> list[dict[str, Any]]:
         runs = {
             "fastad": lambda: auto.predict_batch(aligned),  # noqa: B023
             "float32": lambda: exact.predict_batch(aligned),  # noqa: B023
+            "bfloat16": lambda: half.predict_batch(aligned),  # noqa: B023
             "unfused": lambda: plain.predict_batch(aligned),  # noqa: B023
             "peer": lambda: peer(images),  # noqa: B023
         }
+        if batch == 1:
+            quick = compiled()
+            runs["torch.compile"] = lambda: quick(aligned)  # noqa: B023
+            quick(aligned)
         rows.append(compared("stpm, tensor to score and map", runs, seconds, repeats, batch))
     pixels = torch.randint(0, 256, (3, PHOTOGRAPH, PHOTOGRAPH), dtype=torch.uint8)
     runs = {"fastad": lambda: auto.predict(pixels), "peer": lambda: peer.photograph(pixels)}
@@ -119,6 +146,7 @@ def measure(seconds: float, repeats: int) -> list[dict[str, Any]]:
     }
     runs = {name: lambda p=p: p.predict_batch(image) for name, p in candidates.items()}
     rows.append(compared("rstpm against stpm", runs, seconds, repeats))
+    # As GTrans and PRN were to be compared: all in float32.
     candidates = {
         "stpm": exact,
         "gtrans, backbone=resnet34": predictor("gtrans", "float32", backbone="resnet34"),
@@ -142,6 +170,7 @@ def missed(rows: list[dict[str, Any]], amx: bool) -> list[str]:
 
     peer_of_float32 = one["peer"]["ratio"] / one["float32"]["ratio"]
     require("float32, batch 1, against the peer", round(peer_of_float32, 2), 1.5)
+    require("batch 1 against torch.compile", one["torch.compile"]["ratio"], 1)
     if amx:
         require("batch 1 against the peer", one["peer"]["ratio"], 7)
         require("batch 8 against the peer", eight["peer"]["ratio"], 9)
@@ -168,6 +197,7 @@ def main() -> int:
         print(row, flush=True)
     half = cpu_multiplies_in(torch.bfloat16)
     facts = {"peer": PEER, "bfloat16_units": half, "amx": has_amx()}
+    facts["auto"] = str(precision.resolve("auto", torch.device("cpu"))).removeprefix("torch.")
     facts |= {"torch": torch.__version__, "fastad": _extension.build_info()}
     return finish(options, rows, missed(rows, has_amx()), **facts)
 

@@ -17,12 +17,12 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from ratios import finish, has_amx
+from ratios import finish
 from torch import Tensor
 
 from fastad import _extension, backbones, models
 from fastad.training import Trainer, TrainingConfig
-from fastad.training.precision import cpu_multiplies_in
+from fastad.training.precision import cpu_multiplies_in, has_amx
 
 LAYERS = ("layer1", "layer2", "layer3")
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)

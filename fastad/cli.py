@@ -46,6 +46,10 @@ Precision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="Of convolutions; auto takes the fastest that the device has units for."),
 ]
+ServingPrecision = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16", "int16"],
+    typer.Option(help="Of convolutions; auto takes the fastest that agreed with float32."),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a step.")]
 
 
@@ -253,7 +257,7 @@ def evaluate(
     false_positive_rate: Rate = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: ServingPrecision = "auto",
     batch_size: BatchSize = 32,
 ) -> None:
     """Measure a detector on labelled test images."""
@@ -306,7 +310,7 @@ def predict(
     false_positive_rate: Rate = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: ServingPrecision = "auto",
     batch_size: BatchSize = 32,
 ) -> None:
     """Score images; without --output, --json and --csv the scores go to stdout."""
@@ -415,7 +419,7 @@ def bench(
         str | None, typer.Option(help="Name of the model, of random weights; stpm if left out.")
     ] = None,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: ServingPrecision = "auto",
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="May be repeated; 1 and 8 if left out.")
     ] = None,

@@ -45,7 +45,8 @@ class Detector(Estimator):
         image_size: what images are resized to: 256, (height, width), "640x256", or "auto" for the
             aspect ratio of the training images.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "float32", "bfloat16" or "float16".
+        precision: "auto", "float32", "bfloat16" or "float16"; of `load` also "int16", see
+            `fastad.inference.precision.resolve`.
         batch_size: images a step of prediction; training has its own, see `fit`.
         false_positive_rate: share of normal images that the threshold may call anomalous.
         seed: of initialisation, hold-out split and order.

@@ -10,7 +10,7 @@ import fastad
 from fastad import backbones
 from fastad.backbones import embedded
 from fastad.commands.training_summary import OF_STAGES, has_stages, stage_lines
-from fastad.inference import load
+from fastad.inference import load, precision
 from fastad.training import resolve_device, resolve_precision
 
 
@@ -25,7 +25,6 @@ def info(detector: str | None) -> None:
 def machine() -> list[tuple[str, str]]:
     """The package, its build, the processor, the devices and the weights found."""
     device = resolve_device("auto")
-    precision = resolve_precision("auto", device)
     lines = [
         ("fastad", fastad.__version__),
         ("python", platform.python_version()),
@@ -39,7 +38,11 @@ def machine() -> list[tuple[str, str]]:
         lines.append((f"cuda:{index}", f"{p.name}, sm_{p.major}{p.minor}, {memory}"))
     if torch.cuda.device_count() == 0:
         lines.append(("cuda", "no device"))
-    lines.append(("auto means", f"{device}, {str(precision).removeprefix('torch.')}"))
+    training, serving = (
+        str(resolve("auto", device)).removeprefix("torch.")
+        for resolve in (resolve_precision, precision.resolve)
+    )
+    lines.append(("auto means", f"{device}, training in {training}, prediction in {serving}"))
     return lines + _weights()
 
 

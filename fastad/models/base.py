@@ -64,6 +64,8 @@ class Stage:
             half is then no longer held out.
         reads_images: False where the loss and the score need `AnomalyModel.teacher_features` and
             "mask" alone: "image" is then missing from batches whose features were kept.
+        is_static: whether the losses are the same operations of torch on every batch of a size,
+            with no number that Python draws or counts in them: on CUDA they may be recorded.
         steps: what is done in turn with every batch, as where a generator and a discriminator
             learn from each other.
     """
@@ -73,6 +75,7 @@ class Stage:
     pseudo_anomalies: bool = False
     unseen: bool = False
     reads_images: bool = True
+    is_static: bool = False
     steps: tuple[Step, ...] = (Step(),)
 
 

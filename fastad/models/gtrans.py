@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from fastad import backbones, ops
 from fastad.backbones import weights
-from fastad.models.base import AnomalyModel, Prediction
+from fastad.models.base import AnomalyModel, Prediction, Stage
 from fastad.models.checks import check_student
 from fastad.models.maps import smoothed
 from fastad.models.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
@@ -85,6 +85,7 @@ class GTrans(AnomalyModel):
 
     name = "gtrans"
     pair = ("teacher", "student")
+    stages = (Stage(is_static=True),)
     Config = GTransConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,

@@ -118,7 +118,9 @@ class PRN(AnomalyModel):
         "own_patches": 0.5,
         "on_foreground": True,
     }
-    stages: ClassVar[tuple[Stage, ...]] = (Stage(pseudo_anomalies=True, reads_images=False),)
+    stages: ClassVar[tuple[Stage, ...]] = (
+        Stage(pseudo_anomalies=True, reads_images=False, is_static=True),
+    )
 
     def __init__(self, config: PRNConfig):
         config = _settled(config)

@@ -60,13 +60,14 @@ class RSTPM(AnomalyModel):
         "betas": (0.5, 0.999),
     }
     stages: ClassVar[tuple[Stage, ...]] = (
-        Stage("pairs"),
+        Stage("pairs", is_static=True),
         Stage(
             "discriminator",
             {"epochs": 6, "learning_rate": 1e-3},
             pseudo_anomalies=True,
             unseen=True,
             reads_images=False,
+            is_static=True,
         ),
     )
 

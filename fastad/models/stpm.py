@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fastad import backbones, ops
-from fastad.models.base import AnomalyModel, Batches, Prediction
+from fastad.models.base import AnomalyModel, Batches, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
 
@@ -91,6 +91,7 @@ class STPM(AnomalyModel):
 
     name = "stpm"
     pair = ("teacher", "student")
+    stages = (Stage(is_static=True),)
     Config = STPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,

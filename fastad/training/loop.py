@@ -11,6 +11,7 @@ from torch import Tensor
 from fastad.models import AnomalyModel, Step
 from fastad.training.batches import shuffled_batches
 from fastad.training.divergence import require_finite
+from fastad.training.graphs import StepGraphs
 from fastad.training.progress import Clock, EpochProgress
 from fastad.training.schedule import rate_factor
 from fastad.training.source import Placement, Source
@@ -39,6 +40,10 @@ class StageLoop:
         self.model, self.plan, self.placement = model, plan, placement
         self.train, self.validation = train, validation
         self.progress = progress
+        self._on_cuda = placement.device.type == "cuda"
+        self._graphs = StepGraphs(placement.device if plan.stage.is_static else torch.device("cpu"))
+        # What is recorded must not be on the stream that waits for all others.
+        self._stream = torch.cuda.Stream(placement.device) if self._on_cuda else None
 
     def run(self, state: TrainingState, begin: float, save: Callable[[], None]) -> None:
         """Run the epochs left; ``save`` is called after each, ``begin`` is when the stage began."""
@@ -58,31 +63,57 @@ class StageLoop:
     def _train_epoch(
         self, batches: list[Tensor], state: TrainingState, clock: Clock
     ) -> dict[str, float]:
-        """Mean of each loss over the images."""
+        """Mean of each loss over the images. On CUDA nothing waits for the device before the end."""
         self.model.train()
         config = self.plan.config
         sums: dict[str, Tensor] = {}
-        last_totals: list[Tensor] = []
-        loaded = self.train.batches(batches, clock.epoch)
-        for number, (indices, batch) in enumerate(loaded, start=1):
-            done = (clock.epoch - 1) * len(batches) + number - 1
-            factor = rate_factor(config.schedule, done, config.epochs * len(batches))
-            totals = []
-            for step in state.steps:
-                with _alone(step, state.steps):
-                    losses = self._losses(batch, step.step)
-                    total = sum(losses.values())
-                    _update(step, total, factor)
-                totals.append(total.detach())
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value.detach().double() * len(indices)
-            # One step late, so that a CUDA device always has the next step queued.
-            self._require_finite_totals(last_totals, state, clock.epoch, number - 1)
-            last_totals = totals
-            clock.images += len(indices)
-            self._report(clock, number, len(batches))
-        self._require_finite_totals(last_totals, state, clock.epoch, len(batches))
+        totals: list[list[Tensor]] = []  # of each batch, of each step
+        with self._aside():
+            loaded = self.train.batches(batches, clock.epoch)
+            for number, (indices, batch) in enumerate(loaded, start=1):
+                done = (clock.epoch - 1) * len(batches) + number - 1
+                factor = rate_factor(config.schedule, done, config.epochs * len(batches))
+                totals.append([])
+                for step in state.steps:
+                    losses = self._compute(batch, step, state.steps)
+                    _update(step, factor)
+                    totals[-1].append(sum(losses.values()))
+                    for name, value in losses.items():
+                        sums[name] = sums.get(name, 0.0) + value.double() * len(indices)
+                if not self._on_cuda:
+                    self._require_finite_totals(totals[-1:], state, clock.epoch, number)
+                clock.images += len(indices)
+                self._report(clock, number, len(batches))
+        if self._on_cuda:
+            self._require_finite_totals(totals, state, clock.epoch, 1)
         return {name: float(value) / clock.images for name, value in sums.items()}
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """On CUDA on a stream of its own, before and after which comes what is outside."""
+        if self._stream is None:
+            yield
+            return
+        outside = torch.cuda.current_stream(self.placement.device)
+        self._stream.wait_stream(outside)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            outside.wait_stream(self._stream)
+
+    def _compute(
+        self, batch: dict[str, Any], step: RunningStep, steps: Sequence[RunningStep]
+    ) -> Mapping[str, Tensor]:
+        """The losses of one step, detached, and their gradients in its parameters."""
+
+        def compute(batch: dict[str, Any]) -> Mapping[str, Tensor]:
+            losses = self._losses(batch, step.step)
+            step.scaler.scale(sum(losses.values())).backward()
+            return losses
+
+        with _alone(step, steps):
+            return self._graphs.run(step.step.name, batch, step.parameters, compute)
 
     def _losses(self, batch: dict[str, Any], step: Step) -> Mapping[str, Tensor]:
         try:
@@ -121,11 +152,14 @@ class StageLoop:
         return float(total) / len(items)
 
     def _require_finite_totals(
-        self, totals: Sequence[Tensor], state: TrainingState, epoch: int, number: int
+        self, totals: Sequence[Sequence[Tensor]], state: TrainingState, epoch: int, first: int
     ) -> None:
-        for step, total in zip(state.steps, totals, strict=False):
-            of_step = f" ({step.step.name})" if len(state.steps) > 1 else ""
-            self._require_finite(total, "loss", f"epoch {epoch}, step {number}{of_step}")
+        """Of the batches from number ``first`` on."""
+        found = torch.tensor([]) if not totals else torch.stack([torch.stack(x) for x in totals])
+        for number, values in enumerate(found.cpu(), start=first):
+            for step, total in zip(state.steps, values, strict=True):
+                of_step = f" ({step.step.name})" if len(state.steps) > 1 else ""
+                self._require_finite(total, "loss", f"epoch {epoch}, step {number}{of_step}")
 
     def _require_finite(self, value: Tensor, what: str, where: str) -> None:
         stage = self.plan.stage.name if len(self.model.stages) > 1 else None
@@ -175,12 +209,10 @@ def _alone(step: RunningStep, steps: Sequence[RunningStep]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _update(step: RunningStep, total: Tensor, factor: float) -> None:
-    """One step of an optimizer down a loss, at its learning rate times ``factor``."""
+def _update(step: RunningStep, factor: float) -> None:
+    """One step of an optimizer down its gradients, at its learning rate times ``factor``."""
     for group in step.optimizer.param_groups:
         group["lr"] = factor * group["initial_lr"]
-    step.optimizer.zero_grad(set_to_none=True)
-    step.scaler.scale(total).backward()
     step.scaler.step(step.optimizer)
     step.scaler.update()
 
