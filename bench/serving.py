@@ -6,8 +6,8 @@
 The peer is anomalib's STFPM, whose operations stand here in plain PyTorch (anomalib itself needs
 torchvision): two ResNet-18 trunks in float32, contiguous, batch norm on its own, and its map's
 formula; of photographs also its preprocessing. Weights are random: they change no time. "fastad" is
-what "auto" means here, float32 and bfloat16 are its other ways, "unfused" is the trained model as it
-is, and torch.compile the same with frozen weights, in bfloat16 where there are units for it.
+what "auto" means here, float32 and bfloat16 are its other ways, "unfused" is the trained model as
+it is, and torch.compile the same with frozen weights, in bfloat16 where there are units for it.
 """
 
 import argparse

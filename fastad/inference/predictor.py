@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import chain, repeat
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ class Predictor:
         if not fused and not is_cuda:
             return self.model
         # A count that torch keeps of every change in place, an optimizer's or load_state_dict's.
-        state = (dtype, fused, sum(tensor._version for tensor in self._parameters))
+        state = (dtype, fused, sum(map(attrgetter("_version"), self._parameters)))
         ready = self._ready
         if ready is None or ready[0] != state:
             network = fold(self.model, dtype) if fused else None

@@ -28,12 +28,11 @@ class StepGraphs:
     the CPU), steps go on kernel by kernel.
 
     Args:
-        device: a CUDA device records; on others every step runs as it is.
-        record: makes what is launched from a function; `Recording` but for tests.
+        record: makes what is launched, as `Recording`; None runs every step as it is.
     """
 
-    def __init__(self, device: torch.device, record: Callable[..., Any] | None = None):
-        self._record = record or (Recording if device.type == "cuda" else None)
+    def __init__(self, record: Callable[..., Any] | None):
+        self._record = record
         self._steps: dict[tuple, Any] = {}
 
     def run(
@@ -70,6 +69,11 @@ class StepGraphs:
             log.warning(f"training without CUDA graphs: {error}")
             self._record = None
             return None
+
+
+def recorder(device: torch.device) -> Callable[..., Any] | None:
+    """What records steps on this device; None where nothing does."""
+    return Recording if device.type == "cuda" else None
 
 
 class Recording:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastad.models import AnomalyModel, Step
 from fastad.training.batches import shuffled_batches
 from fastad.training.divergence import require_finite
-from fastad.training.graphs import StepGraphs
+from fastad.training.graphs import StepGraphs, recorder
 from fastad.training.progress import Clock, EpochProgress
 from fastad.training.schedule import rate_factor
 from fastad.training.source import Placement, Source
@@ -41,7 +41,7 @@ class StageLoop:
         self.train, self.validation = train, validation
         self.progress = progress
         self._on_cuda = placement.device.type == "cuda"
-        self._graphs = StepGraphs(placement.device if plan.stage.is_static else torch.device("cpu"))
+        self._graphs = StepGraphs(recorder(placement.device) if plan.stage.is_static else None)
         # What is recorded must not be on the stream that waits for all others.
         self._stream = torch.cuda.Stream(placement.device) if self._on_cuda else None
 
@@ -63,7 +63,7 @@ class StageLoop:
     def _train_epoch(
         self, batches: list[Tensor], state: TrainingState, clock: Clock
     ) -> dict[str, float]:
-        """Mean of each loss over the images. On CUDA nothing waits for the device before the end."""
+        """Mean of each loss over the images; on CUDA nothing waits for the device before that."""
         self.model.train()
         config = self.plan.config
         sums: dict[str, Tensor] = {}

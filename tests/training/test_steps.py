@@ -41,12 +41,12 @@ def test_steps_take_turns_and_leave_the_others_alone(images):
     per_batch = [("maker", {"student"}), ("judge", {"judge"})]
     assert [call[:2] for call in model.calls] == per_batch * (len(model.calls) // 2)
     assert len(model.calls) == 2 * 4 * 3
-    # Whatever gradients there are at the begin of a step are a step's own, from the batch before.
+    # What gradients there are at the begin of a step are those of others.
     assert [call[2] for call in model.calls[:4]] == [
         set(),
         {"student"},
-        {"student", "judge"},
-        {"student", "judge"},
+        {"judge"},
+        {"student"},
     ]
     assert set(record.losses[0]) == {"squared", "absolute", "passing", "judging"}
     assert all(p.requires_grad for p in (*model.student.parameters(), *model.judge.parameters()))
