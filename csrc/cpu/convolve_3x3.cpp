@@ -13,10 +13,9 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cpu/fixed.h"
 #include "cpu/interleaved.h"
 #include "cpu/winograd.h"
-
-#include "cpu/fixed.h"
 
 namespace fastad::cpu {
 namespace {
@@ -107,12 +106,11 @@ void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
                   "x must be (N, C, H, W), float32 and channels_last");
   const bool fixed = weight.scalar_type() == ScalarType::Short;
   const int64_t axis = weight.dim() - 4;  // 1 of several groups
-  STD_TORCH_CHECK((axis == 0 || axis == 1) && weight.size(axis + 1) == kPoints &&
-                      weight.size(axis + 3) == kPanel &&
-                      weight.size(axis + 2) == x.size(1) + (fixed ? 2 : 0) &&
-                      (fixed || weight.scalar_type() == ScalarType::Float) &&
-                      weight.is_contiguous(),
-                  "weight must come from pack_3x3, for as many channels as x");
+  STD_TORCH_CHECK(
+      (axis == 0 || axis == 1) && weight.size(axis + 1) == kPoints &&
+          weight.size(axis + 3) == kPanel && weight.size(axis + 2) == x.size(1) + (fixed ? 2 : 0) &&
+          (fixed || weight.scalar_type() == ScalarType::Float) && weight.is_contiguous(),
+      "weight must come from pack_3x3, for as many channels as x");
   groups_of(weight, axis, bias, weight.size(axis) * kPanel, x.size(0));
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
   STD_TORCH_CHECK(!fixed || has_fixed(), "this processor has no AVX-512 VNNI");

@@ -1,9 +1,9 @@
-// 1x1 and 3x3 convolutions of any stride in prediction, with what follows them: bias, a sum and ReLU.
-// Products are of 16-bit integers (cpu/fixed.h). Every pixel has a scale of its own: results are
-// rounded in proportion to what they are sums of.
+// 1x1 and 3x3 convolutions of any stride in prediction, with what follows them: bias, a sum and
+// ReLU. Products are of 16-bit integers (cpu/fixed.h). Every pixel has a scale of its own: results
+// are rounded in proportion to what they are sums of.
 //
-// Floor of 256 to 256 channels at 16x16, 3x3: 151 million multiply-adds an image; 0.3 MB in and out,
-// 1.2 MB of filters.
+// Floor of 256 to 256 channels at 16x16, 3x3: 151 million multiply-adds an image; 0.3 MB in and
+// out, 1.2 MB of filters.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -13,9 +13,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cpu/interleaved.h"
-
 #include "cpu/fixed.h"
+#include "cpu/interleaved.h"
 
 namespace fastad::cpu {
 namespace {
@@ -158,13 +157,12 @@ Tensor pack_fixed(Tensor weight) {
 // Checks the arguments and computes the convolution into `y`, an empty tensor or what is added.
 void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t filters,
               int64_t side, int64_t stride, const float* added, bool relu, Tensor& y) {
-  const int64_t n = x.size(0), channels = x.size(1), axis = weight.dim() - 3;
-  const int64_t panels = weight.size(axis);
-  const int64_t groups = groups_of(weight, axis, bias, panels * kPanel, n);
+  const int64_t n = x.size(0), axis = weight.dim() - 3, panels = weight.size(axis);
+  [[maybe_unused]] const int64_t groups = groups_of(weight, axis, bias, panels * kPanel, n);
 #ifdef FASTAD_PANELS
   const FixedConvolution all{x.size(2),
                              x.size(3),
-                             channels,
+                             x.size(1),
                              y.size(2),
                              y.size(3),
                              filters,
@@ -208,16 +206,15 @@ void check(const Tensor& x, const Tensor& weight, int64_t filters, int64_t side,
   STD_TORCH_CHECK(has_fixed(), "this processor has no AVX-512 VNNI");
 }
 
-// x (N, C, H, W) float32, channels_last -> (N, filters, ceil(H / stride), ceil(W / stride)). `weight`
-// and `bias`, which is filled up to whole panels, of one group or of several, each for as many
-// images.
+// x (N, C, H, W) float32, channels_last -> (N, filters, ceil(H / stride), ceil(W / stride)).
+// `weight` and `bias`, which is filled up to whole panels, of one group or of several, each for as
+// many images.
 Tensor convolve_fixed(Tensor x, Tensor weight, Tensor bias, int64_t filters, int64_t side,
                       int64_t stride, bool relu) {
   check(x, weight, filters, side, stride);
   const int64_t rows = (x.size(2) + stride - 1) / stride;
   const int64_t columns = (x.size(3) + stride - 1) / stride;
-  Tensor y =
-      channels_second(torch::stable::new_empty(x, {x.size(0), rows, columns, filters}));
+  Tensor y = channels_second(torch::stable::new_empty(x, {x.size(0), rows, columns, filters}));
   convolve(x, weight, bias, filters, side, stride, nullptr, relu, y);
   return y;
 }

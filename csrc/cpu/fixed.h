@@ -1,9 +1,9 @@
-// Products in 16-bit integers, summed in 32 bits: twice as many a cycle as in float32, and finer than
-// bfloat16. Include it last, as panel.h.
+// Products in 16-bit integers, summed in 32 bits: twice as many a cycle as in float32, and finer
+// than bfloat16. Include it last, as panel.h.
 //
-// Inputs are scaled together, by a power that depends on them alone, to at most kMost. A filter's
-// values are scaled so that no sum can exceed 32 bits, whatever the inputs: the absolute values that
-// are summed in integers (a chunk) add up to at most kMostSum. Chunks are summed in float32.
+// Inputs of one result are scaled together, to at most kMost. A filter's values are scaled so that
+// no sum can exceed 32 bits, whatever the inputs: the absolute values that are summed in integers
+// (a chunk) add up to at most kMostSum. Chunks are summed in float32.
 
 #pragma once
 
@@ -11,7 +11,10 @@
 #include <cstring>
 
 #ifdef __x86_64__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12 in its own header
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #include "cpu/panel.h"
@@ -60,26 +63,27 @@ void pack_slab(int64_t length, int64_t chunk, Value value, int16_t* slab) {
     // Rounding adds at most a half to each.
     const double by_sum = static_cast<double>(kMostSum - (chunk + 1) / 2) / most;
     const double by_value = 32767 / largest;
-    const double factor = most > 0 ? (by_sum < by_value ? by_sum : by_value) : 0;
+    // Below that nothing is left of float32's own precision.
+    const double factor = most > 1e-30 ? (by_sum < by_value ? by_sum : by_value) : 0;
     scales[k] = factor > 0 ? static_cast<float>(1 / factor) : static_cast<float>(most);
     for (int64_t i = 0; i < length; ++i) {
       const double scaled = value(k, i) * factor;
       // What is not a number comes out by the scale.
-      const auto nearest = static_cast<int16_t>(
-          scaled == scaled ? (scaled < 0 ? scaled - 0.5 : scaled + 0.5) : 0.0);
+      const auto nearest =
+          static_cast<int16_t>(scaled == scaled ? (scaled < 0 ? scaled - 0.5 : scaled + 0.5) : 0.0);
       slab[(i / 2 * kPanel + k) * 2 + i % 2] = nearest;
     }
   }
   std::memcpy(slab + length * kPanel, scales, sizeof(scales));
 }
 
-#ifdef FASTAD_PANELS
-
 constexpr int kFixedRows = 8;  // rows of inputs whose sums with two vectors stay in registers
 
+#ifdef FASTAD_PANELS
+
 // m[r * kPanel + k] = (more ? what is there : 0) + rows[r * row_stride] * scales[k] * sum over
-// i < segments, j < 2 * pairs of x[r * stride + i * step + j] * filters[i * 2 * pairs + j][k], where
-// r < kFixedRows.
+// i < segments, j < 2 * pairs of x[r * stride + i * step + j] * filters[i * 2 * pairs + j][k],
+// where r < kFixedRows.
 void multiply_fixed(const int16_t* x, int64_t stride, int64_t step, const int16_t* filters,
                     int64_t segments, int64_t pairs, const float* scales, const float* rows,
                     int64_t row_stride, bool more, float* m);

@@ -1,8 +1,8 @@
-// Images as the normalised floats that a network takes, in one pass. Of bytes a table holds what each
-// of the 256 grey levels of a channel becomes.
+// Images as the normalised floats that a network takes, in one pass. Of bytes a table holds what
+// each of the 256 grey levels of a channel becomes.
 //
-// Floor for 256x256: 0.2 MB (of floats 0.8 MB) read and 0.8 MB written, in place of four passes (two)
-// over 0.8 MB.
+// Floor for 256x256: 0.2 MB (of floats 0.8 MB) read and 0.8 MB written, in place of four passes
+// (two) over 0.8 MB.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -72,10 +72,9 @@ Tensor normalize_floats(Tensor images, Tensor mean, Tensor deviation) {
                       images.scalar_type() == ScalarType::Float && interleaved(images),
                   "images must be (N, 3, H, W), float32 and channels_last");
   for (const Tensor& of : {mean, deviation})
-    STD_TORCH_CHECK(
-        of.dim() == 1 && of.size(0) == 3 && of.scalar_type() == ScalarType::Float &&
-            of.is_contiguous(),
-        "mean and deviation must be (3,), float32 and contiguous");
+    STD_TORCH_CHECK(of.dim() == 1 && of.size(0) == 3 && of.scalar_type() == ScalarType::Float &&
+                        of.is_contiguous(),
+                    "mean and deviation must be (3,), float32 and contiguous");
   const int64_t n = images.size(0), height = images.size(2), width = images.size(3);
   Tensor out = torch::stable::new_empty(images, {n, height, width, 3});
   const auto* from = static_cast<const float*>(images.data_ptr());

@@ -89,7 +89,7 @@ Tensor project(Tensor x, Tensor weight, Tensor bias, int64_t stride) {
                       weight.scalar_type() == ScalarType::Float && weight.is_contiguous(),
                   "weight must be (K / 32, C, 32), float32 and contiguous");
   const int64_t filters = weight.size(axis) * kPanel;
-  const int64_t groups = groups_of(weight, axis, bias, filters, n);
+  [[maybe_unused]] const int64_t groups = groups_of(weight, axis, bias, filters, n);
   STD_TORCH_CHECK(stride >= 1, "stride must be at least 1; got ", stride);
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
   const int64_t rows = (h + stride - 1) / stride, columns = (w + stride - 1) / stride;

@@ -13,10 +13,9 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cpu/fixed.h"
 #include "cpu/interleaved.h"
 #include "cpu/number.h"
-
-#include "cpu/fixed.h"
 
 namespace fastad::cpu {
 namespace {
@@ -35,8 +34,8 @@ struct Stem {
   int64_t pooled_rows, pooled_columns;  // of the maximum's
   int64_t padding;                      // of the maximum, 0 or 1
   int64_t filters;
-  const float* images;  // (n, height, width, 3)
-  const float* weight;  // (filters / kPanel, 7, kTaps, kPanel), or null
+  const float* images;   // (n, height, width, 3)
+  const float* weight;   // (filters / kPanel, 7, kTaps, kPanel), or null
   const int16_t* fixed;  // (filters / kPanel) slabs of kFixedLength
   const float* bias;
   float* y;        // (n, pooled_rows, pooled_columns, filters), or null
@@ -244,8 +243,8 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
   STD_TORCH_CHECK(interleaved(images), "images must be channels_last");
   const bool fixed = weight.scalar_type() == ScalarType::Short;
   const int64_t axis = weight.dim() - (fixed ? 3 : 4);  // 1 of several groups
-  bool packed = (axis == 0 || axis == 1) && weight.is_contiguous() &&
-                weight.size(weight.dim() - 1) == kPanel;
+  bool packed =
+      (axis == 0 || axis == 1) && weight.is_contiguous() && weight.size(weight.dim() - 1) == kPanel;
   if (packed && fixed) packed = weight.size(axis + 1) == kFixedLength + 2;
   if (packed && !fixed)
     packed = weight.size(axis + 1) == 7 && weight.size(axis + 2) == kTaps &&
@@ -281,7 +280,8 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
   const int64_t strips = n * all.strips();
   torch::stable::parallel_for(0, groups * strips, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t group = i / strips, results = group * n * pooled_rows * pooled_columns * filters;
+      const int64_t group = i / strips,
+                    results = group * n * pooled_rows * pooled_columns * filters;
       Stem one = all;
       if (fixed) {
         one.fixed += group * panels * slab_size(kFixedLength);

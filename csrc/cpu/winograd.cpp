@@ -94,8 +94,7 @@ struct Points {
   void evaluate(const double* w, int64_t stride, double* out) const {
     for (int i = 0; i < 6; ++i) {
       double row[3];
-      for (int x = 0; x < 3; ++x)
-        row[x] = g[i][0] * w[x] + g[i][1] * w[3 + x] + g[i][2] * w[6 + x];
+      for (int x = 0; x < 3; ++x) row[x] = g[i][0] * w[x] + g[i][1] * w[3 + x] + g[i][2] * w[6 + x];
       for (int j = 0; j < 6; ++j)
         out[(i * 6 + j) * stride] = row[0] * g[j][0] + row[1] * g[j][1] + row[2] * g[j][2];
     }

@@ -1,4 +1,5 @@
-// What a tile of F(4x4, 3x3) goes through before and after the products. Include it last, as panel.h.
+// What a tile of F(4x4, 3x3) goes through before and after the products. Include it last, as
+// panel.h.
 
 #pragma once
 

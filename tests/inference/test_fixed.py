@@ -149,6 +149,12 @@ def test_zeros_and_the_smallest_numbers():
         for y in (found, convolved(x, weight, zeros)):
             assert y.isfinite().all()
             assert y.abs().max() <= 1e-30
+    for factor in (0.0, 1e-40, 1e-310):
+        for y in (
+            convolved(drawn(1, 32, 5, 5), weight * factor, zeros),
+            ops.convolve_3x3(drawn(1, 32, 5, 5), ops.pack_3x3(weight * factor, True), zeros, False),
+        ):
+            assert not y.any()
 
 
 def test_threads_and_batches_change_nothing():
