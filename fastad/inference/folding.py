@@ -31,6 +31,12 @@ BLOCKS = {
 BLOCK_LISTS = {UNet: ("encoder", "decoder"), Segmenter: ("ups", "blocks")}
 
 
+def folds(model: nn.Module) -> bool:
+    """Whether there is anything in a model that `fold` knows."""
+    known = (ResNet, UNet, Gate, Merge, Inception, *BLOCKS)
+    return any(type(part) in known for part in model.modules())
+
+
 def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     """A copy of a model in eval mode whose convolutions run fused, in ``dtype``.
 
@@ -38,9 +44,8 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     and cannot be pickled once it has run. None where there is nothing to fold, no oneDNN, or a
     dtype that it does not know on this processor, or a module that cannot be copied.
     """
-    known = (ResNet, UNet, Gate, Merge, Inception, *BLOCKS)
     device = next(model.parameters(), torch.empty(0)).device
-    if not can_fuse(dtype, device) or not any(type(part) in known for part in model.modules()):
+    if not can_fuse(dtype, device) or not folds(model):
         return None
     try:
         folded = copy.deepcopy(model).eval().requires_grad_(False)

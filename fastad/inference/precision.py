@@ -8,8 +8,8 @@ from fastad.training.precision import has_amx
 PRECISIONS = (*training.PRECISIONS, "int16")
 
 
-def resolve(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of a prediction's convolutions.
+def resolve(precision: str, device: torch.device, *, integers: bool = True) -> torch.dtype:
+    """The dtype of a prediction's convolutions; "auto" is integers only where ``integers``.
 
     As `fastad.training.resolve_precision`, with one more for CPUs: "int16", whose products are of
     16-bit integers between float32 (csrc/cpu/fixed.h). Where the processor has AVX-512 VNNI and no
@@ -27,14 +27,14 @@ def resolve(precision: str, device: torch.device) -> torch.dtype:
         return torch.int16
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if precision == "auto" and can_be_fixed and not has_amx():
+    if precision == "auto" and integers and can_be_fixed and not has_amx():
         return torch.int16
     return training.resolve_precision(precision, device)
 
 
-def ways(dtype: torch.dtype, device: torch.device) -> list[torch.dtype]:
+def ways(dtype: torch.dtype, device: torch.device, *, integers: bool = True) -> list[torch.dtype]:
     """This dtype and those to fall back on, the fastest first; float32 is the last."""
-    fixed = [torch.int16] if device.type == "cpu" and _extension.cpu_fixed else []
+    fixed = [torch.int16] if integers and device.type == "cpu" and _extension.cpu_fixed else []
     after = [] if dtype == torch.float32 else [*fixed, torch.float32]
     return list(dict.fromkeys([dtype, *after]))
 

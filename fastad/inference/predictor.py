@@ -17,7 +17,7 @@ from torch import Tensor
 from fastad.data import parse_size
 from fastad.data.inputs import image_batches, shortened
 from fastad.inference.cuda import CudaRunner
-from fastad.inference.folding import fold, takes_bytes
+from fastad.inference.folding import fold, folds, takes_bytes
 from fastad.inference.precision import autocast, resolve
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
@@ -110,7 +110,7 @@ class Predictor:
             raise ValueError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
         self.image_size = parse_size(image_size)
         self.device = resolve_device(device)
-        self.dtype = resolve(precision, self.device)
+        self.dtype = resolve(precision, self.device, integers=folds(model))
         self.fused = fused
         self.batch_size = batch_size
         self.threshold = threshold

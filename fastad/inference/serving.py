@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from fastad import _extension
 from fastad.inference.calibration import stacked
+from fastad.inference.folding import folds
 from fastad.inference.precision import ways
 from fastad.inference.predictor import PredictionResult, Predictor
 from fastad.inference.threshold import conformal_threshold
@@ -80,7 +81,7 @@ def examine(
     """
     others = sorted(set(range(len(dataset))) - set(held_out))
     images = stacked(dataset, [*held_out, *others][:IMAGES])
-    dtypes = ways(predictor.dtype, predictor.device)
+    dtypes = _ways(predictor)
     expected = _scores(predictor, torch.float32, False, images)
     refused: list[str] = []
     for dtype, fused in [*((dtype, True) for dtype in dtypes), (torch.float32, False)]:
@@ -120,7 +121,7 @@ class Newcomer(Predictor):
 
     def start(self, images: Tensor) -> Callable[[], PredictionResult]:
         if self._ways is None:
-            self._ways = ways(self.dtype, self.device) if self.fused else []
+            self._ways = _ways(self) if self.fused else []
         left, pairs = self._ways, self._pairs
         if not left:
             return super().start(images)
@@ -158,7 +159,7 @@ def avoid(predictor: Predictor, refused: Sequence[str]) -> None:
     if "fused" in refused:
         predictor.dtype, predictor.fused = torch.float32, False
         return
-    left = ways(predictor.dtype, predictor.device)
+    left = _ways(predictor)
     predictor.dtype = next((dtype for dtype in left if _name(dtype) not in refused), left[-1])
 
 
@@ -170,6 +171,11 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     if (np.ptp(ranks, axis=1) == 0).any():
         return 1.0
     return float(np.corrcoef(ranks)[0, 1])
+
+
+def _ways(predictor: Predictor) -> list[torch.dtype]:
+    # Only what is folded multiplies integers.
+    return ways(predictor.dtype, predictor.device, integers=folds(predictor.model))
 
 
 def _scores(predictor: Predictor, dtype: torch.dtype, fused: bool, images: Tensor) -> np.ndarray:

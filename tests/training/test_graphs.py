@@ -1,6 +1,7 @@
 """When a step is recorded and launched again; with a recording that needs no GPU."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -118,3 +119,50 @@ def test_a_training_comes_to_the_same_weights(monkeypatch, small_model):
     assert (Played.made > 0) is any(stage.is_static for stage in small_model.stages)
     assert found.keys() == expected.keys()
     assert [key for key in found if not torch.equal(found[key], expected[key])] == []
+
+
+class NoGraph:
+    """Captures nothing; a launch counts."""
+
+    launches = 0
+
+    def replay(self):
+        type(self).launches += 1
+
+
+def without_cuda(monkeypatch):
+    streams = []
+    monkeypatch.setattr(NoGraph, "launches", 0)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", NoGraph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the current one")
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+    return streams
+
+
+def test_a_recording_keeps_its_memory(monkeypatch):
+    without_cuda(monkeypatch)
+    weight = nn.Parameter(torch.tensor(2.0))
+    first = {"x": torch.ones(3), "levels": [torch.zeros(2), torch.ones(2, 2)]}
+    recording = graphs.Recording(first, [weight], step_of(weight, []))
+    gradient = weight.grad
+    weight.grad = None
+    second = pytree.tree_map(lambda x: x + 5, first)
+    losses = recording(second)
+    assert NoGraph.launches == 1
+    assert weight.grad is gradient
+    for own, given in zip(*map(pytree.tree_leaves, (recording._batch, second)), strict=True):
+        assert torch.equal(own, given)
+        assert own.data_ptr() != given.data_ptr()
+    assert losses["loss"].data_ptr() != recording._losses["loss"].data_ptr()
+
+
+def test_a_recording_that_fails_gives_the_stream_back(monkeypatch):
+    streams = without_cuda(monkeypatch)
+
+    def waits(batch):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        graphs.Recording({"x": torch.ones(3)}, [], waits)
+    assert streams == ["the current one"]
