@@ -198,11 +198,11 @@ void check(const Tensor& x, const Tensor& weight, int64_t filters, int64_t side,
   STD_TORCH_CHECK((side == 1 || side == 3) && stride >= 1,
                   "side must be 1 or 3 and stride at least 1; got ", side, " and ", stride);
   const int64_t axis = weight.dim() - 3;  // 1 of several groups
-  STD_TORCH_CHECK((axis == 0 || axis == 1) && weight.size(axis) == (filters + 31) / 32 &&
-                      weight.size(axis + 1) == side * side * x.size(1) + 2 &&
-                      weight.size(axis + 2) == kPanel &&
-                      weight.scalar_type() == ScalarType::Short && weight.is_contiguous(),
-                  "weight must come from pack_fixed, for as many channels as x");
+  STD_TORCH_CHECK(
+      (axis == 0 || axis == 1) && x.size(1) % 32 == 0 && weight.size(axis) == (filters + 31) / 32 &&
+          weight.size(axis + 1) == side * side * x.size(1) + 2 && weight.size(axis + 2) == kPanel &&
+          weight.scalar_type() == ScalarType::Short && weight.is_contiguous(),
+      "weight must come from pack_fixed, for as many channels as x");
   STD_TORCH_CHECK(has_fixed(), "this processor has no AVX-512 VNNI");
 }
 

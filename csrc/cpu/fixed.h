@@ -56,9 +56,10 @@ void pack_slab(int64_t length, int64_t chunk, Value value, int16_t* slab) {
       for (int64_t i = start; i < start + chunk && i < length; ++i) {
         const double size = value(k, i) < 0 ? -value(k, i) : value(k, i);
         sum += size;
-        if (!(size <= largest)) largest = size;
+        // What is not a number stays.
+        if (size > largest || size != size) largest = size;
       }
-      if (!(sum <= most)) most = sum;
+      if (sum > most || sum != sum) most = sum;
     }
     // Rounding adds at most a half to each.
     const double by_sum = static_cast<double>(kMostSum - (chunk + 1) / 2) / most;

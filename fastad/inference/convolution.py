@@ -86,6 +86,11 @@ class Convolution(nn.Module):
         """Whether it can hold several filters, each for a part of the images."""
         return self.kernel != "torch"
 
+    @property
+    def geometry(self) -> tuple:
+        """All but the numbers in the filters."""
+        return self.kernel, self.filters, self.relu, *map(str, self._geometry)
+
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         x = x.to(self.dtype, memory_format=torch.channels_last)
         if added is not None:
@@ -155,6 +160,11 @@ class Projection(nn.Module):
 
     in_groups = True
 
+    @property
+    def geometry(self) -> tuple:
+        """As of a `Convolution`."""
+        return (self.stride,)
+
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d):
         super().__init__()
         weight, bias = _folded(convolution, norm)
@@ -208,6 +218,11 @@ class Stem(nn.Module):
     def in_groups(self) -> bool:
         """As of a `Convolution`: it then takes all images for each."""
         return self.plain is None
+
+    @property
+    def geometry(self) -> tuple:
+        """As of a `Convolution`."""
+        return (self.padding,)
 
     def forward(self, images: Tensor) -> Tensor:
         if self.plain is not None:

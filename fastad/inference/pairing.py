@@ -60,7 +60,7 @@ def pairable(first: nn.Module, second: nn.Module) -> bool:
         for a, b in zip(one, two, strict=True):
             if type(a) is not type(b) or not (a.in_groups and b.in_groups):
                 return False
-            if a.weight.shape != b.weight.shape:
+            if a.weight.shape != b.weight.shape or a.geometry != b.geometry:
                 return False
     return True
 

@@ -9,11 +9,14 @@ PRECISIONS = (*training.PRECISIONS, "int16")
 
 
 def resolve(precision: str, device: torch.device, *, integers: bool = True) -> torch.dtype:
-    """The dtype of a prediction's convolutions; "auto" is integers only where ``integers``.
+    """The dtype of a prediction's convolutions.
 
     As `fastad.training.resolve_precision`, with one more for CPUs: "int16", whose products are of
     16-bit integers between float32 (csrc/cpu/fixed.h). Where the processor has AVX-512 VNNI and no
     AMX, "auto" means that: it is faster than bfloat16 there, and rounds less.
+
+    Args:
+        integers: whether the model has anything that multiplies integers.
 
     Raises:
         ValueError: not one of `PRECISIONS`, or int16 where there is none.
@@ -24,6 +27,8 @@ def resolve(precision: str, device: torch.device, *, integers: bool = True) -> t
             raise ValueError(
                 f"precision 'int16' needs a CPU with AVX-512 VNNI; on {device} take 'auto'"
             )
+        if not integers:
+            raise ValueError("precision 'int16' needs a model with a network of this package")
         return torch.int16
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")

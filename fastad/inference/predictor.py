@@ -75,7 +75,9 @@ class Pace:
 class Predictor:
     """Runs a model over images: decoding ahead in threads, one resize, batches, one device.
 
-    Threads may share one: predicting changes nothing in it.
+    Threads may share one: predicting changes nothing in it. A change of the model's weights in
+    place is noticed (an optimizer's step, `load_state_dict`); weights or parts that are replaced
+    are not, and need a new predictor.
 
     Args:
         model: put into eval mode and moved to the device, in place.

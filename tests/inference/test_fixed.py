@@ -132,6 +132,12 @@ def test_what_is_not_a_number_stays_and_stays_where_it_is():
         assert not found[0, :, 9:12, 9:12].any()
         found[0, :, 9:12, 9:12] = True
         assert found.all()
+    for channel in (5, 100, 200):
+        one = filters_of(32, 256, 1)
+        one[3, channel] = torch.nan
+        found = convolved(drawn(1, 256, 4, 4), one, zeros)
+        assert found[0, 3].isnan().all()
+        assert found[0, :3].isfinite().all()
     weight[5] = torch.nan
     for found in (
         convolved(drawn(1, 32, 6, 6), weight, zeros),
@@ -267,6 +273,9 @@ def test_errors():
     for filters, side in ((65, 3), (40, 1)):
         with pytest.raises(RuntimeError, match="weight must come from pack_fixed"):
             ops.convolve_fixed(x, packed, bias, filters, side, 1, True)
+    narrow = torch.zeros(2, 17 * 9 + 2, 32, dtype=torch.int16)
+    with pytest.raises(RuntimeError, match="weight must come from pack_fixed"):
+        ops.convolve_fixed(drawn(1, 17, 6, 7), narrow, bias, 40, 3, 1, True)
     for side, stride in ((5, 1), (3, 0)):
         with pytest.raises(RuntimeError, match="side must be 1 or 3 and stride at least 1"):
             ops.convolve_fixed(x, packed, bias, 40, side, stride, True)

@@ -63,6 +63,12 @@ def test_what_cannot_be_paired():
     assert not pairable(one, folded("resnet34", layers))
     assert not pairable(one, torch.nn.Identity())
     assert not pairable(one, folded("resnet18", layers, torch.float32))
+    # Of one kind but for the padding of the first pool.
+    assert not pairable(*(folded(name, ("layer1",)) for name in ("resnet50", "resnet50_caffe")))
+    assert pairable(*(folded("resnet50", ("layer1",)) for _ in range(2)))
+    other = folded("resnet18", layers)
+    other.layer1[0].convolutions[0].relu = False
+    assert not pairable(one, other)
     assert not pairable(*(folded("resnet18", layers, torch.bfloat16) for _ in range(2)))
 
 

@@ -84,6 +84,8 @@ def test_networks_of_another_make_have_no_integers(monkeypatch):
     monkeypatch.setattr(of_training, "cpu_multiplies_in", lambda dtype: True)
     own = Own().eval()
     assert Predictor(own, (8, 8), device="cpu").dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="'int16' needs a model with a network of this package"):
+        Predictor(own, (8, 8), device="cpu", precision="int16")
     known = models.build("stpm", teacher_weights=None, layers=("layer1",))
     assert Predictor(known, (32, 32), device="cpu").dtype == torch.int16
 
