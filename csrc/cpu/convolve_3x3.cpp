@@ -126,13 +126,7 @@ Tensor convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) {
 
 void convolve_3x3_add_(Tensor added, Tensor x, Tensor weight, Tensor bias, bool relu) {
   check(x, weight, bias);
-  STD_TORCH_CHECK(added.dim() == 4 && added.size(0) == x.size(0) &&
-                      added.size(1) == bias.size(bias.dim() - 1) && added.size(2) == x.size(2) &&
-                      added.size(3) == x.size(3) && added.scalar_type() == ScalarType::Float &&
-                      interleaved(added),
-                  "added must be shaped like the result, float32 and channels_last");
-  STD_TORCH_CHECK(x.numel() == 0 || added.data_ptr() != x.data_ptr(),
-                  "added must not be x: it is overwritten");
+  require_added(added, x, bias.size(bias.dim() - 1));
   if (x.numel() > 0)
     convolve(x, weight, bias, static_cast<const float*>(added.data_ptr()), relu, added);
 }

@@ -222,13 +222,9 @@ Tensor convolve_fixed(Tensor x, Tensor weight, Tensor bias, int64_t filters, int
 // The same with stride 1, added to `added`.
 void convolve_fixed_add_(Tensor added, Tensor x, Tensor weight, Tensor bias, int64_t side,
                          bool relu) {
-  STD_TORCH_CHECK(added.dim() == 4 && x.dim() == 4 && added.size(0) == x.size(0) &&
-                      added.size(2) == x.size(2) && added.size(3) == x.size(3) &&
-                      added.scalar_type() == ScalarType::Float && interleaved(added),
-                  "added must be shaped like the result, float32 and channels_last");
-  STD_TORCH_CHECK(x.numel() == 0 || added.data_ptr() != x.data_ptr(),
-                  "added must not be x: it is overwritten");
+  STD_TORCH_CHECK(added.dim() == 4, "added must be (N, K, H, W)");
   check(x, weight, added.size(1), side, 1);
+  require_added(added, x, added.size(1));
   convolve(x, weight, bias, added.size(1), side, 1, static_cast<const float*>(added.data_ptr()),
            relu, added);
 }

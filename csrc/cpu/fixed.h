@@ -1,5 +1,5 @@
 // Products in 16-bit integers, summed in 32 bits: twice as many a cycle as in float32, and finer
-// than bfloat16. Include it last, as panel.h.
+// than bfloat16. See panel.h before including it.
 //
 // Inputs of one result are scaled together, to at most kMost. A filter's values are scaled so that
 // no sum can exceed 32 bits, whatever the inputs: the absolute values that are summed in integers

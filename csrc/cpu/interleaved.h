@@ -42,4 +42,16 @@ inline int64_t groups_of(const torch::stable::Tensor& weight, int64_t axis,
   return groups;
 }
 
+// added: what is added to a result of as many pixels as x, and overwritten by it.
+inline void require_added(const torch::stable::Tensor& added, const torch::stable::Tensor& x,
+                          int64_t filters) {
+  STD_TORCH_CHECK(added.dim() == 4 && added.size(0) == x.size(0) && added.size(1) == filters &&
+                      added.size(2) == x.size(2) && added.size(3) == x.size(3) &&
+                      added.scalar_type() == torch::headeronly::ScalarType::Float &&
+                      interleaved(added),
+                  "added must be shaped like the result, float32 and channels_last");
+  STD_TORCH_CHECK(x.numel() == 0 || added.data_ptr() != x.data_ptr(),
+                  "added must not be x: it is overwritten");
+}
+
 }  // namespace fastad::cpu

@@ -1,5 +1,6 @@
 // The innermost loop of convolutions in prediction: a few pixels times a panel of filters, whose
-// sums stay in registers. Include it last: what follows it in a file is compiled with contraction.
+// sums stay in registers. What follows it in a file is compiled with contraction: no
+// other arithmetic belongs into a file that includes it.
 
 #pragma once
 

@@ -1,5 +1,5 @@
-// What a tile of F(4x4, 3x3) goes through before and after the products. Include it last, as
-// panel.h.
+// What a tile of F(4x4, 3x3) goes through before and after the products. See panel.h before
+// including it.
 
 #pragma once
 

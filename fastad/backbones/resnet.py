@@ -108,6 +108,7 @@ class ResNet(nn.Module):
 
     Attributes:
         layers: names of the stages returned, "layer1" to "layer4".
+        stages: names of those that there are, from "layer1" to the deepest returned.
         channels: their channels.
         strides: pixels of the input a step in the feature map.
         origin: "embedded" or the name of the file that its weights were loaded from by

@@ -96,6 +96,7 @@ class _Level(nn.Module):
         x = self.blocks(self.up(x, guide.shape[-2:]))
         if self.gate is not None:
             gate = self.gate(guide.to(x.dtype))
+            # Nothing else holds x: in place where no gradient needs what it was.
             x = x * gate if torch.is_grad_enabled() else x.mul_(gate)
         return self.last(x)
 

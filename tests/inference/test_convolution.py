@@ -225,3 +225,25 @@ def test_stem_in_torch():
         ops.stem(images, packed, bias, 2, False)
     with pytest.raises(RuntimeError, match="images are too small"):
         ops.stem(drawn(1, 3, 4, 21), packed, bias, 0, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int16])
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize(("outputs", "side", "stride"), [(40, 3, 1), (64, 3, 2), (8, 1, 1)])
+def test_what_is_added_to_any_convolution(dtype, added, outputs, side, stride):
+    """Filters that fill no panel and strides have no kernel that adds: the module does."""
+    if not convolution.can_fuse(dtype):
+        pytest.skip(f"nothing convolves in {dtype} here")
+    conv = torch.nn.Conv2d(64, outputs, side, stride, padding=side // 2, bias=False)
+    norm = torch.nn.BatchNorm2d(outputs).eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    x = drawn(2, 64, 11, 14)
+    with torch.inference_mode():
+        exact = norm.double()(conv.double()(x.double()))
+        shortcut = drawn(*exact.shape)
+        exact = (exact + shortcut if added else exact).relu()
+        ours = convolution.Convolution(conv, norm, dtype, relu=True, winograd=True)
+        found = ours(x, shortcut.clone(memory_format=torch.preserve_format) if added else None)
+    assert found.shape == exact.shape
+    assert deviation(found, exact) < (1e-6 if dtype == torch.float32 else 1e-3)
