@@ -1,9 +1,16 @@
 // A residual network's stem in one pass: 7x7 convolution of stride 2, bias, ReLU and the maximum of
 // 3x3 with stride 2, without the convolution's result in memory.
 //
-// Floor for 64 filters and 256x256: 154 million multiply-adds an image, 0.8 MB in and 1 MB out. The
-// result of the convolution, which stays in the caches, would be 4.2 MB, written and read again.
-// Bias and ReLU keep the order of values, so they are left until after the maximum.
+// Every second pixel down and across is a channel of its own: over 2x2x3 channels the convolution
+// is one of 4x4 taps and stride 1, with zeros in its first row and column. Winograd's F(4x4, 4x4)
+// makes 49 products a channel of a tile of 4x4 results, in place of 196: the points are those of
+// F(4x4, 3x3) (cpu/winograd.h) and 5/16. On photographs and ImageNet's filters the rounding is
+// twice the direct convolution's in float32; in 16-bit integers, of which one sum then has 12 and
+// not 147 products, less than half of it.
+//
+// Floor for 64 filters and 256x256: 39 million multiply-adds an image; 0.8 MB in and 1 MB out. The
+// result of the convolution would be 4.2 MB, written and read again. Bias and ReLU keep the order
+// of values, so they are left until after the maximum.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -11,11 +18,16 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <numeric>
+#include <vector>
 
 #include "cpu/fixed.h"
 #include "cpu/interleaved.h"
 #include "cpu/number.h"
+#include "cpu/winograd_filters.h"
+#include "cpu/winograd_tile.h"
 
 namespace fastad::cpu {
 namespace {
@@ -23,10 +35,13 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kTaps = 21;   // of a row of a filter: seven pixels of three channels
-constexpr int64_t kPairs = 11;  // of them in 16-bit integers, with one that counts for nothing
-constexpr int64_t kFixedLength = 7 * 2 * kPairs;
-constexpr int64_t kStrip = 8;  // rows of the result that are computed together
+constexpr int64_t kSide = 7;                // points along an axis: of a tile's inputs and values
+constexpr int64_t kValues = kSide * kSide;  // of a tile
+constexpr int64_t kChannels = 12;           // two rows of two pixels of three channels
+constexpr int64_t kSpace = 16;              // that they lie in, with zeros
+constexpr int64_t kTogether = kFixedRows;   // tiles whose products are computed together
+constexpr float kPoint = 0.3125f;
+constexpr float kOutside = -3e38f;  // less than all results
 
 struct Stem {
   int64_t height, width;                // of the images
@@ -35,200 +50,373 @@ struct Stem {
   int64_t padding;                      // of the maximum, 0 or 1
   int64_t filters;
   const float* images;   // (n, height, width, 3)
-  const float* weight;   // (filters / kPanel, 7, kTaps, kPanel), or null
-  const int16_t* fixed;  // (filters / kPanel) slabs of kFixedLength
+  const float* weight;   // (filters / kPanel, kValues, kChannels, kPanel), or null
+  const int16_t* fixed;  // (filters / kPanel, kValues) slabs of kChannels
   const float* bias;
   float* y;        // (n, pooled_rows, pooled_columns, filters), or null
   BFloat16* half;  // the same in the other precision
 
-  int64_t strips() const { return (pooled_rows + kStrip - 1) / kStrip; }
-  // Pixels of a row of the convolution that are computed, and floats of a row that they read.
-  int64_t computed() const { return (columns + 7) / 8 * 8; }
-  int64_t padded() const { return ((2 * computed() + 6) * 3 + 1 + 15) / 16 * 16; }
+  // Tile (i, j) has the convolution's rows from 4 * i + shift() on, and its columns from
+  // 4 * j + shift(): those from which results 2 * i and 2 * i + 1 are the maxima, but for the last
+  // one of the tile before, down and across. That is where the first tile may lie: before the
+  // image.
+  int64_t shift() const { return 1 - padding; }
+  int64_t first() const { return -shift(); }
+  int64_t last_row() const { return (pooled_rows + 1) / 2; }
+  int64_t tile_columns() const { return (pooled_columns + 1) / 2 - first(); }
 };
 
 #ifdef FASTAD_PANELS
 
-// most[i] = the larger of most[i] and other[i]; not a number stays one, in either. (Plain loops:
-// comparisons of lanes would be taken apart before the function knows its instruction set.)
-FASTAD_INLINE void take_larger(float* FASTAD_RESTRICT most, const float* FASTAD_RESTRICT other,
-                               int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float larger = most[i] < other[i] ? other[i] : most[i];
-    most[i] = other[i] == other[i] ? larger : other[i];
+// Of two values the larger; what is not a number stays, in either. (Comparisons of lanes would be
+// taken apart before the function knows its instruction set.)
+template <int kLanes>
+FASTAD_INLINE Lanes<kLanes> larger_of(Lanes<kLanes> a, Lanes<kLanes> b) {
+  Lanes<kLanes> larger;
+  asm("vmaxps %2, %1, %0" : "=v"(larger) : "v"(a), "v"(b));  // b where one is not a number
+  return larger + 0.0f * a;
+}
+
+// The seven inputs' polynomial at the seven points, to which filters' values are scaled.
+template <int kLanes>
+FASTAD_INLINE void evaluate_seven(const Lanes<kLanes>* d, Lanes<kLanes>* out) {
+  Lanes<kLanes> rest[6];
+  for (int i = 0; i < 6; ++i) rest[i] = d[i + 1] - kPoint * d[i];
+  evaluate_inputs<kLanes>(rest, out);
+  out[6] = (d[5] - (kA2 + kB2) * d[3]) + (kA2 * kB2) * d[1];
+}
+
+// Four results from the products at the seven points.
+template <int kLanes>
+FASTAD_INLINE void interpolate_seven(const Lanes<kLanes>* m, Lanes<kLanes>* out) {
+  interpolate_results<kLanes>(m, out);
+  out[0] += m[6];
+  out[1] += kPoint * m[6];
+  out[2] += (kPoint * kPoint) * m[6];
+  out[3] += (kPoint * kPoint * kPoint) * m[6];
+}
+
+// Where a strip's values lie while it is computed.
+struct Memory {
+  float* pixels;  // (4 * tile_columns + 3, kSpace): two rows of the image
+  float* across;  // (kSide, tile_columns, kSide, kSpace): seven such, transformed along the rows
+  float* values;  // (kValues, kSpace): a tile's
+  float* v;       // (kValues, kTogether, kSpace): of float, or int16 values
+  float* scales;  // (kTogether): of those
+  float* m;       // (kValues, kTogether, kPanel): products
+  float* above;   // (panels, pooled_columns, kPanel): maxima of the last row of the tiles above
+  float* left;    // (panels, 3, kPanel): of a tile's last column, see `finish_tile`
+
+  explicit Memory(const Stem& a) {
+    const int64_t tiles = a.tile_columns(), panels = a.filters / kPanel;
+    const int64_t sizes[] = {(4 * tiles + 3) * kSpace,
+                             kValues * tiles * kSpace,
+                             kValues * kSpace,
+                             kValues * kTogether * kSpace,
+                             16,
+                             kValues * kTogether * kPanel,
+                             a.filters * a.pooled_columns,
+                             panels * 3 * kPanel};
+    float** parts[] = {&pixels, &across, &values, &v, &scales, &m, &above, &left};
+    float* at = scratch(std::accumulate(std::begin(sizes), std::end(sizes), int64_t{0}));
+    for (int i = 0; i < 8; at += sizes[i++]) *parts[i] = at;
+  }
+};
+
+// Rows 2 * pair and 2 * pair + 1 of an image, transformed along them.
+template <int kLanes>
+FASTAD_INLINE void prepare_pair(const Stem& a, const Memory& memory, const float* image,
+                                int64_t pair) {
+  const int64_t tiles = a.tile_columns(), count = 4 * tiles + 3;
+  // The pair of columns from which the first tile's first result is computed.
+  const int64_t start = 4 * a.first() + a.shift() - 2;
+  std::fill_n(memory.pixels, count * kSpace, 0.0f);
+  for (int64_t i = 0; i < 2; ++i) {
+    const int64_t row = 2 * pair + i;
+    if (row < 0 || row >= a.height) continue;
+    const float* from = image + row * a.width * 3;
+    float* to = memory.pixels - start * kSpace + i * 6;
+    // Eight floats at a time: the second row overwrites the two of the first that do not belong
+    // there, and its own go nowhere.
+    const bool wide = i == 1 || row + 1 < a.height;
+    const int64_t last = wide ? std::min((a.width * 3 - 2) / 6, start + count) : 0;
+    for (int64_t q = 0; q < last; ++q) std::copy_n(from + q * 6, 8, to + q * kSpace);
+    for (int64_t q = last; q < std::min((a.width + 1) / 2, start + count); ++q)
+      std::copy_n(from + q * 6, std::min<int64_t>(6, (a.width - 2 * q) * 3), to + q * kSpace);
+  }
+  float* to = memory.across + (pair + 4 * kSide) % kSide * tiles * kSide * kSpace;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    for (int64_t k = 0; k < kSpace; k += kLanes) {
+      Lanes<kLanes> d[kSide], out[kSide];
+      for (int64_t i = 0; i < kSide; ++i)
+        d[i] = lanes_at<kLanes>(memory.pixels + (4 * tile + i) * kSpace + k);
+      evaluate_seven<kLanes>(d, out);
+      for (int64_t i = 0; i < kSide; ++i)
+        store_lanes<kLanes>(to + (tile * kSide + i) * kSpace + k, out[i]);
+    }
   }
 }
 
-// A strip's padded rows of the image, and one row of the convolution from seven of them for a panel
-// of filters: (computed, kPanel).
-template <int kLanes, int kRows, int kVectors>
-struct FloatRows {
-  const Stem& a;
-  const float* x;
+// Where one tile's part of seven pairs of rows, transformed along them, lies.
+struct Across {
+  const float* rows[kSide];
 
-  static FloatRows of(const Stem& a, const float* x, int64_t, float*) { return {a, x}; }
+  Across(const Stem& a, const Memory& memory, int64_t pair, int64_t tile) {
+    for (int64_t i = 0; i < kSide; ++i)
+      rows[i] = memory.across +
+                ((pair + i + 4 * kSide) % kSide * a.tile_columns() + tile) * kSide * kSpace;
+  }
 
-  FASTAD_INLINE void convolve(int64_t first, int64_t panel, float* row) const {
-    const float* weight = a.weight + panel * 7 * kTaps * kPanel;
-    for (int64_t pixel = 0; pixel < a.computed(); pixel += kRows) {
-      for (int64_t k = 0; k < kPanel; k += kVectors * kLanes) {
-        Lanes<kLanes> sum[kRows][kVectors] = {};
+  // The tile's values of one column of points.
+  template <int kLanes>
+  FASTAD_INLINE void transform(int64_t column, int64_t k, Lanes<kLanes>* out) const {
+    Lanes<kLanes> d[kSide];
+    for (int64_t i = 0; i < kSide; ++i) d[i] = lanes_at<kLanes>(rows[i] + column * kSpace + k);
+    evaluate_seven<kLanes>(d, out);
+  }
+};
+
+// How a few tiles' values are multiplied with the filters: in float32.
+template <int kVectorLanes, int kRows, int kVectors>
+struct FloatProducts {
+  static constexpr int kLanes = kVectorLanes;
+
+  FASTAD_INLINE static void prepare(const Memory& memory, const Across& across, int64_t index) {
+    for (int64_t column = 0; column < kSide; ++column) {
+      for (int64_t k = 0; k < kSpace; k += kLanes) {
+        Lanes<kLanes> out[kSide];
+        across.transform<kLanes>(column, k, out);
+        for (int64_t i = 0; i < kSide; ++i) {
+          const int64_t point = i * kSide + column;
+          store_lanes<kLanes>(memory.v + (point * kTogether + index) * kSpace + k, out[i]);
+        }
+      }
+    }
+  }
+
+  FASTAD_INLINE static void multiply(const Stem& a, const Memory& memory, int64_t panel) {
+    const float* weight = a.weight + panel * kValues * kChannels * kPanel;
+    for (int64_t p = 0; p < kValues; ++p) {
+      for (int64_t r = 0; r < kTogether; r += kRows) {
+        for (int64_t k = 0; k < kPanel; k += kVectors * kLanes) {
+          Lanes<kLanes> sum[kRows][kVectors] = {};
+          multiply_add<kLanes>(sum, memory.v + (p * kTogether + r) * kSpace, kSpace,
+                               weight + p * kChannels * kPanel + k, kChannels);
+          store_panel<kLanes>(sum, memory.m + (p * kTogether + r) * kPanel + k);
+        }
+      }
+    }
+  }
+};
+
+// In 16-bit integers, a tile's values with one scale.
+struct FixedProducts {
+  static constexpr int kLanes = 16;
+
+  FASTAD_VNNI static void prepare(const Memory& memory, const Across& across, int64_t index) {
+    const __m512 none = _mm512_setzero_ps();
+    __m512i most[kSide] = {};
+    for (int64_t column = 0; column < kSide; ++column) {
+      Lanes<kLanes> out[kSide];
+      across.transform<kLanes>(column, 0, out);
+      for (int64_t i = 0; i < kSide; ++i) {
+        const __m512 value = _mm512_mask_mov_ps(none, 0x0fff, reinterpret_cast<__m512>(out[i]));
+        most[i] = larger_magnitude(most[i], value);
+        _mm512_storeu_ps(memory.values + (i * kSide + column) * kSpace, value);
+      }
+    }
+    for (int64_t i = 1; i < kSide; ++i) most[0] = _mm512_max_epu32(most[0], most[i]);
+    const FixedScale scale = fixed_scale(most[0]);
+    memory.scales[index] = scale.inverse;
+    auto* v = reinterpret_cast<int16_t*>(memory.v) + index * kSpace;
+    for (int64_t p = 0; p < kValues; ++p)
+      to_fixed(memory.values + p * kSpace, kSpace, scale.factor, v + p * kTogether * kSpace);
+  }
+
+  FASTAD_INLINE static void multiply(const Stem& a, const Memory& memory, int64_t panel) {
+    const auto* v = reinterpret_cast<const int16_t*>(memory.v);
+    for (int64_t p = 0; p < kValues; ++p) {
+      const int16_t* slab = a.fixed + (panel * kValues + p) * slab_size(kChannels);
+      multiply_fixed(v + p * kTogether * kSpace, kSpace, 0, slab, 1, kChannels / 2,
+                     slab_scales(slab, kChannels), memory.scales, 1, false,
+                     memory.m + p * kTogether * kPanel);
+    }
+  }
+};
+
+// Four results side by side become the maxima of the first two, of the last three and of the last:
+// what a tile gives to two results of the maximum and to the one after it.
+template <int kLanes>
+FASTAD_INLINE void maxima(const Lanes<kLanes>* four, Lanes<kLanes>* three) {
+  three[0] = larger_of<kLanes>(four[0], four[1]);
+  three[1] = larger_of<kLanes>(larger_of<kLanes>(four[1], four[2]), four[3]);
+  three[2] = four[3];
+}
+
+template <int kLanes>
+FASTAD_INLINE void put(const Stem& a, int64_t place, Lanes<kLanes> value, Lanes<kLanes> bias) {
+  value = relu_of<kLanes>(value + bias);
+  if (a.half == nullptr) {
+    store_lanes<kLanes>(a.y + place, value);
+  } else {
+    for (int k = 0; k < kLanes; ++k) a.half[place + k] = to_bfloat16(value[k]);
+  }
+}
+
+// The results of one tile and one panel, from products of which `m` is the first: m[point * stride
+// + filter].
+template <int kLanes>
+FASTAD_INLINE void finish_tile(const Stem& a, const Memory& memory, const float* m, int64_t stride,
+                               int64_t image, int64_t i, int64_t j, int64_t panel, bool results) {
+  using V = Lanes<kLanes>;
+  const int64_t top = 4 * i + a.shift(), start = 4 * j + a.shift();
+  const bool whole = top >= 0 && start >= 0 && top + 4 <= a.rows && start + 4 <= a.columns;
+  float* left = memory.left + panel * 3 * kPanel;
+  for (int64_t k = 0; k < kPanel; k += kLanes) {
+    V half[4][kSide], down[4][3];
 #pragma GCC unroll 7
-        for (int64_t i = 0; i < 7; ++i)
-          multiply_add<kLanes>(sum, x + (first + i) * a.padded() + pixel * 6, 6,
-                               weight + i * kTaps * kPanel + k, kTaps);
-        store_panel<kLanes>(sum, row + pixel * kPanel + k);
-      }
+    for (int x = 0; x < kSide; ++x) {
+      V products[kSide], column[4];
+      for (int y = 0; y < kSide; ++y)
+        products[y] = lanes_at<kLanes>(m + (y * kSide + x) * stride + k);
+      interpolate_seven<kLanes>(products, column);
+      for (int y = 0; y < 4; ++y) half[y][x] = column[y];
     }
-  }
-};
-
-// The same in 16-bit integers with one scale.
-struct FixedRows {
-  const Stem& a;
-  const int16_t* x;
-  float unit;  // of x
-
-  FASTAD_VNNI static FixedRows of(const Stem& a, const float* x, int64_t count, float* spare) {
-    auto* fixed = reinterpret_cast<int16_t*>(spare);
-    __m512i most = _mm512_setzero_si512();
-    for (int64_t i = 0; i < count * a.padded(); i += 16)
-      most = larger_magnitude(most, _mm512_loadu_ps(x + i));
-    const FixedScale scale = fixed_scale(most);
-    to_fixed(x, count * a.padded(), scale.factor, fixed);
-    return {a, fixed, scale.inverse};
-  }
-
-  FASTAD_INLINE void convolve(int64_t first, int64_t panel, float* row) const {
-    const int16_t* slab = a.fixed + panel * slab_size(kFixedLength);
-    for (int64_t pixel = 0; pixel < a.computed(); pixel += kFixedRows) {
-      multiply_fixed(x + first * a.padded() + pixel * 6, 6, a.padded(), slab, 7, kPairs,
-                     slab_scales(slab, kFixedLength), &unit, 0, false, row + pixel * kPanel);
+#pragma GCC unroll 4
+    for (int64_t y = 0; y < 4; ++y) {
+      V row[4];
+      interpolate_seven<kLanes>(half[y], row);
+      if (!whole)
+        for (int64_t x = 0; x < 4; ++x)
+          if (top + y < 0 || top + y >= a.rows || start + x < 0 || start + x >= a.columns)
+            row[x] = V{} + kOutside;
+      maxima<kLanes>(row, down[y]);
     }
-  }
-};
-
-// One row of the convolution, for a panel of filters, and its maxima along the row.
-// row: (computed, kPanel). out: (pooled_columns, kPanel).
-template <class Rows>
-FASTAD_INLINE void convolve_row(const Stem& a, const Rows& rows, int64_t first, int64_t panel,
-                                float* row, float* FASTAD_RESTRICT out) {
-  rows.convolve(first, panel, row);
-  for (int64_t q = 0; q < a.pooled_columns; ++q) {
-    const int64_t begin = std::max<int64_t>(2 * q - a.padding, 0);
-    const int64_t last = std::min(2 * q - a.padding + 2, a.columns - 1);
-    std::copy_n(row + begin * kPanel, kPanel, out + q * kPanel);
-    for (int64_t c = begin + 1; c <= last; ++c)
-      take_larger(out + q * kPanel, row + c * kPanel, kPanel);
+    V most[3][3];  // [down][across], see `maxima`
+#pragma GCC unroll 3
+    for (int x = 0; x < 3; ++x) {
+      const V column[4] = {down[0][x], down[1][x], down[2][x], down[3][x]};
+      V three[3];
+      maxima<kLanes>(column, three);
+      for (int y = 0; y < 3; ++y) most[y][x] = three[y];
+    }
+    // With what the tile to the left gives to the first column, and it to the next tile's.
+    for (int y = 0; y < 3; ++y) {
+      float* next = left + y * kPanel + k;
+      most[y][0] = larger_of<kLanes>(most[y][0], lanes_at<kLanes>(next));
+      store_lanes<kLanes>(next, most[y][2]);
+    }
+    const V bias = lanes_at<kLanes>(a.bias + panel * kPanel + k);
+    for (int64_t x = 0; x < 2; ++x) {
+      const int64_t column = 2 * j + x;
+      if (column < 0 || column >= a.pooled_columns) continue;
+      float* next = memory.above + (panel * a.pooled_columns + column) * kPanel + k;
+      const V first = larger_of<kLanes>(most[0][x], lanes_at<kLanes>(next));
+      store_lanes<kLanes>(next, most[2][x]);
+      if (!results) continue;
+      const int64_t place =
+          ((image * a.pooled_rows + 2 * i) * a.pooled_columns + column) * a.filters +
+          panel * kPanel + k;
+      put<kLanes>(a, place, first, bias);
+      if (2 * i + 1 < a.pooled_rows)
+        put<kLanes>(a, place + a.pooled_columns * a.filters, most[1][x], bias);
+    }
   }
 }
 
-template <class Rows>
-FASTAD_INLINE void compute_strip(const Stem& a, int64_t image, int64_t strip) {
-  const int64_t begin = strip * kStrip, end = std::min(begin + kStrip, a.pooled_rows);
-  // Rows of the convolution that the strip needs, and of the image that these need.
-  const int64_t first = std::max<int64_t>(2 * begin - a.padding, 0);
-  const int64_t last = std::min(2 * (end - 1) - a.padding + 2, a.rows - 1);
-  const int64_t top = 2 * first - 3, count = 2 * (last - first) + 7;
-  const int64_t pooled = a.pooled_columns * kPanel;
-  const int64_t half = (count * a.padded() + 1) / 2;
-  float* x = scratch(count * a.padded() + half + a.computed() * kPanel + 3 * pooled);
-  float *spare = x + count * a.padded(), *row = spare + half;
-  float *most = row + a.computed() * kPanel, *one = most + pooled, *two = one + pooled;
-
-  const int64_t used = std::min(a.padded() - 9, a.width * 3);
-  for (int64_t i = 0; i < count; ++i) {
-    float* to = x + i * a.padded();
-    const bool inside = top + i >= 0 && top + i < a.height;
-    std::fill_n(to, a.padded(), 0.0f);
-    if (inside) std::copy_n(a.images + ((image * a.height + top + i) * a.width) * 3, used, to + 9);
-  }
-  const Rows rows = Rows::of(a, x, count, spare);
-  for (int64_t panel = 0; panel < a.filters / kPanel; ++panel) {
-    const float* bias = a.bias + panel * kPanel;
-    int64_t done = first - 1;  // the last row computed, whose maxima are in `one`
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t from = std::max<int64_t>(2 * p - a.padding, 0);
-      const int64_t to = std::min(2 * p - a.padding + 2, a.rows - 1);
-      if (done == from) {
-        std::copy_n(one, pooled, most);
-      } else {
-        convolve_row(a, rows, (from - first) * 2, panel, row, most);
-      }
-      for (int64_t r = from + 1; r <= to; ++r) {
-        convolve_row(a, rows, (r - first) * 2, panel, row, two);
-        take_larger(most, two, pooled);
-      }
-      done = to;
-      std::swap(one, two);
-      const int64_t place = (image * a.pooled_rows + p) * a.pooled_columns;
-      for (int64_t q = 0; q < a.pooled_columns; ++q) {
-        float* value = most + q * kPanel;
-        for (int64_t k = 0; k < kPanel; ++k) {
-          const float sum = value[k] + bias[k];
-          value[k] = sum < 0.0f ? 0.0f : sum;
-        }
-        const int64_t start = (place + q) * a.filters + panel * kPanel;
-        for (int64_t k = 0; k < kPanel; ++k) {
-          if (a.half != nullptr) {
-            a.half[start + k] = to_bfloat16(value[k]);
-          } else {
-            a.y[start + k] = value[k];
-          }
-        }
+// Rows of tiles from `begin` to `end` of one image.
+template <class Products>
+FASTAD_INLINE void compute_strip(const Stem& a, int64_t image, int64_t begin, int64_t end) {
+  constexpr int kLanes = Products::kLanes;
+  const Memory memory(a);
+  const int64_t panels = a.filters / kPanel, tiles = a.tile_columns();
+  const float* pixels = a.images + image * a.height * a.width * 3;
+  std::fill_n(memory.above, a.filters * a.pooled_columns, kOutside);
+  // Of the row of tiles before the first only the last row counts, if that is one of the image.
+  const int64_t before = 4 * begin + a.shift() > 0 ? begin - 1 : begin;
+  int64_t prepared = 4 * before + a.shift() - 2;
+  for (int64_t i = before; i < end; ++i) {
+    const int64_t pair = 4 * i + a.shift() - 2;
+    for (; prepared < pair + kSide; ++prepared) prepare_pair<kLanes>(a, memory, pixels, prepared);
+    std::fill_n(memory.left, panels * 3 * kPanel, kOutside);
+    for (int64_t tile = 0; tile < tiles; tile += kTogether) {
+      const int64_t count = std::min(kTogether, tiles - tile);
+      for (int64_t t = 0; t < count; ++t)
+        Products::prepare(memory, Across(a, memory, pair, tile + t), t);
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        // Places beyond the last tile are multiplied too, but go nowhere.
+        Products::multiply(a, memory, panel);
+        for (int64_t t = 0; t < count; ++t)
+          finish_tile<kLanes>(a, memory, memory.m + t * kPanel, kTogether * kPanel, image, i,
+                              tile + t + a.first(), panel, i >= begin);
       }
     }
   }
 }
 
 __attribute__((target("arch=x86-64-v4"))) void compute_v4(const Stem& a, int64_t image,
-                                                          int64_t strip) {
-  compute_strip<FloatRows<16, 8, 2>>(a, image, strip);
+                                                          int64_t begin, int64_t end) {
+  compute_strip<FloatProducts<16, 8, 2>>(a, image, begin, end);
 }
 
 __attribute__((target("arch=x86-64-v3"))) void compute_v3(const Stem& a, int64_t image,
-                                                          int64_t strip) {
-  compute_strip<FloatRows<8, 4, 2>>(a, image, strip);
+                                                          int64_t begin, int64_t end) {
+  compute_strip<FloatProducts<8, 4, 2>>(a, image, begin, end);
 }
 
-FASTAD_VNNI void compute_fixed(const Stem& a, int64_t image, int64_t strip) {
-  compute_strip<FixedRows>(a, image, strip);
+FASTAD_VNNI void compute_fixed(const Stem& a, int64_t image, int64_t begin, int64_t end) {
+  compute_strip<FixedProducts>(a, image, begin, end);
 }
 
 #endif
 
-// (K, 3, 7, 7) -> (K / 32, 7, 21, 32) float32, or with `fixed` (K / 32, 156, 32) int16: slabs.
+// (kValues, kChannels, kPanel) of a panel's filters, weight (kPanel, 3, 7, 7).
+std::vector<double> values_of_panel(const double* weight) {
+  static const FilterPoints<4, kSide> points({0, kA, -kA, kB, -kB, INFINITY, kPoint});
+  std::vector<double> values(kValues * kChannels * kPanel);
+  for (int64_t k = 0; k < kPanel; ++k) {
+    for (int64_t c = 0; c < kChannels; ++c) {
+      const double* filter = weight + (k * 3 + c % 3) * 49;
+      const int64_t down = c / 6 - 1, right = c / 3 % 2 - 1;
+      const auto tap = [&](int64_t y, int64_t x) {
+        const int64_t row = 2 * y + down, column = 2 * x + right;
+        return row < 0 || column < 0 ? 0.0 : filter[row * 7 + column];
+      };
+      points.evaluate(tap, kChannels * kPanel, &values[c * kPanel + k]);
+    }
+  }
+  return values;
+}
+
+// (K, 3, 7, 7) float64 -> (K / 32, 49, 12, 32) float32, or with `fixed` (K / 32, 49, 14, 32) int16:
+// slabs.
 Tensor pack_stem(Tensor weight, bool fixed) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == 3 && weight.size(2) == 7 &&
-                      weight.size(3) == 7 && weight.scalar_type() == ScalarType::Float &&
+                      weight.size(3) == 7 && weight.scalar_type() == ScalarType::Double &&
                       weight.is_contiguous(),
-                  "weight must be (K, 3, 7, 7), float32 and contiguous");
+                  "weight must be (K, 3, 7, 7), float64 and contiguous");
   const int64_t filters = weight.size(0), panels = filters / kPanel;
   STD_TORCH_CHECK(filters > 0 && filters % kPanel == 0,
                   "weight must have a multiple of 32 filters; got ", filters);
-  const auto* from = static_cast<const float*>(weight.data_ptr());
-  const auto at = [&](int64_t filter, int64_t y, int64_t tap) {
-    return from[((filter * 3 + tap % 3) * 7 + y) * 7 + tap / 3];
-  };
-  if (fixed) {
-    Tensor packed =
-        torch::stable::new_empty(weight, {panels, kFixedLength + 2, kPanel}, ScalarType::Short);
-    for (int64_t panel = 0; panel < panels; ++panel)
-      pack_slab(
-          kFixedLength, kFixedLength,
-          [&](int64_t k, int64_t i) -> double {
-            const int64_t tap = i % (2 * kPairs);
-            return tap < kTaps ? at(panel * kPanel + k, i / (2 * kPairs), tap) : 0;
-          },
-          static_cast<int16_t*>(packed.data_ptr()) + panel * slab_size(kFixedLength));
-    return packed;
+  const int64_t rows = fixed ? kChannels + 2 : kChannels;
+  Tensor packed = torch::stable::new_empty(weight, {panels, kValues, rows, kPanel},
+                                           fixed ? ScalarType::Short : ScalarType::Float);
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const std::vector<double> values =
+        values_of_panel(static_cast<const double*>(weight.data_ptr()) + panel * kPanel * 147);
+    if (fixed) {
+      auto* to = static_cast<int16_t*>(packed.data_ptr()) + panel * kValues * rows * kPanel;
+      for (int64_t p = 0; p < kValues; ++p)
+        pack_slab(
+            kChannels, kChannels,
+            [&](int64_t k, int64_t c) { return values[(p * kChannels + c) * kPanel + k]; },
+            to + p * slab_size(kChannels));
+    } else {
+      auto* to = static_cast<float*>(packed.data_ptr()) + panel * kValues * rows * kPanel;
+      std::transform(values.begin(), values.end(), to,
+                     [](double value) { return static_cast<float>(value); });
+    }
   }
-  Tensor packed = torch::stable::new_empty(weight, {panels, 7, kTaps, kPanel});
-  auto* to = static_cast<float*>(packed.data_ptr());
-  for (int64_t k = 0; k < filters; ++k)
-    for (int64_t y = 0; y < 7; ++y)
-      for (int64_t tap = 0; tap < kTaps; ++tap)
-        to[((k / kPanel * 7 + y) * kTaps + tap) * kPanel + k % kPanel] = at(k, y, tap);
   return packed;
 }
 
@@ -242,14 +430,12 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
   const int64_t n = images.size(0), h = images.size(2), w = images.size(3);
   STD_TORCH_CHECK(interleaved(images), "images must be channels_last");
   const bool fixed = weight.scalar_type() == ScalarType::Short;
-  const int64_t axis = weight.dim() - (fixed ? 3 : 4);  // 1 of several groups
-  bool packed =
-      (axis == 0 || axis == 1) && weight.is_contiguous() && weight.size(weight.dim() - 1) == kPanel;
-  if (packed && fixed) packed = weight.size(axis + 1) == kFixedLength + 2;
-  if (packed && !fixed)
-    packed = weight.size(axis + 1) == 7 && weight.size(axis + 2) == kTaps &&
-             weight.scalar_type() == ScalarType::Float;
-  STD_TORCH_CHECK(packed, "weight must come from pack_stem");
+  const int64_t axis = weight.dim() - 4;  // 1 of several groups
+  STD_TORCH_CHECK(
+      (axis == 0 || axis == 1) && weight.size(axis + 1) == kValues &&
+          weight.size(axis + 2) == kChannels + (fixed ? 2 : 0) && weight.size(axis + 3) == kPanel &&
+          (fixed || weight.scalar_type() == ScalarType::Float) && weight.is_contiguous(),
+      "weight must come from pack_stem");
   const int64_t panels = weight.size(axis), filters = panels * kPanel;
   const int64_t groups = groups_of(weight, axis, bias, filters, 0);
   STD_TORCH_CHECK(padding == 0 || padding == 1, "padding must be 0 or 1; got ", padding);
@@ -277,16 +463,21 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
                  bfloat16 ? nullptr : static_cast<float*>(y.data_ptr()),
                  bfloat16 ? static_cast<BFloat16*>(y.data_ptr()) : nullptr};
   const auto compute = fixed ? compute_fixed : has_wide_panels() ? compute_v4 : compute_v3;
-  const int64_t strips = n * all.strips();
-  torch::stable::parallel_for(0, groups * strips, 1, [&](int64_t first, int64_t last) {
+  // Strips are as many as give every thread as much to do, but no lower than four rows of tiles:
+  // the row before the first is computed twice.
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t strips =
+      std::max<int64_t>(1, std::min(threads / std::gcd(groups * n, threads), all.last_row() / 4));
+  torch::stable::parallel_for(0, groups * n * strips, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t group = i / strips,
-                    results = group * n * pooled_rows * pooled_columns * filters;
+      const int64_t group = i / (n * strips), strip = i % strips;
+      const int64_t results = group * n * pooled_rows * pooled_columns * filters;
+      const int64_t place = group * weight.numel() / groups;
       Stem one = all;
       if (fixed) {
-        one.fixed += group * panels * slab_size(kFixedLength);
+        one.fixed += place;
       } else {
-        one.weight += group * panels * 7 * kTaps * kPanel;
+        one.weight += place;
       }
       one.bias += group * filters;
       if (bfloat16) {
@@ -294,7 +485,8 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
       } else {
         one.y += results;
       }
-      compute(one, i % strips / all.strips(), i % all.strips());
+      compute(one, i / strips % n, all.last_row() * strip / strips,
+              all.last_row() * (strip + 1) / strips);
     }
   });
 #endif

@@ -1,10 +1,12 @@
 #include "cpu/winograd.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "cpu/fixed.h"
 #include "cpu/panel.h"
+#include "cpu/winograd_filters.h"
 #include "cpu/winograd_tile.h"
 
 namespace fastad::cpu {
@@ -74,52 +76,29 @@ void convolve_tiles(const Convolution3x3&, int64_t, int64_t, int64_t, int64_t) {
 
 namespace {
 
-// The filter's polynomial at the points, divided by the product of their distances: Lagrange's
-// factors, which the inputs' values lack.
-struct Points {
-  double g[6][3] = {};
-
-  Points() {
-    constexpr double point[5] = {0, 0.625, -0.625, 1.5, -1.5};
-    for (int i = 0; i < 5; ++i) {
-      double product = 1;
-      for (int j = 0; j < 5; ++j) product *= j == i ? 1 : point[i] - point[j];
-      for (int j = 0; j < 3; ++j)
-        g[i][j] = (j == 0 ? 1 : j == 1 ? point[i] : point[i] * point[i]) / product;
+// (36, channels, kPanel) of a panel's filters, weight (kPanel, channels, 3, 3).
+std::vector<double> values_of_panel(const double* weight, int64_t channels) {
+  static const FilterPoints<3, 6> points({0, kA, -kA, kB, -kB, INFINITY});
+  std::vector<double> values(kPoints * channels * kPanel);
+  for (int64_t k = 0; k < kPanel; ++k)
+    for (int64_t c = 0; c < channels; ++c) {
+      const double* filter = weight + (k * channels + c) * 9;
+      points.evaluate([filter](int y, int x) { return filter[y * 3 + x]; }, channels * kPanel,
+                      &values[c * kPanel + k]);
     }
-    g[5][2] = 1;
-  }
-
-  // out[p * stride] from a filter of one channel, w (3, 3).
-  void evaluate(const double* w, int64_t stride, double* out) const {
-    for (int i = 0; i < 6; ++i) {
-      double row[3];
-      for (int x = 0; x < 3; ++x) row[x] = g[i][0] * w[x] + g[i][1] * w[3 + x] + g[i][2] * w[6 + x];
-      for (int j = 0; j < 6; ++j)
-        out[(i * 6 + j) * stride] = row[0] * g[j][0] + row[1] * g[j][1] + row[2] * g[j][2];
-    }
-  }
-
-  // (36, channels, kPanel) of a panel's filters, weight (kPanel, channels, 3, 3).
-  std::vector<double> of_panel(const double* weight, int64_t channels) const {
-    std::vector<double> values(kPoints * channels * kPanel);
-    for (int64_t k = 0; k < kPanel; ++k)
-      for (int64_t c = 0; c < channels; ++c)
-        evaluate(weight + (k * channels + c) * 9, channels * kPanel, &values[c * kPanel + k]);
-    return values;
-  }
-};
+  return values;
+}
 
 }  // namespace
 
 void pack_panel(const double* weight, int64_t channels, float* packed) {
-  const std::vector<double> values = Points().of_panel(weight, channels);
+  const std::vector<double> values = values_of_panel(weight, channels);
   std::transform(values.begin(), values.end(), packed,
                  [](double value) { return static_cast<float>(value); });
 }
 
 void pack_panel(const double* weight, int64_t channels, int16_t* packed) {
-  const std::vector<double> values = Points().of_panel(weight, channels);
+  const std::vector<double> values = values_of_panel(weight, channels);
   for (int64_t p = 0; p < kPoints; ++p)
     pack_slab(
         channels, fixed_chunk(channels),

@@ -11,9 +11,10 @@
 
 namespace fastad::cpu {
 
+constexpr float kA = 0.625f, kB = 1.5f;
+
 #ifdef FASTAD_PANELS
 
-constexpr float kA = 0.625f, kB = 1.5f;
 constexpr float kA2 = kA * kA, kB2 = kB * kB;
 
 // The values of the six inputs' polynomial at the six points, to which filters' values are scaled.

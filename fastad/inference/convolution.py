@@ -210,7 +210,7 @@ class Stem(nn.Module):
             self.plain = nn.Sequential(Convolution(convolution, norm, dtype, relu=True), pool)
             return
         weight, bias = _folded(convolution, norm)
-        self.weight = nn.Buffer(torch.ops.fastad.pack_stem(weight.float(), fixed))
+        self.weight = nn.Buffer(torch.ops.fastad.pack_stem(weight, fixed))
         self.bias = nn.Buffer(bias.float())
         self.padding = pool.padding
 
@@ -317,10 +317,8 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
 
 @torch.library.register_fake("fastad::pack_stem")
 def _(weight: Tensor, fixed: bool = False) -> Tensor:
-    panels = len(weight) // 32
-    if fixed:
-        return weight.new_empty((panels, 156, 32), dtype=torch.int16)
-    return weight.new_empty((panels, 7, 21, 32))
+    shape = (len(weight) // 32, 49, 12 + 2 * fixed, 32)
+    return weight.new_empty(shape, dtype=torch.int16 if fixed else torch.float32)
 
 
 @torch.library.register_fake("fastad::stem")
