@@ -63,6 +63,10 @@ STABLE_TORCH_LIBRARY(fastad, m) {
   // A residual network's first convolution and pool; `weight` comes from pack_stem.
   m.def("pack_stem(Tensor weight, bool fixed=False) -> Tensor");
   m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");
+  // Whole networks of such convolutions, one thread each.
+  m.def(
+      "residual_networks(Tensor images, Tensor[] weights, Tensor[] biases, int[] steps, int padding) "
+      "-> Tensor[]");
   m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
   m.def("normalize_bytes(Tensor images, Tensor table) -> Tensor");
   m.def("normalize_floats(Tensor images, Tensor mean, Tensor deviation) -> Tensor");

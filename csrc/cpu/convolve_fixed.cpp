@@ -5,6 +5,8 @@
 // Floor of 256 to 256 channels at 16x16, 3x3: 151 million multiply-adds an image; 0.3 MB in and
 // out, 1.2 MB of filters.
 
+#include "cpu/convolve_fixed.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -17,37 +19,13 @@
 #include "cpu/interleaved.h"
 
 namespace fastad::cpu {
-namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kPixels = 256;  // of the result, about, that are computed together
-
-struct FixedConvolution {
-  int64_t height, width, channels;  // of the images
-  int64_t rows, columns, filters;   // of the result
-  int64_t side;                     // of a filter, 1 or 3; its padding is side / 2
-  int64_t stride;
-  const float* x;         // (n, height, width, channels)
-  const int16_t* weight;  // (panels) slabs of side * side * channels
-  const float* bias;      // (panels * kPanel)
-  const float* added;     // as y, added to the results; or null
-  float* y;               // (n, rows, columns, filters)
-  bool relu;
-
-  int64_t strip() const { return std::max<int64_t>(kPixels / columns, 1); }
-  int64_t strips() const { return (rows + strip() - 1) / strip(); }
-  int64_t length() const { return side * side * channels; }
-  // Pixels of a row of the result that are computed, and of the image that they are computed from:
-  // every stride-th for a filter of one.
-  int64_t computed() const { return (columns + kFixedRows - 1) / kFixedRows * kFixedRows; }
-  int64_t step() const { return side == 1 ? 1 : stride; }
-  int64_t skip() const { return side == 1 ? stride : 1; }
-  int64_t padded() const { return (computed() - 1) * step() + side; }
-};
-
 #ifdef FASTAD_PANELS
+
+namespace {
 
 // x (padded, channels) and scales (padded) from a row of an image; null for one outside.
 FASTAD_VNNI void prepare_row(const FixedConvolution& a, const float* from, int16_t* x,
@@ -89,9 +67,10 @@ FASTAD_VNNI void finish(const FixedConvolution& a, const float* m, int64_t panel
   }
 }
 
-// One strip of one image, of the panels from `first` to `last`.
-FASTAD_VNNI void compute_strip(const FixedConvolution& a, int64_t image, int64_t strip,
-                               int64_t first, int64_t last) {
+}  // namespace
+
+FASTAD_VNNI void convolve_strip(const FixedConvolution& a, int64_t image, int64_t strip,
+                                int64_t first, int64_t last) {
   const int64_t begin = strip * a.strip(), end = std::min(begin + a.strip(), a.rows);
   const int64_t count = (end - begin - 1) * a.step() + a.side, row_size = a.padded() * a.channels;
   float* scales = scratch(count * a.padded() + (count * row_size + 1) / 2);
@@ -124,7 +103,13 @@ FASTAD_VNNI void compute_strip(const FixedConvolution& a, int64_t image, int64_t
   }
 }
 
+#else
+
+void convolve_strip(const FixedConvolution&, int64_t, int64_t, int64_t, int64_t) {}
+
 #endif
+
+namespace {
 
 // (K, C, s, s) float64, contiguous, s 1 or 3 -> (ceil(K / 32), s * s * C + 2, 32) int16: slabs.
 Tensor pack_fixed(Tensor weight) {
@@ -185,8 +170,8 @@ void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
       FixedConvolution one = all;
       one.weight += group * panels * slab_size(all.length());
       one.bias += group * panels * kPanel;
-      compute_strip(one, image, i / parts % all.strips(), part * panels / parts,
-                    (part + 1) * panels / parts);
+      convolve_strip(one, image, i / parts % all.strips(), part * panels / parts,
+                     (part + 1) * panels / parts);
     }
   });
 #endif

@@ -12,6 +12,8 @@
 // result of the convolution would be 4.2 MB, written and read again. Bias and ReLU keep the order
 // of values, so they are left until after the maximum.
 
+#include "cpu/stem.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -30,10 +32,11 @@
 #include "cpu/winograd_tile.h"
 
 namespace fastad::cpu {
-namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+namespace {
 
 constexpr int64_t kSide = 7;                // points along an axis: of a tile's inputs and values
 constexpr int64_t kValues = kSide * kSide;  // of a tile
@@ -42,29 +45,6 @@ constexpr int64_t kSpace = 16;              // that they lie in, with zeros
 constexpr int64_t kTogether = kFixedRows;   // tiles whose products are computed together
 constexpr float kPoint = 0.3125f;
 constexpr float kOutside = -3e38f;  // less than all results
-
-struct Stem {
-  int64_t height, width;                // of the images
-  int64_t rows, columns;                // of the convolution's result
-  int64_t pooled_rows, pooled_columns;  // of the maximum's
-  int64_t padding;                      // of the maximum, 0 or 1
-  int64_t filters;
-  const float* images;   // (n, height, width, 3)
-  const float* weight;   // (filters / kPanel, kValues, kChannels, kPanel), or null
-  const int16_t* fixed;  // (filters / kPanel, kValues) slabs of kChannels
-  const float* bias;
-  float* y;        // (n, pooled_rows, pooled_columns, filters), or null
-  BFloat16* half;  // the same in the other precision
-
-  // Tile (i, j) has the convolution's rows from 4 * i + shift() on, and its columns from
-  // 4 * j + shift(): those from which results 2 * i and 2 * i + 1 are the maxima, but for the last
-  // one of the tile before, down and across. That is where the first tile may lie: before the
-  // image.
-  int64_t shift() const { return 1 - padding; }
-  int64_t first() const { return -shift(); }
-  int64_t last_row() const { return (pooled_rows + 1) / 2; }
-  int64_t tile_columns() const { return (pooled_columns + 1) / 2 - first(); }
-};
 
 #ifdef FASTAD_PANELS
 
@@ -115,7 +95,7 @@ struct Memory {
                              kValues * kTogether * kSpace,
                              16,
                              kValues * kTogether * kPanel,
-                             a.filters * a.pooled_columns,
+                             a.filters * a.pooled_columns(),
                              panels * 3 * kPanel};
     float** parts[] = {&pixels, &across, &values, &v, &scales, &m, &above, &left};
     float* at = scratch(std::accumulate(std::begin(sizes), std::end(sizes), int64_t{0}));
@@ -270,7 +250,7 @@ FASTAD_INLINE void finish_tile(const Stem& a, const Memory& memory, const float*
                                int64_t image, int64_t i, int64_t j, int64_t panel, bool results) {
   using V = Lanes<kLanes>;
   const int64_t top = 4 * i + a.shift(), start = 4 * j + a.shift();
-  const bool whole = top >= 0 && start >= 0 && top + 4 <= a.rows && start + 4 <= a.columns;
+  const bool whole = top >= 0 && start >= 0 && top + 4 <= a.rows() && start + 4 <= a.columns();
   float* left = memory.left + panel * 3 * kPanel;
   for (int64_t k = 0; k < kPanel; k += kLanes) {
     V half[4][kSide], down[4][3];
@@ -288,7 +268,7 @@ FASTAD_INLINE void finish_tile(const Stem& a, const Memory& memory, const float*
       interpolate_seven<kLanes>(half[y], row);
       if (!whole)
         for (int64_t x = 0; x < 4; ++x)
-          if (top + y < 0 || top + y >= a.rows || start + x < 0 || start + x >= a.columns)
+          if (top + y < 0 || top + y >= a.rows() || start + x < 0 || start + x >= a.columns())
             row[x] = V{} + kOutside;
       maxima<kLanes>(row, down[y]);
     }
@@ -309,17 +289,17 @@ FASTAD_INLINE void finish_tile(const Stem& a, const Memory& memory, const float*
     const V bias = lanes_at<kLanes>(a.bias + panel * kPanel + k);
     for (int64_t x = 0; x < 2; ++x) {
       const int64_t column = 2 * j + x;
-      if (column < 0 || column >= a.pooled_columns) continue;
-      float* next = memory.above + (panel * a.pooled_columns + column) * kPanel + k;
+      if (column < 0 || column >= a.pooled_columns()) continue;
+      float* next = memory.above + (panel * a.pooled_columns() + column) * kPanel + k;
       const V first = larger_of<kLanes>(most[0][x], lanes_at<kLanes>(next));
       store_lanes<kLanes>(next, most[2][x]);
       if (!results) continue;
       const int64_t place =
-          ((image * a.pooled_rows + 2 * i) * a.pooled_columns + column) * a.filters +
+          ((image * a.pooled_rows() + 2 * i) * a.pooled_columns() + column) * a.filters +
           panel * kPanel + k;
       put<kLanes>(a, place, first, bias);
-      if (2 * i + 1 < a.pooled_rows)
-        put<kLanes>(a, place + a.pooled_columns * a.filters, most[1][x], bias);
+      if (2 * i + 1 < a.pooled_rows())
+        put<kLanes>(a, place + a.pooled_columns() * a.filters, most[1][x], bias);
     }
   }
 }
@@ -331,7 +311,7 @@ FASTAD_INLINE void compute_strip(const Stem& a, int64_t image, int64_t begin, in
   const Memory memory(a);
   const int64_t panels = a.filters / kPanel, tiles = a.tile_columns();
   const float* pixels = a.images + image * a.height * a.width * 3;
-  std::fill_n(memory.above, a.filters * a.pooled_columns, kOutside);
+  std::fill_n(memory.above, a.filters * a.pooled_columns(), kOutside);
   // Of the row of tiles before the first only the last row counts, if that is one of the image.
   const int64_t before = 4 * begin + a.shift() > 0 ? begin - 1 : begin;
   int64_t prepared = 4 * before + a.shift() - 2;
@@ -368,7 +348,23 @@ FASTAD_VNNI void compute_fixed(const Stem& a, int64_t image, int64_t begin, int6
   compute_strip<FixedProducts>(a, image, begin, end);
 }
 
+}  // namespace
+
+void compute_stem(const Stem& stem, int64_t image, int64_t begin, int64_t end) {
+  static const bool wide = has_wide_panels();
+  const auto compute = stem.fixed != nullptr ? compute_fixed : wide ? compute_v4 : compute_v3;
+  compute(stem, image, begin, end);
+}
+
+#else
+
+}  // namespace
+
+void compute_stem(const Stem&, int64_t, int64_t, int64_t) {}
+
 #endif
+
+namespace {
 
 // (kValues, kChannels, kPanel) of a panel's filters, weight (kPanel, 3, 7, 7).
 std::vector<double> values_of_panel(const double* weight) {
@@ -441,28 +437,26 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
   STD_TORCH_CHECK(padding == 0 || padding == 1, "padding must be 0 or 1; got ", padding);
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
   STD_TORCH_CHECK(!fixed || has_fixed(), "this processor has no AVX-512 VNNI");
-  const int64_t rows = (h + 1) / 2, columns = (w + 1) / 2;
-  STD_TORCH_CHECK(std::min(rows, columns) > 2 - 2 * padding, "images are too small: ", h, "x", w);
-  const auto pooled = [padding](int64_t size) { return padding == 1 ? (size + 1) / 2 : size / 2; };
-  const int64_t pooled_rows = pooled(rows), pooled_columns = pooled(columns);
-  Tensor y = torch::stable::new_empty(images, {groups * n, pooled_rows, pooled_columns, filters},
-                                      bfloat16 ? ScalarType::BFloat16 : ScalarType::Float);
-#ifdef FASTAD_PANELS
-  const Stem all{h,
-                 w,
-                 rows,
-                 columns,
-                 pooled_rows,
-                 pooled_columns,
-                 padding,
-                 filters,
-                 static_cast<const float*>(images.data_ptr()),
-                 fixed ? nullptr : static_cast<const float*>(weight.data_ptr()),
-                 fixed ? static_cast<const int16_t*>(weight.data_ptr()) : nullptr,
-                 static_cast<const float*>(bias.data_ptr()),
-                 bfloat16 ? nullptr : static_cast<float*>(y.data_ptr()),
-                 bfloat16 ? static_cast<BFloat16*>(y.data_ptr()) : nullptr};
-  const auto compute = fixed ? compute_fixed : has_wide_panels() ? compute_v4 : compute_v3;
+  Stem all{h,
+           w,
+           padding,
+           filters,
+           static_cast<const float*>(images.data_ptr()),
+           fixed ? nullptr : static_cast<const float*>(weight.data_ptr()),
+           fixed ? static_cast<const int16_t*>(weight.data_ptr()) : nullptr,
+           static_cast<const float*>(bias.data_ptr()),
+           nullptr,
+           nullptr};
+  STD_TORCH_CHECK(all.fits(), "images are too small: ", h, "x", w);
+  const int64_t size = all.pooled_rows() * all.pooled_columns() * filters;
+  Tensor y = torch::stable::new_empty(
+      images, {groups * n, all.pooled_rows(), all.pooled_columns(), filters},
+      bfloat16 ? ScalarType::BFloat16 : ScalarType::Float);
+  if (bfloat16) {
+    all.half = static_cast<BFloat16*>(y.data_ptr());
+  } else {
+    all.y = static_cast<float*>(y.data_ptr());
+  }
   // Strips are as many as give every thread as much to do, but no lower than four rows of tiles:
   // the row before the first is computed twice.
   const int64_t threads = torch::stable::get_num_threads();
@@ -471,7 +465,6 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
   torch::stable::parallel_for(0, groups * n * strips, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t group = i / (n * strips), strip = i % strips;
-      const int64_t results = group * n * pooled_rows * pooled_columns * filters;
       const int64_t place = group * weight.numel() / groups;
       Stem one = all;
       if (fixed) {
@@ -481,15 +474,14 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
       }
       one.bias += group * filters;
       if (bfloat16) {
-        one.half += results;
+        one.half += group * n * size;
       } else {
-        one.y += results;
+        one.y += group * n * size;
       }
-      compute(one, i / strips % n, all.last_row() * strip / strips,
-              all.last_row() * (strip + 1) / strips);
+      compute_stem(one, i / strips % n, all.last_row() * strip / strips,
+                   all.last_row() * (strip + 1) / strips);
     }
   });
-#endif
   return channels_second(y);
 }
 

@@ -91,6 +91,16 @@ class Convolution(nn.Module):
         """All but the numbers in the filters."""
         return self.kernel, self.filters, self.relu, *map(str, self._geometry)
 
+    @property
+    def side(self) -> int:
+        """Of a square filter of this package's own kernels."""
+        return 1 if self._geometry[0] == [0, 0] else 3
+
+    @property
+    def stride(self) -> int:
+        """As `side`."""
+        return self._geometry[1][0]
+
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         x = x.to(self.dtype, memory_format=torch.channels_last)
         if added is not None:
@@ -123,8 +133,7 @@ class Convolution(nn.Module):
         )
 
     def _in_integers(self, x: Tensor, added: Tensor | None) -> Tensor:
-        _, (stride, _), _, _ = self._geometry
-        side = 1 if self._geometry[0] == [0, 0] else 3
+        side, stride = self.side, self.stride
         if added is None or stride > 1:
             relu = self.relu and added is None
             y = torch.ops.fastad.convolve_fixed(
@@ -298,6 +307,23 @@ def _(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor, side: int, relu: b
     return None
 
 
+@torch.library.register_fake("fastad::residual_networks")
+def _(
+    images: Tensor, weights: list[Tensor], biases: list[Tensor], steps: list[int], padding: int
+) -> list[Tensor]:
+    slots, results = {0: _after_stem(images, padding)}, []
+    for index in range(0, len(steps), 7):
+        _, stride, _, start, _, to, filters = steps[index : index + 7]
+        before = slots[start] if start >= 0 else results[-2 - start][:2]
+        size = tuple((length + stride - 1) // stride for length in before)
+        if to >= 0:
+            slots[to] = size
+        else:
+            results.append((*size, filters))
+    count = len(biases[0]) * len(images)
+    return [images.new_empty((count, *size)).permute(0, 3, 1, 2) for size in results]
+
+
 @torch.library.register_fake("fastad::convolve_3x3")
 def _(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
     batch, _, height, width = x.shape
@@ -323,9 +349,13 @@ def _(weight: Tensor, fixed: bool = False) -> Tensor:
 
 @torch.library.register_fake("fastad::stem")
 def _(images: Tensor, weight: Tensor, bias: Tensor, padding: int, bfloat16: bool) -> Tensor:
-    # Half of the size, rounded up, twice; the second time down where the pool has no padding.
-    height, width = ((size + 1) // 2 + padding for size in images.shape[2:])
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     groups = 1 if bias.dim() == 1 else len(bias)
-    shape = (groups * len(images), height // 2, width // 2, bias.shape[-1])
+    shape = (groups * len(images), *_after_stem(images, padding), bias.shape[-1])
     return images.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2)
+
+
+def _after_stem(images: Tensor, padding: int) -> tuple[int, int]:
+    """Half of the size, rounded up, twice; the second time down where the pool has no padding."""
+    height, width = (((size + 1) // 2 + padding) // 2 for size in images.shape[2:])
+    return height, width

@@ -1,7 +1,8 @@
 """Two residual networks of one kind over the same images at once, as teacher and student are.
 
-Every convolution runs for both in one call, which the threads share: with two of them each computes
-one network, and what it computes stays in its processor's own cache.
+In 16-bit integers each thread computes whole networks and images by itself, and no thread waits for
+another before the end (csrc/cpu/networks.cpp). Where there are fewer of them than threads, every
+convolution runs for both networks in one call, which the threads share.
 """
 
 import copy
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from fastad.backbones import ResNet
 from fastad.inference.convolution import Convolution, Projection, Stem
+
+NOWHERE = -1  # among places; slots are 0 and more, results -2 and less
 
 
 class Pair(nn.Module):
@@ -31,21 +34,91 @@ class Pair(nn.Module):
                 for name in stages
             }
         )
+        kept = {*first.layers, *second.layers, stages[-1]}
+        self.program = Program.of(self.stem, self.stages, kept)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        x = self.stem(images)
-        shared = {}
-        for name, stage in self.stages.items():
-            x = stage(x)
-            shared[name] = x.chunk(2)
+        if self.program is not None and self.program.suits(2 * len(images)):
+            shared = {name: x.chunk(2) for name, x in self.program(images).items()}
+        else:
+            shared, x = {}, self.stem(images)
+            for name, stage in self.stages.items():
+                x = stage(x)
+                shared[name] = x.chunk(2)
+        last = next(reversed(shared.values()))
         found = []
         for index, network in enumerate(self.networks):
             levels = {name: parts[index] for name, parts in shared.items()}
-            own = x.chunk(2)[index]
-            for name in network.stages[len(shared) :]:
+            own = last[index]
+            for name in network.stages[len(self.stages) :]:
                 levels[name] = own = network.get_submodule(name)(own)
             found.append([levels[name] for name in network.layers])
         return found[0], found[1]
+
+
+class Program:
+    """The convolutions of joined networks as `fastad::residual_networks` takes them.
+
+    Called with images (N, 3, H, W) it returns the results of the stages ``kept``, (2 N, C, h, w).
+    """
+
+    def __init__(self, kernels: list[nn.Module], steps: list[int], kept: list[str]):
+        self._kernels, self._steps, self._kept = kernels, steps, kept
+
+    @staticmethod
+    def of(stem: Stem, stages: nn.ModuleDict, kept: set[str]) -> "Program | None":
+        """None where a kernel is not in 16-bit integers."""
+        convolutions = [kernel for kernel in _kernels(stages)]
+        if stem.weight.dtype != torch.int16 or not all(
+            type(kernel) is Convolution
+            and kernel.kernel in ("winograd", "fixed")
+            and kernel.weight.dtype == torch.int16
+            for kernel in convolutions
+        ):
+            return None
+        kernels, steps, names, x = [stem], [], [], 0
+
+        def add(kernel: Convolution, x: int, added: int, to: int) -> int:
+            kernels.append(kernel)
+            side = 0 if kernel.kernel == "winograd" else kernel.side
+            relu = kernel.relu or added != NOWHERE
+            steps.extend([side, kernel.stride, int(relu), x, added, to, kernel.filters])
+            return to
+
+        def free(*used: int) -> int:
+            return next(place for place in range(4) if place not in used)
+
+        for name, stage in stages.items():
+            for block in stage:
+                added = x
+                if isinstance(block.shortcut, Convolution):
+                    added = add(block.shortcut, x, NOWHERE, free(x))
+                *before, last = block.convolutions
+                y = x
+                for kernel in before:
+                    y = add(kernel, y, NOWHERE, free(x, y, added))
+                to = added if added >= 0 else free(y)
+                if block is stage[-1] and name in kept:
+                    to = -2 - len(names)
+                    names.append(name)
+                x = add(last, y, added, to)
+        return Program(kernels, steps, names)
+
+    def suits(self, tasks: int) -> bool:
+        """Whether so many images and networks give every thread about as much to do."""
+        threads = torch.get_num_threads()
+        return tasks % threads == 0 or tasks >= 4 * threads
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        images = images.to(torch.float32, memory_format=torch.channels_last)
+        found = torch.ops.fastad.residual_networks(
+            images,
+            [kernel.weight for kernel in self._kernels],
+            [kernel.bias for kernel in self._kernels],
+            self._steps,
+            self._kernels[0].padding,
+        )
+        return dict(zip(self._kept, found, strict=True))
 
 
 def pairable(first: nn.Module, second: nn.Module) -> bool:
