@@ -43,6 +43,7 @@ constexpr int64_t kValues = kSide * kSide;  // of a tile
 constexpr int64_t kChannels = 12;           // two rows of two pixels of three channels
 constexpr int64_t kSpace = 16;              // that they lie in, with zeros
 constexpr int64_t kTogether = kFixedRows;   // tiles whose products are computed together
+constexpr int64_t kProducts = kTogether * kPanel + 16;  // of a point; caches dislike powers of two
 constexpr float kPoint = 0.3125f;
 constexpr float kOutside = -3e38f;  // less than all results
 
@@ -83,7 +84,7 @@ struct Memory {
   float* values;  // (kValues, kSpace): a tile's
   float* v;       // (kValues, kTogether, kSpace): of float, or int16 values
   float* scales;  // (kTogether): of those
-  float* m;       // (kValues, kTogether, kPanel): products
+  float* m;       // (kValues, kProducts): products, (kTogether, kPanel) and some space
   float* above;   // (panels, pooled_columns, kPanel): maxima of the last row of the tiles above
   float* left;    // (panels, 3, kPanel): of a tile's last column, see `finish_tile`
 
@@ -94,7 +95,7 @@ struct Memory {
                              kValues * kSpace,
                              kValues * kTogether * kSpace,
                              16,
-                             kValues * kTogether * kPanel,
+                             kValues * kProducts,
                              a.filters * a.pooled_columns(),
                              panels * 3 * kPanel};
     float** parts[] = {&pixels, &across, &values, &v, &scales, &m, &above, &left};
@@ -182,7 +183,7 @@ struct FloatProducts {
           Lanes<kLanes> sum[kRows][kVectors] = {};
           multiply_add<kLanes>(sum, memory.v + (p * kTogether + r) * kSpace, kSpace,
                                weight + p * kChannels * kPanel + k, kChannels);
-          store_panel<kLanes>(sum, memory.m + (p * kTogether + r) * kPanel + k);
+          store_panel<kLanes>(sum, memory.m + p * kProducts + r * kPanel + k);
         }
       }
     }
@@ -219,7 +220,7 @@ struct FixedProducts {
       const int16_t* slab = a.fixed + (panel * kValues + p) * slab_size(kChannels);
       multiply_fixed(v + p * kTogether * kSpace, kSpace, 0, slab, 1, kChannels / 2,
                      slab_scales(slab, kChannels), memory.scales, 1, false,
-                     memory.m + p * kTogether * kPanel);
+                     memory.m + p * kProducts);
     }
   }
 };
@@ -327,7 +328,7 @@ FASTAD_INLINE void compute_strip(const Stem& a, int64_t image, int64_t begin, in
         // Places beyond the last tile are multiplied too, but go nowhere.
         Products::multiply(a, memory, panel);
         for (int64_t t = 0; t < count; ++t)
-          finish_tile<kLanes>(a, memory, memory.m + t * kPanel, kTogether * kPanel, image, i,
+          finish_tile<kLanes>(a, memory, memory.m + t * kPanel, kProducts, image, i,
                               tile + t + a.first(), panel, i >= begin);
       }
     }

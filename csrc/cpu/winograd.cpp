@@ -20,8 +20,10 @@ template <int kLanes, int kRows, int kVectors>
 FASTAD_INLINE void convolve(const Convolution3x3& a, int64_t first, int64_t tiles,
                             int64_t first_panel, int64_t last_panel) {
   const int64_t rows = (tiles + kRows - 1) / kRows * kRows;
-  const int64_t stride = a.channels + 16;  // not a power of two, which caches dislike
-  const int64_t v_size = kPoints * rows * stride, m_size = kPoints * rows * kPanel;
+  // Not powers of two, which caches dislike.
+  const int64_t stride = a.channels + 16;
+  const int64_t m_stride = rows * kPanel + 16;
+  const int64_t v_size = kPoints * rows * stride, m_size = kPoints * m_stride;
   float* zeros = scratch(a.channels + v_size + m_size);
   float* v = zeros + a.channels;
   float* m = v + v_size;
@@ -39,12 +41,12 @@ FASTAD_INLINE void convolve(const Convolution3x3& a, int64_t first, int64_t tile
           Lanes<kLanes> sum[kRows][kVectors] = {};
           multiply_add<kLanes>(sum, v + (p * rows + r) * stride, stride,
                                u + p * a.channels * kPanel + k, a.channels);
-          store_panel<kLanes>(sum, m + (p * rows + r) * kPanel + k);
+          store_panel<kLanes>(sum, m + p * m_stride + r * kPanel + k);
         }
       }
     }
     for (int64_t t = 0; t < tiles; ++t)
-      finish_tile<kLanes>(a, Tile(a, first + t), panel, rows * kPanel, m + t * kPanel);
+      finish_tile<kLanes>(a, Tile(a, first + t), panel, m_stride, m + t * kPanel);
   }
 }
 

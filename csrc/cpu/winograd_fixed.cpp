@@ -18,11 +18,9 @@ namespace {
 // v[point * point_stride + c], and what integers are multiplied by to get the inputs back.
 FASTAD_VNNI float transform_fixed(const Convolution3x3& a, Tile tile, const float* zeros,
                                   float* values, int64_t point_stride, int16_t* v) {
-  transform_tile<16>(a, tile, zeros, a.channels, values);
-  __m512i most = _mm512_setzero_si512();
-  for (int64_t i = 0; i < kPoints * a.channels; i += 16)
-    most = larger_magnitude(most, _mm512_loadu_ps(values + i));
-  const FixedScale scale = fixed_scale(most);
+  BitsOf<16>::type most;
+  transform_tile<16, true>(a, tile, zeros, a.channels, values, &most);
+  const FixedScale scale = fixed_scale(reinterpret_cast<__m512i>(most));
   for (int64_t p = 0; p < kPoints; ++p)
     to_fixed(values + p * a.channels, a.channels, scale.factor, v + p * point_stride);
   return scale.inverse;
@@ -31,9 +29,11 @@ FASTAD_VNNI float transform_fixed(const Convolution3x3& a, Tile tile, const floa
 FASTAD_VNNI void convolve(const Convolution3x3& a, int64_t first, int64_t tiles,
                           int64_t first_panel, int64_t last_panel) {
   const int64_t rows = (tiles + kFixedRows - 1) / kFixedRows * kFixedRows;
-  const int64_t stride = a.channels + 32;  // not a power of two, which caches dislike
+  // Not powers of two, which caches dislike.
+  const int64_t stride = a.channels + 32;
   const int64_t chunk = fixed_chunk(a.channels);
-  const int64_t v_size = kPoints * rows * stride / 2, m_size = kPoints * rows * kPanel;
+  const int64_t m_stride = rows * kPanel + 16;
+  const int64_t v_size = kPoints * rows * stride / 2, m_size = kPoints * m_stride;
   float* zeros = scratch(a.channels + kPoints * a.channels + v_size + m_size + rows);
   float *values = zeros + a.channels, *m = values + kPoints * a.channels, *scales = m + m_size;
   auto* v = reinterpret_cast<int16_t*>(scales + rows);
@@ -53,10 +53,10 @@ FASTAD_VNNI void convolve(const Convolution3x3& a, int64_t first, int64_t tiles,
         for (int64_t c = 0; c < a.channels; c += chunk)
           multiply_fixed(v + (p * rows + r) * stride + c, stride, 0, slab + c * kPanel, 1,
                          chunk / 2, slab_scales(slab, a.channels), scales + r, 1, c > 0,
-                         m + (p * rows + r) * kPanel);
+                         m + p * m_stride + r * kPanel);
     }
     for (int64_t t = 0; t < tiles; ++t)
-      finish_tile<16>(a, Tile(a, first + t), panel, rows * kPanel, m + t * kPanel);
+      finish_tile<16>(a, Tile(a, first + t), panel, m_stride, m + t * kPanel);
   }
 }
 

@@ -53,10 +53,27 @@ struct Tile {
         column(index % a.tile_columns() * 4) {}
 };
 
-// v[point * point_stride + c] from the tile's inputs; those outside the image are `zeros`.
+// Lanes' bits.
 template <int kLanes>
+struct BitsOf {
+  typedef uint32_t type __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+};
+
+// The larger of the absolute values, as bits, of which those of what is not a number are the
+// largest; where there are sixteen lanes.
+template <int kLanes, class Bits>
+FASTAD_INLINE void take_magnitude(Bits& most, Lanes<kLanes> x) {
+  const Bits size = reinterpret_cast<Bits>(x) & 0x7fffffffu;
+  asm("vpmaxud %1, %0, %0" : "+v"(most) : "v"(size));
+}
+
+// v[point * point_stride + c] from the tile's inputs; those outside the image are `zeros`. With
+// `kMost`, `most` becomes the largest magnitudes of v.
+template <int kLanes, bool kMost = false>
 FASTAD_INLINE void transform_tile(const Convolution3x3& a, Tile tile, const float* zeros,
-                                  int64_t point_stride, float* FASTAD_RESTRICT v) {
+                                  int64_t point_stride, float* FASTAD_RESTRICT v,
+                                  typename BitsOf<kLanes>::type* most = nullptr) {
+  typename BitsOf<kLanes>::type largest{};
   const float* inputs[6][6];
   for (int64_t i = 0; i < 6; ++i) {
     for (int64_t j = 0; j < 6; ++j) {
@@ -80,10 +97,13 @@ FASTAD_INLINE void transform_tile(const Convolution3x3& a, Tile tile, const floa
     for (int i = 0; i < 6; ++i) {
       Lanes<kLanes> values[6];
       evaluate_inputs<kLanes>(half[i], values);
-      for (int j = 0; j < 6; ++j)
+      for (int j = 0; j < 6; ++j) {
         store_lanes<kLanes>(v + (i * 6 + j) * point_stride + c, values[j]);
+        if constexpr (kMost) take_magnitude<kLanes>(largest, values[j]);
+      }
     }
   }
+  if constexpr (kMost) *most = largest;
 }
 
 // A tile's results of one panel from m[point * point_stride + filter].

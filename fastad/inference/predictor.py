@@ -272,7 +272,7 @@ class Predictor:
         """How many of a batch's images go through the networks together."""
         # In integers they are so fast that features which do not fit into the caches, and filters
         # that are fetched for one image alone, cost more than all else.
-        most = max(torch.get_num_threads(), 2) if dtype == torch.int16 else images
+        most = max(2 * torch.get_num_threads(), 4) if dtype == torch.int16 else images
         return max(min(most, images), 1)
 
     def _judged(self, score: np.ndarray, anomaly_map: np.ndarray) -> PredictionResult:
