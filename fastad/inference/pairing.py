@@ -63,12 +63,14 @@ class Program:
     """
 
     def __init__(self, kernels: list[nn.Module], steps: list[int], kept: list[str]):
-        self._kernels, self._steps, self._kept = kernels, steps, kept
+        self._weights = [kernel.weight for kernel in kernels]
+        self._biases = [kernel.bias for kernel in kernels]
+        self._padding, self._steps, self._kept = kernels[0].padding, steps, kept
 
     @staticmethod
     def of(stem: Stem, stages: nn.ModuleDict, kept: set[str]) -> "Program | None":
         """None where a kernel is not in 16-bit integers."""
-        convolutions = [kernel for kernel in _kernels(stages)]
+        convolutions = _kernels(stages)
         if stem.weight.dtype != torch.int16 or not all(
             type(kernel) is Convolution
             and kernel.kernel in ("winograd", "fixed")
@@ -112,11 +114,7 @@ class Program:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         images = images.to(torch.float32, memory_format=torch.channels_last)
         found = torch.ops.fastad.residual_networks(
-            images,
-            [kernel.weight for kernel in self._kernels],
-            [kernel.bias for kernel in self._kernels],
-            self._steps,
-            self._kernels[0].padding,
+            images, self._weights, self._biases, self._steps, self._padding
         )
         return dict(zip(self._kept, found, strict=True))
 

@@ -169,7 +169,7 @@ def test_threads_and_batches_change_nothing():
         ops.pack_stem(torch.randn(64, 3, 7, 7, dtype=torch.float64), True),
         torch.get_num_threads(),
     )
-    for size in ((16, 16), (40, 21)):
+    for size in ((16, 16), (40, 21), (150, 9)):
         x, images = drawn(3, 32, *size), drawn(3, 3, *size)
         found = []
         for count in (1, 2, 5):
