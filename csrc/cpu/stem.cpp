@@ -240,7 +240,12 @@ FASTAD_INLINE void put(const Stem& a, int64_t place, Lanes<kLanes> value, Lanes<
   if (a.half == nullptr) {
     store_lanes<kLanes>(a.y + place, value);
   } else {
-    for (int k = 0; k < kLanes; ++k) a.half[place + k] = to_bfloat16(value[k]);
+    float values[kLanes];
+    store_lanes<kLanes>(values, value);
+    BFloat16* FASTAD_RESTRICT to = a.half + place;
+    // Unrolled too early it would not become vectors.
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < kLanes; ++k) to[k] = to_bfloat16(values[k]);
   }
 }
 
