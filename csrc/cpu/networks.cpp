@@ -166,8 +166,8 @@ std::vector<Tensor> residual_networks(Tensor images, std::vector<Tensor> weights
   STD_TORCH_CHECK(has_fixed(), "this processor has no AVX-512 VNNI");
   STD_TORCH_CHECK(!weights.empty() && !biases.empty() && weights[0].dim() == 5 &&
                       weights[0].scalar_type() == ScalarType::Short && weights[0].is_contiguous() &&
-                      weights[0].size(2) == 49 && weights[0].size(3) == 14 &&
-                      weights[0].size(4) == kPanel,
+                      weights[0].size(2) == kStemValues &&
+                      weights[0].size(3) == kStemChannels + 2 && weights[0].size(4) == kPanel,
                   "the first weight must be of groups from pack_stem, in 16-bit integers");
   STD_TORCH_CHECK(padding == 0 || padding == 1, "padding must be 0 or 1; got ", padding);
   const int64_t groups = weights[0].size(0), filters = weights[0].size(1) * kPanel;

@@ -27,364 +27,28 @@
 
 #include "cpu/fixed.h"
 #include "cpu/interleaved.h"
-#include "cpu/number.h"
 #include "cpu/winograd_filters.h"
 #include "cpu/winograd_tile.h"
 
 namespace fastad::cpu {
+namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-namespace {
-
-constexpr int64_t kSide = 7;                // points along an axis: of a tile's inputs and values
-constexpr int64_t kValues = kSide * kSide;  // of a tile
-constexpr int64_t kChannels = 12;           // two rows of two pixels of three channels
-constexpr int64_t kSpace = 16;              // that they lie in, with zeros
-constexpr int64_t kTogether = kFixedRows;   // tiles whose products are computed together
-constexpr int64_t kProducts = kTogether * kPanel + 16;  // of a point; caches dislike powers of two
-constexpr float kPoint = 0.3125f;
-constexpr float kOutside = -3e38f;  // less than all results
-
-#ifdef FASTAD_PANELS
-
-// Of two values the larger; what is not a number stays, in either. (Comparisons of lanes would be
-// taken apart before the function knows its instruction set.)
-template <int kLanes>
-FASTAD_INLINE Lanes<kLanes> larger_of(Lanes<kLanes> a, Lanes<kLanes> b) {
-  Lanes<kLanes> larger;
-  asm("vmaxps %2, %1, %0" : "=v"(larger) : "v"(a), "v"(b));  // b where one is not a number
-  return larger + 0.0f * a;
-}
-
-// The seven inputs' polynomial at the seven points, to which filters' values are scaled.
-template <int kLanes>
-FASTAD_INLINE void evaluate_seven(const Lanes<kLanes>* d, Lanes<kLanes>* out) {
-  Lanes<kLanes> rest[6];
-  for (int i = 0; i < 6; ++i) rest[i] = d[i + 1] - kPoint * d[i];
-  evaluate_inputs<kLanes>(rest, out);
-  out[6] = (d[5] - (kA2 + kB2) * d[3]) + (kA2 * kB2) * d[1];
-}
-
-// Four results from the products at the seven points.
-template <int kLanes>
-FASTAD_INLINE void interpolate_seven(const Lanes<kLanes>* m, Lanes<kLanes>* out) {
-  interpolate_results<kLanes>(m, out);
-  out[0] += m[6];
-  out[1] += kPoint * m[6];
-  out[2] += (kPoint * kPoint) * m[6];
-  out[3] += (kPoint * kPoint * kPoint) * m[6];
-}
-
-// Where a strip's values lie while it is computed.
-struct Memory {
-  float* pixels;  // (4 * tile_columns + 3, kSpace): two rows of the image
-  float* across;  // (kSide, tile_columns, kSide, kSpace): seven such, transformed along the rows
-  float* values;  // (kValues, kSpace): a tile's
-  float* v;       // (kValues, kTogether, kSpace): of float, or int16 values
-  float* scales;  // (kTogether): of those
-  float* m;       // (kValues, kProducts): products, (kTogether, kPanel) and some space
-  float* above;   // (panels, pooled_columns, kPanel): maxima of the last row of the tiles above
-  float* left;    // (panels, 3, kPanel): of a tile's last column, see `finish_tile`
-
-  explicit Memory(const Stem& a) {
-    const int64_t tiles = a.tile_columns(), panels = a.filters / kPanel;
-    const int64_t sizes[] = {(4 * tiles + 3) * kSpace,
-                             kValues * tiles * kSpace,
-                             kValues * kSpace,
-                             kValues * kTogether * kSpace,
-                             16,
-                             kValues * kProducts,
-                             a.filters * a.pooled_columns(),
-                             panels * 3 * kPanel};
-    float** parts[] = {&pixels, &across, &values, &v, &scales, &m, &above, &left};
-    float* at = scratch(std::accumulate(std::begin(sizes), std::end(sizes), int64_t{0}));
-    for (int i = 0; i < 8; at += sizes[i++]) *parts[i] = at;
-  }
-};
-
-// Rows 2 * pair and 2 * pair + 1 of an image, transformed along them.
-template <int kLanes>
-FASTAD_INLINE void prepare_pair(const Stem& a, const Memory& memory, const float* image,
-                                int64_t pair) {
-  const int64_t tiles = a.tile_columns(), count = 4 * tiles + 3;
-  // The pair of columns from which the first tile's first result is computed.
-  const int64_t start = 4 * a.first() + a.shift() - 2;
-  std::fill_n(memory.pixels, count * kSpace, 0.0f);
-  for (int64_t i = 0; i < 2; ++i) {
-    const int64_t row = 2 * pair + i;
-    if (row < 0 || row >= a.height) continue;
-    const float* from = image + row * a.width * 3;
-    float* to = memory.pixels - start * kSpace + i * 6;
-    // Eight floats at a time: the second row overwrites the two of the first that do not belong
-    // there, and its own go nowhere.
-    const bool wide = i == 1 || row + 1 < a.height;
-    const int64_t last = wide ? std::min((a.width * 3 - 2) / 6, start + count) : 0;
-    for (int64_t q = 0; q < last; ++q) std::copy_n(from + q * 6, 8, to + q * kSpace);
-    for (int64_t q = last; q < std::min((a.width + 1) / 2, start + count); ++q)
-      std::copy_n(from + q * 6, std::min<int64_t>(6, (a.width - 2 * q) * 3), to + q * kSpace);
-  }
-  float* to = memory.across + (pair + 4 * kSide) % kSide * tiles * kSide * kSpace;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    for (int64_t k = 0; k < kSpace; k += kLanes) {
-      Lanes<kLanes> d[kSide], out[kSide];
-      for (int64_t i = 0; i < kSide; ++i)
-        d[i] = lanes_at<kLanes>(memory.pixels + (4 * tile + i) * kSpace + k);
-      evaluate_seven<kLanes>(d, out);
-      for (int64_t i = 0; i < kSide; ++i)
-        store_lanes<kLanes>(to + (tile * kSide + i) * kSpace + k, out[i]);
-    }
-  }
-}
-
-// Where one tile's part of seven pairs of rows, transformed along them, lies.
-struct Across {
-  const float* rows[kSide];
-
-  Across(const Stem& a, const Memory& memory, int64_t pair, int64_t tile) {
-    for (int64_t i = 0; i < kSide; ++i)
-      rows[i] = memory.across +
-                ((pair + i + 4 * kSide) % kSide * a.tile_columns() + tile) * kSide * kSpace;
-  }
-
-  // The tile's values of one column of points.
-  template <int kLanes>
-  FASTAD_INLINE void transform(int64_t column, int64_t k, Lanes<kLanes>* out) const {
-    Lanes<kLanes> d[kSide];
-    for (int64_t i = 0; i < kSide; ++i) d[i] = lanes_at<kLanes>(rows[i] + column * kSpace + k);
-    evaluate_seven<kLanes>(d, out);
-  }
-};
-
-// How a few tiles' values are multiplied with the filters: in float32.
-template <int kVectorLanes, int kRows, int kVectors>
-struct FloatProducts {
-  static constexpr int kLanes = kVectorLanes;
-
-  FASTAD_INLINE static void prepare(const Memory& memory, const Across& across, int64_t index) {
-    for (int64_t column = 0; column < kSide; ++column) {
-      for (int64_t k = 0; k < kSpace; k += kLanes) {
-        Lanes<kLanes> out[kSide];
-        across.transform<kLanes>(column, k, out);
-        for (int64_t i = 0; i < kSide; ++i) {
-          const int64_t point = i * kSide + column;
-          store_lanes<kLanes>(memory.v + (point * kTogether + index) * kSpace + k, out[i]);
-        }
-      }
-    }
-  }
-
-  FASTAD_INLINE static void multiply(const Stem& a, const Memory& memory, int64_t panel) {
-    const float* weight = a.weight + panel * kValues * kChannels * kPanel;
-    for (int64_t p = 0; p < kValues; ++p) {
-      for (int64_t r = 0; r < kTogether; r += kRows) {
-        for (int64_t k = 0; k < kPanel; k += kVectors * kLanes) {
-          Lanes<kLanes> sum[kRows][kVectors] = {};
-          multiply_add<kLanes>(sum, memory.v + (p * kTogether + r) * kSpace, kSpace,
-                               weight + p * kChannels * kPanel + k, kChannels);
-          store_panel<kLanes>(sum, memory.m + p * kProducts + r * kPanel + k);
-        }
-      }
-    }
-  }
-};
-
-// In 16-bit integers, a tile's values with one scale.
-struct FixedProducts {
-  static constexpr int kLanes = 16;
-
-  FASTAD_VNNI static void prepare(const Memory& memory, const Across& across, int64_t index) {
-    const __m512 none = _mm512_setzero_ps();
-    __m512i most[kSide] = {};
-    for (int64_t column = 0; column < kSide; ++column) {
-      Lanes<kLanes> out[kSide];
-      across.transform<kLanes>(column, 0, out);
-      for (int64_t i = 0; i < kSide; ++i) {
-        const __m512 value = _mm512_mask_mov_ps(none, 0x0fff, reinterpret_cast<__m512>(out[i]));
-        most[i] = larger_magnitude(most[i], value);
-        _mm512_storeu_ps(memory.values + (i * kSide + column) * kSpace, value);
-      }
-    }
-    for (int64_t i = 1; i < kSide; ++i) most[0] = _mm512_max_epu32(most[0], most[i]);
-    const FixedScale scale = fixed_scale(most[0]);
-    memory.scales[index] = scale.inverse;
-    auto* v = reinterpret_cast<int16_t*>(memory.v) + index * kSpace;
-    for (int64_t p = 0; p < kValues; ++p)
-      to_fixed(memory.values + p * kSpace, kSpace, scale.factor, v + p * kTogether * kSpace);
-  }
-
-  FASTAD_INLINE static void multiply(const Stem& a, const Memory& memory, int64_t panel) {
-    const auto* v = reinterpret_cast<const int16_t*>(memory.v);
-    for (int64_t p = 0; p < kValues; ++p) {
-      const int16_t* slab = a.fixed + (panel * kValues + p) * slab_size(kChannels);
-      multiply_fixed(v + p * kTogether * kSpace, kSpace, 0, slab, 1, kChannels / 2,
-                     slab_scales(slab, kChannels), memory.scales, 1, false,
-                     memory.m + p * kProducts);
-    }
-  }
-};
-
-// Four results side by side become the maxima of the first two, of the last three and of the last:
-// what a tile gives to two results of the maximum and to the one after it.
-template <int kLanes>
-FASTAD_INLINE void maxima(const Lanes<kLanes>* four, Lanes<kLanes>* three) {
-  three[0] = larger_of<kLanes>(four[0], four[1]);
-  three[1] = larger_of<kLanes>(larger_of<kLanes>(four[1], four[2]), four[3]);
-  three[2] = four[3];
-}
-
-template <int kLanes>
-FASTAD_INLINE void put(const Stem& a, int64_t place, Lanes<kLanes> value, Lanes<kLanes> bias) {
-  value = relu_of<kLanes>(value + bias);
-  if (a.half == nullptr) {
-    store_lanes<kLanes>(a.y + place, value);
-  } else {
-    float values[kLanes];
-    store_lanes<kLanes>(values, value);
-    BFloat16* FASTAD_RESTRICT to = a.half + place;
-    // Unrolled too early it would not become vectors.
-#pragma GCC unroll 1
-    for (int64_t k = 0; k < kLanes; ++k) to[k] = to_bfloat16(values[k]);
-  }
-}
-
-// The results of one tile and one panel, from products of which `m` is the first: m[point * stride
-// + filter].
-template <int kLanes>
-FASTAD_INLINE void finish_tile(const Stem& a, const Memory& memory, const float* m, int64_t stride,
-                               int64_t image, int64_t i, int64_t j, int64_t panel, bool results) {
-  using V = Lanes<kLanes>;
-  const int64_t top = 4 * i + a.shift(), start = 4 * j + a.shift();
-  const bool whole = top >= 0 && start >= 0 && top + 4 <= a.rows() && start + 4 <= a.columns();
-  float* left = memory.left + panel * 3 * kPanel;
-  for (int64_t k = 0; k < kPanel; k += kLanes) {
-    V half[4][kSide], down[4][3];
-#pragma GCC unroll 7
-    for (int x = 0; x < kSide; ++x) {
-      V products[kSide], column[4];
-      for (int y = 0; y < kSide; ++y)
-        products[y] = lanes_at<kLanes>(m + (y * kSide + x) * stride + k);
-      interpolate_seven<kLanes>(products, column);
-      for (int y = 0; y < 4; ++y) half[y][x] = column[y];
-    }
-#pragma GCC unroll 4
-    for (int64_t y = 0; y < 4; ++y) {
-      V row[4];
-      interpolate_seven<kLanes>(half[y], row);
-      if (!whole)
-        for (int64_t x = 0; x < 4; ++x)
-          if (top + y < 0 || top + y >= a.rows() || start + x < 0 || start + x >= a.columns())
-            row[x] = V{} + kOutside;
-      maxima<kLanes>(row, down[y]);
-    }
-    V most[3][3];  // [down][across], see `maxima`
-#pragma GCC unroll 3
-    for (int x = 0; x < 3; ++x) {
-      const V column[4] = {down[0][x], down[1][x], down[2][x], down[3][x]};
-      V three[3];
-      maxima<kLanes>(column, three);
-      for (int y = 0; y < 3; ++y) most[y][x] = three[y];
-    }
-    // With what the tile to the left gives to the first column, and it to the next tile's.
-    for (int y = 0; y < 3; ++y) {
-      float* next = left + y * kPanel + k;
-      most[y][0] = larger_of<kLanes>(most[y][0], lanes_at<kLanes>(next));
-      store_lanes<kLanes>(next, most[y][2]);
-    }
-    const V bias = lanes_at<kLanes>(a.bias + panel * kPanel + k);
-    for (int64_t x = 0; x < 2; ++x) {
-      const int64_t column = 2 * j + x;
-      if (column < 0 || column >= a.pooled_columns()) continue;
-      float* next = memory.above + (panel * a.pooled_columns() + column) * kPanel + k;
-      const V first = larger_of<kLanes>(most[0][x], lanes_at<kLanes>(next));
-      store_lanes<kLanes>(next, most[2][x]);
-      if (!results) continue;
-      const int64_t place =
-          ((image * a.pooled_rows() + 2 * i) * a.pooled_columns() + column) * a.filters +
-          panel * kPanel + k;
-      put<kLanes>(a, place, first, bias);
-      if (2 * i + 1 < a.pooled_rows())
-        put<kLanes>(a, place + a.pooled_columns() * a.filters, most[1][x], bias);
-    }
-  }
-}
-
-// Rows of tiles from `begin` to `end` of one image.
-template <class Products>
-FASTAD_INLINE void compute_strip(const Stem& a, int64_t image, int64_t begin, int64_t end) {
-  constexpr int kLanes = Products::kLanes;
-  const Memory memory(a);
-  const int64_t panels = a.filters / kPanel, tiles = a.tile_columns();
-  const float* pixels = a.images + image * a.height * a.width * 3;
-  std::fill_n(memory.above, a.filters * a.pooled_columns(), kOutside);
-  // Of the row of tiles before the first only the last row counts, if that is one of the image.
-  const int64_t before = 4 * begin + a.shift() > 0 ? begin - 1 : begin;
-  int64_t prepared = 4 * before + a.shift() - 2;
-  for (int64_t i = before; i < end; ++i) {
-    const int64_t pair = 4 * i + a.shift() - 2;
-    for (; prepared < pair + kSide; ++prepared) prepare_pair<kLanes>(a, memory, pixels, prepared);
-    std::fill_n(memory.left, panels * 3 * kPanel, kOutside);
-    for (int64_t tile = 0; tile < tiles; tile += kTogether) {
-      const int64_t count = std::min(kTogether, tiles - tile);
-      for (int64_t t = 0; t < count; ++t)
-        Products::prepare(memory, Across(a, memory, pair, tile + t), t);
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        // Places beyond the last tile are multiplied too, but go nowhere.
-        Products::multiply(a, memory, panel);
-        for (int64_t t = 0; t < count; ++t)
-          finish_tile<kLanes>(a, memory, memory.m + t * kPanel, kProducts, image, i,
-                              tile + t + a.first(), panel, i >= begin);
-      }
-    }
-  }
-}
-
-__attribute__((target("arch=x86-64-v4"))) void compute_v4(const Stem& a, int64_t image,
-                                                          int64_t begin, int64_t end) {
-  compute_strip<FloatProducts<16, 8, 2>>(a, image, begin, end);
-}
-
-__attribute__((target("arch=x86-64-v3"))) void compute_v3(const Stem& a, int64_t image,
-                                                          int64_t begin, int64_t end) {
-  compute_strip<FloatProducts<8, 4, 2>>(a, image, begin, end);
-}
-
-FASTAD_VNNI void compute_fixed(const Stem& a, int64_t image, int64_t begin, int64_t end) {
-  compute_strip<FixedProducts>(a, image, begin, end);
-}
-
-}  // namespace
-
-void compute_stem(const Stem& stem, int64_t image, int64_t begin, int64_t end) {
-  static const bool wide = has_wide_panels();
-  const auto compute = stem.fixed != nullptr ? compute_fixed : wide ? compute_v4 : compute_v3;
-  compute(stem, image, begin, end);
-}
-
-#else
-
-}  // namespace
-
-void compute_stem(const Stem&, int64_t, int64_t, int64_t) {}
-
-#endif
-
-namespace {
-
-// (kValues, kChannels, kPanel) of a panel's filters, weight (kPanel, 3, 7, 7).
+// (kStemValues, kStemChannels, kPanel) of a panel's filters, weight (kPanel, 3, 7, 7).
 std::vector<double> values_of_panel(const double* weight) {
-  static const FilterPoints<4, kSide> points({0, kA, -kA, kB, -kB, INFINITY, kPoint});
-  std::vector<double> values(kValues * kChannels * kPanel);
+  static const FilterPoints<4, kStemSide> points({0, kA, -kA, kB, -kB, INFINITY, kStemPoint});
+  std::vector<double> values(kStemValues * kStemChannels * kPanel);
   for (int64_t k = 0; k < kPanel; ++k) {
-    for (int64_t c = 0; c < kChannels; ++c) {
+    for (int64_t c = 0; c < kStemChannels; ++c) {
       const double* filter = weight + (k * 3 + c % 3) * 49;
       const int64_t down = c / 6 - 1, right = c / 3 % 2 - 1;
       const auto tap = [&](int64_t y, int64_t x) {
         const int64_t row = 2 * y + down, column = 2 * x + right;
         return row < 0 || column < 0 ? 0.0 : filter[row * 7 + column];
       };
-      points.evaluate(tap, kChannels * kPanel, &values[c * kPanel + k]);
+      points.evaluate(tap, kStemChannels * kPanel, &values[c * kPanel + k]);
     }
   }
   return values;
@@ -400,21 +64,21 @@ Tensor pack_stem(Tensor weight, bool fixed) {
   const int64_t filters = weight.size(0), panels = filters / kPanel;
   STD_TORCH_CHECK(filters > 0 && filters % kPanel == 0,
                   "weight must have a multiple of 32 filters; got ", filters);
-  const int64_t rows = fixed ? kChannels + 2 : kChannels;
-  Tensor packed = torch::stable::new_empty(weight, {panels, kValues, rows, kPanel},
+  const int64_t rows = fixed ? kStemChannels + 2 : kStemChannels;
+  Tensor packed = torch::stable::new_empty(weight, {panels, kStemValues, rows, kPanel},
                                            fixed ? ScalarType::Short : ScalarType::Float);
   for (int64_t panel = 0; panel < panels; ++panel) {
     const std::vector<double> values =
         values_of_panel(static_cast<const double*>(weight.data_ptr()) + panel * kPanel * 147);
     if (fixed) {
-      auto* to = static_cast<int16_t*>(packed.data_ptr()) + panel * kValues * rows * kPanel;
-      for (int64_t p = 0; p < kValues; ++p)
+      auto* to = static_cast<int16_t*>(packed.data_ptr()) + panel * kStemValues * rows * kPanel;
+      for (int64_t p = 0; p < kStemValues; ++p)
         pack_slab(
-            kChannels, kChannels,
-            [&](int64_t k, int64_t c) { return values[(p * kChannels + c) * kPanel + k]; },
-            to + p * slab_size(kChannels));
+            kStemChannels, kStemChannels,
+            [&](int64_t k, int64_t c) { return values[(p * kStemChannels + c) * kPanel + k]; },
+            to + p * slab_size(kStemChannels));
     } else {
-      auto* to = static_cast<float*>(packed.data_ptr()) + panel * kValues * rows * kPanel;
+      auto* to = static_cast<float*>(packed.data_ptr()) + panel * kStemValues * rows * kPanel;
       std::transform(values.begin(), values.end(), to,
                      [](double value) { return static_cast<float>(value); });
     }
@@ -433,11 +97,12 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
   STD_TORCH_CHECK(interleaved(images), "images must be channels_last");
   const bool fixed = weight.scalar_type() == ScalarType::Short;
   const int64_t axis = weight.dim() - 4;  // 1 of several groups
-  STD_TORCH_CHECK(
-      (axis == 0 || axis == 1) && weight.size(axis + 1) == kValues &&
-          weight.size(axis + 2) == kChannels + (fixed ? 2 : 0) && weight.size(axis + 3) == kPanel &&
-          (fixed || weight.scalar_type() == ScalarType::Float) && weight.is_contiguous(),
-      "weight must come from pack_stem");
+  STD_TORCH_CHECK((axis == 0 || axis == 1) && weight.size(axis + 1) == kStemValues &&
+                      weight.size(axis + 2) == kStemChannels + (fixed ? 2 : 0) &&
+                      weight.size(axis + 3) == kPanel &&
+                      (fixed || weight.scalar_type() == ScalarType::Float) &&
+                      weight.is_contiguous(),
+                  "weight must come from pack_stem");
   const int64_t panels = weight.size(axis), filters = panels * kPanel;
   const int64_t groups = groups_of(weight, axis, bias, filters, 0);
   STD_TORCH_CHECK(padding == 0 || padding == 1, "padding must be 0 or 1; got ", padding);

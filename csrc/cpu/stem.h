@@ -8,6 +8,11 @@
 
 namespace fastad::cpu {
 
+constexpr int64_t kStemSide = 7;  // points along an axis: of a tile's inputs and values
+constexpr int64_t kStemValues = kStemSide * kStemSide;  // of a tile
+constexpr int64_t kStemChannels = 12;                   // two rows of two pixels of three channels
+constexpr float kStemPoint = 0.3125f;                   // beside those of 3x3 (winograd_tile.h)
+
 // Interleaved (channels_last) images, the filters of a 7x7 convolution of stride 2 and padding 3,
 // and the maximum of 3x3 with stride 2 that follows bias and ReLU.
 struct Stem {
@@ -15,8 +20,8 @@ struct Stem {
   int64_t padding;        // of the maximum: 1, or 0 with what remains at the end (ceil_mode)
   int64_t filters;
   const float* images;   // (n, height, width, 3)
-  const float* weight;   // (filters / kPanel, 49, 12, kPanel), or null
-  const int16_t* fixed;  // (filters / kPanel, 49) slabs of 12
+  const float* weight;   // (filters / kPanel, kStemValues, kStemChannels, kPanel), or null
+  const int16_t* fixed;  // (filters / kPanel, kStemValues) slabs of kStemChannels
   const float* bias;
   float* y;        // (n, pooled_rows, pooled_columns, filters), or null
   BFloat16* half;  // the same in the other precision
