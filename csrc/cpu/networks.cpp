@@ -1,7 +1,7 @@
 // Residual networks of one kind over the same images, a whole network at a time: each thread
 // computes its own networks and images from the first convolution to the last, all in 16-bit
 // integers (cpu/fixed.h), and does not wait for the others in between. What lies between the
-// convolutions stays in its caches.
+// convolutions is in memory of its own, at 256x256 and up to 128 channels mostly in its caches.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -23,8 +23,9 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kFields = 7;  // of a step
-constexpr int64_t kBlock = 16;  // tiles
+constexpr int64_t kFields = 7;      // of a step: side, stride, relu, from, added, to, filters
+constexpr int64_t kBlock = 16;      // tiles
+constexpr int64_t kKept = 1 << 25;  // floats of a thread's memory that are kept from call to call
 
 // A convolution after the stem. `from`, `added` and `to` are places: a slot in the thread's memory,
 // none (-1), or a result (-2 - index).
@@ -117,7 +118,8 @@ Plan plan_of(const Stem& stem, const std::vector<Tensor>& weights,
       return place >= 0 ? plan.slots[place] : plan.results[-2 - place];
     };
     STD_TORCH_CHECK((step.side == 0 || step.side == 1 || step.side == 3) && step.stride >= 1 &&
-                        (step.side > 0 || step.stride == 1) && step.filters > 0,
+                        step.stride <= (step.side > 0 ? kMostStride : 1) && step.filters > 0 &&
+                        step.filters <= kMostFilters,
                     "step ", i, " must be a 1x1 or 3x3 convolution");
     STD_TORCH_CHECK(known(step.from) && (step.added == -1 || known(step.added)) &&
                         step.to != step.from && step.to != -1,
@@ -129,8 +131,9 @@ Plan plan_of(const Stem& stem, const std::vector<Tensor>& weights,
     const int64_t size = step.winograd() ? panels * kPoints * slab_size(x.channels)
                                          : panels * slab_size(step.side * step.side * x.channels);
     STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Short && weight.is_contiguous() &&
-                        weight.size(0) == groups && weight.numel() == groups * size &&
-                        x.channels % 32 == 0 && (!step.winograd() || step.filters % kPanel == 0),
+                        weight.dim() > 0 && weight.size(0) == groups &&
+                        weight.numel() == groups * size && x.channels % 32 == 0 &&
+                        (!step.winograd() || step.filters % kPanel == 0),
                     "weight ", i, " must be of ", groups, " groups and fit its step");
     STD_TORCH_CHECK(bias.scalar_type() == ScalarType::Float && bias.is_contiguous() &&
                         bias.numel() == groups * panels * kPanel,
@@ -194,9 +197,13 @@ std::vector<Tensor> residual_networks(Tensor images, std::vector<Tensor> weights
   const int64_t tasks = groups * n;
   const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), tasks);
   if (tasks == 0) return results;
-  Tensor memory = torch::stable::new_empty(images, {workers, room});
+  // Of very large images it is given back.
+  const bool kept = room <= kKept;
+  Tensor memory = torch::stable::new_empty(images, {kept ? 0 : workers, room});
   torch::stable::parallel_for(0, workers, 1, [&](int64_t first, int64_t last) {
     for (int64_t worker = first; worker < last; ++worker) {
+      float* slots =
+          kept ? scratch<1>(room) : static_cast<float*>(memory.data_ptr()) + worker * room;
       for (int64_t task = worker * tasks / workers; task < (worker + 1) * tasks / workers; ++task) {
         const int64_t group = task / n;
         Stem one = stem;
@@ -206,7 +213,7 @@ std::vector<Tensor> residual_networks(Tensor images, std::vector<Tensor> weights
         std::vector<float*> to;
         for (size_t i = 0; i < results.size(); ++i)
           to.push_back(static_cast<float*>(results[i].data_ptr()) + task * plan.results[i].size());
-        run(plan, one, group, static_cast<float*>(memory.data_ptr()) + worker * room, to);
+        run(plan, one, group, slots, to);
       }
     }
   });

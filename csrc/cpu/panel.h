@@ -93,7 +93,9 @@ FASTAD_INLINE void store_panel(const Lanes<kLanes> (&sum)[kRows][kVectors], floa
     for (int k = 0; k < kVectors; ++k) store_lanes<kLanes>(to + r * kPanel + k * kLanes, sum[r][k]);
 }
 
-// Memory of a thread, kept from call to call: fresh pages would take as long as the arithmetic.
+// Memory of a thread, kept from call to call: fresh pages would take as long as the arithmetic. One
+// for each `kUse`: 0 of the inner loops, 1 of what calls them.
+template <int kUse = 0>
 inline float* scratch(int64_t count) {
   struct Free {
     void operator()(float* memory) const { std::free(memory); }

@@ -4,9 +4,9 @@
 // Every second pixel down and across is a channel of its own: over 2x2x3 channels the convolution
 // is one of 4x4 taps and stride 1, with zeros in its first row and column. Winograd's F(4x4, 4x4)
 // makes 49 products a channel of a tile of 4x4 results, in place of 196: the points are those of
-// F(4x4, 3x3) (cpu/winograd.h) and 5/16. On photographs and ImageNet's filters the rounding is
-// twice the direct convolution's in float32; in 16-bit integers, of which one sum then has 12 and
-// not 147 products, less than half of it.
+// F(4x4, 3x3) (cpu/winograd.h) and 5/16. Of photographs, by ImageNet's filters, float32 rounds
+// twice as much so as directly (of white noise four times); 16-bit integers, of which a sum then
+// has 12 and not 147 products, round less than half as much as they do directly.
 //
 // Floor for 64 filters and 256x256: 39 million multiply-adds an image; 0.8 MB in and 1 MB out. The
 // result of the convolution would be 4.2 MB, written and read again. Bias and ReLU keep the order

@@ -21,8 +21,8 @@ constexpr int64_t kProducts = kTogether * kPanel + 16;  // of a point; caches di
 constexpr int64_t kSpace = 16;      // that a pixel's channels lie in, with zeros
 constexpr float kOutside = -3e38f;  // less than all results
 
-// Of two values the larger; what is not a number stays, in either. (Comparisons of lanes would be
-// taken apart before the function knows its instruction set.)
+// Of two values the larger; what is not a number stays, in either, and an infinite `a` becomes
+// none. (Comparisons of lanes would be taken apart before the function knows its instruction set.)
 template <int kLanes>
 FASTAD_INLINE Lanes<kLanes> larger_of(Lanes<kLanes> a, Lanes<kLanes> b) {
   Lanes<kLanes> larger;

@@ -59,8 +59,8 @@ struct BitsOf {
   typedef uint32_t type __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 };
 
-// The larger of the absolute values, as bits, of which those of what is not a number are the
-// largest; where there are sixteen lanes.
+// As `larger_magnitude` (fixed.h), of lanes: a function without an instruction set of its own can
+// take no other's intrinsics.
 template <int kLanes, class Bits>
 FASTAD_INLINE void take_magnitude(Bits& most, Lanes<kLanes> x) {
   const Bits size = reinterpret_cast<Bits>(x) & 0x7fffffffu;

@@ -312,7 +312,7 @@ def _(
     images: Tensor, weights: list[Tensor], biases: list[Tensor], steps: list[int], padding: int
 ) -> list[Tensor]:
     slots, results = {0: _after_stem(images, padding)}, []
-    for index in range(0, len(steps), 7):
+    for index in range(0, len(steps), 7):  # fields, as in csrc/cpu/networks.cpp
         _, stride, _, start, _, to, filters = steps[index : index + 7]
         before = slots[start] if start >= 0 else results[-2 - start][:2]
         size = tuple((length + stride - 1) // stride for length in before)

@@ -75,6 +75,7 @@ class Program:
             type(kernel) is Convolution
             and kernel.kernel in ("winograd", "fixed")
             and kernel.weight.dtype == torch.int16
+            and (kernel.kernel == "fixed" or kernel.filters % 32 == 0)
             for kernel in convolutions
         ):
             return None
@@ -82,6 +83,7 @@ class Program:
 
         def add(kernel: Convolution, x: int, added: int, to: int) -> int:
             kernels.append(kernel)
+            # The fields of a step, as in csrc/cpu/networks.cpp.
             side = 0 if kernel.kernel == "winograd" else kernel.side
             relu = kernel.relu or added != NOWHERE
             steps.extend([side, kernel.stride, int(relu), x, added, to, kernel.filters])
@@ -93,7 +95,7 @@ class Program:
         for name, stage in stages.items():
             for block in stage:
                 added = x
-                if isinstance(block.shortcut, Convolution):
+                if not isinstance(block.shortcut, nn.Identity):
                     added = add(block.shortcut, x, NOWHERE, free(x))
                 *before, last = block.convolutions
                 y = x

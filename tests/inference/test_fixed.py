@@ -220,7 +220,7 @@ def test_stem(size, padding):
     assert found.shape == pooled(exact).shape
     deviations = [(y - pooled(exact)).square().mean().sqrt() for y in (found, pooled(half))]
     # White noise is the worst that tiles of so many points can get.
-    assert deviations[0] < 0.8 * deviations[1]
+    assert deviations[0] < 0.7 * deviations[1]
 
 
 def test_groups_are_as_convolutions_of_their_own():
@@ -283,9 +283,12 @@ def test_errors():
     narrow = torch.zeros(2, 17 * 9 + 2, 32, dtype=torch.int16)
     with pytest.raises(RuntimeError, match="weight must come from pack_fixed"):
         ops.convolve_fixed(drawn(1, 17, 6, 7), narrow, bias, 40, 3, 1, True)
-    for side, stride in ((5, 1), (3, 0)):
-        with pytest.raises(RuntimeError, match="side must be 1 or 3 and stride at least 1"):
+    for side, stride in ((5, 1), (3, 0), (3, 2**40), (3, 2**63 - 1)):
+        with pytest.raises(RuntimeError, match="side must be 1 or 3 and stride 1 to 64"):
             ops.convolve_fixed(x, packed, bias, 40, side, stride, True)
+    for filters in (0, 2**63 - 31):
+        with pytest.raises(RuntimeError, match="filters must be 1 to"):
+            ops.convolve_fixed(x, packed, bias, filters, 3, 1, True)
     with pytest.raises(RuntimeError, match="bias must be"):
         ops.convolve_fixed(x, packed, bias[:40], 40, 3, 1, True)
     for wrong in (added[:, :, 1:], added.contiguous(), added.double()):

@@ -144,6 +144,12 @@ def test_errors_of_networks():
     refused("step 1 must be a 1x1 or 3x3", 0, 2)
     refused("step 1 must be a 1x1 or 3x3", 1, 2)  # Winograd's has no stride
     refused("step 2 must be a 1x1 or 3x3", 8, 0)
+    for stride in (65, 2**40, 2**63 - 1):
+        refused("step 2 must be a 1x1 or 3x3", 8, stride)
+    refused("step 2 must be a 1x1 or 3x3", 13, 2**63 - 31)
+    refused(
+        "weight 1 must be of 2 groups", weights=[weights[0], weights[1].flatten()[0], weights[2]]
+    )
     refused("step 1 must compute from places that are there", 3, 1)
     refused("step 1 must compute from places that are there", 3, -2)
     refused("step 1 must compute from places that are there", 5, 0)
