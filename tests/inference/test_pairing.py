@@ -117,6 +117,18 @@ def test_networks_in_torch():
     assert ops.residual_networks(images[:0], weights, biases, steps, 1)[0].shape == (0, 32, 10, 7)
 
 
+def test_images_too_large_for_memory_that_is_kept():
+    images = torch.rand(1, 3, 2960, 2960).to(memory_format=torch.channels_last)
+    weights, biases, steps = residual(groups=1)
+    for width in (2960, 64):  # the smaller one's is kept
+        part = images[..., :width].contiguous(memory_format=torch.channels_last)
+        found = ops.residual_networks(part, weights, biases, steps, 1)[0]
+        x = ops.stem(part, weights[0][0], biases[0][0], 1, False)
+        y = ops.convolve_3x3(x, weights[1][0], biases[1][0], True)
+        ops.convolve_fixed_add_(x, y, weights[2][0], biases[2][0], 1, True)
+        assert torch.equal(found, x)
+
+
 def test_errors_of_networks():
     images = torch.randn(1, 3, 40, 26).to(memory_format=torch.channels_last)
     weights, biases, steps = residual()
