@@ -1,12 +1,15 @@
 """The build: a build that cannot work stops with one sentence that says what to do."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils import cpp_extension
 
 from fastad import _extension
 
@@ -65,6 +68,20 @@ def test_fastad_cuda_is_neither_0_nor_1(tmp_path):
     assert "FASTAD_CUDA='yes' is neither 0 (forbid) nor 1 (demand)" in build(
         tmp_path, FASTAD_CUDA="yes"
     )
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_sources_compile_for_other_processors():
+    """ARM, clang and MSVC have none of the kernels with panels: what calls them compiles all the
+    same."""
+    abi = re.search(r'"(-DTORCH_TARGET_VERSION=\w+)"', (ROOT / "setup.py").read_text())[1]
+    folders = [f for path in cpp_extension.include_paths() for f in ("-isystem", path)]
+    sources = sorted(map(str, (ROOT / "csrc" / "cpu").glob("*.cpp")))
+    command = ["g++", "-std=c++20", "-fsyntax-only", "-DFASTAD_NO_PANELS", abi, "-w"]
+    run = subprocess.run(
+        [*command, "-I", str(ROOT / "csrc"), *folders, *sources], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_backend_reuses_the_installed_torch():

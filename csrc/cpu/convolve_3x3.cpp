@@ -23,8 +23,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kBlock = 16;  // tiles
-
 // (K, C, 3, 3) float64, contiguous -> (K / 32, 36, C, 32) float32, or with `fixed`
 // (K / 32, 36, C + 2, 32) int16: slabs.
 Tensor pack_3x3(Tensor weight, bool fixed) {
@@ -85,8 +83,7 @@ void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, const f
     }
     return one;
   };
-  // A block's inputs, transformed, stay in the second-level cache; with fewer blocks than threads
-  // these divide the filters.
+  // With fewer blocks than threads these divide the filters.
   const int64_t tiles = all.tiles(), panels = y.size(1) / kPanel;
   const int64_t blocks = (tiles + kBlock - 1) / kBlock;
   const int64_t threads = torch::stable::get_num_threads();

@@ -24,8 +24,15 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 constexpr int64_t kFields = 7;      // of a step: side, stride, relu, from, added, to, filters
-constexpr int64_t kBlock = 16;      // tiles
 constexpr int64_t kKept = 1 << 25;  // floats of a thread's memory that are kept from call to call
+
+// An image's features.
+struct Features {
+  int64_t height = 0, width = 0, channels = 0;
+
+  int64_t size() const { return height * width * channels; }
+  bool operator==(const Features&) const = default;
+};
 
 // A convolution after the stem. `from`, `added` and `to` are places: a slot in the thread's memory,
 // none (-1), or a result (-2 - index).
@@ -33,27 +40,23 @@ struct Step {
   int64_t side, stride;  // side is 0 for Winograd's 3x3
   bool relu;
   int64_t from, added, to, filters;
+  Features x, y;
   const int16_t* weight;
   const float* bias;
   int64_t weight_size;  // of one group
 
   bool winograd() const { return side == 0; }
+  int64_t panels() const { return (filters + kPanel - 1) / kPanel; }
 };
 
-// An image's features.
-struct Place {
-  int64_t height = 0, width = 0, channels = 0;
-
-  int64_t size() const { return height * width * channels; }
-  bool operator==(const Place&) const = default;
-};
-
-// What is computed of every image, and where it lies.
+// What is computed of every image.
 struct Plan {
   std::vector<Step> steps;
-  std::vector<Place> slots, results;
+  std::vector<Features> results;
   std::vector<int64_t> room;  // of each slot, in floats
 };
+
+#ifdef FASTAD_PANELS
 
 void run(const Plan& plan, Stem stem, int64_t group, float* memory,
          const std::vector<float*>& results) {
@@ -62,36 +65,32 @@ void run(const Plan& plan, Stem stem, int64_t group, float* memory,
     slots.push_back(memory);
     memory += room;
   }
-  std::vector<Place> places = plan.slots;
   const auto at = [&](int64_t place) {
     return place == -1 ? nullptr : place >= 0 ? slots[place] : results[-2 - place];
   };
   stem.y = slots[0];
   compute_stem(stem, 0, 0, stem.last_row());
-  places[0] = {stem.pooled_rows(), stem.pooled_columns(), stem.filters};
   for (const Step& step : plan.steps) {
-    const Place x = step.from >= 0 ? places[step.from] : plan.results[-2 - step.from];
-    const Place y{(x.height + step.stride - 1) / step.stride,
-                  (x.width + step.stride - 1) / step.stride, step.filters};
-    if (step.to >= 0) places[step.to] = y;
+    const Features &x = step.x, &y = step.y;
     const int16_t* weight = step.weight + group * step.weight_size;
-    const float* bias = step.bias + group * ((step.filters + kPanel - 1) / kPanel * kPanel);
+    const float* bias = step.bias + group * step.panels() * kPanel;
     if (step.winograd()) {
-      const Convolution3x3 all{
-          1,       x.height, x.width, x.channels,     step.filters, at(step.from),
-          nullptr, weight,   bias,    at(step.added), at(step.to),  step.relu};
+      const Convolution3x3 all{1,          x.height,       x.width,     x.channels,
+                               y.channels, at(step.from),  nullptr,     weight,
+                               bias,       at(step.added), at(step.to), step.relu};
       for (int64_t first = 0; first < all.tiles(); first += kBlock)
-        convolve_tiles_fixed(all, first, std::min(kBlock, all.tiles() - first), 0,
-                             step.filters / kPanel);
+        convolve_tiles_fixed(all, first, std::min(kBlock, all.tiles() - first), 0, step.panels());
     } else {
       const FixedConvolution all{x.height,   x.width,        x.channels,  y.height,      y.width,
                                  y.channels, step.side,      step.stride, at(step.from), weight,
                                  bias,       at(step.added), at(step.to), step.relu};
       for (int64_t strip = 0; strip < all.strips(); ++strip)
-        convolve_strip(all, 0, strip, 0, (step.filters + kPanel - 1) / kPanel);
+        convolve_strip(all, 0, strip, 0, step.panels());
     }
   }
 }
+
+#endif
 
 // Reads the steps, and follows the features' sizes through them.
 Plan plan_of(const Stem& stem, const std::vector<Tensor>& weights,
@@ -103,19 +102,19 @@ Plan plan_of(const Stem& stem, const std::vector<Tensor>& weights,
                   "there must be as many biases as weights, and ", kFields,
                   " numbers for each after the first; got ", weights.size(), ", ", biases.size(),
                   " and ", steps.size());
-  plan.slots = {{stem.pooled_rows(), stem.pooled_columns(), stem.filters}};
-  plan.room = {(plan.slots[0].size() + 15) / 16 * 16};
+  std::vector<Features> slots{{stem.pooled_rows(), stem.pooled_columns(), stem.filters}};
+  plan.room = {(slots[0].size() + 15) / 16 * 16};
   for (size_t i = 1; i < weights.size(); ++i) {
     const int64_t* field = &steps[(i - 1) * kFields];
     const Tensor &weight = weights[i], &bias = biases[i];
-    Step step{field[0], field[1], field[2] != 0, field[3], field[4],
-              field[5], field[6], nullptr,       nullptr,  weight.numel() / groups};
+    Step step{field[0], field[1], field[2] != 0, field[3], field[4], field[5], field[6],
+              {},       {},       nullptr,       nullptr,  0};
     const auto known = [&](int64_t place) {
-      return place >= 0 ? place < static_cast<int64_t>(plan.slots.size())
+      return place >= 0 ? place < static_cast<int64_t>(slots.size())
                         : place <= -2 && -2 - place < static_cast<int64_t>(plan.results.size());
     };
     const auto shape = [&](int64_t place) {
-      return place >= 0 ? plan.slots[place] : plan.results[-2 - place];
+      return place >= 0 ? slots[place] : plan.results[-2 - place];
     };
     STD_TORCH_CHECK((step.side == 0 || step.side == 1 || step.side == 3) && step.stride >= 1 &&
                         step.stride <= (step.side > 0 ? kMostStride : 1) && step.filters > 0 &&
@@ -124,34 +123,34 @@ Plan plan_of(const Stem& stem, const std::vector<Tensor>& weights,
     STD_TORCH_CHECK(known(step.from) && (step.added == -1 || known(step.added)) &&
                         step.to != step.from && step.to != -1,
                     "step ", i, " must compute from places that are there, into another");
-    const Place x = shape(step.from);
-    const Place y{(x.height + step.stride - 1) / step.stride,
-                  (x.width + step.stride - 1) / step.stride, step.filters};
-    const int64_t panels = (step.filters + kPanel - 1) / kPanel;
-    const int64_t size = step.winograd() ? panels * kPoints * slab_size(x.channels)
-                                         : panels * slab_size(step.side * step.side * x.channels);
+    const Features x = step.x = shape(step.from);
+    step.y = {(x.height + step.stride - 1) / step.stride, (x.width + step.stride - 1) / step.stride,
+              step.filters};
+    step.weight_size =
+        step.panels() * (step.winograd() ? kPoints * slab_size(x.channels)
+                                         : slab_size(step.side * step.side * x.channels));
     STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Short && weight.is_contiguous() &&
                         weight.dim() > 0 && weight.size(0) == groups &&
-                        weight.numel() == groups * size && x.channels % 32 == 0 &&
+                        weight.numel() == groups * step.weight_size && x.channels % 32 == 0 &&
                         (!step.winograd() || step.filters % kPanel == 0),
                     "weight ", i, " must be of ", groups, " groups and fit its step");
     STD_TORCH_CHECK(bias.scalar_type() == ScalarType::Float && bias.is_contiguous() &&
-                        bias.numel() == groups * panels * kPanel,
+                        bias.numel() == groups * step.panels() * kPanel,
                     "bias ", i, " must be (G, K) of G groups, float32 and contiguous");
-    STD_TORCH_CHECK(step.added == -1 || shape(step.added) == y, "what step ", i,
+    STD_TORCH_CHECK(step.added == -1 || shape(step.added) == step.y, "what step ", i,
                     " adds must be shaped like its result");
     step.weight = static_cast<const int16_t*>(weight.data_ptr());
     step.bias = static_cast<const float*>(bias.data_ptr());
-    auto& places = step.to >= 0 ? plan.slots : plan.results;
+    auto& places = step.to >= 0 ? slots : plan.results;
     const int64_t index = step.to >= 0 ? step.to : -2 - step.to;
     const auto count = static_cast<int64_t>(places.size());
     STD_TORCH_CHECK(step.to >= 0 ? index <= count : index == count, "step ", i,
                     " must leave no place out, and no result be computed twice");
     if (index == count) places.emplace_back();
-    places[index] = y;
+    places[index] = step.y;
     if (step.to >= 0) {
       plan.room.resize(places.size());
-      plan.room[index] = std::max(plan.room[index], (y.size() + 15) / 16 * 16);
+      plan.room[index] = std::max(plan.room[index], (step.y.size() + 15) / 16 * 16);
     }
     plan.steps.push_back(step);
   }
@@ -189,9 +188,10 @@ std::vector<Tensor> residual_networks(Tensor images, std::vector<Tensor> weights
   STD_TORCH_CHECK(stem.fits(), "images are too small: ", h, "x", w);
   const Plan plan = plan_of(stem, weights, biases, steps, groups);
   std::vector<Tensor> results;
-  for (const Place& place : plan.results)
+  for (const Features& one : plan.results)
     results.push_back(channels_second(
-        torch::stable::new_empty(images, {groups * n, place.height, place.width, place.channels})));
+        torch::stable::new_empty(images, {groups * n, one.height, one.width, one.channels})));
+#ifdef FASTAD_PANELS
   int64_t room = 0;
   for (const int64_t size : plan.room) room += size;
   const int64_t tasks = groups * n;
@@ -217,6 +217,7 @@ std::vector<Tensor> residual_networks(Tensor images, std::vector<Tensor> weights
       }
     }
   });
+#endif
   return results;
 }
 

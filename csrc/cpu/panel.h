@@ -11,7 +11,9 @@
 
 #include "cpu/block.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+// FASTAD_NO_PANELS: as on all other machines, for a test.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && \
+    !defined(FASTAD_NO_PANELS)
 #define FASTAD_PANELS
 // Sums of products are contracted here, which doubles the speed: nothing depends on their rounding
 // being the same on every machine.

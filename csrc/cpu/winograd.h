@@ -15,6 +15,8 @@
 namespace fastad::cpu {
 
 constexpr int64_t kPoints = 36;  // 6x6
+// Tiles that are computed together: their inputs, transformed, stay in the second-level cache.
+constexpr int64_t kBlock = 16;
 
 // A batch of interleaved (channels_last) images, its filters and what follows them.
 struct Convolution3x3 {

@@ -206,21 +206,29 @@ def test_threads_and_batches_change_nothing():
 
 
 @pytest.mark.parametrize("padding", [0, 1])
-@pytest.mark.parametrize("size", [(64, 64), (57, 31), (13, 200), (8, 5)])
-def test_stem(size, padding):
-    images, bias = drawn(2, 3, *size), torch.randn(64)
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "size", "most"),
+    # White noise is the worst that tiles of so many points can get, and of tiny images, mostly
+    # padding, what is summed is little beside a tile's largest value.
+    [(8, (64, 64), 0.65), (8, (57, 31), 0.65), (8, (13, 200), 0.65), (64, (8, 5), 0.9)],
+)
+def test_stem(batch, size, most, smooth, padding):
+    images, bias = drawn(batch, 3, *size), torch.randn(64)
+    if smooth:
+        images = F.avg_pool2d(images, 5, 1, 2).contiguous(memory_format=torch.channels_last)
+        most = min(most, 0.5) if min(size) > 8 else most
     weight = torch.randn(64, 3, 7, 7, dtype=torch.float64) / 12
 
     def pooled(x):
         return F.max_pool2d(x.relu(), 3, 2, padding, ceil_mode=padding == 0)
 
-    exact = F.conv2d(images.double(), weight.double(), bias.double(), stride=2, padding=3)
+    exact = F.conv2d(images.double(), weight, bias.double(), stride=2, padding=3)
     half = of_bfloat16(images, weight, bias=bias.double(), stride=2, padding=3)
     found = ops.stem(images, ops.pack_stem(weight, True), bias, padding, False)
     assert found.shape == pooled(exact).shape
     deviations = [(y - pooled(exact)).square().mean().sqrt() for y in (found, pooled(half))]
-    # White noise is the worst that tiles of so many points can get.
-    assert deviations[0] < 0.7 * deviations[1]
+    assert deviations[0] < most * deviations[1]
 
 
 def test_groups_are_as_convolutions_of_their_own():
