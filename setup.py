@@ -75,8 +75,12 @@ if os.environ.get("FASTAD_CUDA") == "1" and obstacle is not None:
     stop(f"FASTAD_CUDA=1, but {obstacle}; {CURE}.")
 
 
-def sources(folder: str, ending: str) -> list[str]:
-    return sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / folder).glob(f"*.{ending}"))
+def sources(*folders: str, ending: str) -> list[str]:
+    return sorted(
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in (ROOT / "csrc" / folder).glob(f"*.{ending}")
+    )
 
 
 status = "built" if obstacle is None else f"not built: {obstacle}"
@@ -87,7 +91,7 @@ gcc += ["-g0", "-Wno-psabi"]  # vectors never cross a function that is not inlin
 cxx = ["/O2", "/std:c++20"] if os.name == "nt" else gcc
 cpu = cpp_extension.CppExtension(
     "fastad._C",
-    ["csrc/fastad.cpp", *sources("cpu", "cpp"), *sources("metrics", "cpp")],
+    ["csrc/fastad.cpp", *sources("cpu", "convolution", "images", "metrics", ending="cpp")],
     include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
     extra_compile_args={"cxx": [*cxx, *STABLE_ABI, f'-DFASTAD_CUDA_STATUS="{status}"']},
 )
@@ -99,7 +103,7 @@ if obstacle is None:
     extensions.append(
         cpp_extension.CUDAExtension(
             "fastad._C_cuda",
-            sources("cuda", "cu"),
+            sources("cuda", ending="cu"),
             include_dirs=[str(ROOT / "csrc")],
             extra_compile_args={"cxx": [*cxx, *flags], "nvcc": ["-O3", "-std=c++20", *flags]},
         )

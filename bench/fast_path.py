@@ -42,7 +42,7 @@ def measure(data: Path, name: str, folder: str, epochs: int) -> dict[str, Any]:
     ways = {"plain float32": (torch.float32, False), "float32": (torch.float32, True)}
     if cpu_multiplies_in(torch.bfloat16):
         ways["bfloat16"] = (torch.bfloat16, True)
-    if _extension.cpu_fixed:
+    if _extension.cpu_int16:
         ways["int16"] = (torch.int16, True)
     samples = test_samples(data / folder)
     row: dict[str, Any] = {

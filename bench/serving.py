@@ -25,7 +25,8 @@ from torch._inductor import config as inductor
 from fastad import _extension, backbones, models, training
 from fastad.commands.timing import interleaved
 from fastad.data import resize
-from fastad.inference import Predictor, precision
+from fastad.engine import precision
+from fastad.inference import Predictor
 from fastad.training.precision import cpu_multiplies_in, has_amx
 
 LAYERS = ("layer1", "layer2", "layer3")

@@ -14,8 +14,8 @@
 
 #include <string>
 
+#include "convolution/int16.h"
 #include "cpu/block.h"
-#include "cpu/fixed.h"
 #include "metrics/bind.h"
 
 #if defined(__clang__)
@@ -46,26 +46,27 @@ STABLE_TORCH_LIBRARY(fastad, m) {
       "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
       "float eps, bool gradient) -> (Tensor loss, Tensor[] gradients)");
   // 3x3 convolutions for prediction; `weight` of the latter two comes from the first.
-  m.def("pack_3x3(Tensor weight, bool fixed=False) -> Tensor");
+  m.def("pack_3x3(Tensor weight, bool int16=False) -> Tensor");
   m.def("convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) -> Tensor");
   m.def(
       "convolve_3x3_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, bool relu) -> ()");
   // 1x1 and 3x3 convolutions in 16-bit integers.
-  m.def("pack_fixed(Tensor weight) -> Tensor");
+  m.def("pack_int16(Tensor weight) -> Tensor");
   m.def(
-      "convolve_fixed(Tensor x, Tensor weight, Tensor bias, int filters, int side, int stride, "
+      "convolve_int16(Tensor x, Tensor weight, Tensor bias, int filters, int side, int stride, "
       "bool relu) -> Tensor");
   m.def(
-      "convolve_fixed_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, int side, "
+      "convolve_int16_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, int side, "
       "bool relu) -> ()");
   // A 1x1 convolution; `weight` is (K / 32, C, 32).
-  m.def("project(Tensor x, Tensor weight, Tensor bias, int stride) -> Tensor");
+  m.def("conv1x1_strided(Tensor x, Tensor weight, Tensor bias, int stride) -> Tensor");
   // A residual network's first convolution and pool; `weight` comes from pack_stem.
-  m.def("pack_stem(Tensor weight, bool fixed=False) -> Tensor");
+  m.def("pack_stem(Tensor weight, bool int16=False) -> Tensor");
   m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");
   // Whole networks of such convolutions, one thread each.
   m.def(
-      "residual_networks(Tensor images, Tensor[] weights, Tensor[] biases, int[] steps, int padding) "
+      "residual_networks(Tensor images, Tensor[] weights, Tensor[] biases, int[] steps, int "
+      "padding) "
       "-> Tensor[]");
   m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
   m.def("normalize_bytes(Tensor images, Tensor table) -> Tensor");
@@ -81,7 +82,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("compiler") = FASTAD_COMPILER;
   m.attr("cpu_kernels") = fastad::cpu::instruction_set();
   m.attr("cpu_convolutions") = fastad::cpu::has_panels();
-  m.attr("cpu_fixed") = fastad::cpu::has_fixed();
+  m.attr("cpu_int16") = fastad::cpu::has_int16();
   m.attr("cuda_status") = FASTAD_CUDA_STATUS;
   fastad::metrics::bind(m);
 }

@@ -9,7 +9,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = ("Detector", "load")
-_SUBMODULES = ("backbones", "data", "evaluation", "inference", "models", "ops", "training")
+_SUBMODULES = (
+    "backbones",
+    "data",
+    "evaluation",
+    "export",
+    "inference",
+    "models",
+    "ops",
+    "training",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,7 @@ def _load_cuda() -> str | None:
 
 
 cpu_convolutions: bool = _C.cpu_convolutions  # whether the processor has AVX2, which they need
-cpu_fixed: bool = _C.cpu_fixed  # whether it has AVX-512 VNNI, for products of 16-bit integers
+cpu_int16: bool = _C.cpu_int16  # whether it has AVX-512 VNNI, for products of 16-bit integers
 cuda_obstacle: str | None = _load_cuda()
 
 

@@ -15,10 +15,10 @@ from fastad import inference, models
 from fastad._estimator import Estimator, NotFittedError
 from fastad.data import Sample, test_samples
 from fastad.data.training_set import file_digests, read_training_set, training_size
+from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.calibration import calibration_scores
 from fastad.inference.serving import examine
-from fastad.inference.verification import Verification
 from fastad.training import (
     EpochProgress,
     Trainer,
@@ -46,7 +46,7 @@ class Detector(Estimator):
             aspect ratio of the training images.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32", "bfloat16" or "float16"; of `load` also "int16", see
-            `fastad.inference.precision.resolve`.
+            `fastad.engine.precision.resolve`.
         batch_size: images a step of prediction; training has its own, see `fit`.
         false_positive_rate: share of normal images that the threshold may call anomalous.
         seed: of initialisation, hold-out split and order.
@@ -186,7 +186,7 @@ class Detector(Estimator):
         if len(scores):
             threshold = conformal_threshold(scores, rate)
             pixel_threshold = conformal_threshold(maxima, rate, warn=False)  # it was said already
-        self._adopt(
+        self._set_artifact(
             Artifact(
                 model=model,
                 image_size=size,
@@ -315,9 +315,9 @@ class Detector(Estimator):
         """Write the detector for another runtime, compared with it there first.
 
         format: "onnx", "openvino", "torch-export" or "aotinductor"; options and errors are those
-        of `fastad.inference.export.export_detector`.
+        of `fastad.export.export.export_detector`.
         """
-        from fastad.inference.export import export_detector
+        from fastad.export.export import export_detector
 
         self._fitted()
         return export_detector(self._artifact, path, format, **options)
@@ -373,7 +373,7 @@ class Detector(Estimator):
             )
         return conformal_threshold(scores, rate)
 
-    def _adopt(self, artifact: Artifact, predictor: Predictor) -> None:
+    def _set_artifact(self, artifact: Artifact, predictor: Predictor) -> None:
         predictor.threshold = artifact.threshold
         predictor.pixel_threshold = artifact.pixel_threshold
         predictor.calibration = artifact.calibration
@@ -416,7 +416,7 @@ def load(
     predictor = artifact.predictor(device=device, precision=precision, batch_size=batch_size)
     kind = str(predictor.dtype).removeprefix("torch.")
     log.debug(f"{path}: {artifact.model.name} on {predictor.device} in {kind}")
-    detector._adopt(artifact, predictor)
+    detector._set_artifact(artifact, predictor)
     return detector
 
 

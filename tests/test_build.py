@@ -76,7 +76,8 @@ def test_sources_compile_for_other_processors():
     same."""
     abi = re.search(r'"(-DTORCH_TARGET_VERSION=\w+)"', (ROOT / "setup.py").read_text())[1]
     folders = [f for path in cpp_extension.include_paths() for f in ("-isystem", path)]
-    sources = sorted(map(str, (ROOT / "csrc" / "cpu").glob("*.cpp")))
+    folders_of_torch = ("cpu", "convolution", "images")
+    sources = [str(p) for name in folders_of_torch for p in (ROOT / "csrc" / name).glob("*.cpp")]
     command = ["g++", "-std=c++20", "-fsyntax-only", "-DFASTAD_NO_PANELS", abi, "-w"]
     run = subprocess.run(
         [*command, "-I", str(ROOT / "csrc"), *folders, *sources], capture_output=True, text=True

@@ -15,7 +15,9 @@ ROWS = (
     ("commands",),
     ("detector",),
     ("_estimator",),
+    ("export",),
     ("inference",),
+    ("engine",),
     ("training",),
     ("evaluation",),
     ("models",),
@@ -23,7 +25,7 @@ ROWS = (
     ("backbones",),
     ("ops",),
     ("_extension",),
-    ("_sealed",),
+    ("_safe_file",),
     ("_C", "_C_cuda", "_files"),
 )
 # Rows that are lower, and forbidden all the same.
@@ -102,7 +104,17 @@ def test_no_cpu_file_includes_a_cuda_header_nor_the_reverse():
 
 def test_every_row_is_the_name_of_a_part():
     parts = {p.stem for p in (ROOT / "fastad").iterdir() if p.name != "__pycache__"}
-    expected = {"inference", "training", "evaluation", "models", "data", "backbones", "ops"}
+    expected = {
+        "export",
+        "inference",
+        "engine",
+        "training",
+        "evaluation",
+        "models",
+        "data",
+        "backbones",
+        "ops",
+    }
     assert expected <= parts
 
 

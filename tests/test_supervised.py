@@ -9,7 +9,7 @@ from PIL import Image
 
 import fastad
 from fastad import cli, inference
-from fastad.inference.export import metadata
+from fastad.export.export import metadata
 
 OPTIONS = {"image_size": 64, "device": "cpu", "precision": "float32"}
 MODEL = {"bottleneck": "learned", "teacher_weights": None}

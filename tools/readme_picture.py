@@ -2,9 +2,9 @@
 
     python tools/readme_picture.py [--output FILE] [--epochs N]
 
-The images are those of `fastad.data.products`, in MVTec layout in a temporary folder; the rest is
-the command line of the package: train, evaluate, predict --heatmaps. The teacher's weights come
-from FASTAD_WEIGHTS, torch.hub's cache, or a download. A few minutes on two CPU cores.
+The images are those of `fastad.data.rendered.products`, in MVTec layout in a temporary folder; the
+rest is the command line of the package: train, evaluate, predict --heatmaps. The teacher's weights
+come from FASTAD_WEIGHTS, torch.hub's cache, or a download. A few minutes on two CPU cores.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works from a checkout, without installing
 
 from fastad.cli import main as command_line  # noqa: E402
-from fastad.data.products import PRODUCTS, Counts, write_dataset  # noqa: E402
+from fastad.data.rendered.products import PRODUCTS, Counts, write_dataset  # noqa: E402
 
 SHOWN = ("flange", "blister")
 COUNTS = Counts(train=40, test_good=16, test_defect=6)

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <type_traits>
 
-#include "cpu/number.h"
+#include "cpu/half_precision.h"
 #include "cpu/vector.h"
 
 namespace fastad::cpu {

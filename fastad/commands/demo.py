@@ -12,7 +12,7 @@ from fastad import models
 from fastad._files import claim_folder, write_atomically
 from fastad.commands.demo_page import Outcome, Shown, page
 from fastad.commands.output import log, note, progress, write_text
-from fastad.data.products import (
+from fastad.data.rendered.products import (
     NOTE,
     PRODUCTS,
     USUAL_COUNTS,

@@ -26,7 +26,7 @@ from fastad.data import test_samples
 from fastad.detector import Detector, load
 
 if TYPE_CHECKING:
-    from fastad.evaluation.report import Report
+    from fastad.evaluation.report.report import Report
 
 COLUMNS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max")
 
@@ -54,7 +54,7 @@ def evaluate(
         read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
         refuse_overwriting([Path(json)], read)
     if report is not None:
-        from fastad.evaluation.report import check_report_folder
+        from fastad.evaluation.report.report import check_report_folder
 
         _refuse_places(report, data, json)
         check_report_folder(report)
@@ -82,7 +82,7 @@ def evaluate(
 
 
 def _watcher(detector: Detector) -> Report:
-    from fastad.evaluation.report import Report
+    from fastad.evaluation.report.report import Report
 
     return Report(
         threshold=detector.threshold_,

@@ -5,9 +5,9 @@ from pathlib import Path
 from fastad.commands import UsageError
 from fastad.commands.output import check_writable, note, refuse_overwriting
 from fastad.data import find_images
+from fastad.export.export import TOLERANCE, export_detector
+from fastad.export.formats import FORMATS, check_packages
 from fastad.inference import load
-from fastad.inference.export import TOLERANCE, export_detector
-from fastad.inference.formats import FORMATS, check_packages
 
 
 def export(

@@ -10,7 +10,8 @@ import fastad
 from fastad import backbones
 from fastad.backbones import embedded
 from fastad.commands.training_summary import OF_STAGES, has_stages, stage_lines
-from fastad.inference import load, precision
+from fastad.engine import precision
+from fastad.inference import load
 from fastad.training import resolve_device, resolve_precision
 
 

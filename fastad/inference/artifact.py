@@ -1,6 +1,6 @@
 """A detector in one file: weights, preprocessing, threshold and history, without pickle.
 
-A sealed file (`fastad._sealed`): its tensors are the model's state dict, teachers included, its
+A sealed file (`fastad._safe_file`): its tensors are the model's state dict, teachers included, its
 object, ``detector``, is everything else.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 import fastad
 from fastad import models
-from fastad._sealed import Sealed
+from fastad._safe_file import SafeFile
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import Newcomer, avoid, machine
 from fastad.models import AnomalyModel
@@ -31,7 +31,7 @@ class ArtifactError(ValueError):
     """A file is no detector that this version can read; the message names it and says why."""
 
 
-SEALED = Sealed("detector", "fastad", FORMAT_VERSION, ArtifactError)
+FILE = SafeFile("detector", "fastad", FORMAT_VERSION, ArtifactError)
 
 
 @dataclass
@@ -124,7 +124,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "serving": artifact.serving,
         "versions": artifact.versions,
     }
-    SEALED.write(path, content, artifact.model.state_dict())
+    FILE.write(path, content, artifact.model.state_dict())
 
 
 def load(path: str | Path) -> Artifact:
@@ -135,7 +135,7 @@ def load(path: str | Path) -> Artifact:
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no detector file {path}")
-    return SEALED.read(path, _artifact)
+    return FILE.read(path, _artifact)
 
 
 def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:

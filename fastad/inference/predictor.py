@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fastad.data import parse_size
 from fastad.data.inputs import image_batches, shortened
-from fastad.inference.cuda import CudaRunner
-from fastad.inference.folding import fold, folds, takes_bytes
-from fastad.inference.precision import autocast, resolve
+from fastad.engine.cuda import CudaRunner
+from fastad.engine.folding import fold, folds, takes_bytes
+from fastad.engine.precision import autocast, resolve
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device
@@ -50,14 +50,14 @@ class PredictionResult:
     paths: list[Path] | None = None
 
 
-class Pace:
+class Throughput:
     """What takes the time of many images: seconds of each activity since the one before it."""
 
     def __init__(self) -> None:
         self.images, self.seconds = 0, {}
         self._last = time.perf_counter()
 
-    def was(self, activity: str, images: int = 0) -> None:
+    def record(self, activity: str, images: int = 0) -> None:
         """Everything since the last call was this."""
         now = time.perf_counter()
         self.seconds[activity] = self.seconds.get(activity, 0.0) + now - self._last
@@ -83,9 +83,9 @@ class Predictor:
         model: put into eval mode and moved to the device, in place.
         image_size: what images are resized to; see `fastad.data.parse_size`.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: one of `fastad.inference.precision.PRECISIONS`; see `resolve` there.
+        precision: one of `fastad.engine.precision.PRECISIONS`; see `resolve` there.
         fused: run a copy of the model with batch norm folded into its convolutions; see
-            `fastad.inference.folding`. The same results but for rounding.
+            `fastad.engine.folding`. The same results but for rounding.
         batch_size: images a step.
         threshold: above it an image is anomalous; None for no decision.
         pixel_threshold: above it a pixel belongs to the mask; None for no mask.
@@ -172,7 +172,7 @@ class Predictor:
         Memory does not grow with the number of images. Of many the logger "fastad" says how fast
         it went, and whether it waited longer for images, for the networks or for the caller.
         """
-        skipped, pace = 0, Pace()
+        skipped, throughput = 0, Throughput()
 
         def count(item: Path | int, error: Exception) -> None:
             nonlocal skipped
@@ -186,22 +186,22 @@ class Predictor:
         ahead = int(self.device.type == "cuda" and not isinstance(images, Iterator))
         started: deque[tuple[list[Path] | None, int, Callable[[], PredictionResult]]] = deque()
         for paths, batch in chain(batches, repeat((None, None), ahead)):
-            pace.was("reading and resizing images")
+            throughput.record("reading and resizing images")
             if batch is not None and len(batch) > 0:
                 started.append((paths, len(batch), self.start(batch)))
             if len(started) > (0 if batch is None else ahead):
                 paths, number, finish = started.popleft()
                 result = finish()
                 result.paths = paths
-                pace.was("predicting", number)
+                throughput.record("predicting", number)
                 yield result
-                pace.was("using the results")
-        if pace.images == 0 and skipped:
+                throughput.record("using the results")
+        if throughput.images == 0 and skipped:
             raise ValueError(f"images: none of the {skipped} images can be read")
-        if pace.images == 0:
+        if throughput.images == 0:
             raise ValueError(f"images: there are no images in {shortened(images)}")
-        if pace.images >= MANY:
-            log.info(str(pace))
+        if throughput.images >= MANY:
+            log.info(str(throughput))
 
     @property
     def explains(self) -> bool:

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad import _extension
+from fastad.engine.folding import folds
+from fastad.engine.precision import ways
 from fastad.inference.calibration import stacked
-from fastad.inference.folding import folds
-from fastad.inference.precision import ways
 from fastad.inference.predictor import PredictionResult, Predictor
 from fastad.inference.threshold import conformal_threshold
 from fastad.training.precision import cpu_multiplies_in
@@ -38,7 +38,7 @@ class Examination:
 
     Attributes:
         precision: that its convolutions run in.
-        fused: whether they run folded and fused (`fastad.inference.folding`).
+        fused: whether they run folded and fused (`fastad.engine.folding`).
         images: how many the comparison was made on.
         rank_correlation: of their scores with those of the model as it was trained, in float32.
         refused: faster ways that changed ranks or decisions: precisions, or "fused".
@@ -72,7 +72,7 @@ def examine(
 ) -> Examination:
     """Let a predictor take the fastest way that ranks and decides like plain float32.
 
-    It is set to its own precision fused, to the next of `fastad.inference.precision.ways`, up to
+    It is set to its own precision fused, to the next of `fastad.engine.precision.ways`, up to
     float32 fused, or to plain float32: the first of them
     whose scores of up to `IMAGES` images have a Spearman rank correlation of `LEAST_CORRELATION`
     with those of plain float32, and with which the same of them are above the threshold that the
@@ -101,7 +101,7 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     units = [name for name in ("bfloat16", "float16") if cpu_multiplies_in(getattr(torch, name))]
-    units += ["int16"] * _extension.cpu_fixed
+    units += ["int16"] * _extension.cpu_int16
     return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *units])
 
 

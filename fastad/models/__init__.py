@@ -6,11 +6,9 @@ from typing import Any
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.gtrans import GTrans, GTransConfig
 from fastad.models.prn import PRN, PRNConfig
-from fastad.models.rstpm import RSTPM
-from fastad.models.rstpm_config import RSTPMConfig
+from fastad.models.rstpm import RSTPM, RSTPMConfig
 from fastad.models.stpm import STPM, STPMConfig
-from fastad.models.utad import UTAD
-from fastad.models.utad_config import UTADConfig
+from fastad.models.utad import UTAD, UTADConfig
 
 MODELS: dict[str, type[AnomalyModel]] = {
     model.name: model for model in (RSTPM, STPM, GTrans, PRN, UTAD)

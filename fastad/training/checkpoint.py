@@ -1,6 +1,6 @@
 """A training that can be taken up again, in one file without pickle.
 
-A sealed file (`fastad._sealed`). Its tensors are named by what they belong to: ``model.`` the
+A sealed file (`fastad._safe_file`). Its tensors are named by what they belong to: ``model.`` the
 trained part now, ``best.`` that of the best epoch where it is another, ``optimizer.`` the
 optimizer's state (of a stage's second step ``optimizer1.`` and so on), ``generator.`` the states of
 the random generators. Its object, ``checkpoint``, is everything else.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fastad._sealed import Sealed
+from fastad._safe_file import SafeFile
 from fastad.training.record import TrainingRecord
 
 FORMAT = "fastad-checkpoint"
@@ -23,7 +23,7 @@ class CheckpointError(ValueError):
     """A file is no checkpoint that this training can go on from; the message names it and why."""
 
 
-SEALED = Sealed("checkpoint", FORMAT, FORMAT_VERSION, CheckpointError)
+FILE = SafeFile("checkpoint", FORMAT, FORMAT_VERSION, CheckpointError)
 
 
 class StepState(NamedTuple):
@@ -86,7 +86,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         if number:
             content[part] = {"optimizer": optimizer, "scaler": step.scaler}
     try:
-        SEALED.write(path, content, tensors)
+        FILE.write(path, content, tensors)
     except OSError as error:
         raise type(error)(
             f"cannot write the checkpoint {path} after epoch {stage.epochs}: "
@@ -105,7 +105,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise FileNotFoundError(
             f"there is no checkpoint {path} to go on from: start without resuming"
         )
-    return SEALED.read(path, _checkpoint)
+    return FILE.read(path, _checkpoint)
 
 
 def _checkpoint(content: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:

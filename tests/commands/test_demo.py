@@ -9,7 +9,7 @@ from PIL import Image
 
 from fastad import cli
 from fastad.commands import demo as command
-from fastad.data.products import PRODUCTS, Counts
+from fastad.data.rendered.products import PRODUCTS, Counts
 from fastad.inference import load
 
 COUNTS = Counts(train=5, test_good=1, test_defect=1)

@@ -6,8 +6,8 @@ import torch
 
 from fastad import cli
 from fastad.data import read_image
+from fastad.export.formats import FORMATS, Format
 from fastad.inference import load, save
-from fastad.inference.formats import FORMATS, Format
 
 
 def test_the_option_names_the_formats_there_are():
@@ -46,7 +46,7 @@ def fake(monkeypatch):
         def write(program, path, text):
             path.write_text(text)
 
-        monkeypatch.setattr("fastad.inference.export.trace", lambda artifact, fused_ops: None)
+        monkeypatch.setattr("fastad.export.export.trace", lambda artifact, fused_ops: None)
         kind = Format(".pt2", (), True, write, lambda path: run)
         monkeypatch.setitem(FORMATS, "torch-export", kind)
 

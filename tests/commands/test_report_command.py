@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from fastad.evaluation import report as module
+from fastad.evaluation.report import report as module
 
 
 def contents(folder):

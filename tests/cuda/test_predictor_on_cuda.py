@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fastad import _extension, models
+from fastad.engine.cuda import MOST_GRAPHS, CudaRunner
 from fastad.inference import Predictor
-from fastad.inference.cuda import MOST_GRAPHS, CudaRunner
 
 if not torch.cuda.is_available():
     pytest.skip("there is no CUDA device", allow_module_level=True)

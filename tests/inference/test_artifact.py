@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fastad import models
-from fastad._sealed import digest
+from fastad._safe_file import digest
 from fastad.inference import Artifact, ArtifactError, load, save
 from fastad.inference.serving import machine
 

@@ -29,7 +29,7 @@ GOOD = torch.rand(70, 3, 4, 4)
 @pytest.fixture(autouse=True)
 def without_integers(monkeypatch):
     """Most of what is tested here is the same on every processor."""
-    monkeypatch.setattr(_extension, "cpu_fixed", False)
+    monkeypatch.setattr(_extension, "cpu_int16", False)
 
 
 TRUE = np.random.default_rng(3).permutation(70).astype(np.float32)  # the images' scores
@@ -101,7 +101,7 @@ def test_float32_where_it_does_not(error):
 
 
 def test_integers_come_before_float32(monkeypatch):
-    monkeypatch.setattr(_extension, "cpu_fixed", True)
+    monkeypatch.setattr(_extension, "cpu_int16", True)
     predictor = FakePredictor(bfloat16_fused=shuffled)
     found = examine(predictor, GOOD, [], 0.1)
     assert (predictor.dtype, predictor.fused) == (torch.int16, True)

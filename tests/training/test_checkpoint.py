@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from toy import Toy, options
 
-from fastad._sealed import digest
+from fastad._safe_file import digest
 from fastad.training import CheckpointError, Trainer
 from fastad.training.checkpoint import load_checkpoint, save_checkpoint
 

@@ -1,0 +1,1 @@
+"""Rendered products with and without defects: what `fastad demo` trains on."""

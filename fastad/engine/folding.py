@@ -1,0 +1,156 @@
+"""A model as it serves: batch norm inside the convolutions, what follows them fused.
+
+Between training and serving a network stays the same function, but not the same work; see
+`fastad.engine.convolution`.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
+from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem, can_fuse
+from fastad.engine.normalization import Normalization
+from fastad.engine.pairing import Pair, pairable
+from fastad.models import MODELS
+from fastad.models.base import FrozenTeacher
+from fastad.models.prn.network import Decoder as Segmenter
+from fastad.models.prn.network import Merge, PatchAttention
+from fastad.models.rstpm.decoder import Block, Decoder, Gate
+from fastad.models.rstpm.unet import UNet
+from fastad.models.utad.impression import Inception
+
+BLOCKS = {
+    BasicBlock: ("conv1", "conv2"),
+    Bottleneck: ("conv1", "conv2", "conv3"),
+    Block: ("conv1", "conv2", "conv3"),
+}
+# Lists of sequences of convolutions, batch norms and ReLUs.
+BLOCK_LISTS = {UNet: ("encoder", "decoder"), Segmenter: ("ups", "blocks")}
+
+
+def folds(model: nn.Module) -> bool:
+    """Whether there is anything in a model that `fold` knows."""
+    known = (ResNet, UNet, Gate, Merge, Inception, *BLOCKS)
+    return any(type(part) in known for part in model.modules())
+
+
+def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
+    """A copy of a model in eval mode whose convolutions run fused, in ``dtype``.
+
+    Knows this package's networks; of others every part stays as it is. The copy takes no gradient
+    and cannot be pickled once it has run. None where there is nothing to fold, no oneDNN, or a
+    dtype that it does not know on this processor, or a module that cannot be copied.
+    """
+    device = next(model.parameters(), torch.empty(0)).device
+    if not can_fuse(dtype, device) or not folds(model):
+        return None
+    try:
+        folded = copy.deepcopy(model).eval().requires_grad_(False)
+    except Exception:  # a teacher from elsewhere, not made for copying
+        return None
+    modules = list(folded.modules())
+    ours = {m for root in modules if type(root) in (ResNet, Decoder) for m in root.modules()}
+    for parent in modules:
+        if type(parent) is ResNet:
+            parent.conv1 = Stem(parent.conv1, parent.bn1, parent.maxpool, dtype)
+            parent.bn1, parent.relu, parent.maxpool = (nn.Identity() for _ in range(3))
+        for name, child in list(parent.named_children()):
+            if type(child) in BLOCKS:
+                names = BLOCKS[type(child)]
+                setattr(parent, name, Residual(child, names, dtype, overwrite=child in ours))
+            elif type(child) is Merge:
+                merge = Convolution(child.conv, child.bn, dtype, relu=True, winograd=True)
+                setattr(parent, name, merge)
+            elif type(child) is nn.Sequential and type(parent) in (Gate, PatchAttention):
+                setattr(parent, name, _sequence(child, dtype))
+        if type(parent) is Inception:
+            _fold_inception(parent)
+        for name in BLOCK_LISTS.get(type(parent), ()):
+            blocks = getattr(parent, name)
+            for index, block in enumerate(blocks):
+                blocks[index] = _sequence(block, dtype)
+    if type(folded) in MODELS.values() and device.type == "cpu":
+        # Over the methods of its class: these models look at images through them alone.
+        folded.__dict__["normalize"] = Normalization(folded)
+        if folded.pair is not None:
+            teacher, student = map(folded.get_submodule, folded.pair)
+            if isinstance(teacher, FrozenTeacher) and pairable(teacher.backbone, student):
+                folded.__dict__["extract_pair"] = Pair(teacher.backbone, student)
+    return folded
+
+
+def takes_bytes(network: nn.Module) -> bool:
+    """Whether a folded copy takes images as uint8, too."""
+    return isinstance(network.__dict__.get("normalize"), Normalization)
+
+
+class Residual(nn.Module):
+    """A residual block of folded convolutions.
+
+    Where it has no projected shortcut, its result takes the place of its input with ``overwrite``:
+    in networks of this package no one needs that any more, as levels that are returned go on
+    through projections.
+    """
+
+    def __init__(
+        self, block: nn.Module, names: tuple[str, ...], dtype: torch.dtype, *, overwrite: bool
+    ):
+        super().__init__()
+        # A decoder's gate closes to values many orders below those beside it, which are normalised
+        # afterwards: they need rounding in proportion to themselves.
+        winograd = type(block) is not Block
+        self.convolutions = nn.ModuleList()
+        for n, name in enumerate(names, start=1):
+            both = block.get_submodule(name), block.get_submodule(f"bn{n}")
+            self.convolutions.append(Convolution(*both, dtype, relu=True, winograd=winograd))
+        projection = getattr(block, "downsample", None) or getattr(block, "shortcut", None)
+        self.shortcut = nn.Identity()
+        self._copies = not overwrite and not isinstance(projection, nn.Sequential)
+        if isinstance(projection, nn.Sequential):
+            if Conv1x1Strided.suits(projection[0], dtype):
+                self.shortcut = Conv1x1Strided(*projection)
+            else:
+                self.shortcut = Convolution(*projection, dtype, relu=False)
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        first, *middle, last = self.convolutions
+        shortcut = x.clone() if self._copies else self.shortcut(x)
+        x = first(x)
+        if size is not None:
+            shortcut, x = functional.interpolate(shortcut, size), functional.interpolate(x, size)
+        for convolution in middle:
+            x = convolution(x)
+        return last(x, shortcut)
+
+
+def _fold_inception(block: Inception) -> None:
+    """Put the batch norm over a block's branches into the convolutions of each."""
+    norm, start = block.norm, 0
+    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * factor
+    for convolution in (*block.branches, block.pooled):
+        part = slice(start, start + convolution.out_channels)
+        weight = convolution.weight.double() * factor[part, None, None, None]
+        for name, value in (("weight", weight), ("bias", shift[part])):
+            value = value.detach().to(convolution.weight.dtype)
+            setattr(convolution, name, nn.Parameter(value, requires_grad=False))
+        start = part.stop
+    block.norm = nn.Identity()
+
+
+def _sequence(sequence: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+    """The same with every convolution, batch norm and ReLU in a row folded."""
+    modules, left = [], list(sequence)
+    while left:
+        if [type(module) for module in left[:3]] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+            convolution, norm, _ = left[:3]
+            modules.append(Convolution(convolution, norm, dtype, relu=True, winograd=True))
+            left = left[3:]
+        elif type(left[0]) is nn.Conv2d and left[0].padding_mode == "zeros":
+            modules.append(Convolution(left.pop(0), None, dtype, relu=False, winograd=True))
+        else:
+            modules.append(left.pop(0))
+    return nn.Sequential(*modules)

@@ -1,0 +1,207 @@
+"""A report on a detector: one page with its pictures beside it, for a browser without a network.
+
+A `Report` watches an evaluation and is then written::
+
+    report = Report(threshold=detector.threshold_, ...)
+    metrics = detector.evaluate(data, observe=report.observe)
+    report.write(folder, metrics, title="bottle", facts={"seed": "0"})
+"""
+
+import csv
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastad._files import check_folder, claim_folder, write_atomically
+from fastad.data import Sample
+from fastad.evaluation.histogram import PixelHistogram
+from fastad.evaluation.report.figures import Figure
+from fastad.evaluation.report.gallery import Gallery, Group, Shown
+from fastad.evaluation.report.page import Findings, page
+from fastad.evaluation.report.pictures import outline, write_image, write_map, write_picture
+
+Explain = Callable[[Sequence[Path]], Mapping[str, np.ndarray]]
+
+WRITER = "fastad evaluate --report"
+MANIFEST, PAGE, SCORES, PICTURES = "fastad-report.json", "index.html", "scores.csv", "pictures"
+
+
+class Report:
+    """Collects what a report shows while an evaluation runs; memory stays bounded.
+
+    Of every image the score and the path are kept; maps only of those that will be shown, the worst
+    decisions first.
+
+    Args:
+        threshold: above it an image is called defective; None for no decision.
+        pixel_threshold: above it a pixel is part of the predicted mask; None for no mask.
+        calibration: (n,) scores of the held-out good images that the threshold comes from.
+        false_positive_rate: the share of good images that it was asked to exceed at most.
+        explain: images of the files given -> pictures (N, h, w, 3) uint8 by name, which are shown
+            beside the images; the same names for all.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float | None = None,
+        pixel_threshold: float | None = None,
+        calibration: np.ndarray | Sequence[float] = (),
+        false_positive_rate: float | None = None,
+        explain: Explain | None = None,
+    ) -> None:
+        self._explain = explain or (lambda paths: {})
+        self.threshold = threshold
+        self.pixel_threshold = pixel_threshold
+        self.calibration = np.asarray(calibration, dtype=np.float64)
+        self.false_positive_rate = false_positive_rate
+        self._samples: list[Sample] = []
+        self._scores: list[float] = []
+        self._pixels = PixelHistogram()
+        self._gallery = Gallery(threshold)
+        self._highest = 0.0
+
+    def observe(
+        self, sample: Sample, score: float, anomaly_map: np.ndarray, mask: np.ndarray | None
+    ) -> None:
+        """Take one image: the ``observe`` of `fastad.evaluation.evaluate`."""
+        self._samples.append(sample)
+        self._scores.append(score)
+        self._highest = max(self._highest, float(anomaly_map.max()))
+        if mask is not None:
+            self._pixels.update(mask[None], anomaly_map[None])
+        self._gallery.add(sample, score, anomaly_map, mask)
+
+    def write(
+        self,
+        folder: str | os.PathLike,
+        metrics: Mapping[str, Any],
+        *,
+        title: str,
+        facts: Mapping[str, str],
+        notes: Sequence[str] = (),
+    ) -> Path:
+        """Write the report into a folder, made if need be; returns the path of its page.
+
+        metrics: what the evaluation returned. facts: what was trained on what, by name, in order.
+        notes: warnings that a reader of the numbers has to know.
+
+        A report written there before is replaced; files of others stay as they are. The page is
+        written last: where there is one, it is whole, and so is all that it shows.
+
+        Raises ValueError when nothing was observed, FileExistsError for a folder where files of
+        others are in the way, OSError where it cannot be written, ImageError or OSError for an
+        image that cannot be read any more.
+        """
+        if not self._samples:
+            raise ValueError("there is nothing to report: no image was observed")
+        folder = Path(folder)
+        scale = self._scale()
+        groups = self._gallery.groups()
+        names = list(self._explain([self._samples[0].path]))
+        numbers = range(1, sum(len(g.shown) for g in groups) + 1)
+        files = [f for n in numbers for f in (*_names(n), *_explanations(n, len(names)))]
+        claim_folder(folder, WRITER, [MANIFEST, PAGE, SCORES, *files], PAGE, (PICTURES,))
+        (folder / PICTURES).mkdir(exist_ok=True)
+        root = self._root()
+        figures: list[tuple[Group, list[Figure]]] = []
+        number = 0
+        for group in groups:
+            drawn = []
+            for shown in group.shown:
+                number += 1
+                drawn.append(self._draw(folder, number, shown, scale, root))
+            figures.append((group, drawn))
+        write_atomically(folder / SCORES, self._write_scores)
+        text = page(
+            Findings(
+                title=title,
+                metrics=metrics,
+                labels=np.array([sample.label for sample in self._samples]),
+                scores=np.array(self._scores),
+                types=[sample.defect_type for sample in self._samples],
+                pixels=self._pixels.totals(),
+                threshold=self.threshold,
+                pixel_threshold=self.pixel_threshold,
+                calibration=self.calibration,
+                false_positive_rate=self.false_positive_rate,
+                scale=scale,
+                galleries=figures,
+                facts=facts,
+                notes=notes,
+            )
+        )
+        target = folder / PAGE
+        write_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))
+        return target
+
+    def _scale(self) -> float:
+        """Map value of the brightest colour in all pictures: twice the pixel threshold, so that
+        the middle of the scale is where the predicted mask begins."""
+        if self.pixel_threshold is not None and self.pixel_threshold > 0:
+            return 2.0 * self.pixel_threshold
+        return self._highest or 1.0
+
+    def _draw(self, folder: Path, number: int, shown: Shown, scale: float, root: Path) -> Figure:
+        image, coloured = _names(number)
+        height, width = write_image(shown.sample.path, folder / image)
+        explained = self._explain([shown.sample.path])
+        explanations = dict(zip(explained, _explanations(number, len(explained)), strict=True))
+        for name, file in explanations.items():
+            write_picture(explained[name][0], folder / file)
+        values = shown.anomaly_map.astype(np.float32) * shown.peak
+        write_map(values, scale, folder / coloured)
+        level = self.pixel_threshold
+        return Figure(
+            number=number,
+            image=image,
+            anomaly_map=coloured,
+            explanations=explanations,
+            size=(height, width),
+            map_size=values.shape,
+            predicted="" if level is None else outline(values, level),
+            truth="" if shown.truth is None else outline(shown.truth, 0.5),
+            has_truth=shown.truth is not None,
+            score=shown.score,
+            name=Path(os.path.relpath(shown.sample.path, root)).as_posix(),
+        )
+
+    def _root(self) -> Path:
+        """The folder that all test images share: the type stays part of a shown name."""
+        parents = {os.path.abspath(sample.path.parent) for sample in self._samples}
+        root = Path(os.path.commonpath(parents))
+        return root.parent if len(parents) == 1 else root
+
+    def _write_scores(self, path: Path) -> None:
+        # Names may hold bytes that are no text: they are written as they are.
+        options = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        with open(path, "w", **options) as file:
+            rows = csv.writer(file)
+            rows.writerow(("path", "type", "is_defect", "score", "is_anomalous"))
+            for sample, score in zip(self._samples, self._scores, strict=True):
+                called = "" if self.threshold is None else int(score > self.threshold)
+                row = (sample.path, sample.defect_type, sample.label, repr(score), called)
+                rows.writerow(row)
+
+
+def check_report_folder(folder: str | os.PathLike) -> None:
+    """Find out before long work whether a report may be written there; nothing is changed.
+
+    Raises FileExistsError where files of others are in the way, NotADirectoryError for a file.
+    """
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise NotADirectoryError(f"{folder} is no folder: a report needs one")
+    check_folder(folder, WRITER, (MANIFEST, PAGE, SCORES), (PICTURES,))
+
+
+def _names(number: int) -> tuple[str, str]:
+    """Files of a picture: image and map. Plain names, which every file system takes."""
+    return f"{PICTURES}/{number:04}.jpg", f"{PICTURES}/{number:04}-map.png"
+
+
+def _explanations(number: int, count: int) -> list[str]:
+    """Files of what the model shows of a picture."""
+    return [f"{PICTURES}/{number:04}-{index}.jpg" for index in range(1, count + 1)]

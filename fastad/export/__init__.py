@@ -1,0 +1,7 @@
+"""A detector in the formats of other runtimes, compared with it before a file is kept."""
+
+from fastad.export.export import TOLERANCE, export_detector
+from fastad.export.formats import FORMATS, check_packages
+from fastad.export.verification import Verification
+
+__all__ = ["FORMATS", "TOLERANCE", "Verification", "check_packages", "export_detector"]

@@ -1,0 +1,5 @@
+"""GTrans: a transformer guides the student by the teacher's tokens (Yan et al., 2024)."""
+
+from fastad.models.gtrans.model import GTrans, GTransConfig
+
+__all__ = ["GTrans", "GTransConfig"]

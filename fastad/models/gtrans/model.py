@@ -1,0 +1,205 @@
+"""GTrans: a student that a transformer guides by the teacher's tokens.
+
+Yan et al., "Multiresolution feature guidance based transformer for anomaly detection", Applied
+Intelligence 2024, arXiv 2305.14880. A frozen network (the authors' "anomaly guided network") and a
+student of its kind give three levels of features each. Both are summed up as a few tokens a level;
+a transformer brings the student's tokens and the teacher's together, and every position of the
+student's feature maps takes from the result what it asks for. The guided maps learn the teacher's.
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastad import backbones, ops
+from fastad.backbones import weights
+from fastad.models.base import AnomalyModel, Prediction, Stage
+from fastad.models.checks import check_student
+from fastad.models.gtrans.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
+from fastad.models.maps import smoothed
+
+log = logging.getLogger("fastad")
+
+LAYERS = ("layer1", "layer2", "layer3")
+PUBLISHED, ALTERNATIVE = "resnet34", "resnet18"
+ROUNDS = 2  # encoder and decoder are applied twice, with the same weights
+
+
+@dataclass
+class GTransConfig:
+    """Options of `GTrans`.
+
+    Attributes:
+        backbone: name of the network of teacher and student, or the teacher itself: any module that
+            returns a list of three feature maps. It gets images of ImageNet's mean and deviation;
+            ``teacher_weights`` is then unused. "auto" is the paper's ResNet-34 where there are
+            weights for it, which may be downloaded, else ResNet-18.
+        teacher_weights: "auto", "embedded", a path, or None ("random") for a teacher that is loaded
+            later. Of a built model it is "embedded" where "auto" came to that.
+        tokens: for each of the three levels.
+        token_width: numbers in a token.
+        smoothing: standard deviation in pixels of a Gaussian over the anomaly map; 0 for none.
+        eps: smallest norm by which a feature vector is divided.
+        student: the student of a ``backbone`` that is a module; None for a copy of it with newly
+            drawn parameters.
+    """
+
+    backbone: str | nn.Module = "auto"
+    teacher_weights: str | None = "auto"
+    tokens: int = 8
+    token_width: int = 256
+    smoothing: float = 4.0
+    eps: float = 1e-12
+    student: nn.Module | None = None
+
+    def __post_init__(self):
+        check_student(self.backbone, self.student)
+        if isinstance(self.backbone, str) and self.backbone != "auto":
+            backbones.check_names(self.backbone, LAYERS)
+        for field in ("tokens", "token_width"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{field} must be an integer of at least 1; got {value!r}")
+        for field, least, most in (("smoothing", 0, 100), ("eps", 1e-38, math.inf)):
+            value = getattr(self, field)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not least <= value <= most or not math.isfinite(value):
+                limits = "from 0 to 100 pixels" if field == "smoothing" else "above 0"
+                raise ValueError(f"{field} must be a number {limits}; got {value!r}")
+
+
+class GTrans(AnomalyModel):
+    """A frozen teacher, a student, and a transformer between their tokens.
+
+    The score of an image is the maximum of its map. The training defaults are the authors': Adam
+    with learning rate 0.001, which falls to 0.9 of that, betas 0.9 and 0.99, weight decay 1e-4,
+    batches of 32, 100 epochs. They crop images of 256x256 to 224x224, which is not done here.
+    """
+
+    name = "gtrans"
+    pair = ("teacher", "student")
+    stages = (Stage(is_static=True),)
+    Config = GTransConfig
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 100,
+        "batch_size": 32,
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "schedule": "exponential",
+        "betas": (0.9, 0.99),
+        "weight_decay": 1e-4,
+    }
+
+    def __init__(self, config: GTransConfig):
+        config = _settled(config)
+        super().__init__(config)
+        self.teacher, self.student = self.build_pair(LAYERS)
+        channels = [shape[0] for shape in self.teacher.shapes()]
+        if len(channels) != len(LAYERS):
+            raise ValueError(
+                f"backbone must return three feature maps; it returned {len(channels)}"
+            )
+        tokens, width = config.tokens, config.token_width
+        self.tokenizers = nn.ModuleList(Tokenizer(c, tokens, width) for c in channels)
+        self.encoder, self.decoder = (TokenBlock(len(LAYERS) * tokens, width) for _ in range(2))
+        self.projectors = nn.ModuleList(Projector(c, width) for c in channels)
+
+    def features(
+        self, images: Tensor, teacher: list[Tensor] | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Images (N, 3, H, W) in [0, 1] -> (N, C_l, H_l, W_l) of teacher and guided student.
+
+        ``teacher``: its features where they are known already.
+        """
+        images = self.normalize(images)
+        if teacher is None:
+            teacher, student = self.extract_pair(images)
+        else:
+            student = backbones.extract(self.student, images)
+        encoded = self._tokens(student)
+        for _ in range(ROUNDS):
+            encoded = self.encoder(encoded, encoded)
+        decoded = self._tokens(teacher)
+        for _ in range(ROUNDS):
+            decoded = self.decoder(decoded, encoded)
+        levels = zip(self.projectors, student, decoded.split(self.config.tokens, 1), strict=True)
+        return teacher, [projector(level, tokens) for projector, level, tokens in levels]
+
+    def _tokens(self, levels: Sequence[Tensor]) -> Tensor:
+        found = [tokenizer(x) for tokenizer, x in zip(self.tokenizers, levels, strict=True)]
+        return torch.cat(found, dim=1)
+
+    def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """``{"teacher": list of (N, C_l, H_l, W_l)}`` for images (N, 3, H, W) in [0, 1]."""
+        return {"teacher": self.teacher(self.normalize(images))}
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W).
+
+        The map is the product of the levels' distances, each times the index of its image (see
+        `guidance_index`), the third level twice as in the authors' code; constant factors, which
+        change no order, are left out. The authors' code takes the index of the whole batch, by
+        which an image's score depends on its neighbours.
+        """
+        teacher, student = self.features(images)
+        maps = ops.distances(teacher, student, eps=self.config.eps)
+        maps = [
+            level * guidance_index(t, s, level, self.config.eps)[:, None, None]
+            for level, t, s in zip(maps, teacher, student, strict=True)
+        ]
+        size = (images.shape[-2], images.shape[-1])
+        joined = ops.aggregate_maps(maps, size, weights=[1.0, 1.0, 2.0])
+        if self.config.smoothing > 0:
+            joined = smoothed(joined, self.config.smoothing)
+        return Prediction(joined.flatten(1).amax(dim=1), joined)
+
+    def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
+        """The loss of each image, as the authors choose the epoch: (N,)."""
+        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        maps = ops.distances(teacher, student, eps=self.config.eps)
+        return torch.stack([level.flatten(1).mean(dim=1) for level in maps]).mean(dim=0)
+
+    def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Half the squared distances of normalised features, mean over positions and levels."""
+        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        weights = [1 / len(teacher)] * len(teacher)
+        distance = ops.distillation_loss(
+            teacher, student, level_weights=weights, eps=self.config.eps
+        )
+        return {"distillation": distance}
+
+
+def guidance_index(teacher: Tensor, student: Tensor, distances: Tensor, eps: float) -> Tensor:
+    """How far a level of each image is off, in distance and in direction: (N,).
+
+    2 a b / (a + b) with a, 100 times the mean squared difference of the normalised features, and
+    b, 10 times the channels' mean of 1 - cos of their two maps. ``teacher`` and ``student`` are
+    (N, C_l, H_l, W_l), ``distances`` (N, H_l, W_l) those of `fastad.ops.distances`.
+    """
+    wide = distances.dtype
+    normalized = [functional.normalize(x.to(wide), dim=1, eps=eps) for x in (teacher, student)]
+    a = 100 * 2 * distances.flatten(1).mean(dim=1) / teacher.shape[1]
+    b = 10 * (1 - channel_cosines(*normalized)).mean(dim=1)
+    return 2 * a * b / (a + b).clamp_min(torch.finfo(wide).tiny)
+
+
+def _settled(config: GTransConfig) -> GTransConfig:
+    """The config with the backbone that "auto" comes to by the weights that can be had."""
+    if config.backbone != "auto":
+        return config
+    source, name = config.teacher_weights, PUBLISHED
+    known = source in (None, "random") or backbones.can_be_had(PUBLISHED, LAYERS, source)
+    if not known and backbones.can_be_had(ALTERNATIVE, LAYERS, source):
+        name = ALTERNATIVE
+        log.warning(
+            f"gtrans takes backbone={ALTERNATIVE}: there are no weights for backbone={PUBLISHED}; "
+            f"{weights.GIVE_OTHERS}"
+        )
+    return dataclasses.replace(config, backbone=name)

@@ -1,0 +1,226 @@
+"""PRN: residuals to prototypes of normal features, and a network that segments by them.
+
+Zhang et al., "Prototypical Residual Networks for Anomaly Detection and Localization", CVPR 2023,
+arXiv 2212.02031. Whole feature maps of normal images are clustered into prototypes; what a new
+image's features differ by from the nearest one goes, with the features, through a network that
+learns on images with synthesised defects, and on a few real ones where there are any.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastad import backbones
+from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction, Stage
+from fastad.models.bottleneck import bottleneck_stage
+from fastad.models.checks import Checked
+from fastad.models.maps import highest
+from fastad.models.prn.network import Decoder, Fusion, PatchAttention, resized
+from fastad.models.prn.prototypes import Prototypes
+
+LAYERS = ("layer1", "layer2", "layer3")
+DEEPEST = 512  # channels of a learned bottleneck
+
+
+@dataclass
+class PRNConfig(Checked):
+    """Options of `PRN`.
+
+    Attributes:
+        backbone: name of the frozen network, or the network itself: any module that returns a list
+            of three feature maps, or four, large to small, each of half of the size of the one
+            before it. It gets images of ImageNet's mean and deviation; ``teacher_weights`` is then
+            unused.
+        teacher_weights: "auto", "embedded", a path, or None ("random") for a network whose weights
+            are loaded later. Of a built model it is "embedded" where "auto" came to that.
+        bottleneck: what the decoder begins with: the network's "layer4" (the paper; the fourth
+            feature map of a module), or a "learned" residual stage on its layer3, for weights that
+            end there; "auto" for the former where there are weights.
+        prototypes: of a level, for each training image: one for ten.
+        max_prototypes: of a level at most. One of all levels takes 1.8 MB at 256x256 with
+            ResNet-18, in memory and in the detector's file: with the residuals' scales 90 MB at
+            most.
+        residuals: "scaled", the logarithm of squared differences over what they are for normal
+            images, or the "squared" differences themselves (the paper).
+        focal_weight, focal_alpha, focal_gamma: factor of the focal loss beside the smooth L1 loss,
+            and what that has (Lin et al., ICCV 2017, eq. 5, one alpha for both classes).
+        pooling: an image's score is the mean of this share of its pixels, the highest ones: 100 of
+            256x256; 0 for the highest one alone.
+    """
+
+    backbone: str | nn.Module = "resnet18"
+    teacher_weights: str | None = "auto"
+    bottleneck: str = "auto"
+    prototypes: float = 0.1
+    max_prototypes: int = 48
+    residuals: str = "scaled"
+    focal_weight: float = 5.0
+    focal_alpha: float = 0.5
+    focal_gamma: float = 4.0
+    pooling: float = 0.001526
+
+    def __post_init__(self):
+        if isinstance(self.backbone, str):
+            backbones.check_names(self.backbone, LAYERS)
+        self._require(
+            "bottleneck",
+            self.bottleneck in ("auto", "layer4", "learned"),
+            "'auto' or 'layer4' or 'learned'",
+        )
+        known = self.residuals in ("scaled", "squared")
+        self._require("residuals", known, "'scaled' or 'squared'")
+        most = self.max_prototypes
+        self._require("max_prototypes", type(most) is int and most >= 1, "an integer of at least 1")
+        for field, limit, what in (
+            ("prototypes", 1, "a share from 0 to 1"),
+            ("pooling", 1, "a share from 0 to 1"),
+            ("focal_weight", 1e6, "a number from 0 to 1e6"),
+            ("focal_alpha", 1, "a number from 0 to 1"),
+            ("focal_gamma", 100, "a number from 0 to 100"),
+        ):
+            value = getattr(self, field)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            self._require(field, is_number and 0 <= value <= limit, what)
+
+
+class PRN(AnomalyModel):
+    """Frozen features, their residuals to prototypes, and a segmenting network.
+
+    Trained on normal images with synthesised defects, half of which stay clean; with ``defects``
+    in the training's options half of the others get real ones, whole or cut out and pasted (the
+    paper's mixture, 2 : 1 : 1). The defects are drawn on the product where it stands out from its
+    background, and half of the synthesised ones are made of the image's own patches.
+
+    The map is the probability of a defect. The authors' training (Adam with learning rate 1e-4 and
+    weight decay 1e-2, batches of 48, 700 epochs, by the public code of others) takes days on a CPU;
+    the defaults see fewer images at a larger rate that falls to zero: minutes.
+
+    Attributes:
+        teacher: frozen.
+        prototypes: of the training images' features; see `fastad.models.prn.prototypes.Prototypes`.
+    """
+
+    name = "prn"
+    Config = PRNConfig
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 3,
+        "batch_size": 8,
+        "optimizer": "adamw",
+        "learning_rate": 5e-4,
+        "schedule": "cosine",
+        "weight_decay": 1e-2,
+        "pseudo_anomalies": 4000,
+        "own_patches": 0.5,
+        "on_foreground": True,
+    }
+    stages: ClassVar[tuple[Stage, ...]] = (
+        Stage(pseudo_anomalies=True, reads_images=False, is_static=True),
+    )
+
+    def __init__(self, config: PRNConfig):
+        config = _settled(config)
+        super().__init__(config)
+        learned = config.bottleneck == "learned"
+        if isinstance(config.backbone, nn.Module):
+            self.teacher = FrozenTeacher(config.backbone)
+        else:
+            layers = LAYERS if learned else (*LAYERS, "layer4")
+            self.teacher = FrozenTeacher(self.build_backbone(layers))
+        channels = [shape[0] for shape in self.teacher.shapes()]
+        if len(channels) != len(LAYERS) + (not learned):
+            raise ValueError(
+                "backbone must return three feature maps, and a fourth where bottleneck is "
+                f"'layer4'; it returned {len(channels)}"
+            )
+        self.bottleneck = bottleneck_stage(channels[-1], DEEPEST) if learned else nn.Identity()
+        deepest = DEEPEST if learned else channels[-1]
+        widths = channels[: len(LAYERS)]
+        both = [2 * width for width in widths]
+        self.prototypes = Prototypes(widths, config.residuals == "scaled")
+        # Features and residuals have scales of their own.
+        self.norms = nn.ModuleList(
+            nn.ModuleList(nn.BatchNorm2d(width) for width in widths) for _ in range(2)
+        )
+        self.fusions = nn.ModuleList(Fusion(widths) for _ in range(2))
+        self.attention = nn.ModuleList(PatchAttention(width) for width in both)
+        self.fusion = Fusion(both)
+        self.decoder = Decoder(deepest, both, widths)
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W) in [0, 1]."""
+        logits = self.segment(self.teacher(self.normalize(images)))
+        return self.judge(logits, (images.shape[-2], images.shape[-1]))
+
+    def segment(self, levels: list[Tensor]) -> Tensor:
+        """Frozen levels (N, C_l, H_l, W_l) -> a logit a position of the first: (N, H_1, W_1)."""
+        if not torch.is_autocast_enabled(levels[0].device.type):
+            levels = [level.to(self.mean.dtype) for level in levels]  # may be kept ones
+        features = levels[: len(LAYERS)]
+        kinds = (features, self.prototypes(features))
+        fused = [
+            fusion([norm(level) for norm, level in zip(norms, kind, strict=True)])
+            for fusion, norms, kind in zip(self.fusions, self.norms, kinds, strict=True)
+        ]
+        pairs = [torch.cat(pair, dim=1) for pair in zip(*fused, strict=True)]
+        pairs = [attend(pair) for attend, pair in zip(self.attention, pairs, strict=True)]
+        return self.decoder(self.bottleneck(levels[-1]), self.fusion(pairs))
+
+    def judge(self, logits: Tensor, size: tuple[int, int]) -> Prediction:
+        """Logits (N, h, w) -> score (N,) and anomaly map (N, *size)."""
+        anomaly_map = self._probabilities(logits, size)
+        if self.config.pooling == 0:
+            return Prediction(anomaly_map.flatten(1).amax(dim=1), anomaly_map)
+        return Prediction(highest(anomaly_map, self.config.pooling), anomaly_map)
+
+    def _probabilities(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        # Half precision under autocast is too coarse for probabilities.
+        return resized(logits[:, None].to(self.mean.dtype), size)[:, 0].sigmoid()
+
+    def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """``{"teacher": list of (N, C_l, H_l, W_l)}`` for images (N, 3, H, W) in [0, 1]."""
+        return {"teacher": self.teacher(self.normalize(images))}
+
+    def prepare_stage(self, train: Batches, unseen: Batches) -> None:
+        """Cluster the training images' features into prototypes."""
+        share, most = self.config.prototypes, self.config.max_prototypes
+        self.prototypes.fit(train, "teacher", share, most)
+
+    def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Smooth L1 between map and mask, and the weighted focal loss, means over the pixels."""
+        smooth, focal = self._errors(batch)
+        return {"smooth_l1": smooth.mean(), "focal": focal.mean()}
+
+    def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
+        """The loss of each image: (N,)."""
+        return sum(self._errors(batch))
+
+    def _errors(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Smooth L1 and weighted focal loss of each image: (N,), (N,)."""
+        levels = batch.get("teacher")
+        if levels is None:
+            levels = self.teacher(self.normalize(batch["image"]))
+        mask, config = batch["mask"], self.config
+        found = self._probabilities(self.segment(levels), tuple(mask.shape[-2:]))
+        smooth = functional.smooth_l1_loss(found, mask.to(found.dtype), reduction="none")
+        # Off the ends, where the logarithm or the gradient of the power is infinite.
+        right = torch.where(mask > 0, found, 1 - found).clamp(1e-6, 1 - 1e-6)
+        factor = config.focal_weight * config.focal_alpha
+        focal = factor * (1 - right) ** config.focal_gamma * -right.log()
+        return smooth.flatten(1).mean(dim=1), focal.flatten(1).mean(dim=1)
+
+
+def _settled(config: PRNConfig) -> PRNConfig:
+    """The config with what ``bottleneck`` "auto" comes to."""
+    if config.bottleneck != "auto":
+        return config
+    if isinstance(config.backbone, nn.Module):
+        has = len(FrozenTeacher(config.backbone).shapes()) > len(LAYERS)
+    else:
+        with_last = (*LAYERS, "layer4")
+        has = backbones.can_be_had(config.backbone, with_last, config.teacher_weights)
+    return dataclasses.replace(config, bottleneck="layer4" if has else "learned")

@@ -1,0 +1,283 @@
+"""RSTPM: reconstructed student-teacher and discriminative networks.
+
+Yamada, Kamiya and Hotta, "Reconstructed Student-Teacher and Discriminative Networks for Anomaly
+Detection", IROS 2022, arXiv 2210.07548. Two students learn the features of two teachers on normal
+images: the first as in STPM, from the image; the second only from the first teacher's deepest
+features, too few to carry a defect through. A small network learns on images with synthesised
+defects which of the differences matter.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastad import backbones, ops
+from fastad.models.base import PROBE, AnomalyModel, Batches, FrozenTeacher, Prediction, Stage
+from fastad.models.bottleneck import bottleneck_stage
+from fastad.models.maps import GRID, PositionMeans, highest, smoothed
+from fastad.models.rstpm.config import LAYERS, RSTPMConfig
+from fastad.models.rstpm.decoder import Decoder
+from fastad.models.rstpm.teachers import build_teachers, resolve_auto
+from fastad.models.rstpm.unet import UNet
+
+LEARNED_CHANNELS = 512  # of the learned bottleneck, as many as ResNet-18's layer4
+
+
+class RSTPM(AnomalyModel):
+    """Two student-teacher pairs and a discriminative network.
+
+    Teacher1 and Student1 are STPM's. Student2 rebuilds Teacher2's levels from the bottleneck alone.
+    Distance maps of equal size are scaled and added; the product of the sums, upsampled, times the
+    discriminative network's map is the anomaly map.
+
+    Trained in two stages: the students on normal images, with STPM's loss; then, with the students
+    frozen, the discriminative network on pseudo-anomalies, with the focal loss. A model whose
+    second stage never ran answers with half the pairs' map: ranks, but no scales of the maps.
+
+    The recipe is not published: the students' optimizer is that of reverse distillation.
+
+    Attributes:
+        teacher1, teacher2: frozen.
+        student1, student2, bottleneck: trained in the first stage.
+        discriminator: trained in the second stage.
+        distance_means: (6, 64, 64) means of the distance maps over normal images, at each position
+            of a grid over the image; ones before the second stage, which sets them
+            (`prepare_stage`).
+        level_means, level_deviations: (3,) of the summed maps, likewise.
+    """
+
+    name = "rstpm"
+    pair = ("teacher1", "student1")
+    Config = RSTPMConfig
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "epochs": 20,
+        "batch_size": 8,
+        "optimizer": "adam",
+        "learning_rate": 5e-3,
+        "schedule": "cosine",
+        "betas": (0.5, 0.999),
+    }
+    stages: ClassVar[tuple[Stage, ...]] = (
+        Stage("pairs", is_static=True),
+        Stage(
+            "discriminator",
+            {"epochs": 6, "learning_rate": 1e-3},
+            pseudo_anomalies=True,
+            unseen=True,
+            reads_images=False,
+            is_static=True,
+        ),
+    )
+
+    def __init__(self, config: RSTPMConfig):
+        config = resolve_auto(config)
+        super().__init__(config)
+        first, second = build_teachers(config)
+        if isinstance(config.teacher1, nn.Module):
+            self.student1 = config.student1 or backbones.fresh_copy(first)
+        else:
+            self.student1 = backbones.build(config.teacher1, LAYERS)
+        self.teacher1, self.teacher2 = FrozenTeacher(first), FrozenTeacher(second)
+        shapes = self.teacher1.shapes()
+        if config.bottleneck == "auto":  # of a module
+            bottleneck = "layer4" if len(shapes) > len(LAYERS) else "learned"
+            self.config = dataclasses.replace(config, bottleneck=bottleneck)
+        learned = self.config.bottleneck == "learned"
+        _require_levels("teacher1", self.teacher1, shapes, len(LAYERS) + (not learned))
+        self._stride = round(PROBE / shapes[0][-1])  # pixels of the image a step of the largest map
+        deepest = shapes[-1][0]
+        channels = LEARNED_CHANNELS if learned else deepest
+        self.bottleneck = bottleneck_stage(deepest, channels) if learned else nn.Identity()
+        second_shapes = self.teacher2.shapes()
+        _require_levels("teacher2", self.teacher2, second_shapes, len(LAYERS))
+        self.student2 = Decoder(
+            channels,
+            [shape[0] for shape in second_shapes],
+            blocks=config.decoder_blocks,
+            attention=config.attention,
+            attention_reduction=config.attention_reduction,
+        )
+        self.discriminator = UNet(len(LAYERS), config.discriminator_width)
+        # Over normal images: means of the distance maps; means and deviations of the summed maps.
+        self.register_buffer("distance_means", torch.ones(2 * len(LAYERS), GRID, GRID))
+        self.register_buffer("level_means", torch.zeros(len(LAYERS)))
+        self.register_buffer("level_deviations", torch.ones(len(LAYERS)))
+
+    def enter_stage(self, stage: Stage | None) -> None:
+        """Train the students, or in the second stage the discriminative network alone."""
+        super().enter_stage(stage)
+        for module in (self.student1, self.bottleneck, self.student2):
+            module.requires_grad_(not self._discriminates)
+        self.discriminator.requires_grad_(self._discriminates or stage is None)
+        self.train(self.training)
+
+    @property
+    def _discriminates(self) -> bool:
+        return self.stage is not None and self.stage.name == "discriminator"
+
+    def train(self, mode: bool = True) -> "RSTPM":
+        """Training mode; in the second stage the students stay in eval mode, as at inference."""
+        super().train(mode)
+        if self._discriminates:
+            for module in (self.student1, self.bottleneck, self.student2):
+                module.eval()
+        return self
+
+    def features(
+        self, images: Tensor, kept: Mapping[str, Any] | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Images (N, 3, H, W) in [0, 1] -> the six levels (N, C_l, H_l, W_l) of the teachers, first
+        pair before second and large before small, and those of the students.
+
+        ``kept``: entries of `teacher_features` that are known already.
+        """
+        kept = kept or {}
+        images = self.normalize(images)
+        if "teacher1" in kept:
+            first, students = kept["teacher1"], backbones.extract(self.student1, images)
+        else:
+            first, students = self.extract_pair(images)
+        second = kept.get("teacher2") or self.teacher2(images)
+        deepest = first[-1].to(images.dtype)
+        students = students[: len(LAYERS)]
+        students += self.student2(self.bottleneck(deepest), second)
+        return [*first[: len(LAYERS)], *second], students
+
+    def distances(self, images: Tensor, kept: Mapping[str, Any] | None = None) -> list[Tensor]:
+        """Images (N, 3, H, W) in [0, 1] -> the six distance maps (N, H_l, W_l), as `features`."""
+        return ops.distances(*self.features(images, kept), eps=self.config.eps)
+
+    def scaled_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:
+        """The six distance maps (N, H_l, W_l), over their means where ``scale_maps`` says so."""
+        if self.config.scale_maps == "none":
+            return list(distances)
+        if self.config.scale_maps == "level":
+            return [d / mean.mean() for d, mean in zip(distances, self.distance_means, strict=True)]
+        # Nothing is amplified where normal images are quieter than elsewhere: the background.
+        means = [torch.maximum(mean, mean.mean()) for mean in self.distance_means]
+        return [
+            d / ops.aggregate_maps([mean[None]], d.shape[-2:])
+            for d, mean in zip(distances, means, strict=True)
+        ]
+
+    def summed_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:
+        """The six distance maps, scaled, of both pairs added: three of (N, H_l, W_l)."""
+        distances = self.scaled_maps(distances)
+        pairs = zip(distances[: len(LAYERS)], distances[len(LAYERS) :], strict=True)
+        return [first + ops.aggregate_maps([second], first.shape[-2:]) for first, second in pairs]
+
+    def discriminate(self, summed: Sequence[Tensor]) -> Tensor:
+        """Summed maps -> probability of a defect, (N, h, w), by the discriminative network, at its
+        own size (``discriminator_stride``)."""
+        size = [
+            max(length * self._stride // self.config.discriminator_stride, 1)
+            for length in summed[0].shape[-2:]
+        ]
+        statistics = zip(self.level_means, self.level_deviations, strict=True)
+        standard = [(m - mean) / d for m, (mean, d) in zip(summed, statistics, strict=True)]
+        inputs = torch.stack([ops.aggregate_maps([m], size) for m in standard], dim=1)
+        # Half precision under autocast is too coarse for probabilities.
+        return self.discriminator(inputs).to(inputs.dtype).sigmoid()
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
+        return self.join(self.distances(images), (images.shape[-2], images.shape[-1]))
+
+    def join(self, distances: Sequence[Tensor], size: tuple[int, int]) -> Prediction:
+        """The six distance maps (N, H_l, W_l) -> score (N,) and anomaly map (N, *size)."""
+        summed = self.summed_maps(distances)
+        factors = [self.discriminate(summed)] if self.config.discriminator else []
+        if self.config.aggregate == "sum":
+            summed = [ops.aggregate_maps(summed, size, aggregate="sum")]
+        anomaly_map, score = ops.aggregate_maps([*summed, *factors], size, return_maximum=True)
+        if self.config.smoothing > 0:
+            anomaly_map = smoothed(anomaly_map, self.config.smoothing)
+            score = anomaly_map.amax(dim=(1, 2))
+        if self.config.pooling > 0:
+            score = highest(anomaly_map, self.config.pooling)
+        return Prediction(score, anomaly_map)
+
+    def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """The teachers' levels (N, C_l, H_l, W_l); in the second stage the distance maps
+        (N, 1, H_l, W_l), of which it needs nothing more."""
+        if self._discriminates:
+            return {"distances": [d[:, None] for d in self.distances(images)]}
+        images = self.normalize(images)
+        return {"teacher1": self.teacher1(images), "teacher2": self.teacher2(images)}
+
+    def prepare_stage(self, train: Batches, unseen: Batches) -> None:
+        """Before the second stage, take the statistics of the maps from images that the students
+        were not fitted to: on those that they were fitted to, distances are smaller."""
+        if not self._discriminates:
+            return
+        batches = [self._distances(batch) for batch in unseen()]
+        distances = [torch.cat(maps) for maps in zip(*batches, strict=True)]
+        tiny = self.config.eps  # a level without any distance stays without
+        means = torch.stack([_means_by_position(d) for d in distances])
+        self.distance_means.copy_(means.clamp_min(tiny))
+        summed = self.summed_maps(distances)
+        self.level_means.copy_(torch.stack([m.mean() for m in summed]))
+        deviations = torch.stack([m.std(correction=0) for m in summed])
+        self.level_deviations.copy_(deviations.clamp_min(tiny))
+
+    def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Of the pairs: the squared distances of normalised features, averaged per level and summed
+        over the levels, with the factor of `STPM`'s loss. Of the discriminative network: the focal
+        loss, and the mean absolute error where asked for.
+        """
+        if self._discriminates:
+            focal, error = self._discriminator_errors(batch)
+            losses = {"focal": focal.mean()}
+            return losses | ({"l1": error.mean()} if self.config.l1_weight > 0 else {})
+        teachers, students = self.features(batch["image"], batch)
+        levels = ops.distillation_loss(
+            teachers,
+            students,
+            level_weights=[2.0] * len(teachers),
+            reduction="none",
+            eps=self.config.eps,
+        )
+        return {"pair1": levels[: len(LAYERS)].sum(), "pair2": levels[len(LAYERS) :].sum()}
+
+    def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
+        """The loss of each image: (N,)."""
+        if self._discriminates:
+            focal, error = self._discriminator_errors(batch)
+            return focal + error
+        distances = self.distances(batch["image"], batch)
+        return torch.stack([d.flatten(1).mean(dim=1) for d in distances]).sum(dim=0)
+
+    def _distances(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """The distance maps of a batch of the second stage, kept ones where there are."""
+        if "distances" in batch:
+            return [d[:, 0].to(self.distance_means.dtype) for d in batch["distances"]]
+        with torch.no_grad():
+            return self.distances(batch["image"])
+
+    def _discriminator_errors(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Focal loss and weighted absolute error of each image: (N,), (N,)."""
+        mask = batch["mask"]
+        found = self.discriminate(self.summed_maps(self._distances(batch)))
+        found = ops.aggregate_maps([found], mask.shape[-2:])
+        # Off the ends, where the logarithm or the gradient of the power is infinite.
+        right = torch.where(mask > 0, found, 1 - found).clamp(1e-6, 1 - 1e-6)
+        focal = (1 - right) ** self.config.focal_gamma * -right.log()
+        error = self.config.l1_weight * (1 - right)
+        return focal.flatten(1).mean(dim=1), error.flatten(1).mean(dim=1)
+
+
+def _means_by_position(maps: Tensor) -> Tensor:
+    means = PositionMeans()
+    means.add(maps)
+    return means.result()
+
+
+def _require_levels(option: str, teacher: FrozenTeacher, shapes: Sequence, levels: int) -> None:
+    if len(shapes) != levels:
+        raise ValueError(
+            f"{option} must return {levels} feature maps (three levels, and a fourth where "
+            f"bottleneck is 'layer4'); {type(teacher.backbone).__name__} returned {len(shapes)}"
+        )
