@@ -68,7 +68,7 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.delenv("FASTAD_WEIGHTS", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(download, "_failed", {})
-    monkeypatch.setattr(weights, "_told", set())
+    monkeypatch.setattr(weights, "_logged", set())
     attempts = []
 
     def refuse(url, timeout):

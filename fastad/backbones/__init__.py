@@ -17,8 +17,8 @@ from fastad.backbones.weights import (
     IncompleteWeightsError,
     WeightsNotFoundError,
     find,
-    fitting,
     load,
+    matching_state,
     resolve,
 )
 
@@ -100,7 +100,7 @@ def has_weights(name: str, layers: Sequence[str], weights: str | os.PathLike) ->
 def _check_file(path: os.PathLike, name: str, layers: Sequence[str]) -> None:
     with torch.random.fork_rng(devices=[]):  # looking must not change what is drawn afterwards
         backbone = ResNet(ARCHITECTURES[name], layers)
-    fitting(path, name, backbone)
+    matching_state(path, name, backbone)
 
 
 def check_names(name: str, layers: Sequence[str]) -> None:

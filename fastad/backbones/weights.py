@@ -26,7 +26,7 @@ log = logging.getLogger("fastad")
 SUFFIXES = (".pth", ".pt", ".safetensors")
 GIVE_OTHERS = "give others by --teacher-weights PATH (teacher_weights= in Python) or FASTAD_WEIGHTS"
 _PREFIXES = ("module.", "backbone.", "model.")  # what wrappers and training frameworks put before
-_told: set[str] = set()  # notices given in this process
+_logged: set[str] = set()  # notices given in this process
 
 
 class WeightsNotFoundError(FileNotFoundError):
@@ -53,13 +53,13 @@ def load(source: str | os.PathLike | None, backbone: str, module: ResNet) -> Pat
         return None
     path = resolve(source, backbone, module.layers)
     if source == "auto" and path == embedded.PATH:
-        tell_embedded()
-    module.load_state_dict(fitting(path, backbone, module), strict=False)
+        log_embedded()
+    module.load_state_dict(matching_state(path, backbone, module), strict=False)
     log.debug(f"weights of {backbone} from {path}")
     return path
 
 
-def fitting(path: Path, backbone: str, module: ResNet) -> dict[str, Tensor]:
+def matching_state(path: Path, backbone: str, module: ResNet) -> dict[str, Tensor]:
     """What ``module`` needs of a weight file. Raises as `load`."""
     wanted = module.state_dict()
     state = _strip_prefixes(read(path), first=next(iter(wanted)))
@@ -169,14 +169,14 @@ def owner(file: str) -> str | None:
     return max((name for name in ARCHITECTURES if file.startswith(name)), key=len, default=None)
 
 
-def tell_embedded(what_for: str = "") -> None:
+def log_embedded(what_for: str = "") -> None:
     """Say that "auto" came to the embedded teacher, and why: once a process.
 
     What a ``what_for`` adds is said once itself, and is enough.
     """
-    if what_for in _told:
+    if what_for in _logged:
         return
-    _told.update(("", what_for))
+    _logged.update(("", what_for))
     folder = os.environ.get("FASTAD_WEIGHTS")
     reason = f"FASTAD_WEIGHTS {_holds_no_file(embedded.BACKBONE)}; " if folder else ""
     reason += f"the download failed: {download.failure(download.URLS[embedded.BACKBONE])}"

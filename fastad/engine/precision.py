@@ -37,7 +37,9 @@ def resolve(precision: str, device: torch.device, *, integers: bool = True) -> t
     return training.resolve_precision(precision, device)
 
 
-def ways(dtype: torch.dtype, device: torch.device, *, integers: bool = True) -> list[torch.dtype]:
+def fallbacks(
+    dtype: torch.dtype, device: torch.device, *, integers: bool = True
+) -> list[torch.dtype]:
     """This dtype and those to fall back on, the fastest first; float32 is the last."""
     int16 = [torch.int16] if integers and device.type == "cpu" and _extension.cpu_int16 else []
     after = [] if dtype == torch.float32 else [*int16, torch.float32]

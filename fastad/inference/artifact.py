@@ -19,7 +19,7 @@ import fastad
 from fastad import models
 from fastad._safe_file import SafeFile
 from fastad.inference.predictor import Predictor
-from fastad.inference.serving import Newcomer, avoid, machine
+from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device
 from fastad.training.record import NORMAL_ONLY
@@ -72,16 +72,17 @@ class Artifact:
     def predictor(self, **options: Any) -> Predictor:
         """A `Predictor`; options: device, precision, batch_size.
 
-        Of itself it takes no way that was refused when the detector was trained, and on another
-        kind of machine none that was not tried there; see `fastad.inference.serving.Newcomer`. A
-        detector trained in a precision asked for by name is served in it: that one was calibrated.
+        By itself it takes no precision that was refused when the detector was trained. On another
+        kind of machine it tries one first; see `fastad.inference.serving.SelfCheckingPredictor`.
+        A detector trained in a precision asked for by name is served in it: that one was
+        calibrated.
         """
         if options.get("precision", "auto") == "auto" and self.serving is None:
             options["precision"] = self.training.get("config", {}).get("precision", "auto")
         examined = self.serving if options.get("precision", "auto") == "auto" else None
         here = machine(resolve_device(options.get("device", "auto")))
         is_new = examined is not None and examined["machine"] != here
-        predictor = (Newcomer if is_new else Predictor)(
+        predictor = (SelfCheckingPredictor if is_new else Predictor)(
             self.model,
             self.image_size,
             threshold=self.threshold,
@@ -90,7 +91,7 @@ class Artifact:
             **options,
         )
         if examined is not None:
-            avoid(predictor, examined["refused"])
+            skip_refused(predictor, examined["refused"])
         return predictor
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from fastad import _extension
 from fastad.engine.folding import folds
-from fastad.engine.precision import ways
+from fastad.engine.precision import fallbacks
 from fastad.inference.calibration import stacked
 from fastad.inference.predictor import PredictionResult, Predictor
 from fastad.inference.threshold import conformal_threshold
@@ -72,7 +72,7 @@ def examine(
 ) -> Examination:
     """Let a predictor take the fastest way that ranks and decides like plain float32.
 
-    It is set to its own precision fused, to the next of `fastad.engine.precision.ways`, up to
+    It is set to its own precision fused, to the next of `fastad.engine.precision.fallbacks`, up to
     float32 fused, or to plain float32: the first of them
     whose scores of up to `IMAGES` images have a Spearman rank correlation of `LEAST_CORRELATION`
     with those of plain float32, and with which the same of them are above the threshold that the
@@ -81,7 +81,7 @@ def examine(
     """
     others = sorted(set(range(len(dataset))) - set(held_out))
     images = stacked(dataset, [*held_out, *others][:IMAGES])
-    dtypes = _ways(predictor)
+    dtypes = _dtypes_to_try(predictor)
     expected = _scores(predictor, torch.float32, False, images)
     refused: list[str] = []
     for dtype, fused in [*((dtype, True) for dtype in dtypes), (torch.float32, False)]:
@@ -105,7 +105,7 @@ def machine(device: torch.device) -> str:
     return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *units])
 
 
-class Newcomer(Predictor):
+class SelfCheckingPredictor(Predictor):
     """A predictor on another kind of machine than that on which its detector was examined.
 
     It predicts the first images in plain float32 and, beside that, in its own way. Where that way's
@@ -116,13 +116,13 @@ class Newcomer(Predictor):
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        self._ways: list[torch.dtype] | None = None  # fused, still to be tried
+        self._dtypes_to_try: list[torch.dtype] | None = None  # fused, still to be tried
         self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
 
     def start(self, images: Tensor) -> Callable[[], PredictionResult]:
-        if self._ways is None:
-            self._ways = _ways(self) if self.fused else []
-        left, pairs = self._ways, self._pairs
+        if self._dtypes_to_try is None:
+            self._dtypes_to_try = _dtypes_to_try(self) if self.fused else []
+        left, pairs = self._dtypes_to_try, self._pairs
         if not left:
             return super().start(images)
         score, anomaly_map = self.run(images, torch.float32, False)
@@ -143,7 +143,7 @@ class Newcomer(Predictor):
         noise = np.sqrt(np.mean(np.square(off))) / max(spread, 1e-12)
         way = f"{_name(left[0])}, fused"
         if noise <= MOST_NOISE and alike:
-            self.dtype, self.fused, self._ways = left[0], True, []
+            self.dtype, self.fused, self._dtypes_to_try = left[0], True, []
             log.info(f"predicting in {way}: on {len(found)} images as in plain float32")
             return
         log.warning(
@@ -151,15 +151,15 @@ class Newcomer(Predictor):
             f"decisions on this machine, on {len(found)} images: a slower way is taken"
         )
         self.dtype, self.fused = torch.float32, False
-        self._ways, self._pairs = left[1:], []
+        self._dtypes_to_try, self._pairs = left[1:], []
 
 
-def avoid(predictor: Predictor, refused: Sequence[str]) -> None:
+def skip_refused(predictor: Predictor, refused: Sequence[str]) -> None:
     """Let a predictor take no way that is among the ``refused``, but the next."""
     if "fused" in refused:
         predictor.dtype, predictor.fused = torch.float32, False
         return
-    left = _ways(predictor)
+    left = _dtypes_to_try(predictor)
     predictor.dtype = next((dtype for dtype in left if _name(dtype) not in refused), left[-1])
 
 
@@ -173,9 +173,9 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(ranks)[0, 1])
 
 
-def _ways(predictor: Predictor) -> list[torch.dtype]:
+def _dtypes_to_try(predictor: Predictor) -> list[torch.dtype]:
     # Only what is folded multiplies integers.
-    return ways(predictor.dtype, predictor.device, integers=folds(predictor.model))
+    return fallbacks(predictor.dtype, predictor.device, integers=folds(predictor.model))
 
 
 def _scores(predictor: Predictor, dtype: torch.dtype, fused: bool, images: Tensor) -> np.ndarray:

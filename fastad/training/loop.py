@@ -68,7 +68,7 @@ class StageLoop:
         config = self.plan.config
         sums: dict[str, Tensor] = {}
         totals: list[list[Tensor]] = []  # of each batch, of each step
-        with self._aside():
+        with self._own_stream():
             loaded = self.train.batches(batches, clock.epoch)
             for number, (indices, batch) in enumerate(loaded, start=1):
                 done = (clock.epoch - 1) * len(batches) + number - 1
@@ -89,7 +89,7 @@ class StageLoop:
         return {name: float(value) / clock.images for name, value in sums.items()}
 
     @contextmanager
-    def _aside(self) -> Iterator[None]:
+    def _own_stream(self) -> Iterator[None]:
         """On CUDA on a stream of its own, before and after which comes what is outside."""
         if self._stream is None:
             yield
@@ -112,7 +112,7 @@ class StageLoop:
             step.scaler.scale(sum(losses.values())).backward()
             return losses
 
-        with _alone(step, steps):
+        with _others_frozen(step, steps):
             return self._graphs.run(step.step.name, batch, step.parameters, compute)
 
     def _losses(self, batch: dict[str, Any], step: Step) -> Mapping[str, Tensor]:
@@ -195,7 +195,7 @@ class StageLoop:
 
 
 @contextmanager
-def _alone(step: RunningStep, steps: Sequence[RunningStep]) -> Iterator[None]:
+def _others_frozen(step: RunningStep, steps: Sequence[RunningStep]) -> Iterator[None]:
     """While one of several steps is computed, no parameter of another takes a gradient."""
     own = set(map(id, step.parameters)) if len(steps) > 1 else set()
     others = [p for other in steps for p in other.parameters if id(p) not in own]

@@ -47,7 +47,7 @@ class BatchReader:
             self._loader = DataLoader(
                 _Batches(dataset, seed),
                 batch_sampler=self._tasks,
-                collate_fn=_as_it_is,
+                collate_fn=_identity,
                 num_workers=workers,
                 worker_init_fn=_ignore_interrupts,
                 persistent_workers=True,
@@ -112,7 +112,7 @@ def _next(ahead: Iterator) -> dict[str, Tensor] | None:
         ) from error
 
 
-def _as_it_is(batch: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+def _identity(batch: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
     return batch
 
 

@@ -8,7 +8,7 @@ import torch
 
 from fastad import _extension, models
 from fastad.engine import precision
-from fastad.engine.precision import PRECISIONS, autocast, resolve, ways
+from fastad.engine.precision import PRECISIONS, autocast, fallbacks, resolve
 from fastad.inference import Predictor
 from fastad.training import precision as of_training
 
@@ -54,15 +54,15 @@ def test_by_name(monkeypatch):
         resolve("int8", CPU)
 
 
-def test_ways(monkeypatch):
+def test_fallbacks(monkeypatch):
     monkeypatch.setattr(_extension, "cpu_int16", True)
-    assert ways(torch.bfloat16, CPU) == [torch.bfloat16, torch.int16, torch.float32]
-    assert ways(torch.int16, CPU) == [torch.int16, torch.float32]
-    assert ways(torch.float32, CPU) == [torch.float32]
-    assert ways(torch.float16, torch.device("cuda")) == [torch.float16, torch.float32]
-    assert ways(torch.bfloat16, CPU, integers=False) == [torch.bfloat16, torch.float32]
+    assert fallbacks(torch.bfloat16, CPU) == [torch.bfloat16, torch.int16, torch.float32]
+    assert fallbacks(torch.int16, CPU) == [torch.int16, torch.float32]
+    assert fallbacks(torch.float32, CPU) == [torch.float32]
+    assert fallbacks(torch.float16, torch.device("cuda")) == [torch.float16, torch.float32]
+    assert fallbacks(torch.bfloat16, CPU, integers=False) == [torch.bfloat16, torch.float32]
     monkeypatch.setattr(_extension, "cpu_int16", False)
-    assert ways(torch.bfloat16, CPU) == [torch.bfloat16, torch.float32]
+    assert fallbacks(torch.bfloat16, CPU) == [torch.bfloat16, torch.float32]
 
 
 def test_autocast():

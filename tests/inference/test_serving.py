@@ -16,11 +16,11 @@ from fastad.inference import Artifact, Predictor
 from fastad.inference.serving import (
     FIRST,
     IMAGES,
-    Newcomer,
-    avoid,
+    SelfCheckingPredictor,
     examine,
     machine,
     rank_correlation,
+    skip_refused,
 )
 
 GOOD = torch.rand(70, 3, 4, 4)
@@ -116,10 +116,10 @@ def test_integers_come_before_float32(monkeypatch):
         (["bfloat16", "int16"], torch.float32),
     ):
         other = FakePredictor()
-        avoid(other, refused)
+        skip_refused(other, refused)
         assert (other.dtype, other.fused) == (dtype, True)
     everything = FakePredictor()
-    avoid(everything, ["bfloat16", "int16", "fused"])
+    skip_refused(everything, ["bfloat16", "int16", "fused"])
     assert (everything.dtype, everything.fused) == (torch.float32, False)
     assert "int16" in machine(torch.device("cpu")).split()
 
@@ -131,7 +131,7 @@ def test_plain_float32_where_nothing_else_does():
     assert found.refused == ["bfloat16", "fused"]
     assert "in float32, not fused, because bfloat16 and fused changed" in found.notes[0]
     other = FakePredictor()
-    avoid(other, found.refused)
+    skip_refused(other, found.refused)
     assert (other.dtype, other.fused) == (torch.float32, False)
 
 
@@ -197,7 +197,7 @@ def wrong(run, ways):
 
 def test_a_new_machine_begins_in_plain_float32(artifact, caplog):
     newcomer = artifact.predictor(device="cpu", batch_size=3)
-    assert isinstance(newcomer, Newcomer)
+    assert isinstance(newcomer, SelfCheckingPredictor)
     newcomer.dtype = torch.float32
     plain = Predictor(artifact.model, 32, device="cpu", precision="float32", fused=False)
     with caplog.at_level("INFO", "fastad"):

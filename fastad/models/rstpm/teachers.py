@@ -39,7 +39,7 @@ def resolve_auto(config: RSTPMConfig) -> RSTPMConfig:
     others = [name for name in PUBLISHED if names.get(name, PUBLISHED[name]) != PUBLISHED[name]]
     chosen = " ".join(f"{name}={names[name]}" for name in others)
     if sources:
-        weights.tell_embedded(f", and for rstpm {chosen}" if others else "")
+        weights.log_embedded(f", and for rstpm {chosen}" if others else "")
     elif others:
         missing = " ".join(f"{name}={PUBLISHED[name]}" for name in others)
         log.warning(
@@ -66,7 +66,7 @@ def build_teachers(config: RSTPMConfig) -> tuple[nn.Module, nn.Module]:
         if isinstance(second, str):
             second = _build_second(second, _second_source(config))
     except (WeightsNotFoundError, IncompleteWeightsError) as error:
-        options = _enough(config)
+        options = _available_options(config)
         if not options:
             raise
         shown = " ".join(f"--set {name}={value}" for name, value in options.items())
@@ -121,24 +121,24 @@ def _can_be_had(teacher: str, layers: Sequence[str], source: Source) -> bool:
 def _embedded_sources(config: RSTPMConfig) -> dict[str, str]:
     """The sources that are "auto" and come to the embedded teacher: "embedded" for each."""
 
-    def comes_to_it(teacher: str | nn.Module, layers: Sequence[str], source: Source) -> bool:
+    def is_embedded(teacher: str | nn.Module, layers: Sequence[str], source: Source) -> bool:
         known = source == "auto" and isinstance(teacher, str) and embedded.covers(teacher, layers)
         return known and weights.resolve("auto", teacher, layers) == embedded.PATH
 
     found = {}
-    if comes_to_it(config.teacher2, LAYERS, _second_source(config)):
+    if is_embedded(config.teacher2, LAYERS, _second_source(config)):
         found["teacher2_weights"] = "embedded"
     # An embedded Teacher1 would make "auto" mean that for Teacher2, too.
     free = found or config.teacher2_weights != "auto" or isinstance(config.teacher2, nn.Module)
-    if free and comes_to_it(config.teacher1, _layers(config.bottleneck), config.teacher_weights):
+    if free and is_embedded(config.teacher1, _layers(config.bottleneck), config.teacher_weights):
         found["teacher_weights"] = "embedded"
     return found
 
 
-def _enough(config: RSTPMConfig) -> dict[str, str]:
+def _available_options(config: RSTPMConfig) -> dict[str, str]:
     """Options to change, after which all weights are there; none where no change is enough."""
 
-    def there(teacher: str | nn.Module, layers: Sequence[str], source: Source) -> bool:
+    def is_available(teacher: str | nn.Module, layers: Sequence[str], source: Source) -> bool:
         if isinstance(teacher, nn.Module) or source in (None, "random"):
             return True
         return backbones.has_weights(teacher, layers, source)
@@ -147,12 +147,12 @@ def _enough(config: RSTPMConfig) -> dict[str, str]:
     bottlenecks = [
         bottleneck
         for bottleneck in dict.fromkeys((config.bottleneck, "learned"))
-        if there(config.teacher1, _layers(bottleneck), config.teacher_weights)
+        if is_available(config.teacher1, _layers(bottleneck), config.teacher_weights)
     ]
     teachers = [
         teacher
         for teacher in dict.fromkeys((config.teacher2, *ALTERNATIVES))
-        if there(teacher, LAYERS, source)
+        if is_available(teacher, LAYERS, source)
     ]
     if not bottlenecks or not teachers:
         return {}
