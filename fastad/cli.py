@@ -4,6 +4,7 @@ This file holds the options and the treatment of errors; the work is in `fastad.
 by the command that needs it, so that ``fastad --help`` answers at once.
 """
 
+import functools
 import sys
 import warnings
 from collections.abc import Iterator
@@ -42,15 +43,11 @@ Detector = Annotated[
     str, typer.Argument(metavar="DETECTOR", help="Detector file made by `fastad train`.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="Of convolutions; auto takes the fastest that the device has units for."),
-]
 ServingPrecision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16", "int16"],
-    typer.Option(help="Of convolutions; auto takes the fastest that agreed with float32."),
+    typer.Option(help="Precision of convolutions. auto: the fastest that agreed with float32."),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images a step.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in a step.")]
 
 
 @contextmanager
@@ -98,13 +95,31 @@ def options(
     pass
 
 
+# The panels of options in the help of `train`.
+_of_data, _of_model, _of_training, _of_defects, _of_output = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in ("Data", "Model", "Training", "Synthesised defects", "Output")
+)
+
+
+class _Train(typer.core.TyperCommand):
+    """Takes the defaults from the classes that the options go to; they import torch."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from fastad.commands.train import defaults
+
+        ctx.default_map = defaults()
+        return super().parse_args(ctx, args)
+
+
 @app.command(
+    cls=_Train,
     epilog="Examples:\n\n"
     "fastad train bottle --output bottle.fastad\n\n"
     "fastad train good_images --image-size auto --false-positive-rate 0.02\n\n"
     "fastad train bottle --set teacher2=resnet50_caffe --set bottleneck=learned\n\n"
     "fastad train bottle --model stpm --set backbone=resnet34 --set learning_rate=0.1\n\n"
-    "fastad train bottle --output bottle.fastad --resume\n\n"
+    "fastad train bottle --output bottle.fastad --resume\n\n",
 )
 def train(
     data: Annotated[
@@ -115,95 +130,110 @@ def train(
             "folder of good images.",
         ),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="rstpm: two student-teacher pairs and a discriminative network; stpm: one pair, "
-            "faster; gtrans: one pair and a transformer; prn: segments by residuals to prototypes, "
-            "and learns from real defects, too; utad: rebuilds the image in two stages, and shows "
-            "how."
-        ),
-    ] = "rstpm",
-    output: Annotated[str, typer.Option(metavar="FILE", help="Where the detector goes.")] = (
-        "detector.fastad"
-    ),
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Passes over the images; the model's own if left out. Of a training in several "
-            "stages it is the first one's; the others get theirs in proportion.",
-        ),
-    ] = None,
+    # Data
     image_size: Annotated[
-        str,
-        typer.Option(
-            help="256, 640x256 (height x width), or auto for the aspect ratio of the images."
-        ),
-    ] = "256",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step; the model's own if left out.")
+        str | None,
+        _of_data(help="256, 640x256 (height x width), or auto for the aspect ratio of the images."),
     ] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    skip_bad: Annotated[
+        bool,
+        _of_data("--skip-bad", help="Leave unreadable images out instead of stopping."),
+    ] = False,
+    # Model
+    model: Annotated[
+        str | None,
+        _of_model(
+            help="rstpm: two student-teacher pairs and a discriminative network. stpm: one pair, "
+            "faster. gtrans: one pair and a transformer. prn: segments by residuals to prototypes, "
+            "learns from real defects, too. utad: rebuilds the image in two stages and shows both."
+        ),
+    ] = None,
     teacher_weights: Annotated[
         str | None,
-        typer.Option(
+        _of_model(
             metavar="auto|embedded|random|PATH",
-            help="Pretrained weights: a folder with a file for each teacher, found by its name; a "
-            "file, for the first teacher; embedded for the ResNet-18 in the package, trained on "
-            "generated images; auto for FASTAD_WEIGHTS, torch.hub's cache, a download, or else the "
-            "embedded one; random for none, to compare with.",
-        ),
-    ] = None,
-    false_positive_rate: Annotated[
-        float,
-        typer.Option(
-            callback=_check_rate,
-            help="Share of good images that the threshold may call anomalous.",
-        ),
-    ] = 0.01,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the initialisation, the hold-out split and the order.")
-    ] = 0,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with an interrupted training (FILE.checkpoint)."),
-    ] = False,
-    skip_bad: SkipBad = False,
-    textures: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Images that synthesised defects are made of, for models that learn from such.",
-        ),
-    ] = None,
-    pseudo_anomalies: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images with synthesised defects an epoch, for such models."),
-    ] = None,
-    defects: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Real defects with masks for such models to learn from, too; an evaluation leaves "
-            "these images out. With --set defect_images=N only N of them.",
-        ),
-    ] = None,
-    stages: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stage",
-            metavar="NAME.OPTION=VALUE",
-            help="A training option for one stage of the training alone; may be repeated.",
+            help="Pretrained weights. auto: from FASTAD_WEIGHTS, torch.hub's cache or a download, "
+            "otherwise embedded. embedded: the ResNet-18 in the package, trained on generated "
+            "images. A folder: a file for each teacher, found by its name. A file: for the first "
+            "teacher. random: none, to compare with.",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        _of_model(
             "--set",
             metavar="KEY=VALUE",
             help="Any field of the model's or the training's config; may be repeated.",
+        ),
+    ] = None,
+    # Training
+    epochs: Annotated[
+        int | None,
+        _of_training(
+            min=1,
+            help="Passes over the images; by default the model's own. A training in several stages "
+            "has these in the first stage, and others in proportion.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        _of_training(min=1, help="Images in a step; by default the model's own."),
+    ] = None,
+    device: Annotated[str | None, _of_training(help="auto, cpu, cuda or cuda:N.")] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"] | None,
+        _of_training(
+            help="Precision of convolutions. auto: the fastest that the device has units for."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        _of_training(
+            min=0,
+            help="Seed of the initialisation, the hold-out split and the order of the images.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        _of_training("--resume", help="Continue an interrupted training from FILE.checkpoint."),
+    ] = False,
+    stages: Annotated[
+        list[str] | None,
+        _of_training(
+            "--stage",
+            metavar="NAME.OPTION=VALUE",
+            help="An option of one stage of the training; may be repeated.",
+        ),
+    ] = None,
+    # Synthesised defects
+    textures: Annotated[
+        str | None,
+        _of_defects(
+            metavar="FOLDER",
+            help="Images that synthesised defects are cut from; by default generated textures.",
+        ),
+    ] = None,
+    pseudo_anomalies: Annotated[
+        int | None,
+        _of_defects(min=1, help="Images with synthesised defects in an epoch."),
+    ] = None,
+    defects: Annotated[
+        str | None,
+        _of_defects(
+            metavar="FOLDER",
+            help="Real defects with masks, to learn from as well. An evaluation leaves these "
+            "images out. --set defect_images=N takes N of them.",
+        ),
+    ] = None,
+    # Output
+    output: Annotated[
+        str,
+        _of_output(metavar="FILE", help="The detector file to write."),
+    ] = "detector.fastad",
+    false_positive_rate: Annotated[
+        float | None,
+        _of_output(
+            callback=_check_rate, help="Share of good images that the threshold may call anomalous."
         ),
     ] = None,
 ) -> None:
@@ -213,21 +243,23 @@ def train(
     with _usage():
         run(
             data,
-            model=model,
             output=output,
-            image_size=image_size,
-            false_positive_rate=false_positive_rate,
             resume=resume,
             skip_bad=skip_bad,
             settings=settings or [],
             stages=stages or [],
+            detector_options={
+                "model": model,
+                "image_size": image_size,
+                "device": device,
+                "precision": precision,
+                "false_positive_rate": false_positive_rate,
+                "seed": seed,
+            },
             model_options={"teacher_weights": teacher_weights},
             training_options={
                 "epochs": epochs,
                 "batch_size": batch_size,
-                "device": device,
-                "precision": precision,
-                "seed": seed,
                 "textures": textures,
                 "pseudo_anomalies": pseudo_anomalies,
                 "defects": defects,

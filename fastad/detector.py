@@ -14,15 +14,21 @@ from torch import Tensor
 from fastad import inference, models
 from fastad._estimator import Estimator, NotFittedError
 from fastad.data import Sample, test_samples
-from fastad.data.training_set import file_digests, read_training_set, training_size
+from fastad.data.training_set import (
+    TrainingSet,
+    file_digests,
+    read_training_set,
+    training_size,
+)
 from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.calibration import calibration_scores
-from fastad.inference.serving import examine
+from fastad.inference.serving import Examination, examine
 from fastad.training import (
     EpochProgress,
     Trainer,
     TrainingConfig,
+    TrainingRecord,
     check_defects,
     load_checkpoint,
     resolve_device,
@@ -126,86 +132,85 @@ class Detector(Estimator):
             WeightsNotFoundError: no weights for a teacher.
             KeyboardInterrupt: Ctrl-C before the first epoch was over.
         """
-        kind = models.model_class(self.model)
-        given = {
-            "seed": self.seed,
-            "device": str(self.device),
-            "precision": self.precision,
-            **training,
-        } | ({} if epochs is None else {"epochs": epochs})
-        config = TrainingConfig.for_model(kind, **given)
-        resolve_device(config.device)
-        _check_rate(self.false_positive_rate)
-        if self.image_size != "auto":
-            training_size(self.image_size)
-        options = self._options()
-        if resume and checkpoint is not None:
-            options |= settled_options(load_checkpoint(checkpoint).identity, self.model, options)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            model = models.build(self.model, **options)
-        check_defects(kind, config)
+        config = self._training_config(epochs, training)
+        model = self._new_model(config.seed, checkpoint if resume else None)
+        check_defects(type(model), config)
         source = read_training_set(images, self.image_size, skip_bad)
-        size, dataset = source.size, source.dataset
         trainer = Trainer(model, config, progress)
         precision = str(trainer.dtype).removeprefix("torch.")
-        log.info(f"training {self.model} on {trainer.device} in {precision}, {size[0]}x{size[1]}")
+        height, width = source.size
+        log.info(f"training {self.model} on {trainer.device} in {precision}, {height}x{width}")
         record = trainer.fit(
-            dataset, held_out=source.held_out, checkpoint=checkpoint, resume=resume
+            source.dataset, held_out=source.held_out, checkpoint=checkpoint, resume=resume
         )
-        if record.best_epoch is None:
-            raise KeyboardInterrupt("stopped before the end of the first epoch")
-        if record.interrupted:
-            stage = record.stages[-1]
-            of_stage = f" of stage {stage.name}" if len(model.stages) > 1 else ""
-            warnings.warn(
-                f"stopped after epoch {stage.epochs} of {stage.config['epochs']}{of_stage}: epoch "
-                f"{stage.best_epoch} is kept",
-                stacklevel=2,
-            )
-        if source.skipped:
-            names = ", ".join(path.name for path, _ in source.skipped[:SKIPPED_NAMES])
-            more = ", ..." if len(source.skipped) > SKIPPED_NAMES else ""
-            record.notes.append(f"{len(source.skipped)} unreadable images skipped: {names}{more}")
-
+        _require_an_epoch(record, stages=len(model.stages))
+        record.notes += _notes_on_skipped(source)
         predictor = Predictor(
             model,
-            size,
+            source.size,
             device=config.device,
             precision=config.precision,
             batch_size=self.batch_size,
         )
-        rate, serving = self.false_positive_rate, None
+        serving = None
         if config.precision == "auto":
-            serving = examine(predictor, dataset, record.held_out, rate)
+            serving = examine(predictor, source.dataset, record.held_out, self.false_positive_rate)
             record.notes += serving.notes
         for note in record.notes:
             log.info(f"note: {note}")
-        scores, maxima = calibration_scores(predictor, dataset, record.held_out)
+        self._set_artifact(self._calibrated(predictor, source, record, serving), predictor)
+        return self
+
+    def _training_config(self, epochs: int | None, training: dict[str, Any]) -> TrainingConfig:
+        """What `fit` trains by; whatever can be refused before any image is read is."""
+        given = {"seed": self.seed, "device": str(self.device), "precision": self.precision}
+        given |= training if epochs is None else training | {"epochs": epochs}
+        config = TrainingConfig.for_model(models.model_class(self.model), **given)
+        resolve_device(config.device)
+        _check_rate(self.false_positive_rate)
+        if self.image_size != "auto":
+            training_size(self.image_size)
+        return config
+
+    def _new_model(self, seed: int, checkpoint: str | Path | None) -> models.AnomalyModel:
+        """The untrained model, with what "auto" was resolved to in the ``checkpoint``, if any."""
+        options = self._options()
+        if checkpoint is not None:
+            options |= settled_options(load_checkpoint(checkpoint).identity, self.model, options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return models.build(self.model, **options)
+
+    def _calibrated(
+        self,
+        predictor: Predictor,
+        source: TrainingSet,
+        record: TrainingRecord,
+        serving: Examination | None,
+    ) -> Artifact:
+        """What is kept of a training: the model, with thresholds from the held-out images."""
+        scores, maxima = calibration_scores(predictor, source.dataset, record.held_out)
         threshold = pixel_threshold = None
         if len(scores):
+            rate = self.false_positive_rate
             threshold = conformal_threshold(scores, rate)
             pixel_threshold = conformal_threshold(maxima, rate, warn=False)  # it was said already
-        self._set_artifact(
-            Artifact(
-                model=model,
-                image_size=size,
-                calibration=scores,
-                false_positive_rate=rate,
-                threshold=threshold,
-                training=record.to_dict()
-                | {
-                    "data": source.name,
-                    "images": len(dataset),
-                    "image_digests": file_digests(getattr(dataset, "paths", ())),
-                },
-                pixel_calibration=maxima,
-                pixel_threshold=pixel_threshold,
-                serving=None if serving is None else dataclasses.asdict(serving),
-            ),
-            predictor,
+        of_images = {
+            "data": source.name,
+            "images": len(source.dataset),
+            "image_digests": file_digests(getattr(source.dataset, "paths", ())),
+        }
+        return Artifact(
+            model=predictor.model,
+            image_size=source.size,
+            calibration=scores,
+            false_positive_rate=self.false_positive_rate,
+            threshold=threshold,
+            training=record.to_dict() | of_images,
+            pixel_calibration=maxima,
+            pixel_threshold=pixel_threshold,
+            serving=None if serving is None else dataclasses.asdict(serving),
         )
-        return self
 
     def predict(self, images: Any, **options: Any) -> PredictionResult:
         """Score, map, decision, p-value and mask of images; threads may share a detector.
@@ -418,6 +423,28 @@ def load(
     log.debug(f"{path}: {artifact.model.name} on {predictor.device} in {kind}")
     detector._set_artifact(artifact, predictor)
     return detector
+
+
+def _require_an_epoch(record: TrainingRecord, stages: int) -> None:
+    """KeyboardInterrupt where Ctrl-C came before the first epoch's end; a warning after it."""
+    if record.best_epoch is None:
+        raise KeyboardInterrupt("stopped before the end of the first epoch")
+    if record.interrupted:
+        stage = record.stages[-1]
+        of_stage = f" of stage {stage.name}" if stages > 1 else ""
+        warnings.warn(
+            f"stopped after epoch {stage.epochs} of {stage.config['epochs']}{of_stage}: epoch "
+            f"{stage.best_epoch} is kept",
+            stacklevel=3,
+        )
+
+
+def _notes_on_skipped(source: TrainingSet) -> list[str]:
+    if not source.skipped:
+        return []
+    names = ", ".join(path.name for path, _ in source.skipped[:SKIPPED_NAMES])
+    more = ", ..." if len(source.skipped) > SKIPPED_NAMES else ""
+    return [f"{len(source.skipped)} unreadable images skipped: {names}{more}"]
 
 
 def _check_rate(rate: Any) -> None:

@@ -15,17 +15,25 @@ from fastad.detector import Detector
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
 
 
+def defaults() -> dict[str, Any]:
+    """What an option is where it is left out: the arguments of `Detector`.
+
+    Those of the model's and the training's config are the model's own.
+    """
+    own = Detector().get_params()
+    del own["batch_size"]  # of prediction; the training's is the model's own
+    return own
+
+
 def train(
     data: str,
     *,
-    model: str,
     output: str,
-    image_size: str,
-    false_positive_rate: float,
     resume: bool,
     skip_bad: bool,
     settings: list[str],
     stages: list[str],
+    detector_options: dict[str, Any],
     model_options: dict[str, Any],
     training_options: dict[str, Any],
 ) -> None:
@@ -36,20 +44,55 @@ def train(
     every epoch, goes away at the end, and is what ``resume`` continues from.
     """
     try:
-        kind = models.model_class(model)
-        if image_size != "auto":
-            training_size(image_size)
-        for_model, for_training = parse_settings(settings, kind.Config, TrainingConfig)
-        chosen = {k: v for k, v in training_options.items() if v is not None} | for_training
-        chosen["stages"] = parse_stages(stages, TrainingConfig)
-        config = TrainingConfig.for_model(kind, **chosen)
-        _check_folders("--", vars(config))
-        for stage, options in config.stages.items():
-            _check_folders(f"--stage {stage}.", options)
-        given = {k: v for k, v in model_options.items() if v is not None} | for_model
-        kind.Config(**given)  # refuses wrong values before any file is read
+        detector, training = _checked(
+            settings, stages, detector_options, _given(model_options), _given(training_options)
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    checkpoint = _checked_checkpoint(data, output, resume)
+    _fit(detector, data, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
+    interrupted = detector.training_record_["interrupted"]
+    # Not where the user stopped it while the first one was being written.
+    goes_on = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
+    if interrupted and Path(output).exists():
+        raise RuntimeError(f"stopped by the user; {output} is left as it was{goes_on}")
+    detector.save(output)
+    note(f"saved {output}: {_outcome(detector)}")
+    if interrupted:
+        raise RuntimeError(f"stopped by the user{goes_on}")
+    checkpoint.unlink(missing_ok=True)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _checked(
+    settings: list[str],
+    stages: list[str],
+    detector_options: dict[str, Any],
+    model_options: dict[str, Any],
+    training_options: dict[str, Any],
+) -> tuple[Detector, dict[str, Any]]:
+    """The detector and the options of its `Detector.fit`; ValueError before any file is read."""
+    kind = models.model_class(detector_options["model"])
+    if detector_options["image_size"] != "auto":
+        training_size(detector_options["image_size"])
+    for_model, for_training = parse_settings(settings, kind.Config, TrainingConfig)
+    shared = {name: detector_options[name] for name in ("device", "precision", "seed")}
+    training = shared | training_options | for_training
+    training["stages"] = parse_stages(stages, TrainingConfig)
+    config = TrainingConfig.for_model(kind, **training)
+    _check_folders("--", vars(config))
+    for stage, options in config.stages.items():
+        _check_folders(f"--stage {stage}.", options)
+    kind.Config(**model_options | for_model)
+    detector_options |= {name: training.pop(name) for name in shared}
+    return Detector(**detector_options, **model_options | for_model), training
+
+
+def _checked_checkpoint(data: str, output: str, resume: bool) -> Path:
+    """The file to resume from; an error where it, or ``output``, cannot be what it must be."""
     check_writable(output)
     checkpoint = Path(f"{output}.checkpoint")
     if resume and not checkpoint.is_file():
@@ -61,16 +104,18 @@ def train(
         )
     found = training_images(data)
     refuse_overwriting([Path(output), checkpoint], [*found.paths, *found.held_out])
+    return checkpoint
 
-    detector = Detector(
-        model,
-        image_size=image_size,
-        device=chosen.pop("device"),
-        precision=chosen.pop("precision"),
-        seed=chosen.pop("seed"),
-        false_positive_rate=false_positive_rate,
-        **given,
-    )
+
+def _fit(
+    detector: Detector,
+    data: str,
+    checkpoint: Path,
+    *,
+    resume: bool,
+    skip_bad: bool,
+    training: dict[str, Any],
+) -> None:
     try:
         with ConsoleProgress() as listener:
             detector.fit(
@@ -79,7 +124,7 @@ def train(
                 checkpoint=checkpoint,
                 resume=resume,
                 skip_bad=skip_bad,
-                **chosen,
+                **training,
             )
     except CheckpointError as error:
         raise ValueError(f"{error}; to start anew, delete {checkpoint}") from error
@@ -88,28 +133,24 @@ def train(
         raise RuntimeError(
             f"{str(error) or 'stopped by the user'}, nothing was saved{kept}"
         ) from error
-    record = detector.training_record_
-    # Not where the user stopped it while the first one was being written.
-    goes_on = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
-    if record["interrupted"] and Path(output).exists():
-        raise RuntimeError(f"stopped by the user; {output} is left as it was{goes_on}")
-    detector.save(output)
-    held_out = len(detector.calibration_scores_)
+
+
+def _outcome(detector: Detector) -> str:
+    """Epochs, threshold and time of a training, in a line."""
+    record, held_out = detector.training_record_, len(detector.calibration_scores_)
     limit = (
         "no threshold (no image was held out)"
         if detector.threshold_ is None
         else f"threshold {detector.threshold_:.4g} from {held_out} held-out "
         f"image{'s' * (held_out != 1)}"
     )
+    stages = detector.model_.stages
     epochs = ", ".join(
         f"epoch {stage['best_epoch']} of {stage['config']['epochs']}"
-        + (f" ({stage['name']})" if len(kind.stages) > 1 else "")
+        + (f" ({stage['name']})" if len(stages) > 1 else "")
         for stage in record["stages"]
     )
-    note(f"saved {output}: {epochs}, {limit}, {record['seconds']:.0f} s of training")
-    if record["interrupted"]:
-        raise RuntimeError(f"stopped by the user{goes_on}")
-    checkpoint.unlink(missing_ok=True)
+    return f"{epochs}, {limit}, {record['seconds']:.0f} s of training"
 
 
 def _check_folders(prefix: str, options: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastad import inference
+from fastad import Detector, inference
 from fastad.training import ConsoleProgress
 
 TRAIN = ["--image-size", "64", "--batch-size", "4", "--precision", "float32", "--epochs", "3"]
@@ -250,6 +251,16 @@ def test_quiet_verbose_and_normal(fastad, train, detector, images, tmp_path):
     assert code == 0
     assert err == ""
     assert len(out.splitlines()) == 3
+
+
+def test_the_options_of_train_are_grouped_and_have_the_detectors_defaults(fastad, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = fastad("train", "--help")
+    panels = re.findall(r"^╭─ (.*?) ─", out, re.M)
+    assert panels[-5:] == ["Data", "Model", "Training", "Synthesised defects", "Output"]
+    for name, value in Detector().get_params().items():
+        [option] = re.findall(rf"--{name.replace('_', '-')} (.*?)(?=\n│ --|\n╰)", out, re.S)
+        assert (f"[default: {value}]" in option) == (name != "batch_size")
 
 
 def test_every_command_shows_examples(fastad):
