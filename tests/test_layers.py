@@ -118,6 +118,34 @@ def test_every_row_is_the_name_of_a_part():
     assert expected <= parts
 
 
+def drawn_tree(text: str) -> set[str]:
+    """The paths in the tree of CONTRIBUTING.md: its first block without a language."""
+    [drawing] = re.findall(r"^```\n(.*?)^```$", text, re.M | re.S)[:1]
+    found, parents = set(), []
+    for line in drawing.splitlines():
+        names, depth = [], (len(line) - len(line.lstrip())) // 2
+        for word in line.split():  # several names may stand in front of the description
+            if not re.fullmatch(r"[\w.]+/|\w+\.(py|cpp)", word):
+                break
+            names.append(word)
+        parents = [*parents[:depth], names[-1]]
+        found |= {"".join([*parents[:depth], name]) for name in names}
+    return found
+
+
+def test_the_tree_in_contributing_is_that_of_the_code():
+    drawn = drawn_tree((ROOT / "CONTRIBUTING.md").read_text())
+    assert [path for path in drawn if not (ROOT / path).exists()] == []
+    folders = {
+        f"{path.relative_to(ROOT)}/"
+        for top in ("fastad", "csrc")
+        for depth in ("*", "*/*")
+        for path in (ROOT / top).glob(depth)
+        if path.is_dir() and path.name != "__pycache__"
+    }
+    assert folders - {"fastad/backbones/embedded/"} <= drawn
+
+
 @pytest.mark.parametrize(
     ("path", "code", "said"),
     [
