@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 from urllib.parse import unquote
 
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 
 from fastad import cli
 from fastad.commands import demo as command
+from fastad.commands import demo_page
+from fastad.commands.demo_page import Outcome, Shown
 from fastad.data.rendered.products import PRODUCTS, Counts
 from fastad.inference import load
 
@@ -97,6 +100,35 @@ def test_the_page_says_what_it_shows(page):
     assert "No defect of the product took part." in page.text
     assert "discriminator 1 of 1" in page.text
     assert "The teachers' weights: random." in page.text
+
+
+def test_names_on_the_page_are_text():
+    name = "<script>alert('\"')</script> & ?"
+    scores = {"image_auroc": 1.0, "image_ap": 1.0, "pixel_auroc": 0.9, "aupro": math.nan}
+    outcome = Outcome(
+        product=name,
+        metrics=scores
+        | {
+            "counts": {"normal": 4, "defect": 2},
+            "at_threshold": {"false_positive_rate": 0.25, "true_positive_rate": 0.5},
+            "per_defect": {name: scores},
+        },
+        training={
+            "teachers": {"teacher": name},
+            "n_train": 5,
+            "n_validation": 2,
+            "seconds": 1.0,
+        },
+        threshold=0.5,
+        false_positive_rate=0.1,
+        shown=[Shown(f"{name}.png", name, 0.9, 0.1, True)],
+    )
+    page = Page(demo_page.page([outcome, outcome], name, (32, 32), 0))  # refuses a script
+    assert page.open == []
+    assert page.alternatives == [f"synthetic {name}, {name}: image, anomaly map, ground truth"] * 2
+    assert page.files == [f"{name}.fastad"] * 2 + [f"{name}.png"] * 2
+    assert f"{name}: 1 of 1 called anomalous, image AUROC 1.000, pixel AUROC 0.900" in page.text
+    assert "1 of 4" in page.text
 
 
 def test_pictures_are_three_panels(output):

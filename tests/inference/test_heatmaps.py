@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fastad.inference import colour_scale, overlay, save_heatmap
-from fastad.inference.heatmaps import colourise
+from fastad.inference.heatmaps import INFERNO, colourise
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -15,6 +15,8 @@ def test_colours_are_inferno():
     values = np.linspace(0, 1, 256)
     expected = matplotlib.colormaps["inferno"](values)[:, :3] * 255
     assert np.abs(colourise(values) - expected).max() < 8
+    steps = matplotlib.colormaps["inferno"](np.linspace(0, 1, len(INFERNO)))[:, :3]
+    np.testing.assert_array_equal(INFERNO, np.rint(steps * 255))
     assert np.array_equal(colourise(np.array([-1.0, 2.0])), colourise(np.array([0.0, 1.0])))
 
 

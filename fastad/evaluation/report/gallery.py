@@ -50,6 +50,12 @@ class Group:
     _heap: list[tuple[float, int, Shown]] = field(default_factory=list)
 
     @property
+    def anchor(self) -> str:
+        """Its name in links; types are named by people, and may hold anything."""
+        kind, name = self.kind.replace(" ", "-"), self.name.encode("utf-8", "surrogatepass").hex()
+        return f"{kind}-{name}" if name else kind
+
+    @property
     def shown(self) -> list[Shown]:
         """The worst images, the worst first: low scores of defects, high ones of good images."""
         return [shown for _, _, shown in sorted(self._heap, key=lambda entry: entry[:2])[::-1]]

@@ -1,23 +1,11 @@
-"""The numbers of a report as HTML: the verdict, the threshold's promise, the table of types."""
+"""The numbers of a report: shares with their intervals, what the threshold promises, every type."""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from fastad.evaluation.report.figures import plain
-
-# Scores of images, then of pixels; F1 max is an oracle.
-COLUMNS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "aupro": "AUPRO",
-    "image_f1_max": "image F1 max (oracle)",
-    "pixel_f1_max": "pixel F1 max (oracle)",
-}
 
 
 def number(value: float | None) -> str:
@@ -50,133 +38,117 @@ def promised(calibration: np.ndarray, threshold: float) -> float:
     return (1 + int((calibration > threshold).sum())) / (len(calibration) + 1)
 
 
-def verdict(
-    metrics: Mapping[str, Any],
-    labels: np.ndarray,
-    scores: np.ndarray,
-    calibration: np.ndarray,
-    threshold: float | None,
-) -> str:
-    """One sentence, and the numbers that matter most."""
-    tiles = [
-        ("Image AUROC", number(metrics["image_auroc"]), _interval(metrics)),
-        ("Pixel AUROC", number(metrics["pixel_auroc"]), "of all pixels"),
-        ("AUPRO", number(metrics["aupro"]), "region overlap, up to 30% false positives"),
-    ]
-    if threshold is None:
-        sentence = "The detector has no threshold: no image was held out to choose one by."
-    else:
-        (found, defects), (alarms, good) = (_called(labels, scores, threshold, c) for c in (1, 0))
-        sentence = _sentence(found, defects, alarms, good)
-        tiles.append(("Defects found", _share(found, defects), _range(found, defects)))
-        promise = ""
-        if len(calibration):
-            promise = f"; promised: at most {percent(promised(calibration, threshold))}"
-        tiles.append(("False alarms", _share(alarms, good), _range(alarms, good) + promise))
-    items = "".join(
-        f'<div><dt>{name}</dt><dd class="value">{value}</dd><dd class="detail">{detail}</dd></div>'
-        for name, value, detail in tiles
-    )
-    return f'<p class="lead">{sentence}</p>\n<dl class="verdict">{items}</dl>'
+@dataclass(frozen=True)
+class Share:
+    """``hits`` of ``total`` images, with the 95% interval; without images there is no rate."""
+
+    hits: int
+    total: int
+
+    @property
+    def rate(self) -> float:
+        return self.hits / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.hits, self.total)
 
 
-def threshold_table(
+@dataclass(frozen=True)
+class Decisions:
+    """What a threshold did on the test images, and what it promises.
+
+    Attributes:
+        found, alarms: the defective and the good test images above it.
+        held_out: number of good images that it was chosen by.
+        asked: share of good images that it was asked to exceed at most; None where nobody asked.
+        promised: share of good images above it at most, see `promised`; None without held-out ones.
+        needed: held-out images that ``asked`` takes; None where it is kept.
+    """
+
+    threshold: float
+    found: Share
+    alarms: Share
+    held_out: int
+    asked: float | None
+    promised: float | None
+    needed: int | None
+
+
+def decisions(
     labels: np.ndarray,
     scores: np.ndarray,
     calibration: np.ndarray,
     threshold: float | None,
     asked: float | None,
-) -> str:
-    """What the threshold promises, by how many images, and what it did on the test images."""
+) -> Decisions | None:
+    """labels, scores: (N,) of the test images; calibration: (n,) scores of the held-out ones."""
     if threshold is None:
-        return '<p class="remark">There is no threshold, and nothing to promise.</p>'
-    alarms, good = _called(labels, scores, threshold, 0)
-    rows = [("threshold", f"{threshold:.4g}")]
-    remark = "There are no held-out images: the threshold promises nothing."
-    if len(calibration):
-        kept = promised(calibration, threshold)
-        rows += [
-            ("false alarms asked for", "-" if asked is None else percent(asked)),
-            ("held-out good images", str(len(calibration))),
-            ("false alarms promised", f"at most {percent(kept)}"),
-        ]
-        remark = "The promise holds on average, for good images like the held-out ones."
-        if asked is not None and kept > asked + 1e-9:
-            needed = math.ceil(1 / asked - 1e-9) - 1
-            remark = (
-                f"{len(calibration)} held-out images cannot keep {percent(asked)}"
-                + (f": that takes {needed}" if needed > len(calibration) else "")
-                + f". {remark}"
-            )
-    if good:
-        rows.append(
-            ("false alarms on the test images", f"{percent(alarms / good)}, {alarms} of {good}")
-        )
-        low, high = wilson(alarms, good)
-        rows.append(("95% interval of that", f"{percent(low)} to {percent(high)}"))
-    body = "".join(f"<tr><th scope='row'>{name}</th><td>{value}</td></tr>" for name, value in rows)
-    return f'<table><tbody>{body}</tbody></table><p class="foot">{remark}</p>'
+        return None
+    good, defective = (scores[labels == label] > threshold for label in (0, 1))
+    kept = promised(calibration, threshold) if len(calibration) else None
+    broken = kept is not None and asked is not None and kept > asked + 1e-9
+    return Decisions(
+        threshold=threshold,
+        found=Share(int(defective.sum()), len(defective)),
+        alarms=Share(int(good.sum()), len(good)),
+        held_out=len(calibration),
+        asked=asked,
+        promised=kept,
+        needed=math.ceil(1 / asked - 1e-9) - 1 if broken else None,
+    )
 
 
-def defect_table(
+@dataclass(frozen=True)
+class Row:
+    """A defect type: its metrics, its images, those above the threshold, their median score.
+
+    ``found`` and ``median`` are None without a threshold and without images.
+    """
+
+    name: str
+    metrics: Mapping[str, Any]
+    images: int
+    found: int | None
+    median: float | None
+
+
+def defect_rows(
     metrics: Mapping[str, Any],
     labels: np.ndarray,
     scores: np.ndarray,
     types: Sequence[str],
     threshold: float | None,
-) -> str:
-    """A row for every defect type, with the median score of its images."""
+) -> list[Row]:
+    """All defects, then every type."""
     names = np.array(types, dtype=object)
-    head = ["", "images", "found", "median score", *COLUMNS.values()]
     rows = [("all defects", metrics, labels == 1)]
     rows += [
         (name, row, (labels == 1) & (names == name)) for name, row in metrics["per_defect"].items()
     ]
-    body = []
-    for name, row, chosen in rows:
-        found = "-" if threshold is None else str(int((scores[chosen] > threshold).sum()))
-        median = f"{np.median(scores[chosen]):.3g}" if chosen.any() else "-"
-        cells = [str(int(chosen.sum())), found, median]
-        values = "".join(f"<td>{cell}</td>" for cell in cells)
-        for key in COLUMNS:
-            oracle = ' class="oracle"' if "f1" in key else ""
-            values += f"<td{oracle}>{number(row[key])}</td>"
-        total = ' class="total"' if row is metrics else ""
-        body.append(f"<tr{total}><th scope='row'>{plain(name)}</th>{values}</tr>")
-    header = "".join(f"<th scope='col'>{cell}</th>" for cell in head)
-    return f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return [
+        Row(
+            name,
+            row,
+            images=int(chosen.sum()),
+            found=None if threshold is None else int((scores[chosen] > threshold).sum()),
+            median=float(np.median(scores[chosen])) if chosen.any() else None,
+        )
+        for name, row, chosen in rows
+    ]
 
 
-def _called(
-    labels: np.ndarray, scores: np.ndarray, threshold: float, label: int
-) -> tuple[int, int]:
-    """Images of a class above the threshold, and all of the class."""
-    chosen = scores[labels == label]
-    return int((chosen > threshold).sum()), len(chosen)
-
-
-def _sentence(found: int, defects: int, alarms: int, good: int) -> str:
-    said = []
-    if defects:
-        said.append(f"finds {found} of {defects} defective images")
-    if good:
-        said.append(f"calls {alarms} of {good} good ones defective")
-    return f"At its threshold the detector {' and '.join(said)}."
-
-
-def _share(hits: int, total: int) -> str:
-    return f"{hits} <small>of {total}</small>" if total else "-"
-
-
-def _range(hits: int, total: int) -> str:
-    if not total:
-        return "no such test image"
-    low, high = wilson(hits, total)
-    return f"{percent(hits / total)}, 95% interval {percent(low)} to {percent(high)}"
-
-
-def _interval(metrics: Mapping[str, Any]) -> str:
+def image_auroc_interval(metrics: Mapping[str, Any]) -> Sequence[float] | None:
+    """95% interval of the image AUROC; None where there is none."""
     interval = metrics.get("image_auroc_interval")
     if interval is None or any(value is None or math.isnan(value) for value in interval):
-        return "of whole images"
-    return f"95% interval {number(interval[0])} to {number(interval[1])}"
+        return None
+    return interval
+
+
+def pixel_error(metrics: Mapping[str, Any]) -> float | None:
+    """The largest error of a pixel score; None where all are exact."""
+    if metrics["pixel_metrics"]["exact"]:
+        return None
+    bounds = metrics["pixel_metrics"]["error_bound"].values()
+    return max((bound for bound in bounds if not math.isnan(bound)), default=0.0)

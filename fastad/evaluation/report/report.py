@@ -18,10 +18,15 @@ import numpy as np
 from fastad._files import check_folder, claim_folder, write_atomically
 from fastad.data import Sample
 from fastad.evaluation.histogram import PixelHistogram
-from fastad.evaluation.report.figures import Figure
 from fastad.evaluation.report.gallery import Gallery, Group, Shown
-from fastad.evaluation.report.page import Findings, page
-from fastad.evaluation.report.pictures import outline, write_image, write_map, write_picture
+from fastad.evaluation.report.page import Figure, Findings, page
+from fastad.evaluation.report.pictures import (
+    UNITS,
+    outline,
+    write_image,
+    write_map,
+    write_picture,
+)
 
 Explain = Callable[[Sequence[Path]], Mapping[str, np.ndarray]]
 
@@ -135,7 +140,9 @@ class Report:
             )
         )
         target = folder / PAGE
-        write_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))
+        # Names may hold bytes that are no text: the page shows their numbers.
+        options = {"encoding": "utf-8", "errors": "backslashreplace"}
+        write_atomically(target, lambda path: path.write_text(text, **options))
         return target
 
     def _scale(self) -> float:
@@ -147,7 +154,7 @@ class Report:
 
     def _draw(self, folder: Path, number: int, shown: Shown, scale: float, root: Path) -> Figure:
         image, coloured = _names(number)
-        height, width = write_image(shown.sample.path, folder / image)
+        size = write_image(shown.sample.path, folder / image)
         explained = self._explain([shown.sample.path])
         explanations = dict(zip(explained, _explanations(number, len(explained)), strict=True))
         for name, file in explanations.items():
@@ -155,15 +162,18 @@ class Report:
         values = shown.anomaly_map.astype(np.float32) * shown.peak
         write_map(values, scale, folder / coloured)
         level = self.pixel_threshold
+        drawn = {
+            "predicted": "" if level is None else outline(values, level),
+            "truth": "" if shown.truth is None else outline(shown.truth, 0.5),
+        }
         return Figure(
             number=number,
             image=image,
             anomaly_map=coloured,
+            size=size,
             explanations=explanations,
-            size=(height, width),
-            map_size=values.shape,
-            predicted="" if level is None else outline(values, level),
-            truth="" if shown.truth is None else outline(shown.truth, 0.5),
+            outlines={kind: path for kind, path in drawn.items() if path},
+            drawing=(values.shape[0] * UNITS, values.shape[1] * UNITS),
             has_truth=shown.truth is not None,
             score=shown.score,
             name=Path(os.path.relpath(shown.sample.path, root)).as_posix(),

@@ -138,6 +138,21 @@ def test_names_are_text_and_nothing_else(page, written):
     assert "one & two" in page.text
 
 
+def test_a_script_in_a_title_or_a_file_name_is_text(tmp_path):
+    name, title = "<script>x('\"')<&amp;", '</title></style><script>alert("\'")</script>'
+    for i in range(2):
+        write(tmp_path / f"data/test/good/{name}{i}.png", np.full((32, 48), 40 + i, np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report, metrics = observed(tmp_path / "data")
+    report.write(tmp_path / "out", metrics, title=title, facts={title: name}, notes=[title])
+    page = Page((tmp_path / "out/index.html").read_text(encoding="utf-8"))
+    assert page.tags.count("script") == 1
+    assert page.text.count(title) == 4  # the window's, the heading, the note, the fact
+    assert page.text.count(name) == 3
+    assert f"good, good/{name}1.png" in page.alternatives
+
+
 def test_the_page_says_what_was_found(page):
     # In the images 2 of 8 defects are dark, and one of 6 good ones is bright.
     for words in (

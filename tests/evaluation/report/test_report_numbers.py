@@ -1,5 +1,6 @@
 """The numbers of a report, against scipy and against the thresholds they speak of."""
 
+import html
 import math
 import warnings
 
@@ -9,16 +10,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from fastad._html import template
 from fastad.evaluation.report.numbers import (
-    defect_table,
+    decisions,
+    defect_rows,
+    image_auroc_interval,
     number,
     percent,
     promised,
-    threshold_table,
-    verdict,
     wilson,
 )
 from fastad.inference import conformal_threshold
+
+
+def block(name, **values):
+    """A block of the page, alone."""
+    page = template("fastad.evaluation.report", "page.html")
+    context = page.new_context(values | {"number": number, "percent": percent})
+    return "".join(page.blocks[name](context))
+
+
+def verdict(metrics, labels, scores, calibration, threshold):
+    text = block(
+        "verdict",
+        metrics=metrics,
+        decisions=decisions(labels, scores, calibration, threshold, None),
+        image_auroc_interval=image_auroc_interval(metrics),
+    )
+    return html.unescape(text)
+
+
+def threshold_table(labels, scores, calibration, threshold, asked):
+    decided = decisions(labels, scores, calibration, threshold, asked)
+    return html.unescape(block("threshold", decisions=decided))
+
+
+def defect_table(*arguments):
+    return block("types", rows=defect_rows(*arguments))
 
 
 @pytest.mark.parametrize(
