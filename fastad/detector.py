@@ -47,9 +47,9 @@ class Detector(Estimator):
         image_size: what images are resized to, in pixels: 256 for a square, (height, width),
             "640x256" (height x width), or "auto" for the aspect ratio of the training images.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "float32", "bfloat16" or "float16". `load` also takes "int16"; see
+        precision: "auto", "float32", "bfloat16" or "float16". `load` also takes "int16". See
             `fastad.engine.precision.resolve`.
-        batch_size: images in one step of prediction. Training has its own batch size; see `fit`.
+        batch_size: images in one step of prediction. Training has its own batch size. See `fit`.
         false_positive_rate: largest share of normal images that may be called anomalous.
         seed: of the initialisation, the split into training and held-out images, and their order.
         **options: fields of the model's config dataclass, such as ``backbone``.
@@ -70,7 +70,7 @@ class Detector(Estimator):
         TypeError: the model has no such option.
 
     Examples:
-        Train on 24 normal images, then look at two others. The second has a black square.
+        Train on 24 normal images, then judge two images. The second has a black square.
 
         >>> import numpy as np
         >>> from fastad import Detector
@@ -124,8 +124,8 @@ class Detector(Estimator):
 
         Args:
             images: a folder, images in any form of `fastad.data.inputs`, or a map-style data set of
-                images. `fastad.data.training_images` lists the layouts of a folder.
-            y: ignored; scikit-learn passes it.
+                images. `fastad.data.layouts` lists what a folder may look like.
+            y: ignored. scikit-learn passes it.
             epochs: passes over the images. None takes the model's own number. A model with several
                 stages scales the epochs of each stage by the same factor.
             progress: called after every step and every epoch. `fastad.training.ConsoleProgress`
@@ -140,8 +140,8 @@ class Detector(Estimator):
             The detector itself.
 
         Raises:
-            ValueError: a wrong value; the message names the argument, file or shape.
-            TypeError: a wrong type; the message names the argument.
+            ValueError: a wrong value. The message names the argument, file or shape.
+            TypeError: a wrong type. The message names the argument.
             WeightsNotFoundError: there are no weights for a teacher.
             KeyboardInterrupt: Ctrl-C before the end of the first epoch.
 
@@ -288,7 +288,7 @@ class Detector(Estimator):
     def explain(self, images: Any) -> dict[str, np.ndarray]:
         """Pictures that show why the images got their scores.
 
-        Each model decides what it shows; see `fastad.models.AnomalyModel.explain`.
+        Each model decides what it shows. See `fastad.models.AnomalyModel.explain`.
 
         Args:
             images: as of `predict`.
@@ -393,7 +393,7 @@ class Detector(Estimator):
         are left out. A warning says how many normal test images were among the training images.
 
         Args:
-            data: a folder; `fastad.data.test_samples` lists the layouts.
+            data: a folder in one of the layouts of `fastad.data.layouts`.
             **options: of `fastad.evaluation.evaluate`, such as ``progress`` and ``skip``.
 
         Returns:
@@ -440,7 +440,7 @@ class Detector(Estimator):
     def set_threshold(
         self, false_positive_rate: float | None = None, *, value: float | None = None
     ) -> "Detector":
-        """Choose another threshold for images. No image is needed.
+        """Choose another threshold for the scores of images.
 
         Args:
             false_positive_rate: largest share of normal images that may be called anomalous. The
@@ -476,7 +476,7 @@ class Detector(Estimator):
     def set_pixel_threshold(
         self, false_positive_rate: float | None = None, *, value: float | None = None
     ) -> "Detector":
-        """Choose another threshold for masks.
+        """Choose another threshold for the masks.
 
         Args:
             false_positive_rate: largest share of normal images with any pixel marked.
@@ -512,7 +512,7 @@ class Detector(Estimator):
         The file replaces an older one only when it is complete.
 
         Args:
-            path: of the file; its name may end in ".fastad".
+            path: of the file, such as "bottle.fastad".
 
         Raises:
             ValueError: an option of the model is a module, which cannot be written.
@@ -538,7 +538,7 @@ class Detector(Estimator):
         The file is kept only if it gives the detector's results in that runtime.
 
         Args:
-            path: of the file; it ends in the suffix of the format.
+            path: of the file, with the suffix of the format.
             format: "onnx", "openvino", "torch-export" or "aotinductor".
             **options: those of `fastad.export.export_detector`, which also lists the errors.
 

@@ -52,7 +52,7 @@ def build(
         name: one of `NAMES`.
         layers: any of "layer1" to "layer4".
         weights: None or "random" for a random initialisation from torch's generator. Otherwise a
-            file, a folder, "embedded" or "auto"; see `fastad.backbones.weights.load`.
+            file, a folder, "embedded" or "auto". See `fastad.backbones.weights.load`.
 
     Raises:
         ValueError: unknown name or layer, or a weight file that does not fit.

@@ -46,7 +46,7 @@ def evaluate(
 
     Args:
         predict: uint8 images (N, 3, H, W) at ``size`` -> scores (N,) and anomaly maps (N, h, w).
-        samples: the test images; see `fastad.data.test_samples`. Ground truth is resized to the
+        samples: the test images. See `fastad.data.test_samples`. Ground truth is resized to the
             maps by nearest neighbour.
         size: (H, W) of the images that ``predict`` gets, in pixels.
         threshold: an image with a higher score counts as called a defect. None for no such counts.
@@ -72,7 +72,7 @@ def evaluate(
           "true_positive_rate"}
 
     Raises:
-        ValueError: there are no samples, or none can be read. Or a score or map is not finite; the
+        ValueError: there are no samples, or none can be read. Or a score or map is not finite. The
             message names the image.
         ImageError: an image or mask cannot be read, or a mask marks nothing.
         OSError: a file cannot be opened.

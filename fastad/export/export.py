@@ -52,7 +52,7 @@ def export_detector(
     """Write a detector in another format, once its own runtime gave the detector's results.
 
     Args:
-        artifact: the detector; its model is not changed. `fastad.inference.load` reads one.
+        artifact: the detector. Its model is not changed. `fastad.inference.load` reads one.
         path: ends in the suffix of the format. It is written atomically. OpenVINO's weights go
             beside it, to the same name ending in .bin.
         format: one of `fastad.export.FORMATS`.

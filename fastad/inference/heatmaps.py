@@ -52,8 +52,8 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: float) -> np.ndar
 
     Args:
         image: (H, W, 3) uint8.
-        anomaly_map: (h, w) floats; it is resized to the image.
-        scale: map value of the brightest colour; see `colour_scale`.
+        anomaly_map: (h, w) floats, which are resized to the image.
+        scale: map value of the brightest colour. See `colour_scale`.
 
     Returns:
         (H, W, 3) uint8.

@@ -84,14 +84,14 @@ class Predictor:
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: one of `fastad.engine.precision.PRECISIONS`; see `resolve` there.
         fused: run a copy of the model with batch norm folded into its convolutions. Results differ
-            by rounding only; see `fastad.engine.folding`.
+            by rounding only. See `fastad.engine.folding`.
         batch_size: images in one step.
         threshold: an image with a higher score is anomalous. None for no decision.
         pixel_threshold: a pixel with a higher value belongs to the mask. None for no mask.
         calibration: (n,) scores of held-out normal images, for p-values. None or empty for none.
 
     Raises:
-        ValueError: a wrong value; the message names the argument.
+        ValueError: a wrong value. The message names the argument.
 
     Examples:
         >>> import numpy as np
@@ -165,10 +165,10 @@ class Predictor:
                 is then left out. None raises the error.
 
         Raises:
-            TypeError: ``images`` is something else; the message says what.
+            TypeError: ``images`` is something else. The message says what.
             ValueError: there are no images, or they have a wrong shape.
-            FileNotFoundError: a file is missing; the message names it.
-            ImageError: a file is no image; the message names it.
+            FileNotFoundError: a file is missing. The message names it.
+            ImageError: a file is no image. The message names it.
         """
         results = list(self.stream(images, skip=skip))
 
@@ -226,7 +226,7 @@ class Predictor:
 
     @torch.inference_mode()
     def explain(self, images: Any) -> dict[str, np.ndarray]:
-        """Pictures of the model that show why images got their scores; see `AnomalyModel.explain`.
+        """Pictures of the model that show why images got their scores. See `AnomalyModel.explain`.
 
         Args:
             images: as of `predict`.

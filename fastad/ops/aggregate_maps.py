@@ -27,16 +27,17 @@ def aggregate_maps(
         maps: list of 1 to 8 maps (N, H_l, W_l).
         size: (H, W) of the result, in pixels.
         aggregate: ``"product"`` of ``map ** weight``, or ``"sum"`` of ``weight * map``.
-        weights: one number a level; None for 1.
-        return_maximum: also return the maximum of each image, (N,). No gradient flows through it.
+        weights: one number a level. None for 1.
+        return_maximum: also return the maximum of each image, (N,), found in the same pass. No
+            gradient flows through it.
 
     Returns:
         (N, H, W) in float32, or float64 if any map is. With ``return_maximum`` a pair of that and
         the maxima.
 
     Raises:
-        TypeError: a wrong type; the message names the argument.
-        ValueError: a wrong shape; the message names the argument and the shape.
+        TypeError: a wrong type. The message names the argument.
+        ValueError: a wrong shape. The message names the argument and the shape.
 
     Examples:
         >>> import torch

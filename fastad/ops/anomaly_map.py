@@ -23,21 +23,22 @@ def anomaly_map(
     """The anomaly map of a student-teacher pair, ``aggregate_maps(distances(...), size)``.
 
     Args:
-        teacher: list of 1 to 8 levels (N, C_l, H_l, W_l); see `distances`.
+        teacher: list of 1 to 8 levels (N, C_l, H_l, W_l). See `distances`.
         student: as ``teacher``, with the same shapes.
         size: (H, W) of the map, in pixels.
-        aggregate: ``"product"`` or ``"sum"`` of the levels; see `aggregate_maps`.
-        weights: one number a level; see `aggregate_maps`.
+        aggregate: ``"product"`` or ``"sum"`` of the levels. See `aggregate_maps`.
+        weights: one number a level. See `aggregate_maps`.
         eps: smallest norm by which a vector is divided.
-        return_maximum: also return the maximum of each image, (N,). No gradient flows through it.
+        return_maximum: also return the maximum of each image, (N,), found in the same pass. No
+            gradient flows through it.
 
     Returns:
         (N, H, W) in float32, or float64 if any input is. With ``return_maximum`` a pair of that
         and the maxima. The gradient goes to the student only.
 
     Raises:
-        TypeError: a wrong type; the message names the argument.
-        ValueError: a wrong shape; the message names the argument and the shape.
+        TypeError: a wrong type. The message names the argument.
+        ValueError: a wrong shape. The message names the argument and the shape.
 
     Examples:
         A student that fails in one corner of the second image.

@@ -20,7 +20,8 @@ def distances(
 
     Args:
         teacher: list of 1 to 8 levels (N, C_l, H_l, W_l), in float32, bfloat16, float16 or
-            float64, contiguous or channels_last. Types and layouts may be mixed.
+            float64, contiguous or channels_last. Types and layouts may be mixed. All are read in
+            place.
         student: as ``teacher``, with the same shapes.
         eps: smallest norm by which a vector is divided.
 
@@ -29,8 +30,8 @@ def distances(
         student only and cannot be differentiated again.
 
     Raises:
-        TypeError: a wrong type; the message names the argument.
-        ValueError: a wrong shape; the message names the argument and the shape.
+        TypeError: a wrong type. The message names the argument.
+        ValueError: a wrong shape. The message names the argument and the shape.
 
     Examples:
         Three pixels with two channels: the same direction, a right angle, the opposite direction.

@@ -23,12 +23,12 @@ def distillation_loss(
     """The distance of normalised features, averaged over positions and batch, summed over levels.
 
     Wang et al., "Student-teacher feature pyramid matching", BMVC 2021, eqs. 2-3. The features are
-    read once: the student's gradient is computed together with the loss.
+    read once. The student's gradient is computed with the loss and takes no memory besides itself.
 
     Args:
-        teacher: list of 1 to 8 levels (N, C_l, H_l, W_l); see `distances`.
+        teacher: list of 1 to 8 levels (N, C_l, H_l, W_l). See `distances`.
         student: as ``teacher``, with the same shapes.
-        level_weights: a factor for each level; None for 1.
+        level_weights: a factor for each level. None for 1.
         reduction: ``"mean"`` sums the weighted means of the levels, ``"sum"`` their weighted sums.
             ``"none"`` gives the weighted means of the levels one by one.
         eps: smallest norm by which a vector is divided.
@@ -38,8 +38,8 @@ def distillation_loss(
         of an empty batch. The gradient goes to the student only and cannot be differentiated again.
 
     Raises:
-        TypeError: a wrong type; the message names the argument.
-        ValueError: a wrong shape; the message names the argument and the shape.
+        TypeError: a wrong type. The message names the argument.
+        ValueError: a wrong shape. The message names the argument and the shape.
 
     Examples:
         A student that says the opposite of its teacher has a distance of 2 on each level.

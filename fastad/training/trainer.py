@@ -46,7 +46,7 @@ class Trainer:
             training.
 
     Raises:
-        ValueError: the device or the precision is not there.
+        ValueError: the device or the precision is not available.
         TypeError: ``progress`` is no function.
 
     Examples:
@@ -95,8 +95,8 @@ class Trainer:
         record says so, and later stages are missing.
 
         The features of frozen teachers are computed once for a stage and kept. This holds for a
-        tensor, and for a data set whose ``is_fixed`` is True. A resumed training compares the
-        ``fingerprint`` of a data set, a string, where there is one.
+        tensor, and for a data set whose ``is_fixed`` is True. Where a data set has a string as
+        ``fingerprint``, a resumed training compares it.
 
         Args:
             dataset: the images.

@@ -99,8 +99,8 @@ class PseudoAnomalies(Dataset):
             items have this share to within about one item.
         opacity: range of the image's own share inside the defect.
         shapes: of the defects: "perlin", "strokes", "spots". Of several each defect draws one.
-        own_patches: share of the defects made of the image's own patches; see `synthesize`.
-        on_foreground: keep the defects on the product; see `synthesize`.
+        own_patches: probability that a defect is made of the image's own patches. See `synthesize`.
+        on_foreground: keep the defects on the product. See `synthesize`.
         defects: folder of real defects with masks, for half of the items that do not stay clean. A
             defect is cut out of its image and pasted, with ``on_foreground`` onto the product. A
             quarter of these items are such an image itself.
