@@ -1,6 +1,7 @@
 """fastad: student-teacher anomaly detection on fused C++ and CUDA kernels.
 
 Everything is imported on first use: ``import fastad`` costs little beyond ``import torch``.
+Open `fastad.detector` first: `Detector` is the whole package behind one class.
 """
 
 import importlib

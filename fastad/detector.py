@@ -41,40 +41,53 @@ SKIPPED_NAMES = 20  # how many of the skipped files a record names
 
 
 class Detector(Estimator):
-    """Finds anomalies in images after seeing normal ones only.
+    """Finds anomalies in images after training on normal images only.
 
-    Follows scikit-learn's conventions: the constructor only stores its arguments, `fit` returns
-    self, fitted attributes end in an underscore, `sklearn.base.clone` works.
+    It follows scikit-learn's conventions: the constructor only stores its arguments, `fit` returns
+    the detector, fitted attributes end in an underscore, and `sklearn.base.clone` works. One name
+    differs. `predict_labels` is scikit-learn's ``predict``: +1 for normal, -1 for anomalous
+    images. `predict` returns scores, anomaly maps and decisions.
 
     Args:
-        model: one of `fastad.models.MODELS`.
-        image_size: what images are resized to: 256, (height, width), "640x256", or "auto" for the
-            aspect ratio of the training images.
+        model: name of the model, one of `fastad.models.MODELS`.
+        image_size: what images are resized to, in pixels: 256 for a square, (height, width),
+            "640x256" (height x width), or "auto" for the aspect ratio of the training images.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "float32", "bfloat16" or "float16"; of `load` also "int16", see
+        precision: "auto", "float32", "bfloat16" or "float16". `load` also takes "int16". See
             `fastad.engine.precision.resolve`.
-        batch_size: images a step of prediction; training has its own, see `fit`.
-        false_positive_rate: share of normal images that the threshold may call anomalous.
-        seed: of initialisation, hold-out split and order.
-        **options: fields of the model's config dataclass.
+        batch_size: images in one step of prediction. Training has its own batch size. See `fit`.
+        false_positive_rate: largest share of normal images that may be called anomalous.
+        seed: of the initialisation, the split into training and held-out images, and their order.
+        **options: fields of the model's config dataclass, such as ``backbone``.
 
     Attributes:
         model_: the trained `fastad.models.AnomalyModel`.
-        image_size_: (height, width).
-        threshold_, pixel_threshold_: above them an image is anomalous, a pixel part of the mask;
-            None where no image was held out to calibrate on.
+        image_size_: (height, width) in pixels.
+        threshold_: an image with a higher score is anomalous. None where no image was held out.
+        pixel_threshold_: a pixel with a higher value belongs to the mask. None where no image was
+            held out.
         calibration_scores_: (n,) scores of the held-out normal images.
         pixel_calibration_: (n,) maxima of their anomaly maps.
-        supervision_: what it learned from: "normal images only", or by how many images of real
-            defects it was supervised.
+        supervision_: "normal images only", or how many images of real defects supervised the
+            training.
         training_record_: what the training did; see `fastad.training.TrainingRecord`.
 
     Raises:
-        TypeError: an option that the model does not have.
+        TypeError: the model has no such option.
 
-    >>> detector = Detector("stpm", image_size=(256, 512), backbone="resnet34")
-    >>> detector
-    Detector('stpm', image_size=(256, 512), backbone='resnet34')
+    Examples:
+        Train on 24 normal images, then judge two images. The second has a black square.
+
+        >>> import numpy as np
+        >>> from fastad import Detector
+        >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+        >>> images = good[:2].copy()
+        >>> images[1, 8:24, 8:24] = 0
+        >>> detector = Detector("stpm", image_size=32, teacher_weights="embedded")
+        >>> detector.set_params(false_positive_rate=0.2).fit(good, epochs=1)
+        Detector('stpm', image_size=32, false_positive_rate=0.2, teacher_weights='embedded')
+        >>> detector.predict(images).is_anomalous
+        array([False,  True])
     """
 
     def __init__(
@@ -110,27 +123,44 @@ class Detector(Estimator):
         skip_bad: bool = False,
         **training: Any,
     ) -> "Detector":
-        """Train on normal images, then choose the thresholds on those held out.
+        """Train on normal images, then choose the thresholds on held-out ones.
+
+        Ctrl-C ends the training early and keeps the best epoch so far. Later stages are then
+        missing.
 
         Args:
-            images: a folder (see `fastad.data.training_images` for the layouts), images in any of
-                the forms of `fastad.data.inputs`, or a map-style data set of them.
-            y: ignored; scikit-learn passes it.
-            epochs: passes over the images; None for the model's own. Those of a model's stages are
-                scaled with it.
-            progress: called after every step and epoch; `fastad.training.ConsoleProgress` shows a
-                bar.
-            checkpoint: file written after every epoch, from which ``resume=True`` goes on.
-            skip_bad: leave unreadable files out (and say so) instead of stopping at the first.
+            images: a folder, images in any form of `fastad.data.inputs`, or a map-style data set of
+                images. `fastad.data.layouts` lists what a folder may look like.
+            y: ignored. scikit-learn passes it.
+            epochs: passes over the images. None takes the model's own number. A model with several
+                stages scales the epochs of each stage by the same factor.
+            progress: called after every step and every epoch. `fastad.training.ConsoleProgress`
+                shows a bar.
+            checkpoint: file that is written after every epoch.
+            resume: go on from ``checkpoint``.
+            skip_bad: leave unreadable files out and report them, instead of stopping at the first.
             **training: other fields of `fastad.training.TrainingConfig`, such as ``textures`` or
                 ``stages={"NAME": {"epochs": 30}}``.
 
-        Ctrl-C ends the training early and keeps the best epoch so far; later stages are missing.
+        Returns:
+            The detector itself.
 
         Raises:
-            ValueError, TypeError: the message names the argument, file or shape.
-            WeightsNotFoundError: no weights for a teacher.
-            KeyboardInterrupt: Ctrl-C before the first epoch was over.
+            ValueError: a wrong value. The message names the argument, file or shape.
+            TypeError: a wrong type. The message names the argument.
+            WeightsNotFoundError: there are no weights for a teacher.
+            KeyboardInterrupt: Ctrl-C before the end of the first epoch.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=2, batch_size=8)
+            >>> record = detector.training_record_
+            >>> record["n_train"], record["n_validation"], record["epochs"]
+            (19, 5, 2)
         """
         config = self._training_config(epochs, training)
         model = self._new_model(config.seed, checkpoint if resume else None)
@@ -213,34 +243,123 @@ class Detector(Estimator):
         )
 
     def predict(self, images: Any, **options: Any) -> PredictionResult:
-        """Score, map, decision, p-value and mask of images; threads may share a detector.
+        """Score images and mark what is anomalous. Several threads may share one detector.
 
-        images: a path, a folder, a Pillow image, a list of them, a uint8 array (N, H, W, 3), or a
-        tensor (N, 3, H, W). Options and errors are those of `fastad.inference.Predictor.predict`.
+        Args:
+            images: a path, a folder, a Pillow image, a list of them, a uint8 array (N, H, W, 3), or
+                a tensor (N, 3, H, W). `fastad.data.inputs` lists all forms.
+            **options: those of `fastad.inference.Predictor.predict`, which also lists the errors.
+
+        Returns:
+            Score, anomaly map, decision, p-value and mask of each image.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> result = detector.predict(np.zeros_like(good[:2]))  # two black images
+            >>> result.score.shape, result.anomaly_map.shape, result.mask.dtype
+            ((2,), (2, 32, 32), dtype('bool'))
+            >>> result.is_anomalous, result.p_value.round(3)
+            (array([ True,  True]), array([0.167, 0.167]))
         """
         return self._fitted().predict(images, **options)
 
     def stream(self, images: Any, **options: Any) -> Iterator[PredictionResult]:
-        """As `predict`, a result a batch, with memory that does not grow with their number."""
+        """Predict batch by batch. Memory does not grow with the number of images.
+
+        Args:
+            images: as of `predict`, or any iterable of single images, such as a camera's.
+            **options: as of `predict`.
+
+        Yields:
+            The result of one batch of up to ``batch_size`` images.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).set_params(batch_size=10).fit(good, epochs=1)
+            >>> [len(result.score) for result in detector.stream(good)]
+            [10, 10, 4]
+        """
         return self._fitted().stream(images, **options)
 
     def explain(self, images: Any) -> dict[str, np.ndarray]:
-        """Pictures that tell why images are scored as they are, by name: (N, H, W, 3) uint8.
+        """Pictures that show why the images got their scores.
 
-        What they are is the model's to say (`fastad.models.AnomalyModel.explain`); empty for one
-        that makes none. ``images`` as of `predict`.
+        Each model decides what it shows. See `fastad.models.AnomalyModel.explain`.
+
+        Args:
+            images: as of `predict`.
+
+        Returns:
+            Pictures by name, each (N, H, W, 3) uint8. Empty for a model that makes none.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "utad", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> for name, pictures in detector.explain(good[:2]).items():
+            ...     print(name, pictures.shape)
+            impression (2, 32, 32, 3)
+            naive impression (2, 32, 32, 3)
+            expert reconstruction (2, 32, 32, 3)
         """
         return self._fitted().explain(images)
 
     def score_samples(self, images: Any) -> np.ndarray:
-        """(N,) the opposite of the anomaly score: scikit-learn's higher is more normal."""
+        """The opposite of the anomaly score. As in scikit-learn, higher is more normal.
+
+        Args:
+            images: as of `predict`.
+
+        Returns:
+            (N,) floats.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> np.array_equal(detector.score_samples(good), -detector.predict(good).score)
+            True
+        """
         predictor = self._fitted()
         return -np.concatenate([result.score for result in predictor.stream(images)])
 
     def decision_function(self, images: Any) -> np.ndarray:
-        """(N,) `score_samples` shifted by the threshold: negative is anomalous.
+        """`score_samples` plus the threshold. Negative values are anomalous.
 
-        Raises ValueError where there is no threshold.
+        Args:
+            images: as of `predict`.
+
+        Returns:
+            (N,) float64.
+
+        Raises:
+            ValueError: there is no threshold.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> black = np.zeros_like(good[0])
+            >>> detector.decision_function([good[0], black]) < 0
+            array([False,  True])
         """
         self._fitted()
         if self.threshold_ is None:
@@ -248,17 +367,57 @@ class Detector(Estimator):
         return self.score_samples(images).astype(np.float64) + self.threshold_
 
     def predict_labels(self, images: Any) -> np.ndarray:
-        """(N,) +1 for normal, -1 for anomalous images. Errors as `decision_function`."""
+        """+1 for normal images, -1 for anomalous ones: scikit-learn's ``predict``.
+
+        Args:
+            images: as of `predict`.
+
+        Returns:
+            (N,) integers.
+
+        Raises:
+            ValueError: there is no threshold.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> black = np.zeros_like(good[0])
+            >>> detector.predict_labels([good[0], black])
+            array([ 1, -1])
+        """
         return np.where(self.decision_function(images) < 0, -1, 1)
 
     def evaluate(self, data: str | Path, **options: Any) -> dict[str, Any]:
-        """Measure on the labelled test images of a folder; nothing is chosen on them.
+        """Measure the detector on the labelled test images of a folder.
 
-        Returns and options (progress, skip) as `fastad.evaluation.evaluate`, and "supervision":
-        "normal images only", or by how many images of real defects the training was supervised.
-        Those are left out, and counted as "trained_on" in "counts". The layouts are those of
-        `fastad.data.test_samples`. A warning says how many normal test images were among the images
-        that the detector was trained on.
+        Nothing is chosen on the test images. Images of real defects that the training learned from
+        are left out. A warning says how many normal test images were among the training images.
+
+        Args:
+            data: a folder in one of the layouts of `fastad.data.layouts`.
+            **options: of `fastad.evaluation.evaluate`, such as ``progress`` and ``skip``.
+
+        Returns:
+            The scores of `fastad.evaluation.evaluate` and two more entries. "supervision" is
+            "normal images only", or how many images of real defects supervised the training.
+            "trained_on" in "counts" is the number of images left out.
+
+        Examples:
+            Render images of denim, train on the good ones, and measure on the others.
+
+            >>> from fastad import Detector
+            >>> from fastad.data.rendered.products import Counts, write_dataset
+            >>> write_dataset("denim", "denim", Counts(train=16, test_good=4, test_defect=1))
+            >>> detector = Detector(
+            ...     "stpm", image_size=64, teacher_weights="embedded", false_positive_rate=0.25
+            ... ).fit("denim", epochs=1, batch_size=4)
+            >>> metrics = detector.evaluate("denim")
+            >>> metrics["image_auroc"], metrics["pixel_auroc"] > 0.9
+            (1.0, True)
         """
         from fastad.evaluation import evaluate
 
@@ -286,9 +445,32 @@ class Detector(Estimator):
     def set_threshold(
         self, false_positive_rate: float | None = None, *, value: float | None = None
     ) -> "Detector":
-        """Choose another threshold: by rate, from the scores kept of held-out images, or by value.
+        """Choose another threshold for the scores of images.
 
-        Raises ValueError for a rate outside (0, 1), both or neither, or no scores to choose from.
+        Args:
+            false_positive_rate: largest share of normal images that may be called anomalous. The
+                threshold comes from the scores of held-out images, which a saved detector keeps.
+            value: the threshold itself, instead of a rate.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ValueError: both or neither are given, the rate is not between 0 and 1, or there are no
+                scores to choose from.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> before = detector.threshold_
+            >>> detector.set_threshold(0.5).threshold_ < before
+            True
+            >>> detector.set_threshold(value=0.25).threshold_
+            0.25
         """
         self.threshold_ = self._threshold("calibration_scores_", false_positive_rate, value)
         if false_positive_rate is not None:
@@ -299,28 +481,85 @@ class Detector(Estimator):
     def set_pixel_threshold(
         self, false_positive_rate: float | None = None, *, value: float | None = None
     ) -> "Detector":
-        """Choose another threshold of the masks; the rate is that of normal images with a mask.
+        """Choose another threshold for the masks.
 
-        At most this share of normal images gets any pixel marked. Errors as `set_threshold`.
+        Args:
+            false_positive_rate: largest share of normal images with any pixel marked.
+            value: the threshold itself, instead of a rate.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ValueError: as `set_threshold`.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> before = detector.pixel_threshold_
+            >>> detector.set_pixel_threshold(0.5).pixel_threshold_ < before
+            True
+            >>> result = detector.set_pixel_threshold(value=0.25).predict(good)
+            >>> np.array_equal(result.mask, result.anomaly_map > 0.25)
+            True
         """
         self.pixel_threshold_ = self._threshold("pixel_calibration_", false_positive_rate, value)
         self._artifact.pixel_threshold = self._predictor.pixel_threshold = self.pixel_threshold_
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write the detector to one file, atomically; see `fastad.inference.artifact`.
+        """Write the detector to one file, without pickle. See `fastad.inference.artifact`.
 
-        Raises ValueError for a model with a module among its options, OSError where the file cannot
-        be written.
+        The file replaces an older one only when it is complete.
+
+        Args:
+            path: of the file, such as "bottle.fastad".
+
+        Raises:
+            ValueError: an option of the model is a module, which cannot be written.
+            OSError: the file cannot be written.
+
+        Examples:
+            >>> import numpy as np
+            >>> import fastad
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = fastad.Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> detector.save("bottle.fastad")
+            >>> fastad.load("bottle.fastad").threshold_ == detector.threshold_
+            True
         """
         self._fitted()
         inference.save(path, self._artifact)
 
     def export(self, path: str | Path, format: str = "onnx", **options: Any) -> Verification:
-        """Write the detector for another runtime, compared with it there first.
+        """Write the detector for another runtime.
 
-        format: "onnx", "openvino", "torch-export" or "aotinductor"; options and errors are those
-        of `fastad.export.export.export_detector`.
+        The file is kept only if it gives the detector's results in that runtime.
+
+        Args:
+            path: of the file, with the suffix of the format.
+            format: "onnx", "openvino", "torch-export" or "aotinductor".
+            **options: those of `fastad.export.export_detector`, which also lists the errors.
+
+        Returns:
+            How far the file's results are from the detector's.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, layers=("layer1",), teacher_weights="embedded"
+            ... ).set_params(false_positive_rate=0.2).fit(good, epochs=1)
+            >>> verification = detector.export("bottle.pt2", format="torch-export")
+            >>> verification.images, verification.map_error < 0.005
+            (7, True)
         """
         from fastad.export.export import export_detector
 
@@ -396,10 +635,32 @@ class Detector(Estimator):
 def load(
     path: str | Path, *, device: str = "auto", precision: str = "auto", batch_size: int = 32
 ) -> Detector:
-    """Read a detector that `Detector.save` or ``fastad train`` wrote.
+    """Read a detector from a file of `Detector.save` or ``fastad train``.
 
-    Raises FileNotFoundError where there is no such file, `fastad.inference.ArtifactError` for one
-    that is damaged, of another kind, or newer than this package; ValueError for the options.
+    Args:
+        path: of the file.
+        device: as of `Detector`.
+        precision: as of `Detector`, or "int16".
+        batch_size: images in one step of prediction.
+
+    Returns:
+        A detector that predicts as the saved one did.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: the file is damaged, of another kind, or newer than this package.
+        ValueError: an option is wrong.
+
+    Examples:
+        >>> import numpy as np
+        >>> import fastad
+        >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+        >>> fastad.Detector(
+        ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+        ... ).fit(good, epochs=1).save("bottle.fastad")
+        >>> detector = fastad.load("bottle.fastad")
+        >>> detector.model, detector.image_size_, len(detector.calibration_scores_)
+        ('stpm', (32, 32), 5)
     """
     artifact = inference.load(path)
     config = artifact.model.config

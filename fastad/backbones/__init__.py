@@ -1,7 +1,7 @@
 """Networks that turn an image into a pyramid of feature maps, and their pretrained weights.
 
-Any ``nn.Module`` that returns a list (or tuple) of feature maps (N, C_l, H_l, W_l) is a backbone;
-`build` makes those that come with the package.
+Any ``nn.Module`` that returns a list (or tuple) of feature maps (N, C_l, H_l, W_l) is a backbone.
+`build` makes those of the package. Open `weights` for where pretrained weights come from.
 """
 
 import copy
@@ -46,22 +46,26 @@ def build(
 ) -> ResNet:
     """Make a backbone that returns the feature maps of ``layers``, in the order given.
 
-    Only the stages up to the deepest of ``layers`` are made, held and run.
+    Stages after the deepest of ``layers`` are neither made nor run.
 
     Args:
         name: one of `NAMES`.
         layers: any of "layer1" to "layer4".
-        weights: None or "random" for a random initialisation from torch's generator; otherwise
-            whatever `fastad.backbones.weights.load` takes: a file, a folder, "embedded" or "auto".
+        weights: None or "random" for a random initialisation from torch's generator. Otherwise a
+            file, a folder, "embedded" or "auto". See `fastad.backbones.weights.load`.
 
     Raises:
         ValueError: unknown name or layer, or a weight file that does not fit.
-        WeightsNotFoundError: "auto" found no weights anywhere, or the embedded ones are of another
-            network.
+        WeightsNotFoundError: "auto" found no weights, or "embedded" has none for this network.
 
-    >>> backbone = build("resnet18", layers=("layer3", "layer1"))
-    >>> backbone.channels, backbone.strides
-    ([256, 64], [16, 4])
+    Examples:
+        >>> import torch
+        >>> from fastad import backbones
+        >>> backbone = backbones.build("resnet18", layers=("layer3", "layer1"), weights="embedded")
+        >>> backbone.channels, backbone.strides
+        ([256, 64], [16, 4])
+        >>> [tuple(features.shape) for features in backbone(torch.rand(2, 3, 64, 64))]
+        [(2, 256, 4, 4), (2, 64, 16, 16)]
     """
     check_names(name, layers)
     backbone = ResNet(ARCHITECTURES[name], layers)

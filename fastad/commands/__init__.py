@@ -1,4 +1,4 @@
-"""What the subcommands of the command line do, one module each, imported when it is called."""
+"""The subcommands of the command line: a module for each, which `fastad.cli` calls."""
 
 
 class UsageError(ValueError):

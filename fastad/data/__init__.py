@@ -1,4 +1,7 @@
-"""Images on disk: reading, the package's one resize, folders as data sets, pseudo-anomalies."""
+"""Images on disk: reading, the package's one resize, folders as data sets, pseudo-anomalies.
+
+Open `layouts` for what a folder may look like, and `images` for reading and resizing.
+"""
 
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (

@@ -38,12 +38,23 @@ class ImageError(ValueError):
 def read_image(path: str | Path) -> Tensor:
     """Read an image file as RGB: uint8 (3, H, W).
 
-    The EXIF rotation is applied, grey and palette images become RGB, an alpha channel is dropped,
-    16-bit values are scaled to 8 bits (65535 -> 255), of several frames the first is taken.
+    The EXIF rotation is applied. Grey and palette images become RGB, an alpha channel is dropped,
+    and 16-bit values are scaled to 8 bits (65535 -> 255). Of several frames the first is taken.
 
-    Raises FileNotFoundError or PermissionError, and ImageError for anything that is not a complete
-    image or has too many pixels (twice Pillow's MAX_IMAGE_PIXELS, or the environment variable
-    FASTAD_MAX_PIXELS).
+    Raises:
+        FileNotFoundError: there is no such file.
+        PermissionError: the file may not be read.
+        ImageError: the file is no complete image, or has too many pixels. The limit is twice
+            Pillow's MAX_IMAGE_PIXELS, or the environment variable FASTAD_MAX_PIXELS.
+
+    Examples:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from fastad.data import read_image
+        >>> Image.fromarray(np.full((48, 64), 128, dtype=np.uint8)).save("grey.png")
+        >>> image = read_image("grey.png")
+        >>> image.shape, image.dtype, image[:, 0, 0]
+        (torch.Size([3, 48, 64]), torch.uint8, tensor([128, 128, 128], dtype=torch.uint8))
     """
     with open_image(path) as image:
         return torch.from_numpy(rgb_array(image)).permute(2, 0, 1).contiguous()
@@ -148,10 +159,27 @@ def deep_values(image: Image.Image) -> np.ndarray:
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize images (..., C, H, W) to ``size`` (H, W), antialiased bilinear.
+    """Resize images to ``size``, antialiased bilinear.
 
-    Floating images keep their dtype, uint8 images are rounded back to uint8. Three or four
-    dimensions. An image that has the size already is returned as it is.
+    Images that have the size already are returned as they are.
+
+    Args:
+        images: (C, H, W) or (N, C, H, W), uint8 or floating.
+        size: (H, W) of the result, in pixels.
+
+    Returns:
+        Images of the same dtype. uint8 values are rounded.
+
+    Raises:
+        ValueError: a wrong number of dimensions.
+        TypeError: another dtype.
+
+    Examples:
+        >>> import torch
+        >>> from fastad.data import resize
+        >>> image = torch.tensor([[[0, 0, 200, 200]]], dtype=torch.uint8)  # (C, H, W)
+        >>> resize(image, (1, 2))
+        tensor([[[ 29, 171]]], dtype=torch.uint8)
     """
     if images.ndim not in (3, 4):
         raise ValueError(
@@ -193,7 +221,13 @@ def _fake(images: Tensor, height: int, width: int) -> Tensor:
 def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
     """``256``, ``"256"``, ``"640x256"`` (height x width) or ``(640, 256)`` -> (height, width).
 
-    Raises ValueError for anything else, and for a side above `MAX_SIDE`.
+    Raises:
+        ValueError: anything else, or a side above `MAX_SIDE` pixels.
+
+    Examples:
+        >>> from fastad.data import parse_size
+        >>> parse_size("640x256"), parse_size(256)
+        ((640, 256), (256, 256))
     """
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+)\s*)?", size)

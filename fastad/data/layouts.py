@@ -65,13 +65,25 @@ class TrainingImages:
 
 
 def training_images(data: str | Path) -> TrainingImages:
-    """Normal images of a folder in one of the layouts above.
+    """Normal images of a folder in one of the layouts of `fastad.data.layouts`.
 
-    A folder that may hold defects or masks among its images is refused, because taking every
-    image would train on them.
+    A folder that may hold defects or masks among its images is refused: taking every image would
+    train on them.
 
-    Raises FileNotFoundError or NotADirectoryError; ValueError when there is no image, or when it
-    is unclear which are normal. The message says what to give instead.
+    Raises:
+        FileNotFoundError: there is no such folder.
+        NotADirectoryError: it is a file.
+        ValueError: there is no image, or it is unclear which are normal. The message says what to
+            give instead.
+
+    Examples:
+        >>> from fastad.data import training_images
+        >>> from fastad.data.rendered.products import Counts, write_dataset
+        >>> write_dataset("denim", "denim", Counts(train=3, test_good=1, test_defect=1))
+        >>> found = training_images("denim")
+        >>> found.layout, [path.as_posix() for path in found.paths]
+        ('MVTec AD', ['denim/train/good/000.png', 'denim/train/good/001.png',
+                      'denim/train/good/002.png'])
     """
     data = _existing(data)
     split = read_split(data)
@@ -101,10 +113,23 @@ def training_images(data: str | Path) -> TrainingImages:
 
 
 def test_samples(data: str | Path) -> list[Sample]:
-    """Test images of a folder in one of the layouts above, normal ones first.
+    """Test images of a folder in one of the layouts of `fastad.data.layouts`, normal ones first.
 
-    Raises FileNotFoundError when there is neither a folder ``test`` nor one of normal images,
-    NotADirectoryError, ValueError when there are no images.
+    Raises:
+        FileNotFoundError: there is neither a folder ``test`` nor one of normal images.
+        NotADirectoryError: it is a file.
+        ValueError: there are no images.
+
+    Examples:
+        >>> from fastad.data import test_samples
+        >>> from fastad.data.rendered.products import Counts, write_dataset
+        >>> write_dataset("denim", "denim", Counts(train=1, test_good=1, test_defect=1))
+        >>> for sample in test_samples("denim"):
+        ...     print(sample.label, sample.defect_type, len(sample.mask_paths))
+        0 good 0
+        1 bleach 1
+        1 hole 1
+        1 missing yarn 1
     """
     data = _existing(data)
     split = read_split(data)

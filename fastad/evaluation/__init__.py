@@ -1,4 +1,7 @@
-"""How good a detector is: image and pixel scores over a labelled test set."""
+"""How good a detector is: image and pixel scores over a labelled test set.
+
+Open `evaluate` for a whole test set, and `metrics` for single scores.
+"""
 
 from fastad.evaluation.accumulator import Evaluation
 from fastad.evaluation.bootstrap import image_auroc_interval

@@ -11,17 +11,25 @@ from fastad.evaluation.pixels import EXACT_BYTES, PixelScores
 
 
 class Evaluation:
-    """Takes labelled images batch by batch, in bounded memory, and computes every score of them.
-
-    >>> evaluation = Evaluation()
-    >>> for masks, maps, labels, scores in batches:
-    ...     evaluation.update(masks, maps, labels, scores)
-    >>> evaluation.compute()["aupro"]
+    """Takes labelled images batch by batch and computes all scores of them, in bounded memory.
 
     Args:
-        exact_bytes: the pixel scores are exact while the maps take no more than this; beyond, they
-            come from histograms with a bound on the error (`PixelScores`, `PixelHistogram`).
+        exact_bytes: the pixel scores are exact while the maps take no more than this. Beyond it
+            they come from histograms with a bound on the error (`PixelScores`, `PixelHistogram`).
         seed: of the bootstrap intervals.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.evaluation import Evaluation
+        >>> masks = np.zeros((2, 8, 8), dtype=bool)
+        >>> masks[1, 2:4, 2:4] = True
+        >>> evaluation = Evaluation()
+        >>> for noise in (0.1, 0.2):  # two batches of a normal image and a scratched one
+        ...     maps = masks + noise
+        ...     evaluation.update(masks, maps, [0, 1], maps.max(axis=(1, 2)), [None, "scratch"])
+        >>> result = evaluation.compute()
+        >>> result["image_auroc"], result["aupro"], result["counts"]["defect"]
+        (1.0, 1.0, 2)
     """
 
     def __init__(self, *, exact_bytes: int = EXACT_BYTES, seed: int = 0) -> None:
@@ -40,15 +48,20 @@ class Evaluation:
         scores: np.ndarray,
         defect_types: Sequence[str | None] | None = None,
     ) -> None:
-        """Add images; nothing is kept of the arrays but copies.
+        """Add images. Of the arrays only copies are kept.
 
-        masks: (N, H, W) bool, or None where the defects have no ground truth: they are left out of
-        the pixel scores, normal images are not. maps: (N, H, W) finite floats; batches may differ
-        in size. labels: (N,), 0 normal, 1 defect; scores: (N,) finite floats. defect_types: the
-        name of every defect's type, None or empty for none; those of normal images do not count.
+        Args:
+            masks: (N, H, W) bool. None where the defects have no ground truth: the pixel scores
+                then leave them out, but not the normal images.
+            maps: (N, H, W) finite floats. Batches may differ in size.
+            labels: (N,), 0 normal, 1 defect.
+            scores: (N,) finite floats, higher is more anomalous.
+            defect_types: name of the type of each defect, None or empty for none. Those of normal
+                images do not count.
 
-        Raises ValueError for mismatched or non-finite input, and for a normal image whose mask
-        marks a defect; nothing is added then.
+        Raises:
+            ValueError: shapes do not match, a value is not finite, or the mask of a normal image
+                marks a defect. Nothing is added then.
         """
         maps = np.asarray(maps)
         known = masks is not None

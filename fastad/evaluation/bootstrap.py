@@ -19,14 +19,31 @@ def image_auroc_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the image AUROC (Efron and Tibshirani, 1993, chapter 13).
 
-    Normal and defect images are drawn with replacement apart from each other, so every resample has
-    as many of both as the test set. The interval speaks of the images that might have been drawn,
-    not of other trainings; where the classes are separated in full it is (1, 1), however few images
-    there are.
+    Normal and defect images are drawn with replacement, each class by itself. Each resample then
+    has as many of both as the test set. The interval speaks of the images that might have been
+    drawn, not of other trainings. Where the classes are fully separated it is (1, 1), however few
+    images there are.
 
-    labels, scores: as `image_metrics`. Returns the lower and the upper limit, (NaN, NaN) when one
-    of the classes is missing; the same for the same seed. Raises ValueError as `image_metrics`, for
-    a confidence outside (0, 1), and for less than one resample.
+    Args:
+        labels: (N,), 0 normal, 1 defect.
+        scores: (N,) finite floats, higher is more anomalous.
+        confidence: in (0, 1).
+        resamples: number of resamples, at least 1.
+        seed: of the draws. The same seed gives the same interval.
+
+    Returns:
+        The lower and the upper limit, (NaN, NaN) when one of the classes is missing.
+
+    Raises:
+        ValueError: as `image_metrics`, or an option outside its range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.evaluation import image_auroc_interval
+        >>> labels, scores = np.arange(40) % 2, np.arange(40) / 40
+        >>> low, high = image_auroc_interval(labels, scores)
+        >>> low < 0.525 < high  # the AUROC itself
+        True
     """
     labels, scores = checked_images(labels, scores)
     if not 0 < confidence < 1:

@@ -36,35 +36,62 @@ def evaluate(
     observe: Observe | None = None,
     exact_bytes: int = EXACT_BYTES,
 ) -> dict:
-    """Scores of a detector over test samples, overall and for every defect type.
+    """Scores of a detector over test samples, overall and for each defect type.
 
-    predict: uint8 images (N, 3, H, W) at ``size`` -> scores (N,), anomaly maps (N, h, w). Ground
-    truth is resized to the maps by nearest neighbour. Returns the keys of ``image_metrics`` and
-    ``pixel_metrics`` and
+    The samples choose nothing but the "F1 max" scores. These pick their threshold on the labels, so
+    they bound from above what a threshold can reach.
 
-    - ``image_auroc_interval``: (low, high), 95 % bootstrap interval
-    - ``per_defect``: {type: the same scores over the images of this type and all normal ones}
-    - ``pixel_metrics``: {"exact": bool, "error_bound": {score: how far from exact it can be},
-      "per_defect": {type: the same bounds}}. Maps are kept, and the pixel scores are exact, while
-      the maps take no more than ``exact_bytes``; beyond, they come from histograms, and memory
-      does not grow with the images
-    - ``counts``: {"normal", "defect", "defect_without_mask", "skipped"}
-    - with ``threshold``, ``at_threshold``: {"threshold", "false_positive_rate",
-      "true_positive_rate"}, an image being called a defect above the threshold.
+    Pixel scores leave out defects without ground truth. A score without both classes is NaN, and a
+    warning says which and why.
 
-    The samples choose nothing but the "F1 max" scores, which are an oracle: their thresholds are
-    picked on the labels of these samples, so they bound from above what a threshold can reach.
+    Args:
+        predict: uint8 images (N, 3, H, W) at ``size`` -> scores (N,) and anomaly maps (N, h, w).
+        samples: the test images. See `fastad.data.test_samples`. Ground truth is resized to the
+            maps by nearest neighbour.
+        size: (H, W) of the images that ``predict`` gets, in pixels.
+        threshold: an image with a higher score counts as called a defect. None for no such counts.
+        batch_size: images in one call of ``predict``.
+        progress: is called with the number of images done and of all.
+        skip: is called with a sample whose image or mask cannot be used and the error. The sample
+            is then left out. None raises the error.
+        observe: is called for each image with its sample, score, anomaly map (h, w), and ground
+            truth (h, w) bool, or None for a defect without. The arrays are valid during the call
+            only.
+        exact_bytes: the maps are kept, and the pixel scores are exact, while the maps take no more
+            than this. Beyond it the scores come from histograms, in bounded memory.
 
-    Pixel scores leave out defects without ground truth. Scores without both classes are NaN.
-    A warning says which and why. ``progress`` is called with the images done and their number.
-    With ``skip``, a sample whose image or mask cannot be used is reported to it and left out.
-    ``observe`` is called once for every image measured, with its sample, its score, its anomaly map
-    (h, w) and its ground truth (h, w) bool, None for a defect without; the arrays are the caller's
-    for the time of the call only.
+    Returns:
+        The keys of `image_metrics` and `pixel_metrics`, and
 
-    Raises ValueError for an empty list, when no sample can be read, and for scores or maps that
-    are not finite, which names the image; without ``skip``, ImageError or OSError for a file that
-    cannot be read, and ImageError for a mask that marks nothing.
+        - ``image_auroc_interval``: (low, high), 95 % bootstrap interval
+        - ``per_defect``: {type: the same scores over the images of this type and all normal ones}
+        - ``pixel_metrics``: {"exact": bool, "error_bound": {score: how far from exact it can be},
+          "per_defect": {type: the same bounds}}
+        - ``counts``: {"normal", "defect", "defect_without_mask", "skipped"}
+        - ``at_threshold``, with a threshold: {"threshold", "false_positive_rate",
+          "true_positive_rate"}
+
+    Raises:
+        ValueError: there are no samples, or none can be read. Or a score or map is not finite. The
+            message names the image.
+        ImageError: an image or mask cannot be read, or a mask marks nothing.
+        OSError: a file cannot be opened.
+
+    Examples:
+        Measure a detector of your own. This one looks for dark pixels.
+
+        >>> from fastad.data import test_samples
+        >>> from fastad.data.rendered.products import Counts, write_dataset
+        >>> from fastad.evaluation import evaluate
+        >>> def predict(images):
+        ...     maps = 255 - images.float().mean(dim=1).numpy()
+        ...     return maps.max(axis=(1, 2)), maps
+        >>> write_dataset("denim", "denim", Counts(train=0, test_good=2, test_defect=1))
+        >>> metrics = evaluate(predict, test_samples("denim"), size=(64, 64))
+        >>> list(metrics["per_defect"])
+        ['bleach', 'hole', 'missing yarn']
+        >>> metrics["counts"]
+        {'normal': 2, 'defect': 3, 'defect_without_mask': 0, 'skipped': 0}
     """
     if not samples:
         raise ValueError("samples: at least one test image is needed")

@@ -26,9 +26,22 @@ FPR_RANGE = (1e-5, 1e-4)  # of AUPIMO, as in its paper
 def image_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """Scores of a detector over whole images.
 
-    labels: (N,), 0 normal, 1 defect; scores: (N,) finite floats, higher is more anomalous.
-    Returns ``image_auroc``, ``image_ap`` (average precision) and ``image_f1_max``; all NaN when
-    one of the classes is missing. Raises ValueError for empty, mismatched or non-finite input.
+    Args:
+        labels: (N,), 0 normal, 1 defect.
+        scores: (N,) finite floats, higher is more anomalous.
+
+    Returns:
+        ``image_auroc``, ``image_ap`` (average precision) and ``image_f1_max``. All are NaN when one
+        of the classes is missing.
+
+    Raises:
+        ValueError: the input is empty, does not match, or is not finite.
+
+    Examples:
+        >>> from fastad.evaluation import image_metrics
+        >>> metrics = image_metrics(labels=[0, 0, 1, 1], scores=[0.1, 0.4, 0.35, 0.8])
+        >>> {name: round(value, 3) for name, value in metrics.items()}
+        {'image_auroc': 0.75, 'image_ap': 0.833, 'image_f1_max': 0.8}
     """
     curve = image_curve(*checked_images(labels, scores))
     return {
@@ -56,12 +69,32 @@ def image_f1_max(y_true: np.ndarray, y_score: np.ndarray) -> tuple[float, float]
 def pixel_metrics(masks: ArrayLike, maps: ArrayLike, *, fpr_limit: float = 0.3) -> dict[str, float]:
     """Scores of anomaly maps against ground-truth masks.
 
-    masks: (N, H, W) bool; maps: (N, H, W) finite floats. Returns ``pixel_auroc``, ``pixel_ap``,
-    ``pixel_f1_max``, the threshold ``pixel_f1_threshold`` that reaches it, and ``aupro``; all NaN
-    when no pixel, or every pixel, is a defect. float32 and float64 are compared as they are,
-    float16 (and a tensor's bfloat16) as the float32 of the same value. C-contiguous bool, float32
-    and float64 arrays are not copied. Raises ValueError for empty, mismatched or non-finite input,
-    other types, and 2^32 pixels or more: see `Evaluation` for sets that do not fit.
+    float32 and float64 are compared as they are, float16 (and a tensor's bfloat16) as the float32
+    of the same value. C-contiguous bool, float32 and float64 arrays are not copied.
+
+    Args:
+        masks: (N, H, W) bool.
+        maps: (N, H, W) finite floats, higher is more anomalous.
+        fpr_limit: upper limit of the false positive rate of ``aupro``, in (0, 1].
+
+    Returns:
+        ``pixel_auroc``, ``pixel_ap`` (average precision), ``pixel_f1_max``, its threshold
+        ``pixel_f1_threshold``, and ``aupro``. All are NaN when no pixel, or every pixel, is a
+        defect.
+
+    Raises:
+        ValueError: the input is empty, does not match, is not finite, is of another type, or has
+            2^32 pixels or more. `Evaluation` takes sets that are too large.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.evaluation import pixel_metrics
+        >>> masks = np.array([[[False, False], [True, True]]])
+        >>> maps = np.array([[[0.1, 0.4], [0.35, 0.8]]])
+        >>> metrics = pixel_metrics(masks, maps)
+        >>> {name: round(value, 2) for name, value in metrics.items()}
+        {'pixel_auroc': 0.75, 'pixel_ap': 0.83, 'pixel_f1_max': 0.8, 'pixel_f1_threshold': 0.35,
+         'aupro': 0.5}
     """
     checked_limit(fpr_limit)
     return scores_of(pixel_curve(masks, maps), fpr_limit)
@@ -85,14 +118,37 @@ def pixel_f1_max(y_true: ArrayLike, y_score: ArrayLike) -> tuple[float, float]:
 def aupro(y_true: ArrayLike, y_score: ArrayLike, *, fpr_limit: float = 0.3) -> float:
     """Area under the per-region-overlap curve (Bergmann et al., CVPR 2020, section 5.1).
 
-    A region is a connected component (8 neighbours) of a mask. At a threshold, the overlap is the
-    share of a region's pixels at or above it, averaged over all regions; the false positive rate
-    is that share of all normal pixels. The curve starts at (0, 0), has a point for every distinct
-    value in the maps, is integrated by trapezoids up to ``fpr_limit``, with linear interpolation
-    there, and divided by ``fpr_limit``: 0 to 1.
+    A region is a connected component (8 neighbours) of a mask. At each threshold, the overlap is
+    the share of a region's pixels at or above it, averaged over all regions. The false positive
+    rate is the share of all normal pixels at or above it.
 
-    y_true: masks (N, H, W) bool; y_score: maps (N, H, W) finite floats. NaN when no pixel, or every
-    pixel, is a defect. Raises ValueError as `pixel_metrics`, and for a limit outside (0, 1].
+    The curve starts at (0, 0) and has a point for every distinct value in the maps. It is
+    integrated by trapezoids up to ``fpr_limit``, with linear interpolation there, and divided by
+    ``fpr_limit``.
+
+    Args:
+        y_true: masks (N, H, W) bool.
+        y_score: maps (N, H, W) finite floats, higher is more anomalous.
+        fpr_limit: in (0, 1].
+
+    Returns:
+        0 to 1. NaN when no pixel, or every pixel, is a defect.
+
+    Raises:
+        ValueError: as `pixel_metrics`, or a limit outside (0, 1].
+
+    Examples:
+        Two regions, of which one is found: half of the overlap at any false positive rate.
+
+        >>> import numpy as np
+        >>> from fastad.evaluation import aupro
+        >>> masks = np.zeros((1, 16, 16), dtype=bool)
+        >>> masks[0, 2:6, 2:6] = masks[0, 10:14, 10:14] = True
+        >>> maps = np.linspace(0.5, 0.6, 256).reshape(1, 16, 16)
+        >>> maps[0, 2:6, 2:6] = 1.0
+        >>> maps[0, 10:14, 10:14] = 0.0
+        >>> aupro(masks, maps)
+        0.5
     """
     checked_limit(fpr_limit)
     return pixel_curve(y_true, y_score).aupro(fpr_limit)
@@ -101,20 +157,38 @@ def aupro(y_true: ArrayLike, y_score: ArrayLike, *, fpr_limit: float = 0.3) -> f
 def aupimo(
     y_true: ArrayLike, y_score: ArrayLike, *, fpr_range: tuple[float, float] = FPR_RANGE
 ) -> np.ndarray:
-    """Area under every image's overlap curve at few false alarms (Bertoldo et al., BMVC 2024).
+    """Area under each image's overlap curve at few false alarms (Bertoldo et al., BMVC 2024).
 
-    At a threshold, the overlap is the share of an image's defect pixels at or above it, and the
-    false positive rate that share of the pixels of all normal images (masks without a defect). The
-    curve of overlap over the logarithm of the rate is integrated by trapezoids between the limits,
-    with a point for every distinct value, and divided by the length: 0 to 1. The paper, and
-    anomalib, place equally spaced thresholds and take those nearest to the limits; this is the
-    value that they approach. Where the limits lie below the lowest rate above zero (the highest
-    value is tied), the overlap without any false alarm counts.
+    At each threshold, the overlap is the share of an image's defect pixels at or above it. The
+    false positive rate is that share of the pixels of all normal images, whose masks mark nothing.
+    The curve of overlap over the logarithm of the rate is integrated by trapezoids between the
+    limits, with a point for every distinct value, and divided by the length.
 
-    y_true: masks (N, H, W) bool; y_score: maps (N, H, W) finite floats. Returns (N,), NaN for
-    normal images: its ``np.nanmean`` is the score of a detector. Raises ValueError as
-    `pixel_metrics`, for limits not in 0 < low < high <= 1, and when the normal images have fewer
-    than 1 / low pixels.
+    The paper, and anomalib, place equally spaced thresholds and take those nearest to the limits.
+    This is the value that they approach. Where the highest value is tied, both limits may lie below
+    the lowest rate above zero. Then the overlap without any false alarm counts.
+
+    Args:
+        y_true: masks (N, H, W) bool.
+        y_score: maps (N, H, W) finite floats, higher is more anomalous.
+        fpr_range: (low, high) limits of the false positive rate.
+
+    Returns:
+        (N,), 0 to 1, NaN for normal images. Its ``np.nanmean`` is the score of a detector.
+
+    Raises:
+        ValueError: as `pixel_metrics`, limits not in 0 < low < high <= 1, or normal images with
+            fewer than 1 / low pixels.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.evaluation import aupimo
+        >>> masks = np.zeros((2, 400, 400), dtype=bool)  # a normal image and a defect
+        >>> masks[1, 100:200, 100:200] = True
+        >>> maps = np.random.default_rng(0).random((2, 400, 400))
+        >>> maps[1, 100:150, 100:200] += 1.0  # half of the defect is found
+        >>> aupimo(masks, maps).round(2)
+        array([nan, 0.5])
     """
     low, high = fpr_range
     if not 0 < low < high <= 1:

@@ -1,4 +1,7 @@
-"""A detector in the formats of other runtimes, compared with it before a file is kept."""
+"""A detector in the formats of other runtimes, compared with it before a file is kept.
+
+Open `export` first: it makes the graph. `formats` writes and runs each format.
+"""
 
 from fastad.export.export import TOLERANCE, export_detector
 from fastad.export.formats import FORMATS, check_packages

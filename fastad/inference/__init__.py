@@ -1,4 +1,7 @@
-"""From a trained model to decisions: predictor, threshold, one file, heat maps."""
+"""From a trained model to decisions: predictor, threshold, one file, heat maps.
+
+Open `predictor` first: it turns images into scores, maps and decisions.
+"""
 
 from fastad.inference.artifact import Artifact, ArtifactError, load, save
 from fastad.inference.heatmaps import colour_scale, overlay, save_heatmap

@@ -24,8 +24,15 @@ INFERNO = np.array(
 
 
 def colour_scale(threshold: float) -> float:
-    """Map value that gets the brightest colour: twice the threshold, so that the middle of the
-    scale is where an image becomes anomalous. One scale makes the pictures comparable."""
+    """The map value of the brightest colour: twice the threshold.
+
+    An image becomes anomalous in the middle of the scale. One scale makes pictures comparable.
+
+    Examples:
+        >>> from fastad.inference import colour_scale
+        >>> colour_scale(threshold=0.25)
+        0.5
+    """
     return 2.0 * threshold if threshold > 0 else 1.0
 
 
@@ -38,11 +45,31 @@ def colourise(values: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: float) -> np.ndarray:
-    """Anomaly map in colour over its image.
+    """Put an anomaly map in colour over its image.
 
-    image: (H, W, 3) uint8; anomaly_map: (h, w) floats, resized to the image; scale: map value of
-    the brightest colour. Returns (H, W, 3) uint8. Where the map is 0 the image is unchanged; the
-    colour covers more of it the higher the map, up to three quarters from half of the scale on.
+    Where the map is 0, the image is unchanged. The colour covers more of the image the higher the
+    map is, up to three quarters from half of the scale on.
+
+    Args:
+        image: (H, W, 3) uint8.
+        anomaly_map: (h, w) floats, which are resized to the image.
+        scale: map value of the brightest colour. See `colour_scale`.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: a wrong shape or type, or a scale that is not positive.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.inference import overlay
+        >>> image = np.full((64, 64, 3), 128, dtype=np.uint8)
+        >>> anomaly_map = np.zeros((16, 16))
+        >>> anomaly_map[4:8, 4:8] = 1.0
+        >>> picture = overlay(image, anomaly_map, scale=1.0)
+        >>> picture[0, 0], picture[24, 24]
+        (array([128, 128, 128], dtype=uint8), array([221, 223, 155], dtype=uint8))
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
@@ -83,10 +110,28 @@ def save_heatmap(
     scale: float,
     explanations: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Write ``overlay(image, anomaly_map, scale)`` as a PNG, atomically.
+    """Write ``overlay(image, anomaly_map, scale)`` to a PNG file, atomically.
 
-    With ``explanations``, pictures (h, w, 3) uint8 by name, a `strip` of the image, those, and the
-    overlay.
+    Args:
+        path: of the file.
+        image: (H, W, 3) uint8.
+        anomaly_map: (h, w) floats.
+        scale: map value of the brightest colour.
+        explanations: pictures (h, w, 3) uint8 by name, as of `Detector.explain`. The file then
+            shows the image, these pictures, and the overlay side by side.
+
+    Raises:
+        ValueError: as `overlay`.
+        OSError: the file cannot be written.
+
+    Examples:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from fastad.inference import save_heatmap
+        >>> image = np.full((48, 64, 3), 128, dtype=np.uint8)
+        >>> save_heatmap("heatmap.png", image, anomaly_map=np.eye(16), scale=1.0)
+        >>> Image.open("heatmap.png").size  # width, height
+        (64, 48)
     """
     coloured = overlay(image, anomaly_map, scale)
     if explanations:

@@ -35,11 +35,11 @@ class PredictionResult:
     Attributes:
         score: (N,) float32, higher is more anomalous.
         anomaly_map: (N, H, W) float32 at the detector's image size.
-        is_anomalous: (N,) bool, score above the threshold; None without a threshold.
-        p_value: (N,) float64, the share of normal images that look at least as anomalous; None
+        is_anomalous: (N,) bool, whether the score is above the threshold. None without a threshold.
+        p_value: (N,) float64, the share of normal images that look at least as anomalous. None
             without calibration scores.
-        mask: (N, H, W) bool, pixels above the pixel threshold; None without one.
-        paths: the N images' files, where all were given as paths; None otherwise.
+        mask: (N, H, W) bool, pixels above the pixel threshold. None without a pixel threshold.
+        paths: the files of the N images. None unless all were given as paths.
     """
 
     score: np.ndarray
@@ -73,26 +73,36 @@ class Throughput:
 
 
 class Predictor:
-    """Runs a model over images: decoding ahead in threads, one resize, batches, one device.
+    """Runs a model over images on one device: reading ahead in threads, one resize, batches.
 
-    Threads may share one: predicting changes nothing in it. A change of the model's weights in
-    place is noticed (an optimizer's step, `load_state_dict`); weights or parts that are replaced
-    are not, and need a new predictor.
+    Several threads may share one predictor. It notices weights that change in place, as by an
+    optimizer's step or `load_state_dict`. Weights or parts that are replaced need a new predictor.
 
     Args:
-        model: put into eval mode and moved to the device, in place.
+        model: is put into eval mode and moved to the device, in place.
         image_size: what images are resized to; see `fastad.data.parse_size`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: one of `fastad.engine.precision.PRECISIONS`; see `resolve` there.
-        fused: run a copy of the model with batch norm folded into its convolutions; see
-            `fastad.engine.folding`. The same results but for rounding.
-        batch_size: images a step.
-        threshold: above it an image is anomalous; None for no decision.
-        pixel_threshold: above it a pixel belongs to the mask; None for no mask.
-        calibration: (n,) scores of held-out normal images for p-values; None or empty for none.
+        fused: run a copy of the model with batch norm folded into its convolutions. Results differ
+            by rounding only. See `fastad.engine.folding`.
+        batch_size: images in one step.
+        threshold: an image with a higher score is anomalous. None for no decision.
+        pixel_threshold: a pixel with a higher value belongs to the mask. None for no mask.
+        calibration: (n,) scores of held-out normal images, for p-values. None or empty for none.
 
     Raises:
-        ValueError: the message names the argument.
+        ValueError: a wrong value. The message names the argument.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad import models
+        >>> from fastad.inference import Predictor
+        >>> model = models.build("stpm", teacher_weights="embedded")
+        >>> predictor = Predictor(model, image_size=(64, 96), threshold=0.5)
+        >>> images = [np.zeros((48, 72, 3), np.uint8), np.zeros((100, 200, 3), np.uint8)]
+        >>> result = predictor.predict(images)
+        >>> result.score.shape, result.anomaly_map.shape, result.is_anomalous.dtype
+        ((2,), (2, 64, 96), dtype('bool'))
     """
 
     def __init__(
@@ -145,14 +155,20 @@ class Predictor:
     def predict(
         self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
     ) -> PredictionResult:
-        """Predict all images at once; their forms are those of `fastad.data.inputs`.
+        """Predict all images at once.
 
-        The result holds N * H * W floats: use `stream` where that is too much. ``skip`` is called
-        with the path (or position) and the error of an unreadable image, which is then left out.
+        The result holds N * H * W floats. `stream` needs less memory.
+
+        Args:
+            images: any of the forms of `fastad.data.inputs`.
+            skip: is called with the path (or position) and the error of an unreadable image, which
+                is then left out. None raises the error.
 
         Raises:
-            TypeError, ValueError: images is something else, or empty; the message says what.
-            FileNotFoundError, ImageError: a file is missing or no image; the message names it.
+            TypeError: ``images`` is something else. The message says what.
+            ValueError: there are no images, or they have a wrong shape.
+            FileNotFoundError: a file is missing. The message names it.
+            ImageError: a file is no image. The message names it.
         """
         results = list(self.stream(images, skip=skip))
 
@@ -167,10 +183,10 @@ class Predictor:
     def stream(
         self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
     ) -> Iterator[PredictionResult]:
-        """As `predict`, one result a batch; any iterable of single images will do.
+        """As `predict`, but one result a batch. Any iterable of single images will do.
 
-        Memory does not grow with the number of images. Of many the logger "fastad" says how fast
-        it went, and whether it waited longer for images, for the networks or for the caller.
+        Memory does not grow with the number of images. After many images the logger "fastad" says
+        how fast it went, and what took the most time: reading, predicting, or using the results.
         """
         skipped, throughput = 0, Throughput()
 
@@ -210,10 +226,14 @@ class Predictor:
 
     @torch.inference_mode()
     def explain(self, images: Any) -> dict[str, np.ndarray]:
-        """What the model shows of images in the forms of `predict`; see `AnomalyModel.explain`.
+        """Pictures of the model that show why images got their scores. See `AnomalyModel.explain`.
 
-        Pictures by name, (N, H, W, 3) uint8 at the predictor's image size; empty for a model that
-        shows none. Errors as of `predict`.
+        Args:
+            images: as of `predict`.
+
+        Returns:
+            Pictures by name, each (N, H, W, 3) uint8 at the predictor's image size. Empty for a
+            model that makes none.
         """
         if not self.explains:
             return {}

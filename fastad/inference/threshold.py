@@ -21,14 +21,26 @@ def conformal_threshold(
 ) -> float:
     """Threshold that a normal image exceeds with probability at most ``false_positive_rate``.
 
-    calibration: (n,) scores of held-out normal images. An image is anomalous when its score is
-    *above* the threshold, which is the case exactly when its p-value is at most the rate.
+    An image is anomalous when its score is above the threshold. That is the case exactly when its
+    p-value is at most the rate.
 
-    The rate can be kept only with n >= 1 / rate - 1 scores; with fewer, the theory's threshold is
-    infinite and would find nothing. The largest score is returned then, which keeps the rate
-    1 / (n + 1), and a warning, unless ``warn`` is false, says how many images would do.
+    The rate needs n >= 1 / rate - 1 scores. With fewer, the theory's threshold is infinite and
+    would find nothing. The result is then the largest score, which keeps the rate 1 / (n + 1).
 
-    Raises ValueError for an empty or non-finite calibration or a rate outside (0, 1).
+    Args:
+        calibration: (n,) scores of held-out normal images.
+        false_positive_rate: between 0 and 1.
+        warn: warn when there are too few scores, and say how many would do.
+
+    Raises:
+        ValueError: the calibration is empty or not finite, or the rate is not between 0 and 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.inference import conformal_threshold
+        >>> calibration = np.arange(1, 100) / 100  # 0.01 to 0.99
+        >>> conformal_threshold(calibration, false_positive_rate=0.05)
+        0.95
     """
     calibration = _checked(calibration)
     if not 0 < false_positive_rate < 1:
@@ -52,8 +64,22 @@ def conformal_threshold(
 def p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
     """Share of normal images that look at least as anomalous: (1 + #{c >= s}) / (n + 1).
 
-    scores: (N,); calibration: (n,) scores of held-out normal images. Returns (N,) float64, at
-    least 1 / (n + 1). Raises ValueError for non-finite scores or an empty calibration.
+    Args:
+        scores: (N,) scores of new images.
+        calibration: (n,) scores of held-out normal images.
+
+    Returns:
+        (N,) float64, at least 1 / (n + 1).
+
+    Raises:
+        ValueError: a score is not finite, or the calibration is empty.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.inference import p_values
+        >>> calibration = np.arange(1, 100) / 100  # 0.01 to 0.99
+        >>> p_values(np.array([0.5, 0.955, 2.0]), calibration)
+        array([0.51, 0.05, 0.01])
     """
     calibration = np.sort(_checked(calibration))
     scores = np.asarray(scores)

@@ -1,4 +1,7 @@
-"""The anomaly detection models, by name."""
+"""The anomaly detection models, by name.
+
+Open `base` for what all models share, and `stpm` for the smallest one.
+"""
 
 import dataclasses
 from typing import Any
@@ -38,23 +41,36 @@ __all__ = [
 
 
 def model_class(name: str) -> type[AnomalyModel]:
-    """The class behind a name in `MODELS`; ValueError for an unknown one."""
+    """The class of a model by its name in `MODELS`. Raises ValueError for an unknown one."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
     return MODELS[name]
 
 
 def build(name: str, **options: Any) -> AnomalyModel:
-    """Make a model; ``options`` are the fields of its config dataclass.
+    """Make a model with the options of its config dataclass.
 
     Students get a random initialisation from torch's generator: seed it for the same one again.
+
+    Args:
+        name: one of `MODELS`.
+        **options: fields of the model's config, such as `STPMConfig`.
+
+    Returns:
+        The model in training mode, on the CPU. It takes images (N, 3, H, W) in [0, 1].
 
     Raises:
         ValueError: unknown name, or a value that the config refuses.
         TypeError: unknown option.
-        WeightsNotFoundError: no weights for the teacher.
+        WeightsNotFoundError: there are no weights for a teacher.
 
-    >>> model = build("stpm", backbone="resnet18", teacher_weights=None)
+    Examples:
+        >>> import torch
+        >>> from fastad import models
+        >>> model = models.build("stpm", backbone="resnet18", teacher_weights="embedded").eval()
+        >>> prediction = model(torch.rand(2, 3, 64, 64))
+        >>> prediction.score.shape, prediction.anomaly_map.shape
+        (torch.Size([2]), torch.Size([2, 64, 64]))
     """
     model = model_class(name)
     fields = [field.name for field in dataclasses.fields(model.Config)]
@@ -65,13 +81,15 @@ def build(name: str, **options: Any) -> AnomalyModel:
 
 
 def without_weights(name: str) -> dict[str, None]:
-    """Options with which `build` makes a model of random teachers, wherever it is.
+    """Options with which `build` makes a model of random teachers without looking for weights.
 
-    For states that are loaded, and measurements of speed. A config's sources of pretrained weights
-    are its fields named ``teacher*_weights``.
+    They serve for a model whose state is loaded afterwards, and for measurements of speed. The
+    options are the fields of the config named ``teacher*_weights``.
 
-    >>> without_weights("rstpm")
-    {'teacher_weights': None, 'teacher2_weights': None}
+    Examples:
+        >>> from fastad import models
+        >>> models.without_weights("rstpm")
+        {'teacher_weights': None, 'teacher2_weights': None}
     """
     names = [field.name for field in dataclasses.fields(model_class(name).Config)]
     return {n: None for n in names if n.startswith("teacher") and n.endswith("_weights")}

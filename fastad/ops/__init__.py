@@ -1,6 +1,6 @@
 """Fused operations on feature pyramids: CPU and CUDA, forward and backward.
 
-``reference`` holds the same functions in plain PyTorch: their definition.
+Open `reference` first. It holds the same functions in plain PyTorch: their definition.
 """
 
 from fastad.ops import reference

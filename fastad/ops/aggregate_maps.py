@@ -17,24 +17,36 @@ def aggregate_maps(
     weights: Sequence[float] | None = None,
     return_maximum: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Upsamples every level's map to ``size`` and joins them, without writing the upsampled maps.
+    """Upsample the map of every level to ``size`` and join them by product or sum.
 
-    Bilinear, ``align_corners=False``, by PyTorch's source-index rule (Wang et al., BMVC 2021,
-    eq. 4, for the product).
+    The upsampled maps are not written to memory. Upsampling is bilinear with
+    ``align_corners=False`` and PyTorch's source-index rule. The product is eq. 4 of Wang et al.,
+    BMVC 2021.
 
     Args:
         maps: list of 1 to 8 maps (N, H_l, W_l).
         size: (H, W) of the result, in pixels.
         aggregate: ``"product"`` of ``map ** weight``, or ``"sum"`` of ``weight * map``.
-        weights: one a level, 1 by default.
-        return_maximum: also return the maximum of each image, (N,), which the kernel takes along.
-            No gradient flows through it.
+        weights: one number a level. None for 1.
+        return_maximum: also return the maximum of each image, (N,), found in the same pass. No
+            gradient flows through it.
 
     Returns:
-        (N, H, W) float32, or float64 if any map is; with ``return_maximum`` a pair.
+        (N, H, W) in float32, or float64 if any map is. With ``return_maximum`` a pair of that and
+        the maxima.
 
     Raises:
-        TypeError, ValueError: naming the argument and its shape.
+        TypeError: a wrong type. The message names the argument.
+        ValueError: a wrong shape. The message names the argument and the shape.
+
+    Examples:
+        >>> import torch
+        >>> from fastad import ops
+        >>> maps = [torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[0.5]]])]  # 1 x 2 and 1 x 1 pixels
+        >>> ops.aggregate_maps(maps, (1, 4))
+        tensor([[[0.0000, 0.1250, 0.3750, 0.5000]]])
+        >>> ops.aggregate_maps(maps, (1, 4), aggregate="sum", weights=[1.0, 2.0])
+        tensor([[[1.0000, 1.2500, 1.7500, 2.0000]]])
     """
     maps = _arguments.maps(maps)
     height, width = _arguments.output_size(size)

@@ -20,30 +20,39 @@ def anomaly_map(
     eps: float = 1e-12,
     return_maximum: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The anomaly map of a student-teacher pair: ``aggregate_maps(distances(...), size)``.
+    """The anomaly map of a student-teacher pair, ``aggregate_maps(distances(...), size)``.
 
     Args:
-        teacher, student: lists of 1 to 8 levels (N, C_l, H_l, W_l); see :func:`distances`.
+        teacher: list of 1 to 8 levels (N, C_l, H_l, W_l). See `distances`.
+        student: as ``teacher``, with the same shapes.
         size: (H, W) of the map, in pixels.
-        aggregate, weights: how levels are joined; see :func:`aggregate_maps`.
-        eps: lower bound of a norm.
-        return_maximum: also return the maximum of each image, (N,), which the kernel takes along.
-            No gradient flows through it.
+        aggregate: ``"product"`` or ``"sum"`` of the levels. See `aggregate_maps`.
+        weights: one number a level. See `aggregate_maps`.
+        eps: smallest norm by which a vector is divided.
+        return_maximum: also return the maximum of each image, (N,), found in the same pass. No
+            gradient flows through it.
 
     Returns:
-        (N, H, W) float32, or float64 if any input is; with ``return_maximum`` a pair. The gradient
-        goes to the student only.
+        (N, H, W) in float32, or float64 if any input is. With ``return_maximum`` a pair of that
+        and the maxima. The gradient goes to the student only.
 
     Raises:
-        TypeError, ValueError: naming the argument and its shape.
+        TypeError: a wrong type. The message names the argument.
+        ValueError: a wrong shape. The message names the argument and the shape.
 
-    Example:
+    Examples:
+        A student that fails in one corner of the second image.
+
         >>> import torch
         >>> from fastad import ops
-        >>> t = [torch.randn(1, 64, 64, 64), torch.randn(1, 128, 32, 32)]
-        >>> s = [torch.randn(1, 64, 64, 64), torch.randn(1, 128, 32, 32)]
-        >>> ops.anomaly_map(t, s, (256, 256)).shape
-        torch.Size([1, 256, 256])
+        >>> teacher = [torch.rand(2, 64, 32, 32), torch.rand(2, 128, 16, 16)]
+        >>> student = [level.clone() for level in teacher]
+        >>> student[0][1, :, :8, :8] *= -1
+        >>> maps, maximum = ops.anomaly_map(
+        ...     teacher, student, (128, 128), aggregate="sum", return_maximum=True
+        ... )
+        >>> maps.shape, maximum.round(decimals=3)
+        (torch.Size([2, 128, 128]), tensor([0., 2.]))
     """
     teacher, student = _arguments.features(teacher, student)
     height, width = _arguments.output_size(size)

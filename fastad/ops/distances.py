@@ -14,21 +14,34 @@ def distances(
 ) -> list[Tensor]:
     """Half the squared distance of L2-normalised features, per pixel, for all levels at once.
 
-    ``d = 1/2 * || t / max(||t||, eps) - s / max(||s||, eps) ||^2`` over channels, which equals
-    ``1 - cos(t, s)`` for non-zero vectors and keeps its relative accuracy for nearly equal ones
+    ``d = 1/2 * || t / max(||t||, eps) - s / max(||s||, eps) ||^2`` over channels. For non-zero
+    vectors it equals ``1 - cos(t, s)``, and it keeps its relative accuracy for nearly equal ones
     (Wang et al., "Student-teacher feature pyramid matching", BMVC 2021, eqs. 1-2).
 
     Args:
-        teacher, student: lists of 1 to 8 levels (N, C_l, H_l, W_l); float32, bfloat16, float16 or
-            float64, contiguous or channels_last, in any mixture; read in place.
-        eps: lower bound of a norm.
+        teacher: list of 1 to 8 levels (N, C_l, H_l, W_l), in float32, bfloat16, float16 or
+            float64, contiguous or channels_last. Types and layouts may be mixed. All are read in
+            place.
+        student: as ``teacher``, with the same shapes.
+        eps: smallest norm by which a vector is divided.
 
     Returns:
-        A list of (N, H_l, W_l): float32, or float64 if any input is. The gradient goes to the
-        student only, and is itself not differentiable.
+        A list of (N, H_l, W_l), in float32, or float64 if any input is. The gradient goes to the
+        student only and cannot be differentiated again.
 
     Raises:
-        TypeError, ValueError: naming the argument and its shape.
+        TypeError: a wrong type. The message names the argument.
+        ValueError: a wrong shape. The message names the argument and the shape.
+
+    Examples:
+        Three pixels with two channels: the same direction, a right angle, the opposite direction.
+
+        >>> import torch
+        >>> from fastad import ops
+        >>> teacher = [torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]).view(1, 2, 1, 3)]
+        >>> student = [torch.tensor([[4.0, 0.0, -1.0], [0.0, 2.0, 0.0]]).view(1, 2, 1, 3)]
+        >>> ops.distances(teacher, student)
+        [tensor([[[0., 1., 2.]]])]
     """
     teacher, student = _arguments.features(teacher, student)
     return torch.ops.fastad.distances(teacher, student, _arguments.norm_floor(eps))

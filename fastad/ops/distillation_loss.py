@@ -23,21 +23,37 @@ def distillation_loss(
     """The distance of normalised features, averaged over positions and batch, summed over levels.
 
     Wang et al., "Student-teacher feature pyramid matching", BMVC 2021, eqs. 2-3. The features are
-    read once: the student's gradient is computed with the loss, and takes no memory besides itself.
+    read once. The student's gradient is computed with the loss and takes no memory besides itself.
 
     Args:
-        teacher, student: lists of 1 to 8 levels (N, C_l, H_l, W_l); see :func:`distances`.
-        level_weights: factor of each level, 1 by default.
-        reduction: ``"mean"``, the weighted sum of the levels' means; ``"sum"``, of their sums;
-            ``"none"``, the weighted means of the levels, one by one.
-        eps: lower bound of a norm.
+        teacher: list of 1 to 8 levels (N, C_l, H_l, W_l). See `distances`.
+        student: as ``teacher``, with the same shapes.
+        level_weights: a factor for each level. None for 1.
+        reduction: ``"mean"`` sums the weighted means of the levels, ``"sum"`` their weighted sums.
+            ``"none"`` gives the weighted means of the levels one by one.
+        eps: smallest norm by which a vector is divided.
 
     Returns:
-        A scalar, or (L,) for ``"none"``: float32, or float64 if any input is. NaN for the mean of
-        an empty batch. The gradient goes to the student only, and is itself not differentiable.
+        A scalar, or (L,) for ``"none"``, in float32, or float64 if any input is. NaN for the mean
+        of an empty batch. The gradient goes to the student only and cannot be differentiated again.
 
     Raises:
-        TypeError, ValueError: naming the argument and its shape.
+        TypeError: a wrong type. The message names the argument.
+        ValueError: a wrong shape. The message names the argument and the shape.
+
+    Examples:
+        A student that says the opposite of its teacher has a distance of 2 on each level.
+
+        >>> import torch
+        >>> from fastad import ops
+        >>> teacher = [torch.rand(2, 64, 32, 32), torch.rand(2, 128, 16, 16)]
+        >>> student = [(-level).requires_grad_() for level in teacher]
+        >>> loss = ops.distillation_loss(teacher, student)
+        >>> round(loss.item(), 3)
+        4.0
+        >>> loss.backward()
+        >>> student[1].grad.shape
+        torch.Size([2, 128, 16, 16])
     """
     teacher, student = _arguments.features(teacher, student)
     weights = _arguments.level_weights("level_weights", level_weights, len(teacher))

@@ -68,7 +68,17 @@ def anomaly_map(
     weights: list[float] | None = None,
     eps: float = 1e-12,
 ) -> Tensor:
-    """``aggregate_maps(distances(teacher, student), size)``: features -> (N, H, W)."""
+    """``aggregate_maps(distances(teacher, student), size)``: features -> (N, H, W).
+
+    Examples:
+        >>> import torch
+        >>> from fastad import ops
+        >>> teacher = [torch.rand(2, 64, 32, 32), torch.rand(2, 128, 16, 16)]
+        >>> student = [torch.rand(2, 64, 32, 32), torch.rand(2, 128, 16, 16)]
+        >>> expected = ops.reference.anomaly_map(teacher, student, (128, 128))
+        >>> torch.allclose(ops.anomaly_map(teacher, student, (128, 128)), expected)
+        True
+    """
     maps = distances(teacher, student, eps=eps)
     return aggregate_maps(maps, size, aggregate=aggregate, weights=weights)
 

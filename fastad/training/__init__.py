@@ -1,4 +1,7 @@
-"""Training: one loop for every model, its options, its checkpoints, and what it reports."""
+"""Training: one loop for every model, its options, its checkpoints, and what it reports.
+
+Open `trainer` first, and `config` for the options.
+"""
 
 from fastad.training.checkpoint import CheckpointError, load_checkpoint
 from fastad.training.config import TrainingConfig

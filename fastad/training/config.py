@@ -82,6 +82,13 @@ class TrainingConfig:
 
     Raises:
         ValueError: a value out of range; the message names the field.
+
+    Examples:
+        >>> from fastad.models import STPM
+        >>> from fastad.training import TrainingConfig
+        >>> config = TrainingConfig.for_model(STPM, epochs=10)
+        >>> config.epochs, config.optimizer, config.learning_rate  # the last two are the authors'
+        (10, 'sgd', 0.4)
     """
 
     epochs: int = 100

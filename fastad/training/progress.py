@@ -62,10 +62,27 @@ class Clock:
 
 
 class ConsoleProgress:
-    """A bar on a terminal, one plain line an epoch elsewhere; to stderr unless told otherwise.
+    """Shows a training: a bar on a terminal, one plain line an epoch elsewhere.
 
-    Pass it to the trainer as ``progress``; use it as a context manager so that the bar goes away
+    Pass it as ``progress`` to `Detector.fit` or `Trainer`. As a context manager it removes the bar
     after an error as well.
+
+    Args:
+        stream: where it is written to. None for stderr.
+
+    Examples:
+        >>> import sys
+        >>> import numpy as np
+        >>> from fastad import Detector
+        >>> from fastad.training import ConsoleProgress
+        >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+        >>> detector = Detector(
+        ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+        ... )
+        >>> with ConsoleProgress(sys.stdout) as progress:
+        ...     detector = detector.fit(good, epochs=2, progress=progress)
+        epoch 1/2  distillation ...  validation ... (best)  ... images/s  ... left
+        epoch 2/2  distillation ...  validation ... images/s  ... left
     """
 
     def __init__(self, stream: TextIO | None = None):

@@ -32,20 +32,34 @@ log = logging.getLogger("fastad")
 class Trainer:
     """Trains a model's students on normal images and keeps the best epoch.
 
-    A share of the images is held out; after every epoch the model's own `validation_score` is
-    averaged over them, and at the end the weights of the epoch with the lowest mean are restored.
+    A share of the images is held out. After each epoch the model's own `validation_score` is
+    averaged over them. At the end the weights of the epoch with the lowest mean are restored.
+
     A model with several ``stages`` is trained in one after the other, each on the best epoch of the
-    one before; `fastad.training.stages` says which images they see. The same seed, machine and
+    one before. `fastad.training.stages` says which images they see. The same seed, machine and
     number of threads give the same bytes, also after an interruption.
 
     Args:
-        model: trained in place; afterwards in eval mode, on the device that was trained on.
+        model: trained in place. Afterwards it is in eval mode, on the device of the training.
         config: None for the model's own defaults.
-        progress: called after every step and every epoch; None for a silent training, a
-            `ConsoleProgress` for a terminal or a log.
+        progress: called after every step and every epoch, as a `ConsoleProgress`. None for a silent
+            training.
 
     Raises:
-        ValueError: the device or precision is not to be had.
+        ValueError: the device or the precision is not available.
+        TypeError: ``progress`` is no function.
+
+    Examples:
+        >>> import torch
+        >>> from fastad import models
+        >>> from fastad.training import Trainer, TrainingConfig
+        >>> model = models.build("stpm", teacher_weights="embedded")
+        >>> trainer = Trainer(model, TrainingConfig.for_model(model, epochs=2))
+        >>> record = trainer.fit(torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8))
+        >>> record.n_train, record.n_validation, record.epochs
+        (16, 4, 2)
+        >>> model.eval()(torch.rand(1, 3, 32, 32)).score.shape
+        torch.Size([1])
     """
 
     def __init__(
@@ -74,32 +88,32 @@ class Trainer:
         checkpoint: str | Path | None = None,
         resume: bool = False,
     ) -> TrainingRecord:
-        """Train on a map-style data set of normal images, or a tensor (N, 3, H, W) of them.
+        """Train on normal images: a map-style data set, or a tensor (N, 3, H, W).
 
         An item is an image (3, H, W), uint8 or float in [0, 1], or a dict with one as "image". All
-        images have one size. What frozen teachers say of a tensor's images, or of those of a data
-        set whose ``is_fixed`` is True, is computed once for a stage and kept. Of a data set with a
-        string as ``fingerprint``, a resumed training checks that. A KeyboardInterrupt ends the
-        training early, keeps the best epoch so far and is said in the record; later stages are then
-        missing.
+        images have one size. Ctrl-C ends the training early and keeps the best epoch so far. The
+        record says so, and later stages are missing.
+
+        The features of frozen teachers are computed once for a stage and kept. This holds for a
+        tensor, and for a data set whose ``is_fixed`` is True. Where a data set has a string as
+        ``fingerprint``, a resumed training compares it.
 
         Args:
             dataset: the images.
-            held_out: indices of the images to hold out, instead of a random share; empty for none.
-            checkpoint: a file to write after every epoch, atomically; it stays at the end.
-            resume: go on from ``checkpoint``, with more epochs of the stage that it is in and of
-                later ones if the config says so. The weights are then the same bytes as after a
-                training without interruption.
+            held_out: indices of the images to hold out, instead of a random share. Empty for none.
+            checkpoint: a file to write after every epoch, atomically. It stays at the end.
+            resume: go on from ``checkpoint``. The config may ask for more epochs of its stage and
+                of later ones. The weights are the same bytes as without an interruption.
 
         Raises:
-            ValueError: no images, images of several sizes, ``held_out`` that cannot be, or a stage
-                that the model does not have.
-            TypeError: items that are no images, or a model whose loss is no dict of scalars.
-            FileNotFoundError: no checkpoint to resume, or no folder to write it to.
-            CheckpointError: the checkpoint is damaged or of another training, or the file to write
-                it to is there and is none.
-            OSError: the checkpoint cannot be written; the one written before stays as it was.
-            TrainingDivergedError: a loss or score became NaN or infinite; the model keeps the best
+            ValueError: there are no images, they differ in size, ``held_out`` is impossible, or the
+                model has no such stage.
+            TypeError: items are no images, or the model's loss is no dict of scalars.
+            FileNotFoundError: there is no checkpoint to resume, or no folder to write it to.
+            CheckpointError: the checkpoint is damaged or of another training. Or the file to write
+                it to exists and is no checkpoint.
+            OSError: the checkpoint cannot be written. The one written before stays as it was.
+            TrainingDivergedError: a loss or score became NaN or infinite. The model keeps the best
                 epoch before it, if there was one, and the checkpoint the last good epoch.
         """
         _check(dataset, checkpoint, resume)

@@ -1,1 +1,1 @@
-"""Rendered products with and without defects: what `fastad demo` trains on."""
+"""Rendered products, with and without defects, for `fastad demo` and tests. Open `products`."""

@@ -1,4 +1,4 @@
-"""Pseudo-anomalies: normal images with synthesised defects, and the masks of these."""
+"""Pseudo-anomalies: normal images with synthesised defects, and their masks. Open `anomalies`."""
 
 from fastad.data.synthesis.anomalies import PseudoAnomalies, synthesize
 from fastad.data.synthesis.augmentations import AUGMENTATIONS, augment

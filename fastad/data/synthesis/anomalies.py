@@ -84,34 +84,48 @@ class PseudoAnomalies(Dataset):
     """Map-style data set of images, some of them with a synthesised defect.
 
     Item i is {"image": (3, H, W) of the source's dtype, "mask": (H, W) bool} of
-    ``images[indices[i]]``. Whether it stays clean, with an empty mask, and its defect are a
-    function of (seed, i) alone: the same in every epoch, process and run, and no global generator
-    is drawn from.
+    ``images[indices[i]]``. Whether it stays clean, with an empty mask, and its defect depend on
+    (seed, i) alone. They are the same in every epoch, process and run. No global generator is drawn
+    from.
 
     Args:
         images: data set or tensor whose items are images, or dicts with one as "image".
-        indices: of the images to use; one may be there several times and gets another defect each.
-        textures: folder of images to blend in, at any depth, or a `TextureFolder`; None to
-            generate textures.
+        indices: of the images to use. An image that is there several times gets another defect each
+            time.
+        textures: folder of images to blend in, at any depth, or a `TextureFolder`. None generates
+            textures.
         seed: a whole number from 0.
-        clean_share: of the items that stay clean. Which ones is not drawn but follows a sequence
-            that is spread evenly, so that any n successive items have this share to within about
-            one item.
+        clean_share: share of the items that stay clean. They are spread evenly: any n successive
+            items have this share to within about one item.
         opacity: range of the image's own share inside the defect.
-        shapes: of the defects: "perlin", "strokes", "spots"; of several each defect draws one.
-        own_patches, on_foreground: as of `synthesize`.
-        defects: real defects with masks, which half of the items that do not stay clean get: cut
-            out of a folder's images and pasted, with ``on_foreground`` onto the product; a quarter
-            of these items are such an image itself.
+        shapes: of the defects: "perlin", "strokes", "spots". Of several each defect draws one.
+        own_patches: probability that a defect is made of the image's own patches. See `synthesize`.
+        on_foreground: keep the defects on the product. See `synthesize`.
+        defects: folder of real defects with masks, for half of the items that do not stay clean. A
+            defect is cut out of its image and pasted, with ``on_foreground`` onto the product. A
+            quarter of these items are such an image itself.
 
     Raises:
-        TypeError, ValueError: an argument is none of that.
-        FileNotFoundError, NotADirectoryError: there is no folder ``textures``.
+        TypeError: an argument is of a wrong type.
+        ValueError: an argument is out of its range.
+        FileNotFoundError: there is no folder ``textures``.
+        NotADirectoryError: ``textures`` is a file.
 
     Attributes:
         is_fixed: whether an item's image is always the same, as the source says of its own.
-        fingerprint: hash of the source's images, the textures' files and the arguments; there is
-            none where the source has none.
+        fingerprint: hash of the source's images, the textures' files and the arguments. Missing
+            where the source has none.
+
+    Examples:
+        >>> import torch
+        >>> from fastad.data import PseudoAnomalies
+        >>> images = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)
+        >>> dataset = PseudoAnomalies(images, indices=range(8), seed=0)
+        >>> [dataset.is_clean(i) for i in range(8)].count(True)
+        4
+        >>> item = dataset[2]
+        >>> item["image"].shape, item["mask"].shape, item["mask"].any()
+        (torch.Size([3, 64, 64]), torch.Size([64, 64]), tensor(True))
     """
 
     def __init__(
