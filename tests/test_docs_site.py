@@ -1,6 +1,6 @@
 """The site of the documentation is built without a warning, and every public name is in it."""
 
-import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -58,6 +58,20 @@ def test_every_public_name_has_an_entry(reference):
     names = public_names()
     assert len(names) > 100
     assert [name for name in names if not is_there(name)] == []
+
+
+def test_docstrings_are_read_as_they_are_meant():
+    spec = importlib.util.spec_from_file_location("docs", ROOT / "tools" / "docs_docstrings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = "As :func:`f`.\n\nArgs:\n    a, *b: in\n        pixels.\n\n"
+    written += "Raises:\n    OSError, TypeError: bad.\n"
+    read = "As `f`.\n\nArgs:\n    a: in\n        pixels.\n    *b: in\n        pixels.\n\n"
+    read += "Raises:\n    OSError, TypeError: bad."
+    assert module.as_google_writes(written) == read
+    example = "\n\nExamples:\n    >>> f(1)\n    2"
+    assert module.as_google_writes(f"{written}\n>>> f(1)\n2\n") == read + example
+    assert module.as_google_writes(f"{written}\nExample:\n    >>> f(1)\n    2\n") == read + example
 
 
 def test_nothing_is_loaded_from_elsewhere(site):

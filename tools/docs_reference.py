@@ -6,7 +6,6 @@ Their meanings come from its docstring. ``<!-- recipes -->`` becomes the models'
 """
 
 import dataclasses
-import functools
 import importlib
 import inspect
 import os
@@ -171,7 +170,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return generated(LINK.sub(moved, markdown))
 
 
-@functools.cache
 def site_uri(path: Path) -> str:
     inside = path.is_relative_to(DOCS)
     return (path.relative_to(DOCS) if inside else OUTSIDE / path.relative_to(ROOT)).as_posix()
