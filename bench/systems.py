@@ -1,4 +1,4 @@
-"""Every system on every labelled set, and the table of docs/systems.md.
+"""Every system on every labelled set, and the table of docs/models/index.md.
 
     python bench/systems.py --data ../shared/data --speed          all that is not recorded yet
     python bench/systems.py --data ../shared/data --systems prn --sets bottle --seeds 0 --threads 1
@@ -30,7 +30,7 @@ from fastad.training import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "bench" / "results" / "systems.json"
-PAGE = ROOT / "docs" / "systems.md"
+PAGE = ROOT / "docs" / "models" / "index.md"
 COMMAND = "python bench/systems.py --data ../shared/data --speed"
 BEGIN, END = "<!-- made by bench/systems.py -->", "<!-- end -->"
 

@@ -1,5 +1,5 @@
-"""The user guide and the README say what the package does: their code runs, messages and tables are
-the code's.
+"""The user guide and the README say what the package does: their code runs, messages and numbers
+are the code's, and the tables of options that are made from the code name every option.
 
 The Python of a page runs from top to bottom in one namespace, in a folder with the files that the
 guide speaks of, with small images and a teacher of random weights.
@@ -7,6 +7,7 @@ guide speaks of, with small images and a teacher of random weights.
 
 import ast
 import dataclasses
+import importlib.util
 import math
 import re
 import shlex
@@ -29,9 +30,10 @@ from fastad.inference.threshold import conformal_threshold
 from fastad.models import GTransConfig, PRNConfig, RSTPMConfig, STPMConfig, UTADConfig
 from fastad.training import TrainingConfig
 from fastad.training.batches import split_indices
+from fastad.training.config import STAGE_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 RUNTIMES = ("onnxruntime", "openvino")
 FIXED = 8  # characters: fewer would be found anywhere
 
@@ -124,7 +126,7 @@ def test_an_exported_file_gives_the_detectors_result(runtime, at_desk):
     format = {"onnxruntime": "onnx", "torch": "torch-export"}.get(runtime, runtime)
     name = {"onnx": "bottle.onnx", "openvino": "bottle.xml", "torch-export": "bottle.pt2"}[format]
     detector.export(name, format)
-    codes = [code for code in blocks(text("deployment.md"), "python") if needs_export(code)]
+    codes = [code for code in blocks(text("how-to/deployment.md"), "python") if needs_export(code)]
     [code] = [c for c in codes if f"import {runtime}\n" in c]
     image = np.asarray(Image.open("new_images/000.png").convert("RGB"))
     namespace = {"image": image[None]}
@@ -143,7 +145,7 @@ def test_an_exported_file_gives_the_detectors_result(runtime, at_desk):
 
 
 def test_the_line_for_another_rate_is_the_packages_rule():
-    [code] = re.findall(r"rate of 5 %:\n`(.*)`", text("deployment.md"))
+    [code] = re.findall(r"rate of 5 %:\n`(.*)`", text("how-to/deployment.md"))
     for n in (19, 20, 99, 150, 379):
         normal = np.random.default_rng(n).random(n)
         expected = conformal_threshold(normal, 0.05)
@@ -163,43 +165,114 @@ def test_commands_are_understood(page):
                 group.commands[words[1]].make_context(words[1], words[2:])
 
 
-@pytest.mark.parametrize("config", [TrainingConfig, STPMConfig])
+def load_tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = load_tool("docs_reference")  # what the site shows of the code
+
+
+def generated(name: str) -> str:
+    return reference.generated(text(f"reference/{name}.md"))
+
+
+CONFIGS = [TrainingConfig, STPMConfig, RSTPMConfig, GTransConfig, PRNConfig, UTADConfig]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
 def test_table_of_options_names_every_field_and_its_default(config):
-    table = {cells[0].strip("`"): cells[1] for cells in rows(text("training.md"), "key")}
-    for field in dataclasses.fields(config):
+    table = rows(reference.options_table(config) + "\n", "option")
+    assert [cells[0] for cells in table] == [f"`{f.name}`" for f in dataclasses.fields(config)]
+    for field, (_, shown, meaning) in zip(dataclasses.fields(config), table, strict=True):
         default = field.default
         if default is dataclasses.MISSING:
             default = field.default_factory()
         if isinstance(default, tuple):
-            shown = ",".join(map(str, default))
+            expected = ",".join(map(str, default))
         else:
-            shown = str(default).lower() if default in (None, True, False) else str(default)
-        assert table[field.name].startswith(f"`{shown}`"), field.name
-    known = {f.name for c in (TrainingConfig, STPMConfig) for f in dataclasses.fields(c)}
-    assert set(table) == known
+            expected = str(default).lower() if default in (None, True, False) else str(default)
+        assert shown == f"`{expected}`", field.name
+        assert meaning.endswith("."), field.name
 
 
-@pytest.mark.parametrize(
-    ("page", "config"),
-    [
-        ("rstpm.md", RSTPMConfig),
-        ("gtrans.md", GTransConfig),
-        ("prn.md", PRNConfig),
-        ("utad.md", UTADConfig),
-    ],
-)
-def test_table_of_options_of_a_model(page, config):
-    table = {cells[0].strip("`"): cells[1] for cells in rows(text(page), "key")}
-    assert list(table) == [field.name for field in dataclasses.fields(config)]
-    for field in dataclasses.fields(config):
-        default = field.default
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        shown = shown.lower() if default in (None, True, False) else shown
-        assert table[field.name] == f"`{shown}`", field.name
+def test_options_of_every_config_are_on_the_page():
+    page = generated("options")
+    assert "<!-- " not in page
+    for config in CONFIGS:
+        assert reference.options_table(config) in page, config
+
+
+def test_an_option_without_a_meaning_is_noticed():
+    @dataclasses.dataclass
+    class Config:
+        """Options.
+
+        Attributes:
+            first: has one.
+        """
+
+        first: int = 1
+        second: int = 2
+
+    with pytest.raises(KeyError, match="second"):
+        reference.options_table(Config)
+
+
+def test_table_of_recipes_is_the_models():
+    """And so the published ones, as far as they are the models' defaults."""
+    (head,) = re.findall(r"^\| option \|.*`rstpm`.*$", generated("options"), re.M)
+    head = [c.strip() for c in head.split("|")[2:-1]]
+    table = {
+        name.strip("`"): cells for name, *cells in rows(f"{reference.recipes_table()}\n", "option")
+    }
+    stages = [(kind, stage) for kind in fastad.models.MODELS.values() for stage in kind.stages]
+    assert len(head) == len(stages)
+    usual = {name: getattr(TrainingConfig(), name) for name in STAGE_OPTIONS}
+    for column, (kind, stage) in enumerate(stages):
+        several = f" `{stage.name}`" if len(kind.stages) > 1 else ""
+        assert head[column] == f"`{kind.name}`{several}"
+        config = TrainingConfig.for_model(kind)
+        own = config.for_stage(kind, stage)
+        for name, default in usual.items():
+            value = getattr(own, name)
+            if name not in table:
+                assert value == default, (head[column], name)
+                continue
+            shown = table[name][column].partition(", ")[0]
+            is_used = shown != ""
+            assert is_used or value == default, (head[column], name)
+            if is_used:
+                assert shown == f"`{reference.written(value)}`", (head[column], name)
+        rates = [config.for_step(kind, stage, step).learning_rate for step in stage.steps]
+        shown = re.findall(r"`(.*?)`", table["learning_rate"][column])
+        assert shown == [str(rate) for rate in rates]
+
+
+def test_every_command_and_option_is_on_the_page():
+    page, group = generated("cli"), typer.main.get_command(app)
+    assert re.findall(r"^## fastad (\w+)$", page, re.M) == re.findall(
+        r"command: (\w+)", text("reference/cli.md")
+    )
+    assert set(re.findall(r"^## fastad (\w+)$", page, re.M)) == set(group.commands)
+    for name, command in group.commands.items():
+        (section,) = re.findall(rf"^## fastad {name}$(.*?)(?=^## |\Z)", page, re.M | re.S)
+        assert " ".join(command.help.split()) in " ".join(section.split())
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                assert f"| `{parameter.metavar}` |" in section, (name, parameter.name)
+                continue
+            (line,) = re.findall(rf"^\| `{parameter.opts[0]}` \|.*$", section, re.M)
+            assert parameter.help.replace("\\[", "[") in line
+            default = getattr(parameter.default, "value", parameter.default)
+            if default is not None and not parameter.is_flag:
+                assert f"Default: `{default}`." in line
 
 
 def test_what_is_said_of_rstpms_training():
-    page = " ".join(text("rstpm.md").split())
+    page = " ".join(text("models/rstpm.md").split())
     pairs, discriminator = fastad.models.RSTPM.stages
     assert (pairs.name, discriminator.name) == ("pairs", "discriminator")
     usual = fastad.models.RSTPM.training_defaults
@@ -214,57 +287,8 @@ def test_what_is_said_of_rstpms_training():
     assert f"{second['learning_rate']:g}, {second['epochs']} epochs of {images} images" in page
 
 
-def test_table_of_options_names_what_stpm_takes_instead():
-    table = {cells[0].strip("`"): cells[1] for cells in rows(text("training.md"), "key")}
-    usual, own = TrainingConfig(), TrainingConfig.for_model(fastad.models.STPM)
-    for field in dataclasses.fields(TrainingConfig):
-        value = getattr(own, field.name)
-        differs = value != getattr(usual, field.name)
-        assert (f"(`{value}`)" in table[field.name]) == differs, field.name
-
-
-def test_table_of_recipes_is_the_models():
-    """And so the published ones, as far as they are the models' defaults."""
-    (table,) = re.findall(r"^\| (\| `rstpm`: .*\n\|[-|]+\n(?:\|.*\n)+)", text("training.md"), re.M)
-    head, _, *body = ([c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines())
-    table = {name: dict(zip(head, cells, strict=True)) for name, *cells in body}
-    for column in head:
-        model, *stage = re.findall(r"`(\w+)`", column)
-        kind = fastad.models.MODELS[model]
-        config = TrainingConfig.for_model(kind)
-        (found,) = (s for s in kind.stages if s.name in (stage or [kind.stages[0].name]))
-        own = config.for_stage(kind, found)
-        cells = {name: row[column] for name, row in table.items()}
-        assert cells["epochs"] == str(own.epochs), column
-        assert cells["images a step"] == str(own.batch_size), column
-        if cells["optimizer"] != "the same":
-            optimizer, usual = f"`{own.optimizer}`", TrainingConfig()
-            if own.optimizer == "sgd":
-                optimizer += f", momentum {own.momentum}"
-            elif own.betas != usual.betas:
-                optimizer += f", betas {own.betas[0]}, {own.betas[1]}"
-            if own.weight_decay:
-                optimizer += f", weight decay {own.weight_decay}"
-            assert cells["optimizer"] == optimizer, column
-            before = own
-        assert (own.optimizer, own.betas) == (before.optimizer, before.betas), column
-        rate = f"{own.learning_rate:g}"
-        if own.schedule != "constant":
-            rate += f", `{own.schedule}`"
-        for step in found.steps[1:]:
-            rate += f"; {step.name} {config.for_step(kind, found, step).learning_rate:g}"
-        assert cells["learning rate"] == rate, column
-        defects = str(own.pseudo_anomalies) if found.pseudo_anomalies else ""
-        if own.own_patches:
-            share = {0.5: "half"}[own.own_patches]
-            defects += f": {share} of the image's own patches" + ", on the product only" * (
-                own.on_foreground
-            )
-        assert cells["images with defects"] == defects, column
-
-
 def test_table_of_rates_is_true():
-    table = rows(text("threshold.md"), "rate")
+    table = rows(text("how-to/threshold.md"), "rate")
     assert [cells[0] for cells in table] == ["10 %", "5 %", "2 %", "1 %", "0.1 %"]
     for rate, needed, in_all in table:
         alpha, n, total = float(rate.split()[0]) / 100, int(needed), int(in_all)
@@ -279,7 +303,7 @@ def test_table_of_rates_is_true():
 
 
 def test_numbers_in_the_text_are_the_codes():
-    page = " ".join(text("data.md").replace("\N{MULTIPLICATION SIGN}", "x").split())
+    page = " ".join(text("how-to/data.md").replace("\N{MULTIPLICATION SIGN}", "x").split())
     assert f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels" in page
     assert f"{IN_MEMORY_BYTES // (3 * 256 * 256):,} images of 256x256" in page
     assert f"Sides go from {MIN_SIDE} to {fastad.data.images.MAX_SIDE}" in page
@@ -314,7 +338,7 @@ def occurs(message: str, strings: list[str]) -> bool:
 
 
 def test_messages_are_the_codes():
-    found, strings = messages(text("troubleshooting.md")), templates()
+    found, strings = messages(text("how-to/troubleshooting.md")), templates()
     assert len(found) >= 25
     assert len(set(found)) == len(found)
     assert [m for m in found if len(re.sub("[… ]", "", m)) < FIXED] == []
@@ -342,6 +366,8 @@ def test_links_lead_somewhere(page):
             assert part in map(anchor, headings), target
 
 
-def test_the_index_names_every_page():
-    for page in PAGES:
-        assert page.name == "README.md" or f"({page.name})" in text("README.md")
+def test_the_navigation_names_every_page():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    named = re.findall(r"^ +- (?:.*: )?(\S+\.md)$", nav, re.M)
+    pages = [p.relative_to(ROOT / "docs").as_posix() for p in PAGES if p.name != "README.md"]
+    assert sorted(named) == sorted(pages)

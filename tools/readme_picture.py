@@ -1,4 +1,4 @@
-"""Draws docs/heatmaps.png, the heat maps in the README.
+"""Draws docs/images/heatmaps.png, the heat maps in the README.
 
     python tools/readme_picture.py [--output FILE] [--epochs N]
 
@@ -102,7 +102,7 @@ def compose(data: Path, results: dict[str, tuple[dict, dict]]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = ROOT / "docs" / "heatmaps.png"
+    default = ROOT / "docs" / "images" / "heatmaps.png"
     parser.add_argument("--output", type=Path, default=default, metavar="FILE")
     parser.add_argument("--epochs", type=int, default=12)
     arguments = parser.parse_args()

@@ -24,23 +24,24 @@ class STPMConfig:
     """Options of `STPM`.
 
     Attributes:
-        backbone: name of the network of teacher and student, or the teacher itself: any module
-            that returns a list of feature maps. It gets images of ImageNet's mean and deviation;
-            ``layers`` and ``teacher_weights`` are then unused.
-        layers: stages whose feature maps are compared.
+        backbone: network of teacher and student: "resnet18", "resnet34", "resnet50",
+            "wide_resnet50_2" or "resnet50_caffe". In Python also the teacher itself: any module
+            that returns a list of feature maps. It gets images of ImageNet's mean and deviation.
+            ``layers`` and ``teacher_weights`` are then unused, and the detector cannot be saved.
+        layers: stages whose feature maps are compared, of "layer1" to "layer4".
         teacher_weights: "auto", "embedded", a path, or None ("random") for a teacher that is loaded
             later. Of a built model it is "embedded" where "auto" came to that.
         aggregate: "product" of the levels (the paper) or their "sum".
         aggregate_size: levels are joined at the size of the "input" (the paper), or at that of the
-            first "layer" and then resized (the authors' code; cheaper, coarser).
-        weights: one number a level: exponents of the product, factors of the sum; None for 1.
+            first "layer" and then resized (the authors' code). The latter is faster and coarser.
+        weights: one number a level: exponents of the product, factors of the sum. None for 1.
         standardize: "channels" divides every channel of the teacher's levels by its standard
-            deviation over the training images, as EfficientAD does (Batzner et al., WACV 2024; it
-            also subtracts the mean), so that channels that are quiet on good images count as much
-            as others; "none" does not (the paper). "auto" is "channels" for the embedded teacher,
-            whose deeper levels a student follows into defects otherwise, else "none".
+            deviation over the training images. Channels that are quiet on good images then count as
+            much as others, as in EfficientAD (Batzner et al., WACV 2024), which also subtracts the
+            mean. "none" does not (the paper). "auto" is "channels" for the embedded teacher, whose
+            deeper levels a student follows into defects otherwise, else "none".
         eps: smallest norm by which a feature vector is divided.
-        student: the student of a ``backbone`` that is a module; None for a copy of it with newly
+        student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
     """
 

@@ -39,46 +39,49 @@ class TrainingConfig:
     """Options of `fastad.training.Trainer`; `for_model` fills in what a model's authors chose.
 
     Attributes:
-        epochs: passes over the training images. Of a model whose training has several stages,
-            those of each are scaled with it, in the proportion of their defaults.
-        batch_size: images a step. A last batch of a single image is left out (batch norm learns
-            nothing useful from it) unless it is the only one.
+        epochs: passes over the training images. In a training of several stages it is the number of
+            the first one. The others are scaled with it, in the proportion of their defaults.
+        batch_size: images a step. A last batch of a single image is left out unless it is the only
+            one: batch norm learns nothing useful from it.
         optimizer: "sgd", "adam" or "adamw".
-        learning_rate: the highest that a schedule gives.
-        schedule: "constant", or "cosine": the learning rate rises over the first twentieth of a
-            stage's steps and falls to zero on half a cosine; or "exponential": it falls to 0.9.
-            Of the latter two the number of epochs is a part of the training: it cannot be resumed
-            with more.
+        learning_rate: the highest that the schedule gives.
+        schedule: "constant", "cosine" or "exponential". "cosine" rises over the first twentieth of
+            a stage's steps, then falls to zero on half a cosine. "exponential" falls to 0.9. A
+            training with one of the latter two cannot be resumed with more epochs.
         momentum: of "sgd".
         betas: of "adam" and "adamw".
         weight_decay: of the optimizer.
-        validation_fraction: share of the images held out to choose the epoch by, in [0, 1).
+        validation_fraction: share of the images held out to choose the epoch by, in [0, 1). Without
+            effect where the layout of the folder sets images apart.
         seed: of the split, the order of the images, and random layers.
-        precision: "auto", "float32", "bfloat16" or "float16" of convolutions and products;
-            parameters and their updates stay float32.
+        precision: "auto", "float32", "bfloat16" or "float16" of convolutions and products.
+            Parameters and their updates stay float32. "auto" is bfloat16 where the device has units
+            for it, float16 on an older GPU, else float32.
         channels_last: memory format of the model and the images.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N". "auto" is CUDA where there is a device.
         feature_cache_gib: memory in which the teachers' features of all images are kept, where they
-            fit and nothing changes the images; 0 keeps none, also not on disk. At most half of the
-            memory that the machine (or the CUDA device) has is taken.
+            fit and nothing changes the images. At most half of the memory of the machine (or of the
+            CUDA device) is taken. 0 keeps none, also not on disk: every step computes them.
         feature_disk_gib: space in the folder for temporary files (TMPDIR) in which they are kept
-            where memory has no room for them; 0 for none.
-        workers: processes that read images of a data set that is not in memory; 0 reads them in the
-            training's own, "auto" takes one a processor, at most four. The result is the same.
+            where memory has no room for them. 0 for none.
+        workers: processes that read images of a data set that is too large for memory. 0 reads them
+            in the training's own process. "auto" takes one for each processor, at most four. The
+            result is the same.
         deterministic: on CUDA, let cuDNN take only algorithms that give the same bits every time.
-        pseudo_anomalies: images with synthesised defects that an epoch of a stage which learns from
-            such images has; the same in every epoch.
-        textures: folder of images that such defects are made of; None for generated textures.
-        own_patches: share of such defects that are made of the image's own patches instead.
-        on_foreground: keep such defects on the product, where it stands out from its background.
-        defects: folder of real defects with masks, which half of the images that get a defect
-            have: the training is supervised then, and an evaluation leaves these images out. The
+        pseudo_anomalies: images with synthesised defects in an epoch of a stage that learns from
+            such images. They are the same in every epoch.
+        textures: folder of images that these defects are made of. None generates textures.
+        own_patches: share of these defects that are made of the image's own patches in another
+            order.
+        on_foreground: keep these defects on the product, where it stands out from its background.
+        defects: folder of real defects with masks. Half of the images that get a defect get one of
+            these. The training is then supervised, and an evaluation leaves these images out. The
             layouts are those of `fastad.data.defect_samples`.
-        defect_images: how many of that folder's images to take, of each type about as many, by
-            ``seed``; None for all.
-        stages: options of single stages by name, as ``{"discriminator": {"epochs": 30}}``; they
-            win over the stage's own defaults, and those over the fields above. Of one of a stage's
-            several steps as "STAGE.STEP".
+        defect_images: how many of that folder's images to take, about as many of each type, by
+            ``seed``. None takes all.
+        stages: options of single stages by name, as ``{"discriminator": {"epochs": 30}}``. They win
+            over the stage's own defaults, and those over the fields above. The name of one of a
+            stage's several steps is "STAGE.STEP". On the command line it is ``--stage``.
 
     Raises:
         ValueError: a value out of range; the message names the field.

@@ -37,17 +37,17 @@ class GTransConfig:
     """Options of `GTrans`.
 
     Attributes:
-        backbone: name of the network of teacher and student, or the teacher itself: any module that
-            returns a list of three feature maps. It gets images of ImageNet's mean and deviation;
-            ``teacher_weights`` is then unused. "auto" is the paper's ResNet-34 where there are
-            weights for it, which may be downloaded, else ResNet-18.
+        backbone: name of the network of teacher and student (those of STPM), or "auto": the paper's
+            ResNet-34 where there are weights for it, which may be downloaded, else ResNet-18. In
+            Python also the teacher itself: any module that returns a list of three feature maps. It
+            gets images of ImageNet's mean and deviation, and ``teacher_weights`` is then unused.
         teacher_weights: "auto", "embedded", a path, or None ("random") for a teacher that is loaded
             later. Of a built model it is "embedded" where "auto" came to that.
         tokens: for each of the three levels.
         token_width: numbers in a token.
-        smoothing: standard deviation in pixels of a Gaussian over the anomaly map; 0 for none.
+        smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
         eps: smallest norm by which a feature vector is divided.
-        student: the student of a ``backbone`` that is a module; None for a copy of it with newly
+        student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
     """
 

@@ -32,25 +32,28 @@ class PRNConfig(Checked):
     """Options of `PRN`.
 
     Attributes:
-        backbone: name of the frozen network, or the network itself: any module that returns a list
+        backbone: name of the frozen network: "resnet18", "resnet34", "resnet50", "wide_resnet50_2"
+            or "resnet50_caffe". In Python also the network itself: any module that returns a list
             of three feature maps, or four, large to small, each of half of the size of the one
-            before it. It gets images of ImageNet's mean and deviation; ``teacher_weights`` is then
+            before it. It gets images of ImageNet's mean and deviation. ``teacher_weights`` is then
             unused.
         teacher_weights: "auto", "embedded", a path, or None ("random") for a network whose weights
             are loaded later. Of a built model it is "embedded" where "auto" came to that.
-        bottleneck: what the decoder begins with: the network's "layer4" (the paper; the fourth
-            feature map of a module), or a "learned" residual stage on its layer3, for weights that
-            end there; "auto" for the former where there are weights.
-        prototypes: of a level, for each training image: one for ten.
+        bottleneck: what the decoder begins with: the network's "layer4" (the paper, the fourth
+            feature map of a module), or a "learned" residual stage on its layer3. "auto" is
+            "layer4" where there are weights for it.
+        prototypes: of a level, for each training image: 0.1 is one for ten.
         max_prototypes: of a level at most. One of all levels takes 1.8 MB at 256x256 with
-            ResNet-18, in memory and in the detector's file: with the residuals' scales 90 MB at
-            most.
+            ResNet-18, in memory and in the detector's file. With the residuals' scales it is 90 MB
+            at most.
         residuals: "scaled", the logarithm of squared differences over what they are for normal
-            images, or the "squared" differences themselves (the paper).
-        focal_weight, focal_alpha, focal_gamma: factor of the focal loss beside the smooth L1 loss,
-            and what that has (Lin et al., ICCV 2017, eq. 5, one alpha for both classes).
+            images: log(1 + r / s). Or the "squared" differences r themselves (the paper).
+        focal_weight: factor of the focal loss beside the smooth L1 loss.
+        focal_alpha: alpha of the focal loss (Lin et al., ICCV 2017, eq. 5), the same for both
+            classes.
+        focal_gamma: exponent of the focal loss.
         pooling: an image's score is the mean of this share of its pixels, the highest ones: 100 of
-            256x256; 0 for the highest one alone.
+            256x256. 0 takes the highest one alone.
     """
 
     backbone: str | nn.Module = "resnet18"

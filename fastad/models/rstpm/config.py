@@ -16,38 +16,46 @@ class RSTPMConfig(Checked):
     """Options of `RSTPM`.
 
     Attributes:
-        teacher1, teacher2: names of their networks, or the networks themselves: any modules that
-            return a list of three feature maps, large to small. They get images of ImageNet's mean
-            and deviation; their weights' options are then unused. For ``teacher2`` "auto" is
-            resnet50 (the paper) where its weights can be had, else the nearest for which there are.
+        teacher1: network of the first teacher: "resnet18", "resnet34", "resnet50",
+            "wide_resnet50_2" or "resnet50_caffe". Student1 has the same architecture. In Python
+            also the network itself: any module that returns a list of three feature maps, large to
+            small, and a fourth where ``bottleneck`` is "layer4". It gets images of ImageNet's mean
+            and deviation. Its weights' option is then unused, and the detector cannot be saved.
+        teacher2: network of the second teacher: the same names, a module of three feature maps, or
+            "auto". Another network than Teacher1 looks at other regions. "auto" is resnet50 (the
+            paper) where its weights can be had, else the nearest for which there are.
         teacher_weights: Teacher1's: "auto", "embedded", a file, a folder, or None ("random") for
             one that is loaded later.
-        teacher2_weights: Teacher2's, likewise; "auto" looks in the folder that ``teacher_weights``
-            names, or takes the embedded ones, where that says so.
-        bottleneck: what the second student decodes: Teacher1's "layer4" (the paper; the fourth
-            feature map of a module), or a "learned" residual stage on its layer3, for weights that
-            end there; "auto" for the former where there are weights.
+        teacher2_weights: Teacher2's, likewise. "auto" looks in the folder that ``teacher_weights``
+            names, and is "embedded" where that is.
+        bottleneck: what the second student decodes: Teacher1's "layer4" (the paper), or a "learned"
+            residual stage of stride 2 on its layer3, trained with Student2. "auto" is "layer4"
+            where there are weights for it, or where a module returns a fourth feature map.
         attention: gate every level of the second student by Teacher2's features of it (the paper).
+            Without, Student2 sees nothing but the bottleneck.
         attention_reduction: the gates' hidden channels are the level's divided by this, 8 at least.
-        decoder_blocks: residual blocks of the second student's levels, the largest level first.
+        decoder_blocks: residual blocks of the second student's levels, the largest level first,
+            each at least 2. More take longer and rebuild finer detail.
         scale_maps: before the pairs' maps are added, divide every distance map by its mean over
-            normal images that the students were not fitted to, at each "position" of the image, or
-            over the whole "level"; "none" adds them as they are (the paper says nothing). Students
-            err more at edges of the image and of the product, on every image: by position such
-            places stand out no more. Where the mean is below the level's, the level's is taken:
-            no place counts for more than on average. Without any, the noisier pair wins.
-        aggregate: "product" of the summed maps (as STPM) or their "sum".
-        discriminator: multiply by the discriminative network's map (the paper). The second stage
-            of the training takes place all the same: the means of ``scale_maps`` are taken there.
-        discriminator_stride: pixels of the image a step of that map: 1, 2 or 4.
+            good images that the students were not fitted to: at each "position" of the image, or
+            over the whole "level". By position, edges where students err on every image stand out
+            no more. No position is divided by less than the level's mean. "none" adds the maps as
+            they are, and the noisier pair wins. The paper says nothing of it.
+        aggregate: "product" of the summed maps (as STPM) or their "sum". A product is low wherever
+            one level is low. A sum forgives a level that misses the defect.
+        discriminator: multiply by the discriminative network's map (the paper). The second stage of
+            the training takes place all the same: the means of ``scale_maps`` are taken there.
+        discriminator_stride: pixels of the image for each step of that map: 1, 2 or 4. 2 or 1 give
+            finer outlines for four or sixteen times the work.
         discriminator_width: channels of its first block.
-        focal_gamma: exponent of the focal loss (Lin et al., ICCV 2017, eq. 4, without alpha).
+        focal_gamma: exponent of the focal loss (Lin et al., ICCV 2017, eq. 4, without alpha). The
+            larger, the less easy pixels count.
         l1_weight: factor of a mean absolute error beside the focal loss (as in DeSTSeg).
-        smoothing: standard deviation in pixels of a Gaussian over the anomaly map; 0 for none.
-        pooling: an image's score is the mean of this share of its pixels, the highest ones; 0 for
+        smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
+        pooling: an image's score is the mean of this share of its pixels, the highest ones. 0 takes
             the highest one alone (as STPM).
         eps: smallest norm by which a feature vector is divided.
-        student1: the student of a ``teacher1`` that is a module; None for a copy of it with newly
+        student1: the student of a ``teacher1`` that is a module. None for a copy of it with newly
             drawn parameters.
     """
 

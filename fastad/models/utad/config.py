@@ -18,29 +18,30 @@ class UTADConfig(Checked):
     """Options of `UTAD`.
 
     Attributes:
-        impression_width: channels of each branch of IE-Net's first block; the paper's is 32.
-        latents: numbers of IE-Net's latent code.
-        expert_width: channels of Expert-Net's first layers; the paper's is 64.
-        details: numbers of Expert-Net's detail code.
+        impression_width: channels of each branch of the impression network's first block. The
+            paper's is 32.
+        latents: numbers of the latent code.
+        expert_width: channels of the expert network's first layers. The paper's is 64.
+        details: numbers of the code of an image's details.
         discriminator_width: channels of the discriminators.
-        impression_factors: factors of IE-Net's losses: squared difference, edges, adversarial,
-            mutual information, divergence of the latent code.
-        expert_factors: factors of Expert-Net's losses: adversarial, image, detail code, content.
-        comparison: "perceptual", distances of a frozen network's features, of the image to its
-            expert reconstruction, and of the impression to the naive one; or of the authors' code
-            the combination of "grey" squared differences, or of "ssim".
+        impression_factors: of the impression network's losses: squared difference, edges,
+            adversarial, mutual information, divergence of the latent code.
+        expert_factors: of the expert network's losses: adversarial, image, detail code, content.
+        comparison: "perceptual": distances of a frozen network's features, of the image to its
+            expert reconstruction, and of the impression to the naive one. Or the combination of the
+            authors' code, of "grey" squared differences or of "ssim".
         aggregate: how the levels of "perceptual" are joined: "sum" or "product".
-        scale_maps: divide the parts of a map by their means over training images at each "position"
-            of the image, or over the whole "image", before they are added; or "none".
-        backbone: the network of "perceptual": a name, or any module that returns a list of feature
-            maps of images of ImageNet's mean and deviation.
+        scale_maps: divide the parts of a map, before they are added, by their means over training
+            images: at each "position" of the image, or over the whole "image". Or "none".
+        backbone: the network of "perceptual": a name, as of STPM, or in Python any module that
+            returns a list of feature maps of images of ImageNet's mean and deviation.
         teacher_weights: "auto", "embedded", a path, or None ("random") for one that is loaded
             later. Of a built model it is "embedded" where "auto" came to that.
-        smoothing: standard deviation in pixels of a Gaussian over the anomaly map; 0 for none.
-        latent_weight: how much the latent code's distance from those of training images counts in
-            an image's score, beside the maximum of the map; 0 for nothing.
-        neighbours: nearest ones of these that the distance is taken to.
-        bank: codes of at most so many training images are kept.
+        smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
+        latent_weight: how much the latent code counts in an image's score, beside the maximum of
+            the map: its distance from those of training images. 0 for nothing.
+        neighbours: nearest training images that this distance is taken to.
+        bank: codes of at most so many training images, evenly spread, are kept.
         eps: smallest norm by which a feature vector is divided.
     """
 
