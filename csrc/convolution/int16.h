@@ -12,7 +12,9 @@
 
 #ifdef __x86_64__
 #pragma GCC diagnostic push
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12 in its own header
+#endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif

@@ -64,7 +64,12 @@ struct BitsOf {
 template <int kLanes, class Bits>
 FASTAD_INLINE void take_magnitude(Bits& most, Lanes<kLanes> x) {
   const Bits size = reinterpret_cast<Bits>(x) & 0x7fffffffu;
+#ifdef __clang__
+  most = most > size ? most : size;
+#else
+  // g++ would take the comparison apart before the function knows its instruction set.
   asm("vpmaxud %1, %0, %0" : "+v"(most) : "v"(size));
+#endif
 }
 
 // v[point * point_stride + c] from the tile's inputs; those outside the image are `zeros`. With
