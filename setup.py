@@ -15,7 +15,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
-from toolchain import compiler_obstacle, gpu_architectures  # noqa: E402
+from toolchain import architectures, compiler_obstacle  # noqa: E402
 
 OLDEST_TORCH = (2, 10)
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # LibTorch stable ABI of torch 2.10
@@ -147,7 +147,7 @@ for extension in extensions:
     extension.libraries = ["c10", "torch_cpu"]  # nothing of libtorch_python is used
 if obstacle is None:
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-        os.environ["TORCH_CUDA_ARCH_LIST"] = gpu_architectures(nvcc("--list-gpu-code"), accepted)
+        os.environ["TORCH_CUDA_ARCH_LIST"] = architectures(nvcc("--list-gpu-code"), accepted)
     flags = [*STABLE_ABI, "-DUSE_CUDA"]
     extensions.append(
         cpp_extension.CUDAExtension(

@@ -48,11 +48,16 @@ def compiler_obstacle(compiler: str) -> str | None:
     return None
 
 
-def gpu_architectures(listed: str, accepted: Callable[[str], bool] = lambda name: True) -> str:
+def gpus(listed: str) -> list[str]:
+    """Those of `GPUS` that nvcc compiles for; `listed` is what `nvcc --list-gpu-code` prints."""
+    known = {f"{code[:-1]}.{code[-1]}" for code in re.findall(r"\bsm_(\d+)\b", listed)}
+    return [gpu for gpu in GPUS if gpu in known]
+
+
+def architectures(listed: str, accepted: Callable[[str], bool] = lambda gpu: True) -> str:
     """What TORCH_CUDA_ARCH_LIST is by default, such as "7.5 8.0 9.0+PTX".
 
-    `listed` is what `nvcc --list-gpu-code` prints. `accepted` tells whether torch knows a name.
-    The newest architecture comes as PTX too, which drivers compile for later GPUs.
+    `accepted` tells whether torch knows a GPU. The newest comes as PTX too, which drivers compile
+    for later ones.
     """
-    known = {f"{code[:-1]}.{code[-1]}" for code in re.findall(r"\bsm_(\d+)\b", listed)}
-    return " ".join(gpu for gpu in GPUS if gpu in known and accepted(gpu)) + "+PTX"
+    return " ".join(filter(accepted, gpus(listed))) + "+PTX"

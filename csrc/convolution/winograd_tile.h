@@ -61,8 +61,9 @@ struct BitsOf {
 
 // As `larger_magnitude` (int16.h), of lanes: a function without an instruction set of its own can
 // take no other's intrinsics.
-template <int kLanes, class Bits>
-FASTAD_INLINE void take_magnitude(Bits& most, Lanes<kLanes> x) {
+template <int kLanes>
+FASTAD_INLINE void take_magnitude(typename BitsOf<kLanes>::type& most, Lanes<kLanes> x) {
+  using Bits = typename BitsOf<kLanes>::type;
   const Bits size = reinterpret_cast<Bits>(x) & 0x7fffffffu;
 #ifdef __clang__
   most = most > size ? most : size;

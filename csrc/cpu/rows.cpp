@@ -84,7 +84,7 @@ FASTAD_INLINE void join(const Blend<A>* levels, int64_t count, bool product, int
 
 template <class A>
 FASTAD_INLINE A greater_or_nan(A a, A b) {
-  return (a > b) | (a != a) ? a : b;
+  return ((a > b) | (a != a)) ? a : b;
 }
 
 template <class A>
@@ -95,8 +95,8 @@ FASTAD_INLINE void update_maximum(const A* row, int64_t width, A* lanes) {
   Vector<A> low = load(lanes), high = load(lanes + 8);
   for (; x + 16 <= width; x += 16) {
     const Vector<A> a = load(row + x), b = load(row + x + 8);
-    low = (a > low) | (a != a) ? a : low;
-    high = (b > high) | (b != b) ? b : high;
+    low = ((a > low) | (a != a)) ? a : low;
+    high = ((b > high) | (b != b)) ? b : high;
   }
   *reinterpret_cast<Vector<A>*>(lanes) = low;
   *reinterpret_cast<Vector<A>*>(lanes + 8) = high;
