@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import toolchain  # noqa: E402
 
 # Those of Debian 12 and of Ubuntu 22.04 and 24.04.
-COMPILERS = ["g++", "g++-11", "g++-12", "g++-13", "g++-14", "clang++-14", "clang++-15"]
+COMPILERS = ["g++-11", "g++-12", "g++-13", "g++-14", "clang++-14", "clang++-15"]
 COMPILERS += ["clang++-16", "clang++-18", "clang++-19", "aarch64-linux-gnu-g++"]
 posix = pytest.mark.skipif(os.name == "nt", reason="the compiler is a shell script")
 FAKE_TORCH = {
@@ -156,6 +156,53 @@ def test_cuda_demanded_from_a_torch_without_cuda(tmp_path):
     sentence = build(tmp_path, FASTAD_CUDA="1")
     assert "FASTAD_CUDA=1, but torch" in sentence
     assert "is built without CUDA; install a CUDA build of torch" in sentence
+
+
+CUDA_BUILD = """
+import os, runpy, setuptools, torch
+from torch.utils import cpp_extension
+torch.version.cuda = {torch!r}
+cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"]
+setuptools.setup = lambda ext_modules, **_: print(*(e.name for e in ext_modules))
+runpy.run_path("setup.py")
+print(os.environ.get("TORCH_CUDA_ARCH_LIST"))
+"""
+NVCC = """#!/bin/sh
+case $1 in
+  -V) echo "Cuda compilation tools, release {release}, V{release}.20" ;;
+  --list-gpu-code) printf 'sm_%s\\n' {codes} ;;
+esac
+"""
+
+
+def cuda_build(tmp_path: Path, torch_cuda: str, **environment: str) -> list[str]:
+    """The extensions and architectures for a torch of this CUDA and nvcc 12.6."""
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text(NVCC.format(release="12.6", codes="50 70 75 80 86 87 89 90 90a"))
+    nvcc.chmod(0o755)
+    env = {k: v for k, v in os.environ.items() if k not in ("FASTAD_CUDA", "TORCH_CUDA_ARCH_LIST")}
+    env |= {"CUDA_HOME": str(tmp_path), **environment}
+    command = [sys.executable, "-c", CUDA_BUILD.format(torch=torch_cuda)]
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
+
+
+@posix
+def test_cuda_is_built_for_what_nvcc_knows(tmp_path):
+    extensions, architectures = cuda_build(tmp_path, "12.6")
+    assert extensions == "fastad._C fastad._C_convolution fastad._C_cuda"
+    assert architectures == "7.5 8.0 8.6 8.9 9.0+PTX"
+
+
+@posix
+def test_the_list_of_the_user_wins(tmp_path):
+    assert cuda_build(tmp_path, "12.6", TORCH_CUDA_ARCH_LIST="8.9")[1] == "8.9"
+
+
+@posix
+def test_nvcc_of_another_release(tmp_path):
+    assert cuda_build(tmp_path, "13.0") == ["fastad._C fastad._C_convolution", "None"]
 
 
 def test_fastad_cuda_is_neither_0_nor_1(tmp_path):
