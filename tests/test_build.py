@@ -285,9 +285,10 @@ def test_build_info():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files with readelf")
-def test_the_module_needs_nothing_of_a_certain_torch():
+@pytest.mark.parametrize("module", ["_C", "_C_convolution"])
+def test_the_module_needs_nothing_of_a_certain_torch(module):
     """Only libtorch_cpu and libc10 are needed: no libtorch_python, no symbol of C++ PyTorch."""
-    module = _extension._C.__file__
+    module = getattr(_extension, module).__file__
     out = subprocess.run(["readelf", "-d", module], capture_output=True, text=True, check=True)
     torch_libraries = [line for line in out.stdout.splitlines() if "NEEDED" in line]
     names = {line.split("[")[1].rstrip("]") for line in torch_libraries}
