@@ -79,6 +79,8 @@ def cuda_obstacle() -> str | None:
     release = re.search(r"release (\d+)\.(\d+)", printed)
     if release[1] != torch.version.cuda.split(".")[0]:
         return f"nvcc is of CUDA {release[1]}.{release[2]}, torch of CUDA {torch.version.cuda}"
+    if nvcc("--list-gpu-code") is None:
+        return "nvcc does not list the GPUs that it compiles for"
     return None
 
 
