@@ -112,7 +112,8 @@ def accepted(gpu: str) -> bool:
 
 
 status = "built" if obstacle is None else f"not built: {obstacle}"
-quote = '\\"' if os.name == "nt" else '"'  # cl takes a backslash away; elsewhere there is no shell
+quote = '\\"' if os.name == "nt" else '"'  # on Windows the command line is taken apart once more
+define = f"-DFASTAD_CUDA_STATUS={quote}{status}{quote}"
 include = [str(ROOT / "csrc"), pybind11.get_include()]
 gcc = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-g0"]
 gcc += ["-Wno-psabi"]  # vectors never cross a function that is not inlined
@@ -130,12 +131,7 @@ cpu = cpp_extension.CppExtension(
     "fastad._C",
     ["csrc/fastad.cpp", *sources("cpu", "images", "metrics", ending="cpp")],
     include_dirs=include,
-    extra_compile_args={
-        "cxx": [
-            *[*cxx, *contraction("off"), *STABLE_ABI],
-            f"-DFASTAD_CUDA_STATUS={quote}{status}{quote}",
-        ]
-    },
+    extra_compile_args={"cxx": [*cxx, *contraction("off"), *STABLE_ABI, define]},
 )
 # The convolutions' inner loops wait for arithmetic: contraction doubles their speed.
 convolution = cpp_extension.CppExtension(
