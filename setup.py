@@ -14,9 +14,11 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools"))
+from toolchain import architectures, compiler_obstacle  # noqa: E402
+
 OLDEST_TORCH = (2, 10)
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # LibTorch stable ABI of torch 2.10
-ARCHITECTURES = "8.0 8.6 8.9 9.0 10.0 12.0+PTX"
 CURE = (
     "install a CUDA build of torch and the CUDA toolkit of its version, or leave FASTAD_CUDA unset"
 )
@@ -51,6 +53,18 @@ if shutil.which(compiler.split()[0]) is None:
         f"there is no C++ compiler ({compiler!r} is not on PATH); install one, for example "
         "apt install g++, or set CXX."
     )
+if os.name != "nt" and (trouble := compiler_obstacle(compiler)) is not None:
+    stop(f"{trouble}.")
+
+
+def nvcc(*arguments: str) -> str | None:
+    """What nvcc prints, or None where there is no nvcc that can be run."""
+    name = "nvcc.exe" if os.name == "nt" else "nvcc"
+    command = [str(Path(cpp_extension.CUDA_HOME or "") / "bin" / name), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def cuda_obstacle() -> str | None:
@@ -59,12 +73,14 @@ def cuda_obstacle() -> str | None:
         return "FASTAD_CUDA=0"
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
-    nvcc = Path(cpp_extension.CUDA_HOME or "") / "bin" / ("nvcc.exe" if os.name == "nt" else "nvcc")
-    if cpp_extension.CUDA_HOME is None or not nvcc.is_file():
+    printed = nvcc("-V") if cpp_extension.CUDA_HOME else None
+    if printed is None:
         return "nvcc was not found (set CUDA_HOME)"
-    release = re.search(r"release (\d+)\.(\d+)", subprocess.check_output([nvcc, "-V"], text=True))
+    release = re.search(r"release (\d+)\.(\d+)", printed)
     if release[1] != torch.version.cuda.split(".")[0]:
         return f"nvcc is of CUDA {release[1]}.{release[2]}, torch of CUDA {torch.version.cuda}"
+    if nvcc("--list-gpu-code") is None:
+        return "nvcc does not list the GPUs that it compiles for"
     return None
 
 
@@ -83,29 +99,63 @@ def sources(*folders: str, ending: str) -> list[str]:
     )
 
 
+def accepted(gpu: str) -> bool:
+    """Whether torch takes this name in TORCH_CUDA_ARCH_LIST."""
+    os.environ["TORCH_CUDA_ARCH_LIST"] = gpu
+    try:
+        cpp_extension._get_cuda_arch_flags()
+    except ValueError:
+        return False
+    finally:
+        del os.environ["TORCH_CUDA_ARCH_LIST"]
+    return True
+
+
 status = "built" if obstacle is None else f"not built: {obstacle}"
-# Without contraction to FMA the distance of equal vectors is exactly zero, and every x86-64 CPU
-# computes the same bytes. The inner loops wait for memory, so it costs nothing.
-gcc = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-gcc += ["-g0", "-Wno-psabi"]  # vectors never cross a function that is not inlined
+quote = '\\"' if os.name == "nt" else '"'  # on Windows the command line is taken apart once more
+define = f"-DFASTAD_CUDA_STATUS={quote}{status}{quote}"
+include = [str(ROOT / "csrc"), pybind11.get_include()]
+gcc = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+gcc += ["-Wno-psabi"]  # vectors never cross a function that is not inlined
 cxx = ["/O2", "/std:c++20"] if os.name == "nt" else gcc
+
+
+def contraction(mode: str) -> list[str]:
+    """Whether a sum of products may become FMA ("fast") or not ("off"). MSVC does not by itself."""
+    return [] if os.name == "nt" else [f"-ffp-contract={mode}"]
+
+
+# Without contraction the distance of equal vectors is exactly zero, and every x86-64 CPU computes
+# the same bytes. The inner loops wait for memory, so it costs nothing.
 cpu = cpp_extension.CppExtension(
     "fastad._C",
-    ["csrc/fastad.cpp", *sources("cpu", "convolution", "images", "metrics", ending="cpp")],
-    include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
-    extra_compile_args={"cxx": [*cxx, *STABLE_ABI, f'-DFASTAD_CUDA_STATUS="{status}"']},
+    ["csrc/fastad.cpp", *sources("cpu", "images", "metrics", ending="cpp")],
+    include_dirs=include,
+    extra_compile_args={"cxx": [*cxx, *contraction("off"), *STABLE_ABI, define]},
 )
-cpu.libraries = ["c10", "torch_cpu"]  # nothing of libtorch_python is used
-extensions = [cpu]
+# The convolutions' inner loops wait for arithmetic: contraction doubles their speed.
+convolution = cpp_extension.CppExtension(
+    "fastad._C_convolution",
+    sources("convolution", ending="cpp"),
+    include_dirs=include,
+    extra_compile_args={"cxx": [*cxx, *contraction("fast"), *STABLE_ABI]},
+)
+extensions = [cpu, convolution]
+for extension in extensions:
+    extension.libraries = ["c10", "torch_cpu"]  # nothing of libtorch_python is used
 if obstacle is None:
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        os.environ["TORCH_CUDA_ARCH_LIST"] = architectures(nvcc("--list-gpu-code"), accepted)
     flags = [*STABLE_ABI, "-DUSE_CUDA"]
     extensions.append(
         cpp_extension.CUDAExtension(
             "fastad._C_cuda",
             sources("cuda", ending="cu"),
             include_dirs=[str(ROOT / "csrc")],
-            extra_compile_args={"cxx": [*cxx, *flags], "nvcc": ["-O3", "-std=c++20", *flags]},
+            extra_compile_args={
+                "cxx": [*cxx, *contraction("off"), *flags],
+                "nvcc": ["-O3", "-std=c++20", *flags],
+            },
         )
     )
 

@@ -1,9 +1,10 @@
-// Every op of fastad, as PyTorch sees it, and the Python module that carries them.
+// The ops on features, maps and images as PyTorch sees them, and the Python module that carries
+// them. The CPU engine's convolutions stand in csrc/convolution, in fastad._C_convolution.
 //
-// Kernels register themselves: the CPU ones in csrc/cpu, in this module; the CUDA ones in
-// csrc/cuda, in fastad._C_cuda. Fake and autograd implementations stand in Python beside each op's
-// wrapper (fastad/ops). All C++ is written against the LibTorch stable ABI, so a build runs with
-// every torch from 2.10 on.
+// Kernels register themselves: the CPU ones in csrc/cpu and csrc/images, in this module; the CUDA
+// ones in csrc/cuda, in fastad._C_cuda. Fake and autograd implementations stand in Python beside
+// each op's wrapper (fastad/ops). All C++ is written against the LibTorch stable ABI, so a build
+// runs with every torch from 2.10 on.
 //
 // Shapes: features (N, C_l, H_l, W_l), a list over the levels l; distances (N, H_l, W_l); anomaly
 // map (N, H, W); maximum (N,).
@@ -14,8 +15,7 @@
 
 #include <string>
 
-#include "convolution/int16.h"
-#include "cpu/block.h"
+#include "instruction_set.h"
 #include "metrics/bind.h"
 
 #if defined(__clang__)
@@ -45,33 +45,11 @@ STABLE_TORCH_LIBRARY(fastad, m) {
   m.def(
       "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
       "float eps, bool gradient) -> (Tensor loss, Tensor[] gradients)");
-  // 3x3 convolutions for prediction; `weight` of the latter two comes from the first.
-  m.def("pack_3x3(Tensor weight, bool int16=False) -> Tensor");
-  m.def("convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) -> Tensor");
-  m.def(
-      "convolve_3x3_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, bool relu) -> ()");
-  // 1x1 and 3x3 convolutions in 16-bit integers.
-  m.def("pack_int16(Tensor weight) -> Tensor");
-  m.def(
-      "convolve_int16(Tensor x, Tensor weight, Tensor bias, int filters, int side, int stride, "
-      "bool relu) -> Tensor");
-  m.def(
-      "convolve_int16_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, int side, "
-      "bool relu) -> ()");
-  // A 1x1 convolution; `weight` is (K / 32, C, 32).
-  m.def("conv1x1_strided(Tensor x, Tensor weight, Tensor bias, int stride) -> Tensor");
-  // A residual network's first convolution and pool; `weight` comes from pack_stem.
-  m.def("pack_stem(Tensor weight, bool int16=False) -> Tensor");
-  m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");
-  // Whole networks of such convolutions, one thread each.
-  m.def(
-      "residual_networks(Tensor images, Tensor[] weights, Tensor[] biases, int[] steps, int "
-      "padding) "
-      "-> Tensor[]");
+  m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
+  // Bytes and floats of images on their way into a network.
   m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
   m.def("normalize_bytes(Tensor images, Tensor table) -> Tensor");
   m.def("normalize_floats(Tensor images, Tensor mean, Tensor deviation) -> Tensor");
-  m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
 }
 
 PYBIND11_MODULE(_C, m) {
@@ -80,9 +58,7 @@ PYBIND11_MODULE(_C, m) {
                             std::to_string(TORCH_VERSION_MINOR) + "." +
                             std::to_string(TORCH_VERSION_PATCH);
   m.attr("compiler") = FASTAD_COMPILER;
-  m.attr("cpu_kernels") = fastad::cpu::instruction_set();
-  m.attr("cpu_convolutions") = fastad::cpu::has_panels();
-  m.attr("cpu_int16") = fastad::cpu::has_int16();
+  m.attr("cpu_kernels") = fastad::cpu::name_of(fastad::cpu::kInstructionSet);
   m.attr("cuda_status") = FASTAD_CUDA_STATUS;
   fastad::metrics::bind(m);
 }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 try:
-    from fastad import _C
+    from fastad import _C, _C_convolution
 except ImportError as error:
     raise ImportError(
         f"fastad's compiled module cannot be loaded ({error}). Install the package with "
@@ -32,8 +32,8 @@ def _load_cuda() -> str | None:
     return None
 
 
-cpu_convolutions: bool = _C.cpu_convolutions  # whether the processor has AVX2, which they need
-cpu_int16: bool = _C.cpu_int16  # whether it has AVX-512 VNNI, for products of 16-bit integers
+cpu_convolutions: bool = _C_convolution.float32  # whether the processor has AVX2, which they need
+cpu_int16: bool = _C_convolution.int16  # whether it has AVX-512 VNNI, for products of int16
 cuda_obstacle: str | None = _load_cuda()
 
 

@@ -3,18 +3,17 @@
 ``python tools/check_cuda.py`` does it for all of them.
 """
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.utils import cpp_extension
 
 TOOL = Path(__file__).parents[1] / "tools" / "check_cuda.py"
-spec = importlib.util.spec_from_file_location("check_cuda", TOOL)
-check_cuda = importlib.util.module_from_spec(spec)
-sys.modules["check_cuda"] = check_cuda  # dataclasses look their module up
-spec.loader.exec_module(check_cuda)
+sys.path.insert(0, str(TOOL.parent))
+import check_cuda  # noqa: E402
+import toolchain  # noqa: E402
 
 LOG = """
 ptxas info    : 28 bytes gmem
@@ -38,17 +37,78 @@ def test_parse():
     assert (helper.registers, helper.spilled) == (0, 40)
 
 
+# What `nvcc --list-gpu-code` prints. That of 13.0 is recorded; the others are put together from the
+# releases' documentation.
+FROM_50_TO_90 = (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90)
+LISTED = {
+    "11.8": (35, 37, *FROM_50_TO_90),
+    "12.4": (*FROM_50_TO_90, "90a"),
+    "12.6": (*FROM_50_TO_90, "90a"),
+    "12.8": (*FROM_50_TO_90, "90a", 100, "100a", 101, "101a", 120, "120a"),
+    "12.9": (
+        *FROM_50_TO_90,
+        "90a",
+        100,
+        "100a",
+        101,
+        "101a",
+        103,
+        "103a",
+        120,
+        "120a",
+        121,
+        "121a",
+    ),
+    "13.0": (75, 80, 86, 87, 88, 89, 90, 100, 110, 103, 120, 121),
+}
+
+
+def listed(release: str) -> str:
+    return "\n".join(f"sm_{code}" for code in LISTED[release])
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ("11.8", "7.5 8.0 8.6 8.9 9.0+PTX"),
+        ("12.4", "7.5 8.0 8.6 8.9 9.0+PTX"),
+        ("12.6", "7.5 8.0 8.6 8.9 9.0+PTX"),
+        ("12.8", "7.5 8.0 8.6 8.9 9.0 10.0 12.0+PTX"),
+        ("12.9", "7.5 8.0 8.6 8.9 9.0 10.0 12.0+PTX"),
+        ("13.0", "7.5 8.0 8.6 8.9 9.0 10.0 11.0 12.0+PTX"),
+    ],
+)
+def test_architectures_follow_the_release_of_nvcc(release, expected):
+    assert toolchain.architectures(listed(release)) == expected
+
+
+def test_architectures_that_torch_does_not_know_are_left_out():
+    known = ("7.5", "8.0", "9.0", "10.0")
+    assert toolchain.architectures(listed("13.0"), known.__contains__) == "7.5 8.0 9.0 10.0+PTX"
+
+
+def test_torch_knows_all_architectures(monkeypatch):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", toolchain.architectures(listed("13.0")))
+    flags = cpp_extension._get_cuda_arch_flags()
+    assert len(flags) == len(toolchain.GPUS) + 1
+    assert "-gencode=arch=compute_120,code=compute_120" in flags
+
+
+def test_the_installed_nvcc_lists_architectures():
+    nvcc = check_cuda.find_nvcc()
+    if nvcc is None:
+        pytest.skip("nvcc was not found")
+    found = check_cuda.architectures(nvcc)
+    assert {"80", "90"} <= set(found) <= {gpu.replace(".", "") for gpu in toolchain.GPUS}
+
+
 @pytest.mark.slow
 def test_kernels_compile_without_spills():
-    if check_cuda.find_nvcc() is None:
+    nvcc = check_cuda.find_nvcc()
+    if nvcc is None:
         pytest.skip("nvcc was not found")
-    command = [
-        sys.executable,
-        TOOL,
-        "--arch",
-        check_cuda.ARCHITECTURES[0],
-        check_cuda.ARCHITECTURES[-1],
-    ]
+    oldest, *_, newest = check_cuda.architectures(nvcc)
+    command = [sys.executable, TOOL, "--arch", oldest, newest]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 bytes spilled" in done.stdout

@@ -1,6 +1,6 @@
 """Compiles every CUDA kernel, without a GPU, and reports registers and spills.
 
-    python tools/check_cuda.py [--arch 80 90 100 120] [--jobs N] [--json FILE]
+    python tools/check_cuda.py [--arch 75 90 120] [--jobs N] [--json FILE]
 
 Needs nvcc (CUDA_HOME, or on PATH) and any torch, a CPU wheel too: the kernels use the LibTorch
 stable ABI only. Exit code 1 where a file does not compile, the compiler warns, or a register is
@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from toolchain import gpus
+
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
-ARCHITECTURES = ("80", "90", "100", "120")
 FLAGS = """
     -std=c++20 -O3 -Xptxas -v -Xcompiler -fPIC,-Wall,-Wno-unknown-pragmas
     -DUSE_CUDA -DTORCH_TARGET_VERSION=0x020a000000000000
@@ -45,6 +46,13 @@ def find_nvcc() -> str | None:
     home = os.environ.get("CUDA_HOME")
     candidates = [str(Path(home) / "bin" / "nvcc")] if home else []
     return next(filter(None, map(shutil.which, [*candidates, "nvcc"])), None)
+
+
+def architectures(nvcc: str) -> list[str]:
+    """Those that the package is built for with this nvcc, such as "75"."""
+    command = [nvcc, "--list-gpu-code"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [gpu.replace(".", "") for gpu in gpus(listed)]
 
 
 def readable(symbols: list[str]) -> list[str]:
@@ -107,7 +115,7 @@ def compile_file(nvcc: str, source: Path, arch: str) -> tuple[list[Kernel], str]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", nargs="+", default=ARCHITECTURES, help="compute capabilities")
+    parser.add_argument("--arch", nargs="+", help="compute capabilities; all without it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilers at a time")
     parser.add_argument("--json", type=Path, help="write the table to this file, too")
     arguments = parser.parse_args()
@@ -116,8 +124,9 @@ def main() -> int:
         print("nvcc was not found: set CUDA_HOME, or put it on PATH.", file=sys.stderr)
         return 2
 
+    wanted = arguments.arch or architectures(nvcc)
     sources = sorted((CSRC / "cuda").glob("*.cu"))
-    work = [(nvcc, source, arch) for source in sources for arch in arguments.arch]
+    work = [(nvcc, source, arch) for source in sources for arch in wanted]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         results = list(pool.map(lambda item: compile_file(*item), work))
     kernels = [kernel for found, _ in results for kernel in found]

@@ -5,7 +5,7 @@
     python bench/instructions/count.py --check      exit 1 where one grew by more than 2 %
 
 Callgrind counts what a loop executes, the same number on every run, whatever else the machine
-does. Valgrind offers AVX2 at most, so the x86-64-v3 clone is counted. The count depends on the
+does. Valgrind offers AVX2 at most, so the loops for x86-64-v3 are counted. The count depends on the
 compiler: counts are recorded per version of g++, and an unknown one is not judged.
 """
 

@@ -64,13 +64,11 @@ FASTAD_INLINE void conv1x1_strided_row(const Conv1x1Strided& a, const float* x, 
   }
 }
 
-__attribute__((target("arch=x86-64-v4"))) void conv1x1_strided_v4(const Conv1x1Strided& a,
-                                                                  const float* x, float* y) {
+FASTAD_V4 void conv1x1_strided_v4(const Conv1x1Strided& a, const float* x, float* y) {
   conv1x1_strided_row<16, 8, 2>(a, x, y);
 }
 
-__attribute__((target("arch=x86-64-v3"))) void conv1x1_strided_v3(const Conv1x1Strided& a,
-                                                                  const float* x, float* y) {
+FASTAD_V3 void conv1x1_strided_v3(const Conv1x1Strided& a, const float* x, float* y) {
   conv1x1_strided_row<8, 4, 2>(a, x, y);
 }
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "cpu/half_precision.h"
+#include "half_precision.h"
 
 namespace fastad::cpu {
 

@@ -8,7 +8,7 @@
 #include "convolution/panel.h"
 #include "convolution/stem.h"
 #include "convolution/winograd_tile.h"
-#include "cpu/half_precision.h"
+#include "half_precision.h"
 
 namespace fastad::cpu {
 
@@ -21,12 +21,16 @@ constexpr int64_t kProducts = kTogether * kPanel + 16;  // of a point; caches di
 constexpr int64_t kSpace = 16;      // that a pixel's channels lie in, with zeros
 constexpr float kOutside = -3e38f;  // less than all results
 
-// Of two values the larger; what is not a number stays, in either, and an infinite `a` becomes
-// none. (Comparisons of lanes would be taken apart before the function knows its instruction set.)
+// The larger of two values; NaN in either propagates, and an infinite `a` becomes NaN.
 template <int kLanes>
 FASTAD_INLINE Lanes<kLanes> larger_of(Lanes<kLanes> a, Lanes<kLanes> b) {
+#ifdef __clang__
+  const Lanes<kLanes> larger = a > b ? a : b;
+#else
+  // g++ would take the comparison apart before the function knows its instruction set.
   Lanes<kLanes> larger;
-  asm("vmaxps %2, %1, %0" : "=v"(larger) : "v"(a), "v"(b));  // b where one is not a number
+  asm("vmaxps %2, %1, %0" : "=v"(larger) : "v"(a), "v"(b));  // b where one is NaN
+#endif
   return larger + 0.0f * a;
 }
 
@@ -314,13 +318,11 @@ FASTAD_INLINE void compute_strip(const Stem& a, int64_t image, int64_t begin, in
   }
 }
 
-__attribute__((target("arch=x86-64-v4"))) void compute_v4(const Stem& a, int64_t image,
-                                                          int64_t begin, int64_t end) {
+FASTAD_V4 void compute_v4(const Stem& a, int64_t image, int64_t begin, int64_t end) {
   compute_strip<FloatProducts<16, 8, 2>>(a, image, begin, end);
 }
 
-__attribute__((target("arch=x86-64-v3"))) void compute_v3(const Stem& a, int64_t image,
-                                                          int64_t begin, int64_t end) {
+FASTAD_V3 void compute_v3(const Stem& a, int64_t image, int64_t begin, int64_t end) {
   compute_strip<FloatProducts<8, 4, 2>>(a, image, begin, end);
 }
 

@@ -50,15 +50,13 @@ FASTAD_INLINE void convolve(const Convolution3x3& a, int64_t first, int64_t tile
   }
 }
 
-__attribute__((target("arch=x86-64-v4"))) void convolve_v4(const Convolution3x3& a, int64_t first,
-                                                           int64_t tiles, int64_t first_panel,
-                                                           int64_t last_panel) {
+FASTAD_V4 void convolve_v4(const Convolution3x3& a, int64_t first, int64_t tiles,
+                           int64_t first_panel, int64_t last_panel) {
   convolve<16, 8, 2>(a, first, tiles, first_panel, last_panel);
 }
 
-__attribute__((target("arch=x86-64-v3"))) void convolve_v3(const Convolution3x3& a, int64_t first,
-                                                           int64_t tiles, int64_t first_panel,
-                                                           int64_t last_panel) {
+FASTAD_V3 void convolve_v3(const Convolution3x3& a, int64_t first, int64_t tiles,
+                           int64_t first_panel, int64_t last_panel) {
   convolve<8, 4, 2>(a, first, tiles, first_panel, last_panel);
 }
 

@@ -61,10 +61,16 @@ struct BitsOf {
 
 // As `larger_magnitude` (int16.h), of lanes: a function without an instruction set of its own can
 // take no other's intrinsics.
-template <int kLanes, class Bits>
-FASTAD_INLINE void take_magnitude(Bits& most, Lanes<kLanes> x) {
+template <int kLanes>
+FASTAD_INLINE void take_magnitude(typename BitsOf<kLanes>::type& most, Lanes<kLanes> x) {
+  using Bits = typename BitsOf<kLanes>::type;
   const Bits size = reinterpret_cast<Bits>(x) & 0x7fffffffu;
+#ifdef __clang__
+  most = most > size ? most : size;
+#else
+  // g++ would take the comparison apart before the function knows its instruction set.
   asm("vpmaxud %1, %0, %0" : "+v"(most) : "v"(size));
+#endif
 }
 
 // v[point * point_stride + c] from the tile's inputs; those outside the image are `zeros`. With

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <type_traits>
 
-#include "cpu/half_precision.h"
 #include "cpu/vector.h"
+#include "half_precision.h"
 
 namespace fastad::cpu {
 namespace {
@@ -237,141 +237,66 @@ FASTAD_INLINE void scale_as(void* data, int64_t count, double factor) {
   for (int64_t i = 0; i < count; ++i) x[i] = narrow<Y>(widen<A>(x[i]) * f);
 }
 
-// ---- one function per accumulation type and instruction set ------------------------------------
+// ---- the functions that block.h declares --------------------------------------------------------
 
-// target_clones does not take templates, so these plain functions inline everything above.
-
-#define FASTAD_BY_TYPE(TYPE, CALL) \
-  switch (TYPE) {                  \
-    case DType::float64:           \
-      return CALL(double);         \
-    case DType::float32:           \
-      return CALL(float);          \
-    case DType::float16:           \
-      return CALL(Half);           \
-    default:                       \
-      return CALL(BFloat16);       \
+// Calls visit with a value of the C++ type of `type`.
+template <class Visitor>
+auto by_type(DType type, const Visitor& visit) {
+  switch (type) {
+    case DType::float64:
+      return visit(double{});
+    case DType::float32:
+      return visit(float{});
+    case DType::float16:
+      return visit(Half{});
+    default:
+      return visit(BFloat16{});
   }
-
-FASTAD_CLONES Staged<float> stage_float(const void* x, DType type, Layout from, int64_t stride,
-                                        Layout to, int64_t channels, int64_t pixels, float* scratch,
-                                        float* sums){
-#define FASTAD_CALL(X) stage_as<X, float>(x, from, stride, to, channels, pixels, scratch, sums)
-    FASTAD_BY_TYPE(type, FASTAD_CALL)
-#undef FASTAD_CALL
-}
-
-FASTAD_CLONES Staged<double> stage_double(const void* x, DType type, Layout from, int64_t stride,
-                                          Layout to, int64_t channels, int64_t pixels,
-                                          double* scratch, double* sums){
-#define FASTAD_CALL(X) stage_as<X, double>(x, from, stride, to, channels, pixels, scratch, sums)
-    FASTAD_BY_TYPE(type, FASTAD_CALL)
-#undef FASTAD_CALL
-}
-
-FASTAD_CLONES
-    void inverse_norms_float(int64_t pixels, float eps, float* t, float* s, float* projection) {
-  inverse_norms_of<float>(pixels, eps, t, s, projection);
-}
-
-FASTAD_CLONES void inverse_norms_double(int64_t pixels, double eps, double* t, double* s,
-                                        double* projection) {
-  inverse_norms_of<double>(pixels, eps, t, s, projection);
-}
-
-FASTAD_CLONES void distance_float(Staged<float> t, Staged<float> s, Layout layout, int64_t channels,
-                                  int64_t pixels, const float* t_inverse, const float* s_inverse,
-                                  float* distances) {
-  distance_of<float>(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
-}
-
-FASTAD_CLONES void distance_double(Staged<double> t, Staged<double> s, Layout layout,
-                                   int64_t channels, int64_t pixels, const double* t_inverse,
-                                   const double* s_inverse, double* distances) {
-  distance_of<double>(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
-}
-
-FASTAD_CLONES void gradient_float(Staged<float> t, Staged<float> s, Layout layout, int64_t channels,
-                                  int64_t pixels, const float* t_scale, const float* s_scale,
-                                  void* out, DType type, int64_t out_stride){
-#define FASTAD_CALL(Y) \
-  gradient_as<float, Y>(t, s, layout, channels, pixels, t_scale, s_scale, out, out_stride)
-    FASTAD_BY_TYPE(type, FASTAD_CALL)
-#undef FASTAD_CALL
-}
-
-FASTAD_CLONES
-    void gradient_double(Staged<double> t, Staged<double> s, Layout layout, int64_t channels,
-                         int64_t pixels, const double* t_scale, const double* s_scale, void* out,
-                         DType type, int64_t out_stride) {
-#define FASTAD_CALL(Y) \
-  gradient_as<double, Y>(t, s, layout, channels, pixels, t_scale, s_scale, out, out_stride)
-  FASTAD_BY_TYPE(type, FASTAD_CALL)
-#undef FASTAD_CALL
 }
 
 }  // namespace
 
-template <>
-Staged<float> stage(const void* x, DType type, Layout from, int64_t stride, Layout to,
-                    int64_t channels, int64_t pixels, float* scratch, float* square_sums) {
-  return stage_float(x, type, from, stride, to, channels, pixels, scratch, square_sums);
-}
-template <>
-Staged<double> stage(const void* x, DType type, Layout from, int64_t stride, Layout to,
-                     int64_t channels, int64_t pixels, double* scratch, double* square_sums) {
-  return stage_double(x, type, from, stride, to, channels, pixels, scratch, square_sums);
+template <class A>
+Staged<A> stage(const void* x, DType type, Layout from, int64_t stride, Layout to, int64_t channels,
+                int64_t pixels, A* scratch, A* square_sums) {
+  return by_type(type, [&](auto value) {
+    return dispatch<stage_as<decltype(value), A>>(x, from, stride, to, channels, pixels, scratch,
+                                                  square_sums);
+  });
 }
 
-template <>
-void inverse_norms(int64_t pixels, double eps, float* t, float* s, float* projection) {
-  inverse_norms_float(pixels, static_cast<float>(eps), t, s, projection);
-}
-template <>
-void inverse_norms(int64_t pixels, double eps, double* t, double* s, double* projection) {
-  inverse_norms_double(pixels, eps, t, s, projection);
+template <class A>
+void inverse_norms(int64_t pixels, double eps, A* t, A* s, A* projection) {
+  dispatch<inverse_norms_of<A>>(pixels, static_cast<A>(eps), t, s, projection);
 }
 
-template <>
-void distance(Staged<float> t, Staged<float> s, Layout layout, int64_t channels, int64_t pixels,
-              const float* t_inverse, const float* s_inverse, float* distances) {
-  distance_float(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
-}
-template <>
-void distance(Staged<double> t, Staged<double> s, Layout layout, int64_t channels, int64_t pixels,
-              const double* t_inverse, const double* s_inverse, double* distances) {
-  distance_double(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
+template <class A>
+void distance(Staged<A> t, Staged<A> s, Layout layout, int64_t channels, int64_t pixels,
+              const A* t_inverse, const A* s_inverse, A* distances) {
+  dispatch<distance_of<A>>(t, s, layout, channels, pixels, t_inverse, s_inverse, distances);
 }
 
-template <>
-void gradient(Staged<float> t, Staged<float> s, Layout layout, int64_t channels, int64_t pixels,
-              const float* t_scale, const float* s_scale, void* out, DType type,
-              int64_t out_stride) {
-  gradient_float(t, s, layout, channels, pixels, t_scale, s_scale, out, type, out_stride);
-}
-template <>
-void gradient(Staged<double> t, Staged<double> s, Layout layout, int64_t channels, int64_t pixels,
-              const double* t_scale, const double* s_scale, void* out, DType type,
-              int64_t out_stride) {
-  gradient_double(t, s, layout, channels, pixels, t_scale, s_scale, out, type, out_stride);
+template <class A>
+void gradient(Staged<A> t, Staged<A> s, Layout layout, int64_t channels, int64_t pixels,
+              const A* t_scale, const A* s_scale, void* out, DType type, int64_t out_stride) {
+  by_type(type, [&](auto value) {
+    dispatch<gradient_as<A, decltype(value)>>(t, s, layout, channels, pixels, t_scale, s_scale, out,
+                                              out_stride);
+  });
 }
 
-FASTAD_CLONES void scale(void* x, DType type, int64_t count, double factor) {
-#define FASTAD_CALL(Y) scale_as<Y>(x, count, factor)
-  FASTAD_BY_TYPE(type, FASTAD_CALL)
-#undef FASTAD_CALL
+void scale(void* x, DType type, int64_t count, double factor) {
+  by_type(type, [&](auto value) { dispatch<scale_as<decltype(value)>>(x, count, factor); });
 }
 
-const char* instruction_set() {
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-    return "x86-64-v4";
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "x86-64-v3";
-#endif
-  return "baseline";
-}
+#define FASTAD_BLOCK(A)                                                                            \
+  template Staged<A> stage(const void*, DType, Layout, int64_t, Layout, int64_t, int64_t, A*, A*); \
+  template void inverse_norms(int64_t, double, A*, A*, A*);                                        \
+  template void distance(Staged<A>, Staged<A>, Layout, int64_t, int64_t, const A*, const A*, A*);  \
+  template void gradient(Staged<A>, Staged<A>, Layout, int64_t, int64_t, const A*, const A*,       \
+                         void*, DType, int64_t);
+FASTAD_BLOCK(float)
+FASTAD_BLOCK(double)
+#undef FASTAD_BLOCK
 
 }  // namespace fastad::cpu

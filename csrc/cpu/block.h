@@ -13,30 +13,10 @@
 
 #include <cstdint>
 
-// GCC compiles a function marked so once per instruction set and picks at load time.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define FASTAD_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define FASTAD_CLONES
-#endif
-
-#if defined(__GNUC__)
-#define FASTAD_INLINE inline __attribute__((always_inline))
-#define FASTAD_LAMBDA __attribute__((always_inline))
-#define FASTAD_RESTRICT __restrict__
-#else
-#define FASTAD_INLINE inline
-#define FASTAD_LAMBDA
-#define FASTAD_RESTRICT __restrict
-#endif
-
 namespace fastad::cpu {
 
 enum class DType : uint8_t { float64, float32, float16, bfloat16 };
 enum class Layout : uint8_t { planar, interleaved };
-
-// The instruction set that FASTAD_CLONES picks on this machine.
-const char* instruction_set();
 
 // A block's values in the accumulation type A (float or double), where they lie, and how.
 template <class A>

@@ -84,7 +84,7 @@ FASTAD_INLINE void join(const Blend<A>* levels, int64_t count, bool product, int
 
 template <class A>
 FASTAD_INLINE A greater_or_nan(A a, A b) {
-  return (a > b) | (a != a) ? a : b;
+  return ((a > b) | (a != a)) ? a : b;
 }
 
 template <class A>
@@ -95,8 +95,8 @@ FASTAD_INLINE void update_maximum(const A* row, int64_t width, A* lanes) {
   Vector<A> low = load(lanes), high = load(lanes + 8);
   for (; x + 16 <= width; x += 16) {
     const Vector<A> a = load(row + x), b = load(row + x + 8);
-    low = (a > low) | (a != a) ? a : low;
-    high = (b > high) | (b != b) ? b : high;
+    low = ((a > low) | (a != a)) ? a : low;
+    high = ((b > high) | (b != b)) ? b : high;
   }
   *reinterpret_cast<Vector<A>*>(lanes) = low;
   *reinterpret_cast<Vector<A>*>(lanes + 8) = high;
@@ -122,59 +122,38 @@ FASTAD_INLINE void join_backward(const A* FASTAD_RESTRICT grad, const A* FASTAD_
   }
 }
 
-// target_clones does not take templates, so these plain functions inline everything above.
-#define FASTAD_ROWS(A)                                                                            \
-  FASTAD_CLONES void expand_##A(const A* row, const int* i0, const int* i1, const A* w0,          \
-                                const A* w1, int64_t width, A* out) {                             \
-    expand<A>(row, i0, i1, w0, w1, width, out);                                                   \
-  }                                                                                               \
-  FASTAD_CLONES void join_##A(const Blend<A>* levels, int64_t count, bool product, int64_t width, \
-                              A* out) {                                                           \
-    join<A>(levels, count, product, width, out);                                                  \
-  }                                                                                               \
-  FASTAD_CLONES void maximum_##A(const A* row, int64_t width, A* lanes) {                         \
-    update_maximum<A>(row, width, lanes);                                                         \
-  }                                                                                               \
-  FASTAD_CLONES void join_backward_##A(const A* grad, const A* others, Blend<A> level,            \
-                                       int64_t width, A* above_grad, A* below_grad) {             \
-    join_backward<A>(grad, others, level, width, above_grad, below_grad);                         \
-  }
-FASTAD_ROWS(float)
-FASTAD_ROWS(double)
-#undef FASTAD_ROWS
-
 }  // namespace
 
-#define FASTAD_ROWS(A)                                                                        \
-  template <>                                                                                 \
-  void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1,       \
-                  int64_t width, A* out) {                                                    \
-    expand_##A(row, i0, i1, w0, w1, width, out);                                              \
-  }                                                                                           \
-  template <>                                                                                 \
-  void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out) { \
-    join_##A(levels, count, product, width, out);                                             \
-  }                                                                                           \
-  template <>                                                                                 \
-  void Maximum<A>::update(const A* row, int64_t width) {                                      \
-    maximum_##A(row, width, lanes);                                                           \
-  }                                                                                           \
-  template <>                                                                                 \
-  void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width,       \
-                         A* above_grad, A* below_grad) {                                      \
-    join_backward_##A(grad, others, level, width, above_grad, below_grad);                    \
-  }                                                                                           \
-  template <>                                                                                 \
-  void expand_row_backward(const A* expanded_grad, const int* i0, const int* i1, const A* w0, \
-                           const A* w1, int64_t width, A* row_grad) {                         \
-    for (int64_t x = 0; x < width; ++x) {                                                     \
-      row_grad[i0[x]] += w0[x] * expanded_grad[x];                                            \
-      row_grad[i1[x]] += w1[x] * expanded_grad[x];                                            \
-    }                                                                                         \
+template <class A>
+void expand_row(const A* row, const int* i0, const int* i1, const A* w0, const A* w1, int64_t width,
+                A* out) {
+  dispatch<expand<A>>(row, i0, i1, w0, w1, width, out);
+}
+
+template <class A>
+void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out) {
+  dispatch<join<A>>(levels, count, product, width, out);
+}
+
+template <class A>
+void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width, A* above_grad,
+                       A* below_grad) {
+  dispatch<join_backward<A>>(grad, others, level, width, above_grad, below_grad);
+}
+
+template <class A>
+void expand_row_backward(const A* expanded_grad, const int* i0, const int* i1, const A* w0,
+                         const A* w1, int64_t width, A* row_grad) {
+  for (int64_t x = 0; x < width; ++x) {
+    row_grad[i0[x]] += w0[x] * expanded_grad[x];
+    row_grad[i1[x]] += w1[x] * expanded_grad[x];
   }
-FASTAD_ROWS(float)
-FASTAD_ROWS(double)
-#undef FASTAD_ROWS
+}
+
+template <class A>
+void Maximum<A>::update(const A* row, int64_t width) {
+  dispatch<update_maximum<A>>(row, width, lanes);
+}
 
 template <class A>
 Maximum<A>::Maximum(A first) {
@@ -188,7 +167,15 @@ A Maximum<A>::value() const {
   return result;
 }
 
-template struct Maximum<float>;
-template struct Maximum<double>;
+#define FASTAD_ROWS(A)                                                                             \
+  template void expand_row(const A*, const int*, const int*, const A*, const A*, int64_t, A*);     \
+  template void join_row(const Blend<A>*, int64_t, bool, int64_t, A*);                             \
+  template void join_row_backward(const A*, const A*, Blend<A>, int64_t, A*, A*);                  \
+  template void expand_row_backward(const A*, const int*, const int*, const A*, const A*, int64_t, \
+                                    A*);                                                           \
+  template struct Maximum<A>;
+FASTAD_ROWS(float)
+FASTAD_ROWS(double)
+#undef FASTAD_ROWS
 
 }  // namespace fastad::cpu

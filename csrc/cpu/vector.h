@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "cpu/block.h"
+#include "instruction_set.h"
 
 namespace fastad::cpu {
 

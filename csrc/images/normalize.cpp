@@ -12,7 +12,7 @@
 #include <cstdint>
 
 #include "convolution/channels_last.h"
-#include "cpu/block.h"
+#include "instruction_set.h"
 
 namespace fastad::cpu {
 namespace {
@@ -51,7 +51,7 @@ Tensor normalize_bytes(Tensor images, Tensor table) {
 }
 
 // to = (from - mean) / deviation, of `count` interleaved floats that begin at the first channel.
-FASTAD_CLONES void normalize(const float* FASTAD_RESTRICT from, int64_t count, const float* mean,
+FASTAD_INLINE void normalize(const float* FASTAD_RESTRICT from, int64_t count, const float* mean,
                              const float* deviation, float* FASTAD_RESTRICT to) {
   constexpr int64_t kSpan = 48;  // a multiple of the channels and of every vector
   float means[kSpan], deviations[kSpan];
@@ -82,7 +82,7 @@ Tensor normalize_floats(Tensor images, Tensor mean, Tensor deviation) {
   const auto* deviations = static_cast<const float*>(deviation.data_ptr());
   auto* to = static_cast<float*>(out.data_ptr());
   torch::stable::parallel_for(0, n * height * width, kGrain, [&](int64_t first, int64_t last) {
-    normalize(from + first * 3, (last - first) * 3, means, deviations, to + first * 3);
+    dispatch<normalize>(from + first * 3, (last - first) * 3, means, deviations, to + first * 3);
   });
   return as_nchw(out);
 }

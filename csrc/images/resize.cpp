@@ -16,7 +16,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/block.h"
+#include "instruction_set.h"
 
 namespace fastad::cpu {
 namespace {
@@ -60,7 +60,7 @@ struct Filter {
 };
 
 // sum[i] = sum over k of weight[k * step] * rows[k * stride + i].
-FASTAD_CLONES void add_rows(const uint8_t* FASTAD_RESTRICT rows, int64_t stride,
+FASTAD_INLINE void add_rows(const uint8_t* FASTAD_RESTRICT rows, int64_t stride,
                             const float* FASTAD_RESTRICT weight, int64_t step, int64_t taps,
                             int64_t length, float* FASTAD_RESTRICT sum) {
   // A stretch of the sum stays in the first-level cache for all rows.
@@ -78,7 +78,7 @@ FASTAD_CLONES void add_rows(const uint8_t* FASTAD_RESTRICT rows, int64_t stride,
 }
 
 // out[i] = the grey level of sum over k of weight[k * length + i] * sum[begin[i] + k * pixel].
-FASTAD_CLONES void add_columns(const float* FASTAD_RESTRICT sum, const int* FASTAD_RESTRICT begin,
+FASTAD_INLINE void add_columns(const float* FASTAD_RESTRICT sum, const int* FASTAD_RESTRICT begin,
                                int64_t pixel, const float* FASTAD_RESTRICT weight, int64_t taps,
                                int64_t length, float* FASTAD_RESTRICT wide,
                                uint8_t* FASTAD_RESTRICT out) {
@@ -134,10 +134,10 @@ Tensor resize_bytes(Tensor images, int64_t height, int64_t width) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t y = i % height, plane = i / height % planes, image = i / height / planes;
       const uint8_t* from = source + image * image_stride + plane * plane_stride;
-      add_rows(from + vertical.begin[y] * row_stride, row_stride, vertical.weight.data() + y,
-               height, vertical.taps, length, sum.data());
-      add_columns(sum.data(), begin.data(), pixel, weight.data(), horizontal.taps, width * pixel,
-                  wide.data(), line.data());
+      dispatch<add_rows>(from + vertical.begin[y] * row_stride, row_stride,
+                         vertical.weight.data() + y, height, vertical.taps, length, sum.data());
+      dispatch<add_columns>(sum.data(), begin.data(), pixel, weight.data(), horizontal.taps,
+                            width * pixel, wide.data(), line.data());
       for (int64_t c = 0; c < pixel; ++c)
         std::copy_n(line.data() + c * width, width,
                     target + ((image * channels + plane + c) * height + y) * width);

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "cpu/block.h"
+#include "instruction_set.h"
 
 namespace fastad::cpu {
 

@@ -1,0 +1,41 @@
+// The CPU engine's convolutions as PyTorch sees them, and the Python module that carries them.
+//
+// An extension of its own: the ops of the package do not need it, and it is compiled with
+// contraction (panel.h), which those are not. README.md beside this file explains the folder.
+
+#include <pybind11/pybind11.h>
+#include <torch/csrc/stable/library.h>
+
+#include "convolution/int16.h"
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastad, m) {
+  // 3x3 convolutions for prediction; `weight` of the latter two comes from the first.
+  m.def("pack_3x3(Tensor weight, bool int16=False) -> Tensor");
+  m.def("convolve_3x3(Tensor x, Tensor weight, Tensor bias, bool relu) -> Tensor");
+  m.def(
+      "convolve_3x3_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, bool relu) -> ()");
+  // 1x1 and 3x3 convolutions in 16-bit integers.
+  m.def("pack_int16(Tensor weight) -> Tensor");
+  m.def(
+      "convolve_int16(Tensor x, Tensor weight, Tensor bias, int filters, int side, int stride, "
+      "bool relu) -> Tensor");
+  m.def(
+      "convolve_int16_add_(Tensor(a!) added, Tensor x, Tensor weight, Tensor bias, int side, "
+      "bool relu) -> ()");
+  // A 1x1 convolution; `weight` is (K / 32, C, 32).
+  m.def("conv1x1_strided(Tensor x, Tensor weight, Tensor bias, int stride) -> Tensor");
+  // A residual network's first convolution and pool; `weight` comes from pack_stem.
+  m.def("pack_stem(Tensor weight, bool int16=False) -> Tensor");
+  m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");
+  // Whole networks of such convolutions, one thread each.
+  m.def(
+      "residual_networks(Tensor images, Tensor[] weights, Tensor[] biases, int[] steps, int "
+      "padding) "
+      "-> Tensor[]");
+}
+
+PYBIND11_MODULE(_C_convolution, m) {
+  m.doc() = "Convolutions in prediction: importing it registers their torch.ops.fastad.";
+  m.attr("float32") = fastad::cpu::has_panels();
+  m.attr("int16") = fastad::cpu::has_int16();
+}
