@@ -3,7 +3,10 @@
 import sys
 import time
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:  # imported where a bar is shown
+    from rich.progress import Progress, TaskID
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,11 @@ class ConsoleProgress:
     after an error as well.
     """
 
+    _task: "TaskID"  # of the bar, while there is one
+
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
-        self._bar = None
-        self._task = None
+        self._bar: Progress | None = None
 
     def __enter__(self) -> "ConsoleProgress":
         return self
@@ -117,7 +121,7 @@ class ConsoleProgress:
 
 
 def _line(event: EpochProgress) -> str:
-    losses = "  ".join(f"{name} {value:.5g}" for name, value in event.losses.items())
+    losses = "  ".join(f"{name} {value:.5g}" for name, value in (event.losses or {}).items())
     best = " (best)" if event.is_best else ""
     width = len(str(event.epochs))
     return (
