@@ -18,6 +18,8 @@ class NotFittedError(ValueError, AttributeError):
 class Estimator:
     """Parameters by name, for `sklearn.base.clone`, grid searches and a readable ``repr``."""
 
+    model: str
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name."""
         return {name: getattr(self, name) for name in self._arguments()} | self._options()

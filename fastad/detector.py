@@ -472,7 +472,9 @@ class Detector(Estimator):
             >>> detector.set_threshold(value=0.25).threshold_
             0.25
         """
-        self.threshold_ = self._threshold("calibration_scores_", false_positive_rate, value)
+        self.threshold_: float | None = self._threshold(
+            "calibration_scores_", false_positive_rate, value
+        )
         if false_positive_rate is not None:
             self.false_positive_rate = self._artifact.false_positive_rate = false_positive_rate
         self._artifact.threshold = self._predictor.threshold = self.threshold_
@@ -507,7 +509,9 @@ class Detector(Estimator):
             >>> np.array_equal(result.mask, result.anomaly_map > 0.25)
             True
         """
-        self.pixel_threshold_ = self._threshold("pixel_calibration_", false_positive_rate, value)
+        self.pixel_threshold_: float | None = self._threshold(
+            "pixel_calibration_", false_positive_rate, value
+        )
         self._artifact.pixel_threshold = self._predictor.pixel_threshold = self.pixel_threshold_
         return self
 
@@ -608,6 +612,7 @@ class Detector(Estimator):
             if not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
                 raise ValueError(f"value must be a finite number; got {value!r}")
             return float(value)
+        assert rate is not None
         _check_rate(rate)
         scores = getattr(self, kept)
         if len(scores) == 0:

@@ -30,6 +30,12 @@ ROWS = (
 )
 # Rows that are lower, and forbidden all the same.
 FORBIDDEN = {("models", "data")}
+# What `fastad` gives by name without the part that it is in.
+LAZY = {"Detector": "detector", "load": "detector"}
+# No file of `models` imports a system but its own; what they share stands beside their folders.
+SYSTEMS = {"stpm", "rstpm", "gtrans", "prn", "utad"}
+# (folder of csrc, folder that it does not include): an op stands alone.
+FORBIDDEN_INCLUDES = {("cpu", "convolution"), ("cpu", "images"), ("cpu", "metrics")}
 VAGUE = {"utils", "util", "common", "helpers", "misc"}
 
 
@@ -61,7 +67,14 @@ def python_violations(root: Path) -> list[str]:
         part = relative.parts[1]
         if VAGUE & set(relative.parts):
             found.append(f"{relative} says nothing by its name")
-        imports = {n.split(".")[1] for n in imported_modules(path, package) if n[:7] == "fastad."}
+        modules = [n.split(".")[1:] for n in imported_modules(path, package) if n[:7] == "fastad."]
+        imports = {LAZY.get(name, name) for name, *_ in modules}
+        if part == "models" and relative.parts[2] != "__init__":
+            systems = {rest[0] for name, *rest in modules if name == "models" and rest} & SYSTEMS
+            found += [
+                f"{relative} imports fastad.models.{name}"
+                for name in sorted(systems - {relative.parts[2]})
+            ]
         if part == "__init__":
             # The package itself imports lazily, by name.
             found += [f"{relative} imports {name}" for name in imports]
@@ -89,7 +102,9 @@ def include_violations(root: Path) -> list[str]:
         for include in re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)', path.read_text(), re.M):
             names_cuda = re.search(r"(^|/)(cuda|cub|cooperative_groups)|\.cuh$", include)
             names_cpu = re.search(r"(^|/)cpu/", include)
-            if names_cpu if is_cuda(path, root) else names_cuda:
+            folders = (path.relative_to(root / "csrc").parts[0], include.split("/")[-2:][0])
+            wrong_backend = names_cpu if is_cuda(path, root) else names_cuda
+            if wrong_backend or folders in FORBIDDEN_INCLUDES:
                 found.append(f"{path.relative_to(root)} includes {include}")
     return found
 
@@ -98,7 +113,7 @@ def test_python_files_import_only_from_rows_below():
     assert python_violations(ROOT) == []
 
 
-def test_no_cpu_file_includes_a_cuda_header_nor_the_reverse():
+def test_includes_stay_within_backend_and_folder():
     assert include_violations(ROOT) == []
 
 
@@ -146,6 +161,12 @@ def test_the_tree_in_contributing_is_that_of_the_code():
     assert folders - {"fastad/backbones/embedded/"} <= drawn
 
 
+def test_systems_are_those_of_the_package():
+    models = ROOT / "fastad" / "models"
+    folders = {path.parent.name for path in models.glob("*/__init__.py")}
+    assert folders | {"stpm"} == SYSTEMS
+
+
 @pytest.mark.parametrize(
     ("path", "code", "said"),
     [
@@ -155,6 +176,19 @@ def test_the_tree_in_contributing_is_that_of_the_code():
         ("evaluation/a.py", "def f():\n  from fastad.training import Trainer", "fastad.training"),
         ("ops/a.py", "from fastad.backbones.resnet import ResNet", "fastad.backbones"),
         ("_files.py", "from fastad import ops", "fastad/_files imports fastad.ops"),
+        ("engine/a.py", "from fastad.inference import Predictor", "fastad.inference"),
+        ("engine/a.py", "import fastad.export", "fastad/engine/a imports fastad.export"),
+        (
+            "engine/a.py",
+            "from ..detector import Detector",
+            "fastad/engine/a imports fastad.detector",
+        ),
+        ("engine/a.py", "from fastad import load", "fastad/engine/a imports fastad.detector"),
+        ("models/prn/a.py", "from fastad.models.utad import UTAD", "imports fastad.models.utad"),
+        ("models/prn/a.py", "from fastad.models import rstpm", "imports fastad.models.rstpm"),
+        ("models/prn/a.py", "from ..gtrans.tokens import Tokenizer", "fastad.models.gtrans"),
+        ("models/stpm.py", "import fastad.models.rstpm.unet", "fastad.models.rstpm"),
+        ("models/maps.py", "from fastad.models.stpm import STPM", "fastad.models.stpm"),
         ("__init__.py", "from fastad import models", "fastad/__init__ imports models"),
         ("extra.py", "", "fastad/extra is in no row"),
         ("data/utils.py", "", "fastad/data/utils says nothing by its name"),
@@ -172,6 +206,8 @@ def test_allowed_imports_pass(tmp_path):
     code = {
         "training/a.py": "import fastad\nfrom fastad.models import base\nfrom . import b",
         "training/b.py": "import torch\nfrom fastad._files import atomic_path",
+        "models/__init__.py": "from fastad.models.prn import PRN",
+        "models/prn/model.py": "from fastad.models.base import Stage\nfrom . import network",
     }
     for path, text in code.items():
         file = tmp_path / "fastad" / path
@@ -188,6 +224,9 @@ def test_allowed_imports_pass(tmp_path):
         ("bilinear.h", "<cuda_fp16.h>"),
         ("cuda/a.cu", '"../cpu/simd.h"'),
         ("cuda/a.cu", '"cpu/simd.h"'),
+        ("cpu/a.cpp", '"convolution/panel.h"'),
+        ("cpu/a.h", '"../convolution/panel.h"'),
+        ("cpu/a.cpp", '"images/bytes.h"'),
     ],
 )
 def test_include_rules_can_fail(tmp_path, path, include):

@@ -7,6 +7,7 @@ Any ``nn.Module`` that returns a list (or tuple) of feature maps (N, C_l, H_l, W
 import copy
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ def has_weights(name: str, layers: Sequence[str], weights: str | os.PathLike) ->
         return False
 
 
-def _check_file(path: os.PathLike, name: str, layers: Sequence[str]) -> None:
+def _check_file(path: Path, name: str, layers: Sequence[str]) -> None:
     with torch.random.fork_rng(devices=[]):  # looking must not change what is drawn afterwards
         backbone = ResNet(ARCHITECTURES[name], layers)
     matching_state(path, name, backbone)

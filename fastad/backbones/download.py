@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -75,10 +75,10 @@ def _download(url: str, target: Path) -> None:
             raise ValueError(f"the {size} bytes received have SHA-256 {received}, not {expected}")
 
 
-def _open(url: str):
+def _open(url: str) -> HTTPResponse:
     # urlopen's timeout holds for each address of the host and not for the name look-up: behind a
     # firewall that swallows packets it adds up to minutes. A thread bounds the whole of it.
-    answer = queue.SimpleQueue()
+    answer: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
 
     def connect() -> None:
         try:

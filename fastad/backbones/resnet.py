@@ -158,7 +158,7 @@ class ResNet(nn.Module):
 def _stage(architecture: Architecture, index: int, inputs: int, planes: int) -> nn.Sequential:
     expansion = Bottleneck.expansion if architecture.bottleneck else BasicBlock.expansion
     outputs = planes * expansion
-    blocks = []
+    blocks: list[nn.Module] = []
     for block in range(architecture.depths[index]):
         stride = 2 if index > 0 and block == 0 else 1
         downsample = None

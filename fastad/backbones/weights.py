@@ -14,6 +14,7 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -160,8 +161,8 @@ def find(
         found = _at_hand(backbone) if source == "auto" else None
         return found or (embedded.PATH if embedded.covers(backbone, layers) else None)
     path = Path(source).expanduser()
-    path = _in_folder(path, backbone) if path.is_dir() else path
-    return path if path is not None and path.is_file() else None
+    found = _in_folder(path, backbone) if path.is_dir() else path
+    return found if found is not None and found.is_file() else None
 
 
 def owner(file: str) -> str | None:
@@ -192,6 +193,7 @@ def read(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is damaged or holds something else.
     """
+    content: Any
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -146,17 +146,15 @@ def _loss(
     teacher, student = _pyramid(batch, size, device), _pyramid(batch, size, device)
     for level in student:
         level.requires_grad_()
-    medians = _medians(
-        {
-            name: lambda loss=loss: torch.autograd.grad(loss(teacher, student), student)
-            for name, loss in (
-                ("fused", ops.distillation_loss),
-                ("reference", ops.reference.distillation_loss),
-            )
-        },
-        device,
-        seconds,
-    )
+
+    def both_ways(loss: Callable[..., Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(loss(teacher, student), student)
+
+    candidates = {
+        "fused": both_ways(ops.distillation_loss),
+        "reference": both_ways(ops.reference.distillation_loss),
+    }
+    medians = _medians(candidates, device, seconds)
     return _compared("distillation_loss forward + backward", medians)
 
 

@@ -51,7 +51,7 @@ def stages(predictor: Predictor, seconds: float) -> dict[str, Any]:
     }
     times = interleaved(steps, predictor.device, seconds)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    slowest = max(medians, key=medians.get)
+    slowest = max(medians, key=lambda name: medians[name])
     return {"ms": sum(medians.values()), "stages_ms": medians, "slowest": slowest}
 
 

@@ -168,11 +168,15 @@ def _examine(detector: Detector, folder: Path, product: str, plan: list[Item]) -
     with progress(f"evaluating {product}") as report:
         metrics = detector.evaluate(data, progress=report)
     result = detector.predict([data / item.path for item in tested])
+    assert result.p_value is not None  # images were held out
+    assert result.is_anomalous is not None
+    threshold = detector.threshold_
+    assert threshold is not None
     shown = []
     for n, item in enumerate(tested):
         name = _picture(product, item)
         mask = None if item.mask_path is None else data / item.mask_path
-        _draw(folder / name, data / item.path, mask, result.anomaly_map[n], detector.threshold_)
+        _draw(folder / name, data / item.path, mask, result.anomaly_map[n], threshold)
         shown.append(
             Shown(
                 name,
@@ -187,7 +191,7 @@ def _examine(detector: Detector, folder: Path, product: str, plan: list[Item]) -
         f"{product}: image AUROC {metrics['image_auroc']:.3f}, pixel AUROC "
         f"{metrics['pixel_auroc']:.3f}, {found:.0%} of the defects found, {alarms:.0%} false alarms"
     )
-    return Outcome(product, metrics, detector.training_record_, detector.threshold_, RATE, shown)
+    return Outcome(product, metrics, detector.training_record_, threshold, RATE, shown)
 
 
 def _draw(

@@ -73,7 +73,7 @@ def evaluate(
         _print(metrics)
     if json is not None:
         write_json(json, metrics)
-    if watcher is not None:
+    if report is not None and watcher is not None:
         facts = _facts(loaded, detector, data, metrics)
         page = watcher.write(
             report, metrics, title=Path(data).resolve().name, facts=facts, notes=notes

@@ -89,8 +89,10 @@ def skipped() -> Iterator[Callable[[object, Exception], None]]:
     def skip(_: object, error: Exception) -> None:
         nonlocal count
         count += 1
-        known = isinstance(error, OSError) and error.strerror and error.filename
-        log.warning(f"skipped: {f'{error.filename}: {error.strerror}' if known else error}")
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            reason = f"{error.filename}: {error.strerror}"
+        log.warning(f"skipped: {reason}")
 
     yield skip
     if count:

@@ -51,6 +51,7 @@ def predict(
     if json is None and csv is None:
         csv = "-" if output is None else str(Path(output) / "scores.csv")
     if heatmaps or masks:
+        assert output is not None  # the command line asks for it
         _refuse_pictures_among(images, output)
     if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise NotADirectoryError(f"--output {output} is a file; it must be a folder")
@@ -66,27 +67,30 @@ def predict(
         log.warning(f"{detector} has no threshold, as no images were held out: nothing is decided")
     names = _picture_names(paths)
     columns = [*COLUMNS, *(["heatmap"] if heatmaps else []), *(["mask"] if masks else [])]
+    folder = Path(output or "")
     targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
     for wanted, ending in ((heatmaps, ".png"), (masks, "_mask.png")):
-        targets += [Path(output, f"{name}{ending}") for name in names.values()] if wanted else []
+        targets += [folder / f"{name}{ending}" for name in names.values()] if wanted else []
     refuse_overwriting(targets, [*paths, Path(detector)])
     if output is not None:
-        Path(output).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with skipped() as skip, progress("predicting") as report:
         for result in loaded.stream(paths, skip=skip if skip_bad else None):
+            assert result.paths is not None  # they were given as paths
             explained = loaded.explain(result.paths) if heatmaps else {}
             for i, path in enumerate(result.paths if heatmaps or masks else ()):
                 image = read_image(path).permute(1, 2, 0).numpy()
                 if heatmaps:
                     # Without calibration the batch at hand is all there is to scale by.
                     top = loaded.pixel_threshold_ or float(result.anomaly_map.max()) / 2
-                    target = _made(Path(output, f"{names[path]}.png"))
+                    picture = _made(folder / f"{names[path]}.png")
                     shown = {name: pictures[i] for name, pictures in explained.items()}
-                    save_heatmap(target, image, result.anomaly_map[i], colour_scale(top), shown)
+                    save_heatmap(picture, image, result.anomaly_map[i], colour_scale(top), shown)
                 if masks:
+                    assert result.mask is not None  # there is a pixel threshold
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
-                    _save_mask(_made(Path(output, f"{names[path]}_mask.png")), mask.numpy())
+                    _save_mask(_made(folder / f"{names[path]}_mask.png"), mask.numpy())
             for row, path in zip(_rows(result), result.paths, strict=True):
                 if heatmaps:
                     row["heatmap"] = f"{names[path]}.png"
@@ -152,5 +156,5 @@ def _rows(result: PredictionResult) -> list[dict[str, Any]]:
             "p_value": None if result.p_value is None else float(result.p_value[i]),
             "is_anomalous": None if result.is_anomalous is None else bool(result.is_anomalous[i]),
         }
-        for i, path in enumerate(result.paths)
+        for i, path in enumerate(result.paths or ())
     ]

@@ -50,7 +50,8 @@ def parse_stages(texts: Sequence[str], training_config: type) -> dict[str, dict[
     Raises ValueError for a malformed text, or an unknown or mistyped option; what a stage may have
     is for the training config to say.
     """
-    types, stages = _field_types(training_config), {}
+    types = _field_types(training_config)
+    stages: dict[str, dict[str, Any]] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         stage, dot, option = (part.strip() for part in key.rpartition("."))

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -65,6 +65,17 @@ def iterate_batches(
                 yield positions, torch.stack(images)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class Images(Protocol):
+    """What a training reads: a map-style data set, or a tensor (N, 3, H, W).
+
+    An item is an image (3, H, W), or a dict with one as "image".
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 class ImageDataset(Dataset):
@@ -135,7 +146,7 @@ class ImageDataset(Dataset):
                 facts = path.stat()
                 digest.update(f"{facts.st_size} {facts.st_mtime_ns}\0".encode())
         if self.images is not None:
-            digest.update(self.images.numpy())
+            digest.update(self.images.numpy().data)
         return digest.hexdigest()
 
     def __len__(self) -> int:

@@ -109,7 +109,7 @@ def _decoder(file: BinaryIO, path: str | Path) -> Image.Image:
     Image.init()
     prefix = file.read(16)
     for factory, accepts in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
-        if accepts(prefix) is True:
+        if accepts is not None and accepts(prefix) is True:
             file.seek(0)
             try:
                 return factory(file, os.fspath(path))
@@ -126,9 +126,9 @@ def _check_pixels(image: Image.Image) -> None:
         raise ValueError(f"FASTAD_MAX_PIXELS must be a number of pixels; it is {given!r}")
     width, height = image.size
     pillows = Image.MAX_IMAGE_PIXELS
-    if pillows is None and not given:
+    limit = int(given) if given else None if pillows is None else 2 * pillows
+    if limit is None:
         return
-    limit = int(given) if given else 2 * pillows
     if width * height > limit:
         raise ValueError(
             f"{height}x{width} is {width * height} pixels, more than the limit of {limit}; the "
@@ -142,7 +142,7 @@ def _check_pixels(image: Image.Image) -> None:
 def _stored_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) as stored; of a TIFF, ``size`` is that after the EXIF rotation or before it,
     as Pillow's version has it."""
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
     return image.size
 
@@ -231,7 +231,7 @@ def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
     """
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+)\s*)?", size)
-        sides = (int(match[1]), int(match[2] or match[1])) if match else ()
+        sides: tuple[int, ...] = (int(match[1]), int(match[2] or match[1])) if match else ()
     elif isinstance(size, int) and not isinstance(size, bool):
         sides = (size, size)
     elif isinstance(size, (tuple, list)) and all(type(side) is int for side in size):
@@ -244,7 +244,7 @@ def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
         )
     if max(sides) > MAX_SIDE:
         raise ValueError(f"image size may be at most {MAX_SIDE} a side, got {size!r}")
-    return sides
+    return sides[0], sides[1]
 
 
 def image_shape(path: str | Path) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastad.data.folder import ImageDataset, iterate_batches
+from fastad.data.folder import ImageDataset, Images, iterate_batches
 from fastad.data.images import find_images, read_image, resize, rgb_array
 
 ACCEPTED = (
@@ -84,6 +84,7 @@ def image_batches(
 
     def report(position: int, error: Exception) -> None:
         item = held.pop(position)
+        assert skip is not None  # it is only called where it is
         skip(Path(item) if isinstance(item, (str, Path)) else position, error)
 
     batches = iterate_batches(
@@ -101,7 +102,7 @@ def image_batches(
 
 def image_dataset(
     images: Any, size: tuple[int, int], *, in_memory: bool = True, skip_bad: bool = False
-) -> Dataset | Tensor:
+) -> Images:
     """Images in any form, or a map-style data set of them -> what a trainer reads, at ``size``.
 
     Raises as `image_batches`.

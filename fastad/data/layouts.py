@@ -142,7 +142,7 @@ def test_samples(data: str | Path) -> list[Sample]:
         samples.sort(key=lambda sample: sample.label)
     else:
         test = _child(data, "test")
-        around = (data,)
+        around: tuple[Path, ...] = (data,)
         # Normal images alone are more likely those of the training than a test set.
         if test is None and _normal(data) and _defects(data) and not _child(data, "train"):
             test, around = data, (data, data.parent)
@@ -160,7 +160,8 @@ def test_samples(data: str | Path) -> list[Sample]:
     return samples
 
 
-test_samples.__test__ = False  # the name is no test of pytest's where a test module imports it
+# The name is no test of pytest's where a test module imports it.
+test_samples.__test__ = False  # type: ignore[attr-defined]
 
 
 def defect_samples(data: str | Path) -> list[Sample]:

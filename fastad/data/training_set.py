@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.utils.data import Dataset
-
+from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import auto_size, parse_size
 from fastad.data.inputs import image_dataset
 from fastad.data.layouts import training_images
@@ -32,7 +30,7 @@ class TrainingSet:
         skipped: unreadable files that were left out, and why.
     """
 
-    dataset: Dataset | Tensor
+    dataset: Images
     size: tuple[int, int]
     held_out: list[int] | None = None
     name: str | None = None
@@ -82,6 +80,7 @@ def read_training_set(
     held_out = None
     if apart:
         wanted = set(apart)
+        assert isinstance(dataset, ImageDataset)  # they were found as files
         held_out = [i for i, path in enumerate(dataset.paths) if path in wanted]
     return TrainingSet(dataset, size, held_out or None, name, skipped)
 

@@ -10,6 +10,8 @@ package has such a convolution (csrc/convolution/int16.h): finer than bfloat16, 
 processors that multiply it in vectors.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -74,7 +76,7 @@ class Convolution(nn.Module):
         self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias.to(dtype))
         self.relu = relu
         self._geometry = (
-            list(convolution.padding),
+            list(cast(tuple[int, int], convolution.padding)),
             list(convolution.stride),
             list(convolution.dilation),
             convolution.groups,
@@ -124,13 +126,12 @@ class Convolution(nn.Module):
                 self.weight, padding, stride, dilation, groups, list(x.shape)
             )
         if added is None:
-            follows = ("relu" if self.relu else "none", [], "")
+            kind = "relu" if self.relu else "none"
             return torch.ops.mkldnn._convolution_pointwise(
-                x, self._packed, self.bias, *self._geometry, *follows
+                x, self._packed, self.bias, *self._geometry, kind, [], ""
             )
-        follows = ("add", 1.0, "relu", [], "")
         return torch.ops.mkldnn._convolution_pointwise_.binary(
-            added, x, self._packed, self.bias, *self._geometry, *follows
+            added, x, self._packed, self.bias, *self._geometry, "add", 1.0, "relu", [], ""
         )
 
     def _in_integers(self, x: Tensor, added: Tensor | None) -> Tensor:
@@ -243,14 +244,22 @@ class Stem(nn.Module):
         return x.to(self.dtype)
 
 
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm in eval mode multiplies by and then adds: (C,) float64 each."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    factor = norm.weight.double() / (variance.double() + norm.eps).sqrt()
+    return factor, norm.bias.double() - mean.double() * factor
+
+
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
     """Weight and bias, float64, of a convolution with its batch norm, if it has one."""
     if norm is None:
         weight, bias = convolution.weight.double(), convolution.bias
         bias = weight.new_zeros(len(weight)) if bias is None else bias.double()
         return weight.detach().contiguous(), bias.detach()
-    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    bias = norm.bias.double() - norm.running_mean.double() * factor
+    factor, bias = scale_and_shift(norm)
     if convolution.bias is not None:
         bias = bias + convolution.bias.double() * factor
     weight = convolution.weight.double() * factor[:, None, None, None]

@@ -75,10 +75,11 @@ class CudaRunner:
             if len(self._graphs) > MOST_GRAPHS:
                 self._graphs.popitem(last=False)
             return self.compute(images)
-        if self._graphs[key] is None:
-            self._graphs[key] = Graph(self.compute, images)
+        graph = self._graphs[key]
+        if graph is None:
+            graph = self._graphs[key] = Graph(self.compute, images)
         self._graphs.move_to_end(key)
-        return self._graphs[key](images)
+        return graph(images)
 
     def compute(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and maps of images on the device, kernel by kernel."""

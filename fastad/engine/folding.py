@@ -5,16 +5,17 @@ Between training and serving a network stays the same function, but not the same
 """
 
 import copy
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
-from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem, can_fuse
+from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem, can_fuse, scale_and_shift
 from fastad.engine.normalization import Normalization
 from fastad.engine.pairing import Pair, pairable
-from fastad.models import MODELS
+from fastad.models import MODELS, AnomalyModel
 from fastad.models.base import FrozenTeacher
 from fastad.models.prn.network import Decoder as Segmenter
 from fastad.models.prn.network import Merge, PatchAttention
@@ -31,13 +32,16 @@ BLOCKS = {
 BLOCK_LISTS = {UNet: ("encoder", "decoder"), Segmenter: ("ups", "blocks")}
 
 
+M = TypeVar("M", bound=nn.Module)
+
+
 def folds(model: nn.Module) -> bool:
     """Whether there is anything in a model that `fold` knows."""
     known = (ResNet, UNet, Gate, Merge, Inception, *BLOCKS)
     return any(type(part) in known for part in model.modules())
 
 
-def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
+def fold(model: M, dtype: torch.dtype) -> M | None:
     """A copy of a model in eval mode whose convolutions run fused, in ``dtype``.
 
     Knows this package's networks; of others every part stays as it is. The copy takes no gradient
@@ -55,8 +59,9 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     ours = {m for root in modules if type(root) in (ResNet, Decoder) for m in root.modules()}
     for parent in modules:
         if type(parent) is ResNet:
-            parent.conv1 = Stem(parent.conv1, parent.bn1, parent.maxpool, dtype)
-            parent.bn1, parent.relu, parent.maxpool = (nn.Identity() for _ in range(3))
+            # Other modules than the class says, in the places that its forward knows.
+            parent.conv1 = cast(Any, Stem(parent.conv1, parent.bn1, parent.maxpool, dtype))
+            parent.bn1, parent.relu, parent.maxpool = (cast(Any, nn.Identity()) for _ in range(3))
         for name, child in list(parent.named_children()):
             if type(child) in BLOCKS:
                 names = BLOCKS[type(child)]
@@ -73,12 +78,14 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
             for index, block in enumerate(blocks):
                 blocks[index] = _sequence(block, dtype)
     if type(folded) in MODELS.values() and device.type == "cpu":
+        assert isinstance(folded, AnomalyModel)
         # Over the methods of its class: these models look at images through them alone.
         folded.__dict__["normalize"] = Normalization(folded)
         if folded.pair is not None:
             teacher, student = map(folded.get_submodule, folded.pair)
             if isinstance(teacher, FrozenTeacher) and pairable(teacher.backbone, student):
-                folded.__dict__["extract_pair"] = Pair(teacher.backbone, student)
+                both = cast(tuple[ResNet, ResNet], (teacher.backbone, student))
+                folded.__dict__["extract_pair"] = Pair(*both)
     return folded
 
 
@@ -104,16 +111,19 @@ class Residual(nn.Module):
         winograd = type(block) is not Block
         self.convolutions = nn.ModuleList()
         for n, name in enumerate(names, start=1):
-            both = block.get_submodule(name), block.get_submodule(f"bn{n}")
-            self.convolutions.append(Convolution(*both, dtype, relu=True, winograd=winograd))
+            convolution = cast(nn.Conv2d, block.get_submodule(name))
+            norm = cast(nn.BatchNorm2d, block.get_submodule(f"bn{n}"))
+            folded = Convolution(convolution, norm, dtype, relu=True, winograd=winograd)
+            self.convolutions.append(folded)
         projection = getattr(block, "downsample", None) or getattr(block, "shortcut", None)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         self._copies = not overwrite and not isinstance(projection, nn.Sequential)
         if isinstance(projection, nn.Sequential):
-            if Conv1x1Strided.suits(projection[0], dtype):
-                self.shortcut = Conv1x1Strided(*projection)
+            convolution, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(projection))
+            if Conv1x1Strided.suits(convolution, dtype):
+                self.shortcut = Conv1x1Strided(convolution, norm)
             else:
-                self.shortcut = Convolution(*projection, dtype, relu=False)
+                self.shortcut = Convolution(convolution, norm, dtype, relu=False)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         first, *middle, last = self.convolutions
@@ -129,8 +139,7 @@ class Residual(nn.Module):
 def _fold_inception(block: Inception) -> None:
     """Put the batch norm over a block's branches into the convolutions of each."""
     norm, start = block.norm, 0
-    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    shift = norm.bias.double() - norm.running_mean.double() * factor
+    factor, shift = scale_and_shift(norm)
     for convolution in (*block.branches, block.pooled):
         part = slice(start, start + convolution.out_channels)
         weight = convolution.weight.double() * factor[part, None, None, None]
@@ -138,12 +147,13 @@ def _fold_inception(block: Inception) -> None:
             value = value.detach().to(convolution.weight.dtype)
             setattr(convolution, name, nn.Parameter(value, requires_grad=False))
         start = part.stop
-    block.norm = nn.Identity()
+    block.norm = cast(Any, nn.Identity())
 
 
 def _sequence(sequence: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     """The same with every convolution, batch norm and ReLU in a row folded."""
-    modules, left = [], list(sequence)
+    modules: list[nn.Module] = []
+    left: list[Any] = list(sequence)
     while left:
         if [type(module) for module in left[:3]] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
             convolution, norm, _ = left[:3]

@@ -6,6 +6,8 @@ every convolution runs for both networks in one call, which the threads share.
 """
 
 import copy
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ class Pair(nn.Module):
     def __init__(self, first: ResNet, second: ResNet):
         super().__init__()
         self.networks = nn.ModuleList([first, second])
-        self.stem = _joined(first.conv1, second.conv1)
+        self.stem = cast(Stem, _joined(first.conv1, second.conv1))
         stages = _shared_stages(first, second)
         self.stages = nn.ModuleDict(
             {
@@ -47,7 +49,7 @@ class Pair(nn.Module):
                 shared[name] = x.chunk(2)
         last = next(reversed(shared.values()))
         found = []
-        for index, network in enumerate(self.networks):
+        for index, network in enumerate(cast(Iterable[ResNet], self.networks)):
             levels = {name: parts[index] for name, parts in shared.items()}
             own = last[index]
             for name in network.stages[len(self.stages) :]:
@@ -79,7 +81,10 @@ class Program:
             for kernel in convolutions
         ):
             return None
-        kernels, steps, names, x = [stem], [], [], 0
+        kernels: list[nn.Module] = [stem]
+        steps: list[int] = []
+        names: list[str] = []
+        x = 0
 
         def add(kernel: Convolution, x: int, added: int, to: int) -> int:
             kernels.append(kernel)
@@ -93,7 +98,8 @@ class Program:
             return next(place for place in range(4) if place not in used)
 
         for name, stage in stages.items():
-            for block in stage:
+            blocks: list[Any] = list(cast(nn.Sequential, stage))
+            for block in blocks:
                 added = x
                 if not isinstance(block.shortcut, nn.Identity):
                     added = add(block.shortcut, x, NOWHERE, free(x))
@@ -102,7 +108,7 @@ class Program:
                 for kernel in before:
                     y = add(kernel, y, NOWHERE, free(x, y, added))
                 to = added if added >= 0 else free(y)
-                if block is stage[-1] and name in kept:
+                if block is blocks[-1] and name in kept:
                     to = -2 - len(names)
                     names.append(name)
                 x = add(last, y, added, to)

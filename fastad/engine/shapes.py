@@ -35,15 +35,16 @@ def _(added: Tensor, x: Tensor, weight: Tensor, bias: Tensor, side: int, relu: b
 def _(
     images: Tensor, weights: list[Tensor], biases: list[Tensor], steps: list[int], padding: int
 ) -> list[Tensor]:
-    slots, results = {0: _after_stem(images, padding)}, []
+    slots = {0: _after_stem(images, padding)}
+    results: list[tuple[int, int, int]] = []
     for index in range(0, len(steps), 7):  # fields, as in csrc/convolution/networks.cpp
         _, stride, _, start, _, to, filters = steps[index : index + 7]
         before = slots[start] if start >= 0 else results[-2 - start][:2]
-        size = tuple((length + stride - 1) // stride for length in before)
+        height, width = ((length + stride - 1) // stride for length in before)
         if to >= 0:
-            slots[to] = size
+            slots[to] = (height, width)
         else:
-            results.append((*size, filters))
+            results.append((height, width, filters))
     count = len(biases[0]) * len(images)
     return [images.new_empty((count, *size)).permute(0, 3, 1, 2) for size in results]
 

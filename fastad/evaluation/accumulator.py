@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastad.evaluation.bootstrap import image_auroc_interval
-from fastad.evaluation.metrics import checked_images, checked_pixels, image_metrics
+from fastad.evaluation.metrics import Values, checked_images, checked_pixels, image_metrics
 from fastad.evaluation.pixels import EXACT_BYTES, PixelScores
 
 
@@ -44,8 +44,8 @@ class Evaluation:
         self,
         masks: np.ndarray | None,
         maps: np.ndarray,
-        labels: np.ndarray,
-        scores: np.ndarray,
+        labels: Values,
+        scores: Values,
         defect_types: Sequence[str | None] | None = None,
     ) -> None:
         """Add images. Of the arrays only copies are kept.
@@ -65,7 +65,9 @@ class Evaluation:
         """
         maps = np.asarray(maps)
         known = masks is not None
-        masks, maps = checked_pixels(masks if known else np.zeros(maps.shape, bool), maps)
+        masks, maps = checked_pixels(
+            masks if masks is not None else np.zeros(maps.shape, bool), maps
+        )
         labels, scores = checked_images(labels, scores)
         types = [None] * len(labels) if defect_types is None else list(defect_types)
         if not len(maps) == len(labels) == len(types):

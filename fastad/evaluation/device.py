@@ -11,7 +11,9 @@ from torch import Tensor
 from fastad.evaluation.curve import Curve
 
 
-def pixel_curve(masks: Tensor, maps: Tensor, *, normal_images: bool = False) -> Curve:
+def pixel_curve(
+    masks: Tensor | np.ndarray, maps: Tensor | np.ndarray, *, normal_images: bool = False
+) -> Curve:
     """`fastad.evaluation.metrics.pixel_curve`, on the device of the tensors."""
     masks, maps = checked_pixels(masks, maps)
     bad = maps.numel() - int(torch.isfinite(maps).sum())
@@ -31,11 +33,18 @@ def pixel_curve(masks: Tensor, maps: Tensor, *, normal_images: bool = False) -> 
     bounded = torch.cat([values, values.new_tensor([torch.inf])])
     slots = torch.bincount(2 * place + (bounded[place] == normal), minlength=2 * len(values) + 1)
     not_below = slots.flip(0).cumsum(0).flip(0)
-    columns = (values.double(), defects, overlap, not_below[2::2], slots[1::2])
+
+    def highest_first(column: Tensor) -> np.ndarray:
+        return column.flip(0).cpu().numpy()
+
     return Curve(
-        *(column.flip(0).cpu().numpy() for column in columns),
-        normal.numel(),
-        int((sizes > 0).sum()),
+        values=highest_first(values.double()),
+        defects=highest_first(defects),
+        overlap=highest_first(overlap),
+        normal_above=highest_first(not_below[2::2]),
+        normal_equal=highest_first(slots[1::2]),
+        normal=normal.numel(),
+        regions=int((sizes > 0).sum()),
     )
 
 

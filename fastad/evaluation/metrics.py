@@ -10,6 +10,7 @@ do not move to the host (`fastad.evaluation.device`).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from fastad.evaluation import device
 from fastad.evaluation.curve import Curve, image_curve
 
 ArrayLike = np.ndarray | Tensor
+Values = np.ndarray | Sequence[float]
 FPR_RANGE = (1e-5, 1e-4)  # of AUPIMO, as in its paper
 
 
@@ -245,7 +247,7 @@ def scores_of(curve: Curve, fpr_limit: float = 0.3) -> dict[str, float]:
     }
 
 
-def checked_images(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_images(labels: Values, scores: Values) -> tuple[np.ndarray, np.ndarray]:
     """Labels (N,) as bool and finite scores (N,); ValueError says what is wrong."""
     labels, scores = np.asarray(labels), np.asarray(_widened(scores))
     if labels.ndim != 1 or labels.shape != scores.shape or labels.size == 0:
@@ -292,7 +294,7 @@ def checked_limit(fpr_limit: float) -> None:
         raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit!r}")
 
 
-def _widened(values: ArrayLike) -> ArrayLike:
+def _widened(values: Any) -> Any:
     """numpy has no bfloat16."""
     is_bfloat16 = isinstance(values, Tensor) and values.dtype == torch.bfloat16
     return values.float() if is_bfloat16 else values

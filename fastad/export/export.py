@@ -188,7 +188,10 @@ def resize_weights(length: int, target: int, device: torch.device) -> Tensor:
 def trace(artifact: Artifact, fused_ops: bool = False) -> ExportedProgram:
     """The detector's graph, in float32 on the CPU, with N, H and W dynamic."""
     model = copy.deepcopy(artifact.model).eval().requires_grad_(False)
-    model = model.to("cpu", torch.float32, memory_format=torch.contiguous_format)
+    # torch's types lack this form.
+    model = model.to(  # type: ignore[call-overload]
+        "cpu", torch.float32, memory_format=torch.contiguous_format
+    )
     height, width = artifact.image_size
     # Unequal to each other and to anything in the model, so that nothing is taken for equal.
     images = torch.zeros(2, height + 3, width + 5, 3, dtype=torch.uint8)
@@ -207,17 +210,27 @@ def trace(artifact: Artifact, fused_ops: bool = False) -> ExportedProgram:
 def _plain_ops() -> dict[Any, Any]:
     """Each fused op that a model's forward may call -> the same by `fastad.ops.reference`."""
 
-    def aggregate_maps(maps, height, width, product, weights):
+    def aggregate_maps(
+        maps: list[Tensor], height: int, width: int, product: bool, weights: list[float]
+    ) -> tuple[Tensor, Tensor]:
         result = reference.aggregate_maps(
             maps, (height, width), aggregate="product" if product else "sum", weights=weights
         )
         return result, result.amax((1, 2))
 
-    def anomaly_map(teacher, student, height, width, product, weights, eps):
+    def anomaly_map(
+        teacher: list[Tensor],
+        student: list[Tensor],
+        height: int,
+        width: int,
+        product: bool,
+        weights: list[float],
+        eps: float,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         maps = reference.distances(teacher, student, eps=eps)
         return *aggregate_maps(maps, height, width, product, weights), maps
 
-    def distances(teacher, student, eps):
+    def distances(teacher: list[Tensor], student: list[Tensor], eps: float) -> list[Tensor]:
         return reference.distances(teacher, student, eps=eps)
 
     ops = torch.ops.fastad

@@ -11,7 +11,7 @@ back:
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,7 @@ def _write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
             dynamo=True,
             verbose=False,
         )
+    assert converted is not None  # with `dynamo` it is a program
     converted.model.metadata_props[METADATA] = metadata
     converted.save(path)
 
@@ -128,13 +129,14 @@ def _torch_runner(module: Callable[[torch.Tensor], dict[str, torch.Tensor]]) -> 
     @torch.inference_mode()
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         result = module(torch.from_numpy(images))
-        return tuple(result[name].numpy() for name in OUTPUTS)
+        score, anomaly_map = (result[name].numpy() for name in OUTPUTS)
+        return score, anomaly_map
 
     return run
 
 
 @contextmanager
-def _quiet(*loggers: str):
+def _quiet(*loggers: str) -> Iterator[None]:
     """Only errors from converters that comment on each of their steps."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     try:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from fastad.data.folder import Images
 from fastad.inference.predictor import Predictor
 
 # In another batch an image's score differs by rounding, of about 1e-6: without a margin a
@@ -15,7 +15,7 @@ ROUNDING = 1e-5
 
 
 def calibration_scores(
-    predictor: Predictor, dataset: Dataset | Tensor, held_out: list[int]
+    predictor: Predictor, dataset: Images, held_out: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores and maxima of the anomaly maps of some images of a data set, (n,) float64 each, both
     raised by a hundred-thousandth so that rounding decides nothing.
@@ -32,7 +32,7 @@ def calibration_scores(
     return _raised(np.concatenate(scores)), _raised(np.concatenate(maxima))
 
 
-def stacked(dataset: Dataset | Tensor, indices: Sequence[int]) -> Tensor:
+def stacked(dataset: Images, indices: Sequence[int]) -> Tensor:
     """Images of such a data set: (n, 3, H, W)."""
     items = [dataset[index] for index in indices]
     return torch.stack([item["image"] if isinstance(item, dict) else item for item in items])

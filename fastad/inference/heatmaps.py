@@ -77,8 +77,8 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: float) -> np.ndar
         raise ValueError(f"anomaly_map must be (h, w), got {anomaly_map.shape}")
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
-    level = torch.from_numpy(np.ascontiguousarray(anomaly_map, dtype=np.float32))[None]
-    level = np.clip(resize(level, image.shape[:2])[0].numpy() / scale, 0.0, 1.0)
+    own = torch.from_numpy(np.ascontiguousarray(anomaly_map, dtype=np.float32))[None]
+    level = np.clip(resize(own, image.shape[:2])[0].numpy() / scale, 0.0, 1.0)
     cover = 0.75 * np.minimum(2 * level, 1.0)[..., None]
     return np.rint(image * (1 - cover) + colourise(level) * cover).astype(np.uint8)
 
@@ -90,6 +90,7 @@ def strip(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
     """
     height, width = next(iter(pictures.values())).shape[:2]
     font = ImageFont.load_default(max(10, min(height, width) // 16))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # one with a size is
     gap = max(2, width // 50)
     line = sum(font.getmetrics()) + 2 * gap
     column = max(width, *(round(font.getlength(name)) + 2 for name in pictures))

@@ -54,7 +54,8 @@ class Throughput:
     """What takes the time of many images: seconds of each activity since the one before it."""
 
     def __init__(self) -> None:
-        self.images, self.seconds = 0, {}
+        self.images = 0
+        self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def record(self, activity: str, images: int = 0) -> None:
@@ -65,7 +66,7 @@ class Throughput:
 
     def __str__(self) -> str:
         total = sum(self.seconds.values())
-        slowest = max(self.seconds, key=self.seconds.get)
+        slowest = max(self.seconds, key=lambda activity: self.seconds[activity])
         return (
             f"{self.images} images at {self.images / total:.1f} a second; the slowest was {slowest}"
             f" ({self.seconds[slowest] / total:.0%} of the time)"
@@ -128,7 +129,10 @@ class Predictor:
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)
+        # torch's types lack this form.
+        self.model: AnomalyModel = model.eval().to(  # type: ignore[call-overload]
+            self.device, memory_format=torch.channels_last
+        )
         self._parameters = list(model.state_dict(keep_vars=True).values())
         self._ready: tuple[Any, AnomalyModel | CudaRunner] | None = None
 
@@ -147,9 +151,8 @@ class Predictor:
         if ready is None or ready[0] != state:
             network = fold(self.model, dtype) if fused else None
             network = network or self.model
-            if is_cuda:
-                network = CudaRunner(network, self.device, dtype)
-            ready = self._ready = (state, network)
+            runs = CudaRunner(network, self.device, dtype) if is_cuda else network
+            ready = self._ready = (state, runs)
         return ready[1]
 
     def predict(
@@ -193,6 +196,7 @@ class Predictor:
         def count(item: Path | int, error: Exception) -> None:
             nonlocal skipped
             skipped += 1
+            assert skip is not None  # nothing is reported otherwise
             skip(item, error)
 
         report = None if skip is None else count
@@ -282,11 +286,11 @@ class Predictor:
             images = images.div_(255) if is_bytes else images
         with torch.autocast(self.device.type, *autocast(dtype)):
             parts = [network(part) for part in images.split(self._at_once(dtype, len(images)))]
-        found = [
+        score, anomaly_map = (
             _joined([getattr(part, name).float().numpy() for part in parts])
             for name in ("score", "anomaly_map")
-        ]
-        return lambda: tuple(found)
+        )
+        return lambda: (score, anomaly_map)
 
     def _at_once(self, dtype: torch.dtype, images: int) -> int:
         """How many of a batch's images go through the networks together."""

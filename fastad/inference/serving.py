@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from fastad import _extension
+from fastad.data.folder import Images
 from fastad.engine.folding import folds
 from fastad.engine.precision import fallbacks
 from fastad.inference.calibration import stacked
@@ -66,7 +66,7 @@ class Examination:
 
 def examine(
     predictor: Predictor,
-    dataset: Dataset | Tensor,
+    dataset: Images,
     held_out: Sequence[int],
     false_positive_rate: float,
 ) -> Examination:

@@ -122,6 +122,8 @@ class AnomalyModel(nn.Module):
     stages: ClassVar[tuple[Stage, ...]] = (Stage(),)
     pair: ClassVar[tuple[str, str] | None] = None
     stage: Stage | None = None
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: Any):
         super().__init__()
@@ -153,6 +155,7 @@ class AnomalyModel(nn.Module):
 
     def extract_pair(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Feature maps of the teacher and of the student of ``pair``, for normalised images."""
+        assert self.pair is not None  # only models with one call it
         teacher, student = map(self.get_submodule, self.pair)
         return teacher(images), backbones.extract(student, images)
 

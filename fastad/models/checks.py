@@ -20,5 +20,6 @@ def check_student(backbone: object, student: object) -> None:
 
 def is_number(value: object, minimum: float) -> bool:
     """Whether a value is a finite number of at least ``minimum``, and no bool."""
-    known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return known and minimum <= value < math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return minimum <= value < math.inf

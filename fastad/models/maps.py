@@ -44,7 +44,7 @@ class PositionMeans:
     """
 
     def __init__(self) -> None:
-        self.count, self._sum = 0, 0.0
+        self.count, self._sum = 0, torch.zeros(())
 
     def add(self, maps: Tensor) -> None:
         """Count in the maps of more images; of all the same size."""

@@ -55,7 +55,7 @@ class STPMConfig:
     eps: float = 1e-12
     student: nn.Module | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_student(self.backbone, self.student)
         if isinstance(self.backbone, str):
             backbones.check_names(self.backbone, self.layers)
@@ -109,7 +109,7 @@ class STPM(AnomalyModel):
         embedded = self.teacher_origins()["teacher"] == "embedded"
         if config.standardize == "auto" and embedded:
             self.config = dataclasses.replace(self.config, standardize="channels")
-        self.scales = nn.Identity()
+        self.scales: nn.Module = nn.Identity()
         if self.config.standardize == "channels":
             self.scales = ChannelScales([shape[0] for shape in self.teacher.shapes()])
 

@@ -1,7 +1,7 @@
 """Upsampling fused with the product or sum of the levels: wrapper, fake, autograd."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -9,9 +9,31 @@ from torch import Tensor
 from fastad.ops import _arguments
 
 
+@overload
 def aggregate_maps(
     maps: Sequence[Tensor],
-    size: tuple[int, int],
+    size: Sequence[int],
+    *,
+    aggregate: str = ...,
+    weights: Sequence[float] | None = ...,
+    return_maximum: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def aggregate_maps(
+    maps: Sequence[Tensor],
+    size: Sequence[int],
+    *,
+    aggregate: str = ...,
+    weights: Sequence[float] | None = ...,
+    return_maximum: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def aggregate_maps(
+    maps: Sequence[Tensor],
+    size: Sequence[int],
     *,
     aggregate: str = "product",
     weights: Sequence[float] | None = None,

@@ -1,7 +1,7 @@
 """Features to anomaly map in one call: wrapper, fake, autograd."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -10,10 +10,36 @@ from fastad.ops import _arguments
 from fastad.ops.distances import compute_dtype
 
 
+@overload
 def anomaly_map(
     teacher: Sequence[Tensor],
     student: Sequence[Tensor],
-    size: tuple[int, int],
+    size: Sequence[int],
+    *,
+    aggregate: str = ...,
+    weights: Sequence[float] | None = ...,
+    eps: float = ...,
+    return_maximum: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def anomaly_map(
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    size: Sequence[int],
+    *,
+    aggregate: str = ...,
+    weights: Sequence[float] | None = ...,
+    eps: float = ...,
+    return_maximum: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def anomaly_map(
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    size: Sequence[int],
     *,
     aggregate: str = "product",
     weights: Sequence[float] | None = None,

@@ -46,7 +46,7 @@ def aggregate_maps(
     """
     dtype = _compute_dtype(*maps)
     weights = [1.0] * len(maps) if weights is None else weights
-    result = None
+    result: Tensor | None = None
     for level, weight in zip(maps, weights, strict=True):
         level = level.to(dtype)[:, None]
         up = F.interpolate(level, size=size, mode="bilinear", align_corners=False)[:, 0]
@@ -56,6 +56,7 @@ def aggregate_maps(
         else:
             term = up * weight
             result = term if result is None else result + term
+    assert result is not None, "maps must not be empty"
     return result
 
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from fastad.data.folder import Images
 
 
 def split_indices(size: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -56,13 +57,13 @@ def shuffled_batches(indices: Tensor, batch_size: int, generator: torch.Generato
     return batches
 
 
-def is_fixed(dataset: Dataset | Tensor) -> bool:
+def is_fixed(dataset: Images) -> bool:
     """Whether an index always gives the same image: a tensor, or a data set that says so."""
     return isinstance(dataset, Tensor) or getattr(dataset, "is_fixed", False) is True
 
 
 def read_batch(
-    dataset: Dataset | Tensor, indices: Sequence[int], seed: int = 0, epoch: int = 0
+    dataset: Images, indices: Sequence[int], seed: int = 0, epoch: int = 0
 ) -> dict[str, Tensor]:
     """Items -> {"image": (N, 3, H, W), ...} on the CPU.
 

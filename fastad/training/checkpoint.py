@@ -71,7 +71,10 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     if stage.best_epoch != stage.epochs:
         tensors |= {f"best.{name}": value for name, value in checkpoint.best.items()}
     tensors |= {f"generator.{name}": value for name, value in checkpoint.generators.items()}
-    content = {"identity": checkpoint.identity, "record": checkpoint.record.to_dict()}
+    content: dict[str, Any] = {
+        "identity": checkpoint.identity,
+        "record": checkpoint.record.to_dict(),
+    }
     for number, (name, step) in enumerate(checkpoint.steps.items()):
         values: dict[int, dict[str, Any]] = {}
         part = _part(number)

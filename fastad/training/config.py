@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from fastad.models import AnomalyModel, Stage, Step
 from fastad.training.precision import PRECISIONS
@@ -119,7 +119,7 @@ class TrainingConfig:
     defect_images: int | None = None
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "pseudo_anomalies"):
             self._require(name, _is_integer(getattr(self, name), 1), "an integer of at least 1")
         self._require("seed", _is_integer(self.seed, 0), "an integer of at least 0")
@@ -149,7 +149,7 @@ class TrainingConfig:
             and all(map(_is_fraction, self.betas))
         )
         self._require("betas", two_fractions, "two numbers in [0, 1)")
-        self.betas = tuple(self.betas)
+        self.betas = (self.betas[0], self.betas[1])
         for name in ("channels_last", "deterministic", "on_foreground"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self.device = str(self.device)
@@ -163,7 +163,9 @@ class TrainingConfig:
         count = self.defect_images
         is_count = count is None or _is_integer(count, 1)
         self._require("defect_images", is_count, "an integer of at least 1, or None")
-        self._require("defect_images", count is None or self.defects, "None without defects")
+        self._require(
+            "defect_images", count is None or self.defects is not None, "None without defects"
+        )
         self._check_stages()
 
     def _check_stages(self) -> None:
@@ -271,7 +273,7 @@ def _is_integer(value: object, minimum: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

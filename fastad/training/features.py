@@ -83,8 +83,8 @@ class TeacherFeatures:
                 for name, of_name in levels.items():
                     for kept, level in zip(self._levels[name], of_name, strict=True):
                         kept.put(rows, _rounded(level))
-                for name, kept in self._entries.items():
-                    kept[rows] = batch[name]
+                for name, entry in self._entries.items():
+                    entry[rows] = batch[name]
                 if self.bytes > max_bytes:
                     self._levels, self._entries = {}, {}
                     return

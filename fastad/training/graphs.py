@@ -38,9 +38,9 @@ class StepGraphs:
     def run(
         self,
         name: str,
-        batch: Mapping[str, Any],
+        batch: dict[str, Any],
         parameters: Sequence[Tensor],
-        compute: Callable[[Mapping[str, Any]], Losses],
+        compute: Callable[[dict[str, Any]], Mapping[str, Tensor]],
     ) -> Losses:
         """``compute(batch)``'s losses, detached, and its gradients in ``parameters``.
 
@@ -62,7 +62,8 @@ class StepGraphs:
             parameter.grad = None
         return {name: loss.detach() for name, loss in compute(batch).items()}
 
-    def _new(self, batch: Mapping, parameters: Sequence[Tensor], compute: Callable) -> Any:
+    def _new(self, batch: dict, parameters: Sequence[Tensor], compute: Callable) -> Any:
+        assert self._record is not None  # `run` asked
         try:
             return self._record(batch, parameters, compute)
         except RuntimeError as error:
@@ -81,9 +82,9 @@ class Recording:
 
     def __init__(
         self,
-        batch: Mapping[str, Any],
+        batch: dict[str, Any],
         parameters: Sequence[Tensor],
-        compute: Callable[[Mapping[str, Any]], Losses],
+        compute: Callable[[dict[str, Any]], Mapping[str, Tensor]],
     ):
         self._batch = pytree.tree_map(lambda x: x.clone(memory_format=torch.preserve_format), batch)
         self._parameters = list(parameters)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from fastad.data.folder import Images
 from fastad.models import AnomalyModel, model_class
 from fastad.training.batches import read_batch
 from fastad.training.checkpoint import CheckpointError
@@ -43,7 +43,7 @@ def identify(
     model: AnomalyModel,
     config: TrainingConfig,
     plans: Sequence[StagePlan],
-    dataset: Dataset | Tensor,
+    dataset: Images,
     held_out: Tensor,
 ) -> dict[str, Any]:
     """Names and plain JSON values of all that must be the same for a training to be resumed.

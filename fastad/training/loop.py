@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ class StageLoop:
                 for step in state.steps:
                     losses = self._compute(batch, step, state.steps)
                     _update(step, factor)
-                    totals[-1].append(sum(losses.values()))
+                    totals[-1].append(_total(losses))
                     for name, value in losses.items():
                         sums[name] = sums.get(name, 0.0) + value.double() * len(indices)
                 if not self._on_cuda:
@@ -109,7 +109,7 @@ class StageLoop:
 
         def compute(batch: dict[str, Any]) -> Mapping[str, Tensor]:
             losses = self._losses(batch, step.step)
-            step.scaler.scale(sum(losses.values())).backward()
+            step.scaler.scale(_total(losses)).backward()
             return losses
 
         with _others_frozen(step, steps):
@@ -152,7 +152,7 @@ class StageLoop:
         return float(total) / len(items)
 
     def _require_finite_totals(
-        self, totals: Sequence[Sequence[Tensor]], state: TrainingState, epoch: int, first: int
+        self, totals: Sequence[list[Tensor]], state: TrainingState, epoch: int, first: int
     ) -> None:
         """Of the batches from number ``first`` on."""
         found = torch.tensor([]) if not totals else torch.stack([torch.stack(x) for x in totals])
@@ -217,8 +217,15 @@ def _update(step: RunningStep, factor: float) -> None:
     step.scaler.update()
 
 
+def _total(losses: Mapping[str, Tensor]) -> Tensor:
+    return cast(Tensor, sum(losses.values()))
+
+
 def _checked(losses: object) -> Mapping[str, Tensor]:
-    is_dict = isinstance(losses, Mapping) and len(losses) > 0
-    if is_dict and all(isinstance(v, Tensor) and v.dim() == 0 for v in losses.values()):
+    if (
+        isinstance(losses, Mapping)
+        and len(losses) > 0
+        and all(isinstance(v, Tensor) and v.dim() == 0 for v in losses.values())
+    ):
         return losses
     raise TypeError(f"a model's loss must be a dict of scalar tensors; got {losses!r:.200}")

@@ -3,7 +3,10 @@
 import sys
 import time
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:  # imported where a bar is shown
+    from rich.progress import Progress, TaskID
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,11 @@ class ConsoleProgress:
         epoch 2/2  distillation ...  validation ... images/s  ... left
     """
 
+    _task: "TaskID"  # of the bar, while there is one
+
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
-        self._bar = None
-        self._task = None
+        self._bar: Progress | None = None
 
     def __enter__(self) -> "ConsoleProgress":
         return self
@@ -134,7 +138,7 @@ class ConsoleProgress:
 
 
 def _line(event: EpochProgress) -> str:
-    losses = "  ".join(f"{name} {value:.5g}" for name, value in event.losses.items())
+    losses = "  ".join(f"{name} {value:.5g}" for name, value in (event.losses or {}).items())
     best = " (best)" if event.is_best else ""
     width = len(str(event.epochs))
     return (

@@ -4,17 +4,19 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fastad.data.folder import Images
 from fastad.training.batches import read_batch
 
 MAX_WORKERS = 4
 
 
-def resolve_workers(workers: int | str, dataset: Dataset | Tensor) -> int:
+def resolve_workers(workers: int | str, dataset: Images) -> int:
     """How many processes read a data set: none where its images are in memory.
 
     That is a tensor, a list, or a data set whose ``images`` are a tensor. "auto" otherwise takes
@@ -25,7 +27,7 @@ def resolve_workers(workers: int | str, dataset: Dataset | Tensor) -> int:
     if isinstance(dataset, (Tensor, list, tuple)) or in_memory:
         return 0
     if workers != "auto":
-        return workers
+        return cast(int, workers)
     return min(MAX_WORKERS, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 0
 
 
@@ -39,14 +41,15 @@ class BatchReader:
         seed: of data sets that draw at random; see `read_batch`.
     """
 
-    def __init__(self, dataset: Dataset | Tensor, workers: int = 0, seed: int = 0):
+    def __init__(self, dataset: Images, workers: int = 0, seed: int = 0):
         self._dataset, self._seed = dataset, seed
         self._tasks: list[tuple[list[int], int]] = []
         self._loader = None
         if workers > 0:
             self._loader = DataLoader(
                 _Batches(dataset, seed),
-                batch_sampler=self._tasks,
+                # Tasks, which `_Batches` turns into whole batches: more than torch's types know.
+                batch_sampler=cast(Any, self._tasks),
                 collate_fn=_identity,
                 num_workers=workers,
                 worker_init_fn=_ignore_interrupts,
@@ -87,7 +90,7 @@ class BatchReader:
 class _Batches(Dataset):
     """Data set whose items are whole batches, None where one cannot be read."""
 
-    def __init__(self, dataset: Dataset, seed: int):
+    def __init__(self, dataset: Images, seed: int):
         self.dataset, self.seed = dataset, seed
 
     def __getitems__(self, task: tuple[list[int], int]) -> dict[str, Tensor] | None:
@@ -112,7 +115,7 @@ def _next(ahead: Iterator) -> dict[str, Tensor] | None:
         ) from error
 
 
-def _identity(batch: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+def _identity(batch: Any) -> Any:
     return batch
 
 

@@ -1,14 +1,14 @@
 """A data set as a training sees it: batches on the device, with what teachers say of them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from fastad.data.folder import Images
 from fastad.models import AnomalyModel, Stage
 from fastad.training.batches import is_fixed, to_device
 from fastad.training.features import TeacherFeatures, as_kept
@@ -52,7 +52,7 @@ class Source:
         self,
         model: AnomalyModel,
         stage: Stage,
-        dataset: Dataset | Tensor,
+        dataset: Images,
         placement: Placement,
         workers: int | str,
         seed: int,
@@ -101,6 +101,7 @@ class Source:
         self, batches: Sequence[Tensor], epoch: int = 0
     ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         """Indices and the batch of them on the device, with teachers' features."""
+        features: Mapping[str, Any]
         if self._features is not None and not self._stage.reads_images:
             for indices in batches:
                 yield indices, self._features.of(indices)
@@ -111,7 +112,7 @@ class Source:
                     features = as_kept(self._model.teacher_features(batch["image"]))
             else:
                 features = self._features.of(indices)
-            yield indices, batch | features
+            yield indices, {**batch, **features}
 
     def _read(
         self, batches: Sequence[Tensor], epoch: int

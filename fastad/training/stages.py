@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from fastad.data.folder import Images
 from fastad.data.synthesis import PseudoAnomalies, RealDefects, TextureFolder, chosen_defects
 from fastad.data.training_set import file_digests
 from fastad.models import AnomalyModel, Stage
@@ -43,9 +43,9 @@ class StagePlan:
     train: Tensor
     unseen: Tensor
     held_out: Tensor
-    train_set: Dataset | Tensor
+    train_set: Images
     train_items: Tensor
-    validation_set: Dataset | Tensor
+    validation_set: Images
     validation_items: Tensor
 
     @property
@@ -58,7 +58,7 @@ class StagePlan:
 def plan_stages(
     model: AnomalyModel,
     config: TrainingConfig,
-    images: Dataset | Tensor,
+    images: Images,
     train: Tensor,
     held_out: Tensor,
 ) -> list[StagePlan]:
@@ -88,6 +88,8 @@ def plan_stages(
             if own.defects is not None:
                 defects = RealDefects(own.defects, own.defect_images, config.seed)
                 _refuse_normal(defects, images)
+            train_set: Images
+            validation_set: Images
             train_set, validation_set = (
                 PseudoAnomalies(
                     images,
@@ -166,7 +168,7 @@ def _spread(indices: Tensor, count: int) -> Tensor:
     return indices[torch.arange(count) * len(indices) // max(count, 1)]
 
 
-def _refuse_normal(defects: RealDefects, images: Dataset | Tensor) -> None:
+def _refuse_normal(defects: RealDefects, images: Images) -> None:
     normal = dict(zip(file_digests(paths := getattr(images, "paths", ())), paths, strict=True))
     for path, digest in zip(defects.paths, defects.digests, strict=True):
         if digest in normal:

@@ -96,7 +96,8 @@ class TrainingState:
         stage = self.stage
         if stage.epochs == 0:
             self.record.stages.append(stage)
-        is_best = stage.epochs == 0 or score < stage.validation_scores[stage.best_epoch - 1]
+        best = stage.best_epoch
+        is_best = best is None or score < stage.validation_scores[best - 1]
         if is_best:
             self.keep()
         stage.losses.append(losses)
@@ -121,6 +122,7 @@ class TrainingState:
 
     def capture(self, identity: dict[str, Any]) -> Checkpoint:
         """The state after an epoch; tensors are not copied."""
+        assert self._best is not None  # an epoch has ended
         generators = {"shuffle": self.shuffle.get_state(), "cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -159,8 +161,8 @@ class TrainingState:
         torch.set_rng_state(checkpoint.generators["cpu"])
         if self.device.type == "cuda" and "cuda" in checkpoint.generators:
             torch.cuda.set_rng_state(checkpoint.generators["cuda"], self.device)
-        record, then = self.record, checkpoint.record
-        record.seconds, record.notes, record.stages = then.seconds, then.notes, then.stages
+        record, past = self.record, checkpoint.record
+        record.seconds, record.notes, record.stages = past.seconds, past.notes, past.stages
         record.stages[-1].config = self.stage.config
         self.stage = record.stages[-1]
 
@@ -207,8 +209,10 @@ def _laid_out_as(parameter: Tensor, value: Any) -> Any:
 def _optimizer(config: TrainingConfig, model: AnomalyModel, step: Step) -> torch.optim.Optimizer:
     groups = model.step_parameter_groups(step)
     if not any(group["params"] for group in groups):
-        of_stage = f" in stage {model.stage.name}" if len(model.stages) > 1 else ""
-        of_stage += f", step {step.name}" if len(model.stage.steps) > 1 else ""
+        stage = model.stage
+        assert stage is not None  # the model has entered it
+        of_stage = f" in stage {stage.name}" if len(model.stages) > 1 else ""
+        of_stage += f", step {step.name}" if len(stage.steps) > 1 else ""
         raise ValueError(f"model {model.name} has no parameters to train{of_stage}")
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 import fastad
+from fastad.data.folder import Images
 from fastad.models import AnomalyModel
+from fastad.models.base import Batches
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastad.training.config import TrainingConfig
@@ -82,7 +83,7 @@ class Trainer:
 
     def fit(
         self,
-        dataset: Dataset | Tensor,
+        dataset: Images,
         *,
         held_out: Sequence[int] | None = None,
         checkpoint: str | Path | None = None,
@@ -148,7 +149,8 @@ class Trainer:
 
         self.model.to(self.device)
         if config.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            # torch's types lack this form.
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         state = TrainingState(self.model, self.device, self.dtype, record)
         devices = [self.device] if self.device.type == "cuda" else []
         cudnn = torch.backends.cudnn.flags(
@@ -173,7 +175,7 @@ class Trainer:
 
     def _run(
         self,
-        dataset: Dataset | Tensor,
+        dataset: Images,
         plans: Sequence[StagePlan],
         state: TrainingState,
         found: Checkpoint | None,
@@ -213,24 +215,23 @@ class Trainer:
             self.model.enter_stage(None)
             record.seconds = before + time.monotonic() - start
 
-    def _prepare(self, plan: StagePlan, dataset: Dataset | Tensor) -> None:
+    def _prepare(self, plan: StagePlan, dataset: Images) -> None:
         """Let the model see images before the first epoch of a stage."""
         source = self._source(plan, dataset)
+
+        def batches(items: Tensor) -> Batches:
+            pieces = items.split(plan.config.batch_size)
+            return lambda: (batch for _, batch in source.batches(pieces))
+
         unseen = plan.unseen if len(plan.unseen) else plan.train
-        train, unseen = (
-            lambda items=items: (
-                batch for _, batch in source.batches(items.split(plan.config.batch_size))
-            )
-            for items in (plan.train, unseen)
-        )
         self.model.eval()
         try:
             with torch.no_grad(), self._placement.autocast():
-                self.model.prepare_stage(train, unseen)
+                self.model.prepare_stage(batches(plan.train), batches(unseen))
         finally:
             source.close()
 
-    def _finish(self, plan: StagePlan, dataset: Dataset | Tensor, state: TrainingState) -> None:
+    def _finish(self, plan: StagePlan, dataset: Images, state: TrainingState) -> None:
         """Let the model take from the images what the best epoch of a stage asks for."""
         state.restore_best()
         source = self._source(plan, dataset)
@@ -267,7 +268,7 @@ class Trainer:
             train.close()
             validation.close()
 
-    def _source(self, plan: StagePlan, dataset: Dataset | Tensor) -> Source:
+    def _source(self, plan: StagePlan, dataset: Images) -> Source:
         workers = plan.config.workers
         return Source(self.model, plan.stage, dataset, self._placement, workers, plan.seed)
 
@@ -300,7 +301,7 @@ def _defects(plans: Sequence[StagePlan]) -> list[str]:
     return sorted({digest for plan in plans for digest in plan.defects})
 
 
-def _check(dataset: Dataset | Tensor, checkpoint: str | Path | None, resume: bool) -> None:
+def _check(dataset: Images, checkpoint: str | Path | None, resume: bool) -> None:
     if len(dataset) == 0:
         raise ValueError("dataset: there are no images to train on")
     if checkpoint is None and resume:

@@ -41,12 +41,12 @@ def ridge(distance: np.ndarray, width: float) -> np.ndarray:
 
 
 def blend(colour: np.ndarray, over: tuple[float, ...], share: np.ndarray) -> np.ndarray:
-    over = np.float32(over)[:, None, None]
-    return colour + (over - colour) * np.asarray(share, np.float32)
+    full = np.array(over, np.float32)[:, None, None]
+    return colour + (full - colour) * np.asarray(share, np.float32)
 
 
 def tint(shade: np.ndarray, *rgb: float) -> np.ndarray:
-    return np.float32(rgb)[:, None, None] * shade
+    return np.array(rgb, np.float32)[:, None, None] * shade
 
 
 def length(dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
@@ -70,9 +70,9 @@ def point(centre: Sequence[float], radius: float, angle: float) -> tuple[float, 
 
 def curve(rng: Rng, start: Sequence[float], end: Sequence[float], bend: float) -> np.ndarray:
     """Points (40, 2), x and y in pixels, from start to end, bent at random."""
-    t, start, end = np.linspace(0, 1, 40)[:, None], np.array(start), np.array(end)
-    middle = (start + end) / 2 + rng.normal(0, bend, 2)
-    return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
+    t, first, last = np.linspace(0, 1, 40)[:, None], np.array(start), np.array(end)
+    middle = (first + last) / 2 + rng.normal(0, bend, 2)
+    return (1 - t) ** 2 * first + 2 * t * (1 - t) * middle + t**2 * last
 
 
 def stroke(points: np.ndarray, width: float) -> np.ndarray:

@@ -147,8 +147,8 @@ def denim(rng: Rng, damage: Rng, defect: str | None) -> np.ndarray:
     x, y = pair(damage, 60, 196)
     missing = np.False_
     if defect == "missing yarn":
-        yarn, end = float(i[int(y * FINE), int(x * FINE)]), damage.uniform(4, 6)
-        missing = (i == yarn) & (np.abs(v - (y + top) / pitch) < end)
+        yarn, half = float(i[int(y * FINE), int(x * FINE)]), damage.uniform(4, 6)
+        missing = (i == yarn) & (np.abs(v - (y + top) / pitch) < half)
         warp_above = warp_above & ~missing
 
     dye = (1 + 0.08 * rng.standard_normal(64, np.float32))[i.astype(np.intp)]

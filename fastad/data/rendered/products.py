@@ -87,6 +87,7 @@ def render(
 def plan_dataset(product: str, counts: Counts = USUAL_COUNTS, seed: int = 0) -> list[Item]:
     """The images of a data set in MVTec layout; ValueError for an unknown product."""
     _check(product)
+    jobs: list[tuple[str, str | None, int]]
     jobs = [("train/good", None, counts.train), ("test/good", None, counts.test_good)]
     jobs += [(f"test/{name}", name, counts.test_defect) for name in PRODUCTS[product].defects]
     return [
@@ -121,7 +122,7 @@ def write_dataset(
         image, mask = render(product, item.defect, item.seed)
         _write_png(folder / item.path, image)
         if item.mask_path is not None:
-            _write_png(folder / item.mask_path, np.uint8(mask) * 255)
+            _write_png(folder / item.mask_path, mask.astype(np.uint8) * 255)
         if progress is not None:
             progress(done, len(items))
 
@@ -141,10 +142,10 @@ def _image(product: str, defect: str | None, key: list[int]) -> np.ndarray:
     # The defect draws from numbers of its own, so that it changes nothing else.
     rng, damage = (np.random.default_rng([*key, stream]) for stream in (0, 1))
     colour = PRODUCTS[product].draw(rng, damage, defect) * rng.uniform(0.96, 1.04)
-    levels = np.uint8(np.clip(colour, 0, 1) * 255)
-    drawn = np.stack([Image.fromarray(band).reduce(FINE) for band in levels], axis=-1)
+    levels = (np.clip(colour, 0, 1) * 255).astype(np.uint8)
+    drawn = np.stack([np.asarray(Image.fromarray(b).reduce(FINE)) for b in levels], axis=-1)
     grain = rng.normal(0, 1.6, (SIZE, SIZE, 1))  # of the camera
-    return np.uint8(np.clip(np.rint(drawn + grain), 0, 255))
+    return np.clip(np.rint(drawn + grain), 0, 255).astype(np.uint8)
 
 
 PRODUCTS = {

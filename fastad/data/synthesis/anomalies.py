@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad.data.folder import Images
 from fastad.data.synthesis.augmentations import augment
 from fastad.data.synthesis.foreground import foreground
 from fastad.data.synthesis.own_patches import own_patches as rearranged
@@ -130,7 +132,7 @@ class PseudoAnomalies(Dataset):
 
     def __init__(
         self,
-        images: Dataset | Tensor,
+        images: Images,
         indices: Sequence[int],
         *,
         textures: str | Path | TextureFolder | None = None,
@@ -149,7 +151,7 @@ class PseudoAnomalies(Dataset):
         if isinstance(textures, (str, Path)):
             textures = TextureFolder(textures)
         self.textures: Texture = random_texture if textures is None else textures
-        if not isinstance(seed, Integral) or seed < 0:
+        if not isinstance(seed, (int, Integral)) or seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0; got {seed!r}")
         self.seed = int(seed)
         self.clean_share = _check_share("clean_share", clean_share)
@@ -171,8 +173,8 @@ class PseudoAnomalies(Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"there is no item {index} among {len(self)}")
         index = range(len(self))[index]
-        image = self.images[self.indices[index]]
-        image = image.get("image") if isinstance(image, Mapping) else image
+        item = self.images[self.indices[index]]
+        image: Any = item.get("image") if isinstance(item, Mapping) else item
         _check_image(image)
         if self.is_clean(index):
             return {"image": image, "mask": torch.zeros_like(image[0], dtype=torch.bool)}
@@ -208,6 +210,7 @@ class PseudoAnomalies(Dataset):
         pixels = _as_bytes(image)
         height, width = pixels.shape[:2]
         allowed = foreground(pixels) if self.on_foreground else np.ones((height, width), bool)
+        assert self.defects is not None  # `is_real` says so
         found, mask = self.defects(pixels, allowed, rng)
         changed = (found != pixels).any(axis=2)
         covering = torch.from_numpy(found[changed].T.copy()).to(image.device)
@@ -221,6 +224,7 @@ class PseudoAnomalies(Dataset):
     def fingerprint(self) -> str:
         source = _fingerprint(self.images)
         textures = getattr(self.textures, "fingerprint", None)
+        facts: tuple[object, ...]
         facts = (self.indices, textures, self.seed, self.clean_share, self.opacity, self.shapes)
         # As long as it was before there were others, so that trainings of then can be resumed.
         if self.own_patches or self.on_foreground or self.defects is not None:
@@ -229,9 +233,9 @@ class PseudoAnomalies(Dataset):
         return hashlib.sha256(repr((source, *facts)).encode()).hexdigest()
 
 
-def _fingerprint(images: Dataset | Tensor) -> str:
+def _fingerprint(images: Images) -> str:
     if not isinstance(images, Tensor):
-        return images.fingerprint  # AttributeError where the source has none
+        return cast(Any, images).fingerprint  # AttributeError where the source has none
     digest = hashlib.sha256(f"{images.dtype} {tuple(images.shape)}".encode())
     for image in images:
         digest.update(image.cpu().contiguous().view(torch.uint8).numpy())

@@ -123,7 +123,7 @@ def stains(rng: Rng, height: int, width: int) -> np.ndarray:
         share = inside * np.float32(rng.uniform(0.4, 1))
         texture = texture + share[..., None] * (ink - texture)
         texture *= 1 - np.float32(rng.uniform(0, 0.6)) * rim[..., None]
-    return np.uint8(texture)
+    return texture.astype(np.uint8)
 
 
 def speckle(rng: Rng, height: int, width: int) -> np.ndarray:

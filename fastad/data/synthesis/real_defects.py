@@ -6,6 +6,7 @@ Localization", CVPR 2023, section 3.4.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -118,11 +119,11 @@ class _Cut:
     """
 
     def __init__(self, path: Path, masks: tuple[Path, ...], size: tuple[int, int]) -> None:
-        image, mask = read_image(path), read_ground_truth(masks)
-        _require_same_shape(path, masks[0], image.shape[1:], mask.shape)
-        if mask.all():
+        image, marked = read_image(path), read_ground_truth(masks)
+        _require_same_shape(path, masks[0], image.shape[1:], marked.shape)
+        if marked.all():
             raise ValueError(f"defects: the mask of {path} marks the whole image")
-        image, mask = resize(image, size), resize_masks(mask, size).numpy()
+        image, mask = resize(image, size), resize_masks(marked, size).numpy()
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if len(rows) == 0:
             raise ValueError(f"defects: the mask of {path} marks no pixel")
@@ -132,9 +133,7 @@ class _Cut:
         self.middle = np.array([rows[0] + rows[-1], columns[0] + columns[-1]]) / 2
 
 
-def _require_same_shape(
-    path: Path, mask: Path, whole: tuple[int, int], own: tuple[int, int]
-) -> None:
+def _require_same_shape(path: Path, mask: Path, whole: Sequence[int], own: Sequence[int]) -> None:
     if abs(math.log(own[0] * whole[1] / (own[1] * whole[0]))) > ASPECT_TOLERANCE:
         raise ImageError(
             f"{mask}: the mask of {own[0]}x{own[1]} pixels is not of the shape of its image, "

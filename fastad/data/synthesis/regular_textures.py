@@ -75,7 +75,7 @@ def tiles(rng: Rng, height: int, width: int) -> np.ndarray:
         )
         share = np.clip((np.float32(joint) - edge) * np.float32(20) + np.float32(0.5), 0, 1)
         colour = palette(rng)[rng.integers(256)].astype(np.float32)
-        texture = np.uint8(texture + share[..., None] * (colour - texture))
+        texture = (texture + share[..., None] * (colour - texture)).astype(np.uint8)
     return texture
 
 
@@ -86,7 +86,7 @@ def dots(rng: Rng, height: int, width: int) -> np.ndarray:
     u += np.float32(rng.choice([0, 0.5])) * (row % 2)
     column = u.astype(np.intp)
     kind = rng.integers(3)
-    radius = np.float32(rng.uniform(0.18, 0.42))
+    radius: np.ndarray | np.float32 = np.float32(rng.uniform(0.18, 0.42))
     if kind == 1:
         radius = rng.uniform(0.05, 0.45, (32, 32)).astype(np.float32)[row % 32, column % 32]
     elif kind == 2:
@@ -135,7 +135,7 @@ def writing(rng: Rng, height: int, width: int) -> np.ndarray:
     colours = colours.astype(np.float32)
     darkest = colours[np.abs(colours - colours[0]).sum(1).argmax()]  # or brightest, on dark paper
     share = ink[..., None] * np.float32(1 / 255)
-    return np.uint8(paper + share * (darkest - paper))
+    return (paper + share * (darkest - paper)).astype(np.uint8)
 
 
 def _alphabet(rng: Rng, tall: int, wide: int) -> np.ndarray:

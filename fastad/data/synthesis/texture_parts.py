@@ -55,7 +55,7 @@ def fractal_noise(
     Every octave is drawn on a grid of its own resolution. ``ridged`` folds them at 0.
     """
     octaves = max(1, min(6, round(math.log2(grain))))
-    field = None
+    field: np.ndarray | None = None
     for octave in range(octaves):
         zoom = 2 ** (octaves - 1 - octave)
         shape = (math.ceil(height / zoom) + 2, math.ceil(width / zoom) + 2)
@@ -67,6 +67,7 @@ def fractal_noise(
             )
             layer = layer + np.asarray(enlarged)
         field = np.ascontiguousarray(layer)
+    assert field is not None  # there is at least one octave
     return field[:height, :width]
 
 
@@ -92,11 +93,11 @@ def palette(rng: Rng, flat: float = 0.2) -> np.ndarray:
     steps = np.linspace(0, 1, 256)
     if rng.random() < flat:
         places = np.sort(rng.uniform(0.1, 0.9, stops - 1))
-        return np.uint8(255 * np.array(colours)[np.searchsorted(places, steps)])
+        return (255 * np.array(colours)[np.searchsorted(places, steps)]).astype(np.uint8)
     places = np.sort(rng.random(stops))
     places[0], places[-1] = 0, 1
     table = np.stack([np.interp(steps, places, band) for band in np.transpose(colours)], axis=-1)
-    return np.uint8(255 * table)
+    return (255 * table).astype(np.uint8)
 
 
 def stretched(field: np.ndarray, tails: float = 0) -> np.ndarray:
@@ -116,7 +117,7 @@ def coloured(field: np.ndarray, colours: np.ndarray) -> np.ndarray:
 def shaded(texture: np.ndarray, shade: np.ndarray) -> np.ndarray:
     """A texture times a field (H, W), or one (H, W, 1 or 3), of about 1."""
     shade = shade if shade.ndim == 3 else shade[..., None]
-    return np.uint8(np.clip(texture * shade, 0, 255))
+    return np.clip(texture * shade, 0, 255).astype(np.uint8)
 
 
 def finished(rng: Rng, texture: np.ndarray) -> np.ndarray:
@@ -129,7 +130,7 @@ def finished(rng: Rng, texture: np.ndarray) -> np.ndarray:
     if grain:
         noise = rng.standard_normal((height, width, 1), np.float32)
         noisy = texture + np.float32(rng.uniform(3, 16)) * noise
-        texture = np.uint8(np.clip(noisy, 0, 255))
+        texture = np.clip(noisy, 0, 255).astype(np.uint8)
     return texture
 
 

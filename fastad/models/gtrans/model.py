@@ -59,7 +59,7 @@ class GTransConfig:
     eps: float = 1e-12
     student: nn.Module | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_student(self.backbone, self.student)
         if isinstance(self.backbone, str) and self.backbone != "auto":
             backbones.check_names(self.backbone, LAYERS)

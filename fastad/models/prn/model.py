@@ -7,9 +7,9 @@ learns on images with synthesised defects, and on a few real ones where there ar
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class PRNConfig(Checked):
     focal_gamma: float = 4.0
     pooling: float = 0.001526
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.backbone, str):
             backbones.check_names(self.backbone, LAYERS)
         self._require(
@@ -165,9 +165,10 @@ class PRN(AnomalyModel):
             levels = [level.to(self.mean.dtype) for level in levels]  # may be kept ones
         features = levels[: len(LAYERS)]
         kinds = (features, self.prototypes(features))
+        norms = cast(Iterable[nn.ModuleList], self.norms)
         fused = [
-            fusion([norm(level) for norm, level in zip(norms, kind, strict=True)])
-            for fusion, norms, kind in zip(self.fusions, self.norms, kinds, strict=True)
+            fusion([norm(level) for norm, level in zip(own, kind, strict=True)])
+            for fusion, own, kind in zip(self.fusions, norms, kinds, strict=True)
         ]
         pairs = [torch.cat(pair, dim=1) for pair in zip(*fused, strict=True)]
         pairs = [attend(pair) for attend, pair in zip(self.attention, pairs, strict=True)]
@@ -200,7 +201,8 @@ class PRN(AnomalyModel):
 
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
         """The loss of each image: (N,)."""
-        return sum(self._errors(batch))
+        smooth, focal = self._errors(batch)
+        return smooth + focal
 
     def _errors(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Smooth L1 and weighted focal loss of each image: (N,), (N,)."""

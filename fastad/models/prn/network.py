@@ -41,6 +41,7 @@ class Fusion(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         fused = []
         for paths, norm, own in zip(self.paths, self.norms, levels, strict=True):
+            assert isinstance(paths, nn.ModuleList)
             size = own.shape[-2:]
             # Paths give their own level's size unless a backbone rounds sizes otherwise.
             parts = [resized(path(x), size) for path, x in zip(paths, levels, strict=True)]

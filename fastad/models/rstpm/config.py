@@ -79,7 +79,7 @@ class RSTPMConfig(Checked):
     eps: float = 1e-12
     student1: nn.Module | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("teacher1", "teacher2"):
             teacher = getattr(self, field)
             self._require(field, isinstance(teacher, (str, nn.Module)), "a name or a module")

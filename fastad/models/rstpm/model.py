@@ -72,6 +72,10 @@ class RSTPM(AnomalyModel):
         ),
     )
 
+    distance_means: Tensor
+    level_means: Tensor
+    level_deviations: Tensor
+
     def __init__(self, config: RSTPMConfig):
         config = resolve_auto(config)
         super().__init__(config)

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -29,7 +30,7 @@ def resolve_auto(config: RSTPMConfig) -> RSTPMConfig:
     ``teacher1`` is a module. Sources that come to the embedded teacher become "embedded": with the
     settled config the teachers are the same wherever it is used again.
     """
-    names = {}
+    names: dict[str, Any] = {}
     if config.bottleneck == "auto" and isinstance(config.teacher1, str):
         names["bottleneck"] = _bottleneck(config.teacher1, config.teacher_weights)
     if config.teacher2 == "auto":
@@ -107,6 +108,7 @@ def _teacher2(source: Source) -> str:
     first, *others = ALTERNATIVES
     if _can_be_had(first, LAYERS, source):
         return first
+    assert source is not None  # without a source everything can be had
     return next((name for name in others if backbones.has_weights(name, LAYERS, source)), first)
 
 
@@ -118,11 +120,13 @@ def _can_be_had(teacher: str, layers: Sequence[str], source: Source) -> bool:
     return True
 
 
-def _embedded_sources(config: RSTPMConfig) -> dict[str, str]:
+def _embedded_sources(config: RSTPMConfig) -> dict[str, Any]:
     """The sources that are "auto" and come to the embedded teacher: "embedded" for each."""
 
     def is_embedded(teacher: str | nn.Module, layers: Sequence[str], source: Source) -> bool:
-        known = source == "auto" and isinstance(teacher, str) and embedded.covers(teacher, layers)
+        if source != "auto" or not isinstance(teacher, str):
+            return False
+        known = embedded.covers(teacher, layers)
         return known and weights.resolve("auto", teacher, layers) == embedded.PATH
 
     found = {}
@@ -135,7 +139,7 @@ def _embedded_sources(config: RSTPMConfig) -> dict[str, str]:
     return found
 
 
-def _available_options(config: RSTPMConfig) -> dict[str, str]:
+def _available_options(config: RSTPMConfig) -> dict[str, str | nn.Module]:
     """Options to change, after which all weights are there; none where no change is enough."""
 
     def is_available(teacher: str | nn.Module, layers: Sequence[str], source: Source) -> bool:

@@ -28,7 +28,8 @@ class Discriminators(nn.Module):
         self.scales = nn.ModuleList(_network(width) for _ in range(scales))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, judged = 2 * images - 1, []
+        x = 2 * images - 1
+        judged: list[Tensor] = []
         for network in self.scales:
             if judged and min(x.shape[-2:]) < 2**LAYERS:
                 break

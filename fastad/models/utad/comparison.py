@@ -1,5 +1,7 @@
 """How UTAD compares an image, its impression and what the expert makes of both."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -34,7 +36,7 @@ def dissimilarity(images: Tensor, others: Tensor) -> Tensor:
     return 1 - similar / ((squares + C1) * (square_a + square_b - squares + C2))
 
 
-def combined(difference: object, images: list[Tensor]) -> Tensor:
+def combined(difference: Callable[[Tensor, Tensor], Tensor], images: list[Tensor]) -> Tensor:
     """clip(r(x, x^) + r(x, m^) - r(x^, m), 0) of the authors' code: (N, H, W).
 
     ``images``: x, m, x^ (the impression with details), m^ (the image without), (N, 3, H, W) each;

@@ -63,7 +63,7 @@ class UTADConfig(Checked):
     bank: int = 256
     eps: float = 1e-12
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in (
             "impression_width",
             "latents",

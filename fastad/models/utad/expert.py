@@ -6,6 +6,7 @@ image) are encoded apart, and a decoder joins them by adaptive instance norm.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +166,7 @@ class ExpertNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(cast(Tensor, module.bias))
 
     def to_image(self, impression_content: Tensor, detail: Tensor) -> Tensor:
         """Content of impressions and detail codes of images -> images (N, 3, H, W) in [0, 1]."""

@@ -57,11 +57,14 @@ class InformationHead(nn.Module):
         # Of 256x256 pixels this is the average over 4x4 positions of the authors' code.
         mean, log_variance = self.projection(x.mean(dim=(2, 3))).chunk(2, dim=1)
         # Half precision under autocast is too coarse for differences between images so alike.
-        wide = self.norm.running_mean.dtype
+        moving_mean, variance = self.norm.running_mean, self.norm.running_var
+        assert moving_mean is not None
+        assert variance is not None
+        wide = moving_mean.dtype
         mean = mean.to(wide)
         if self.training and len(mean) == 1:  # which says nothing of a batch
-            mean = mean - self.norm.running_mean
-            return mean / (self.norm.running_var + self.norm.eps).sqrt(), log_variance.to(wide)
+            mean = mean - moving_mean
+            return mean / (variance + self.norm.eps).sqrt(), log_variance.to(wide)
         return self.norm(mean), log_variance.to(wide)
 
 

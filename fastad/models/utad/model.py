@@ -80,6 +80,10 @@ class UTAD(AnomalyModel):
         ),
     )
 
+    factors: Tensor
+    map_deviation: Tensor
+    latent_deviation: Tensor
+
     def __init__(self, config: UTADConfig):
         super().__init__(config)
         self.impression = ImpressionNet(config.impression_width, config.latents)
@@ -91,8 +95,10 @@ class UTAD(AnomalyModel):
         self.bank = LatentBank(config.bank, 2 * config.latents)
         parts, levels = 2, 1
         if config.comparison == "perceptual":
-            own = isinstance(config.backbone, nn.Module)
-            self.teacher = FrozenTeacher(config.backbone if own else self.build_backbone(LAYERS))
+            backbone = config.backbone
+            if not isinstance(backbone, nn.Module):
+                backbone = self.build_backbone(LAYERS)
+            self.teacher = FrozenTeacher(backbone)
             parts, levels = 3, len(self.teacher.shapes())
         factors = torch.zeros(parts, levels, GRID, GRID)
         factors[-1] = 1
@@ -154,18 +160,19 @@ class UTAD(AnomalyModel):
         the impression, of which a model without expert makes its map; or the combination of the
         authors' code, and the latter.
         """
-        image, impression, detailed, naive = pictures
+        image, impression, _, _ = pictures
         if self.config.comparison != "perceptual":
             by = grey_difference if self.config.comparison == "grey" else dissimilarity
             return [[combined(by, list(pictures))], [by(image, impression)]]
         normalized = (torch.cat(list(pictures)) - self.mean) / self.std
         levels = (level.unflatten(0, (4, -1)).unbind(0) for level in self.teacher(normalized))
-        x, m, detailed, naive = zip(*levels, strict=True)
-        pairs = ((x, detailed), (m, naive), (x, m))
+        x, m, x_made, m_made = zip(*levels, strict=True)
+        pairs = ((x, x_made), (m, m_made), (x, m))
         return [ops.distances(list(a), list(b), eps=self.config.eps) for a, b in pairs]
 
     def _map(self, pictures: Sequence[Tensor]) -> Tensor:
-        size, found = (pictures[0].shape[-2], pictures[0].shape[-1]), []
+        size = (pictures[0].shape[-2], pictures[0].shape[-1])
+        found: list[Tensor] = []
         for levels, factors in zip(self.differences(pictures), self.factors, strict=True):
             scaled = [
                 level * ops.aggregate_maps([factor[None]], (level.shape[-2], level.shape[-1]))
@@ -206,6 +213,7 @@ class UTAD(AnomalyModel):
 
     def step_parameter_groups(self, step: Step) -> list[dict[str, Any]]:
         """Of a step of discriminators theirs, of the other everything else of the stage."""
+        assert self.stage is not None  # steps are those of a stage
         *others, discriminators = self._modules_of(self.stage.name)
         modules = [discriminators] if step.name == "discriminators" else others
         return [{"params": [p for module in modules for p in module.parameters()]}]
@@ -238,7 +246,9 @@ class UTAD(AnomalyModel):
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Those of all steps of the stage."""
-        own, found = dict(batch), {}
+        assert self.stage is not None  # outside training there is no loss
+        own = dict(batch)
+        found: dict[str, Tensor] = {}
         for step in self.stage.steps:
             found |= self.step_loss(own, step)
         return found
@@ -250,8 +260,8 @@ class UTAD(AnomalyModel):
         if not self._is_expert:
             return squared_difference(images, impressions) + edge_difference(images, impressions)
         made, naive = self.expert(images, impressions)
-        differences = widened(made - images).abs(), widened(naive - impressions).abs()
-        return sum(difference.flatten(1).mean(dim=1) for difference in differences)
+        wrong, naively = widened(made - images).abs(), widened(naive - impressions).abs()
+        return wrong.flatten(1).mean(dim=1) + naively.flatten(1).mean(dim=1)
 
     def finish_stage(self, train: Batches) -> None:
         """Take from training images what the maps and scores are divided by, and latent codes."""
@@ -267,9 +277,9 @@ class UTAD(AnomalyModel):
                 for mean, level in zip(means[part], differences[part], strict=True):
                     mean.add(level)
         self.factors.zero_()
-        for part, levels in means.items():
-            for level, mean in enumerate(levels):
-                self.factors[part, level] = mean.factor(self.config.scale_maps, self.config.eps)
+        for part, of_part in means.items():
+            for index, mean in enumerate(of_part):
+                self.factors[part, index] = mean.factor(self.config.scale_maps, self.config.eps)
         codes = torch.cat(latents)
         self.bank.fill(codes)
         codes = self.bank.points[: int(self.bank.count)]

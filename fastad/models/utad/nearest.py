@@ -11,6 +11,9 @@ class LatentBank(nn.Module):
     options.
     """
 
+    points: Tensor
+    count: Tensor
+
     def __init__(self, size: int, length: int):
         super().__init__()
         self.register_buffer("points", torch.zeros(size, length))
