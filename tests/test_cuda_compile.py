@@ -37,8 +37,8 @@ def test_parse():
     assert (helper.registers, helper.spilled) == (0, 40)
 
 
-# What `nvcc --list-gpu-code` prints. That of 13.0 is recorded. The others are written down from what
-# the releases are known to support, and were not run.
+# What `nvcc --list-gpu-code` prints. That of 13.0 is recorded. The others say what the releases are
+# known to support; these releases were not run.
 FROM_50_TO_90 = (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90)
 LISTED = {
     "11.8": (35, 37, *FROM_50_TO_90),

@@ -2,6 +2,7 @@
 
 import heapq
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class Group:
         """The worst images, the worst first: low scores of defects, high ones of good images."""
         return [shown for _, _, shown in sorted(self._heap, key=lambda entry: entry[:2])[::-1]]
 
-    def add(self, sample: Sample, score: float, anomaly_map: np.ndarray, mask) -> None:
+    def add(self, sample: Sample, score: float, anomaly_map: np.ndarray, mask: Any) -> None:
         """Keep an image if it is among the worst so far."""
         badness = -score if sample.label else score
         room = WORST if self.kind in ("missed", "false alarm") else PER_TYPE

@@ -87,7 +87,9 @@ def decisions(
         return None
     good, defective = (scores[labels == label] > threshold for label in (0, 1))
     kept = promised(calibration, threshold) if len(calibration) else None
-    broken = kept is not None and asked is not None and kept > asked + 1e-9
+    needed = None  # of held-out images, where there are too few for the rate
+    if kept is not None and asked is not None and kept > asked + 1e-9:
+        needed = math.ceil(1 / asked - 1e-9) - 1
     return Decisions(
         threshold=threshold,
         found=Share(int(defective.sum()), len(defective)),
@@ -95,7 +97,7 @@ def decisions(
         held_out=len(calibration),
         asked=asked,
         promised=kept,
-        needed=math.ceil(1 / asked - 1e-9) - 1 if broken else None,
+        needed=needed,
     )
 
 

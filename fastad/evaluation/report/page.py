@@ -116,7 +116,7 @@ def _curves(f: Findings, decisions: numbers.Decisions | None) -> dict[str, str]:
     ]
     pro = [_line(f, "AUPRO", "aupro", curves.roc(normal, overlap))]
     fpr, steps = "false positive rate", {"steps": True, "legend": "lower left"}
-    plots = [
+    plots: list[tuple[str, str, str, list[Line | None], dict[str, Any]]] = [
         ("ROC", fpr, "true positive rate", roc, {}),
         ("Precision and recall", "recall", "precision", recall, steps),
         ("Region overlap (PRO)", f"{fpr} of pixels", "mean overlap", pro, {"x_limit": PRO_LIMIT}),

@@ -27,8 +27,11 @@ def write_picture(pixels: np.ndarray, target: Path) -> tuple[int, int]:
     """Write (H, W, 3) uint8 as `write_image` does; returns (height, width)."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
-    options = {"format": "JPEG", "quality": 90, "subsampling": 0}  # colours as sharp as the rest
-    write_atomically(target, lambda path: picture.save(path, **options))
+
+    def save(path: Path) -> None:
+        picture.save(path, "JPEG", quality=90, subsampling=0)  # colours as sharp as the rest
+
+    write_atomically(target, save)
     return picture.height, picture.width
 
 
@@ -58,7 +61,7 @@ def outline(values: np.ndarray, level: float) -> str:
     padded = np.where(inner, padded, np.minimum(padded, 2 * level - padded))
     parts = []
     for line in contour_generator(z=padded).lines(level):
-        points = np.rint((line - 0.5) * UNITS).astype(int)
+        points = np.rint((np.asarray(line) - 0.5) * UNITS).astype(int)
         steps = np.diff(points, axis=0)
         steps = steps[steps.any(axis=1)]
         if len(steps) > 1:  # the last one leads back to the start, and so does z

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -25,7 +26,7 @@ BINS = 40
 DRAWN_STEPS = 400  # along an axis; finer differences cannot be seen
 COLOUR_MAP = "inferno"  # of anomaly maps: perceptually uniform, also in grey
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the reader's own font
     "svg.hashsalt": "fastad",  # the same plot gives the same file
     "font.family": ["sans-serif"],
@@ -79,7 +80,7 @@ def curve_plot(
     *,
     x_limit: float = 1.0,
     steps: bool = False,
-    legend: str = "lower right",
+    legend: Literal["lower left", "lower right"] = "lower right",
 ) -> bytes:
     """Curves from 0 to 1 as an SVG document.
 

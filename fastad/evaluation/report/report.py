@@ -187,8 +187,7 @@ class Report:
 
     def _write_scores(self, path: Path) -> None:
         # Names may hold bytes that are no text: they are written as they are.
-        options = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-        with open(path, "w", **options) as file:
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(("path", "type", "is_defect", "score", "is_anomalous"))
             for sample, score in zip(self._samples, self._scores, strict=True):
