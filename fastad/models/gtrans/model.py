@@ -9,9 +9,7 @@ student's feature maps takes from the result what it asks for. The guided maps l
 
 import dataclasses
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -21,58 +19,14 @@ from torch.nn import functional
 from fastad import backbones, ops
 from fastad.backbones import weights
 from fastad.models.base import AnomalyModel, Prediction, Stage
-from fastad.models.checks import check_student
+from fastad.models.gtrans.config import LAYERS, GTransConfig
 from fastad.models.gtrans.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
 from fastad.models.maps import smoothed
 
 log = logging.getLogger("fastad")
 
-LAYERS = ("layer1", "layer2", "layer3")
 PUBLISHED, ALTERNATIVE = "resnet34", "resnet18"
 ROUNDS = 2  # encoder and decoder are applied twice, with the same weights
-
-
-@dataclass
-class GTransConfig:
-    """Options of `GTrans`.
-
-    Attributes:
-        backbone: name of the network of teacher and student (those of STPM), or "auto": the paper's
-            ResNet-34 where there are weights for it, which may be downloaded, else ResNet-18. In
-            Python also the teacher itself: any module that returns a list of three feature maps. It
-            gets images of ImageNet's mean and deviation, and ``teacher_weights`` is then unused.
-        teacher_weights: "auto", "embedded", a path, or None ("random") for a teacher that is loaded
-            later. Of a built model it is "embedded" where "auto" came to that.
-        tokens: for each of the three levels.
-        token_width: numbers in a token.
-        smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
-        eps: smallest norm by which a feature vector is divided.
-        student: the student of a ``backbone`` that is a module. None for a copy of it with newly
-            drawn parameters.
-    """
-
-    backbone: str | nn.Module = "auto"
-    teacher_weights: str | None = "auto"
-    tokens: int = 8
-    token_width: int = 256
-    smoothing: float = 4.0
-    eps: float = 1e-12
-    student: nn.Module | None = None
-
-    def __post_init__(self) -> None:
-        check_student(self.backbone, self.student)
-        if isinstance(self.backbone, str) and self.backbone != "auto":
-            backbones.check_names(self.backbone, LAYERS)
-        for field in ("tokens", "token_width"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{field} must be an integer of at least 1; got {value!r}")
-        for field, least, most in (("smoothing", 0, 100), ("eps", 1e-38, math.inf)):
-            value = getattr(self, field)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not least <= value <= most or not math.isfinite(value):
-                limits = "from 0 to 100 pixels" if field == "smoothing" else "above 0"
-                raise ValueError(f"{field} must be a number {limits}; got {value!r}")
 
 
 class GTrans(AnomalyModel):
