@@ -47,6 +47,17 @@ def small_model(request):
 
 
 @pytest.fixture(scope="session")
+def tiny_stpm():
+    """A small STPM with random weights, in eval mode. Shared: copy it before changing it."""
+    import torch
+
+    from fastad import models
+
+    torch.manual_seed(0)
+    return models.build("stpm", teacher_weights=None, layers=("layer1", "layer2")).eval()
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real images and weights beside the checkout; tests that need it skip elsewhere."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -19,8 +19,8 @@ def resident_bytes() -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="reads the memory in use from /proc")
-def test_memory_is_flat_over_two_thousand_predictions(tiny_model):
-    predictor = Predictor(copy.deepcopy(tiny_model), (32, 32), device="cpu", precision="float32")
+def test_memory_is_flat_over_two_thousand_predictions(tiny_stpm):
+    predictor = Predictor(copy.deepcopy(tiny_stpm), (32, 32), device="cpu", precision="float32")
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (4, 1, 40, 36, 3), dtype=np.uint8)  # resized at every call
     for i in range(200):

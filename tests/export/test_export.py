@@ -240,8 +240,8 @@ def test_only_batch_height_and_width_are_free(exported, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [needing("onnx")])
-def test_a_detector_from_a_file_exports(tmp_path, tiny_model, name):
-    save(tmp_path / "d.fastad", artifact_of(tiny_model, threshold=None))
+def test_a_detector_from_a_file_exports(tmp_path, tiny_stpm, name):
+    save(tmp_path / "d.fastad", artifact_of(tiny_stpm, threshold=None))
     result = export_detector(load(tmp_path / "d.fastad"), tmp_path / "d.onnx", name)
     assert result.images == 7
     assert result.changed_decisions is None

@@ -31,8 +31,8 @@ def artifact_of(model):
 
 
 @pytest.fixture
-def artifact(tiny_model):
-    return artifact_of(tiny_model)
+def artifact(tiny_stpm):
+    return artifact_of(tiny_stpm)
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def test_round_trip_is_exact(small_model, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:this CPU has no bfloat16")
-def test_ways_that_were_refused_stay_so(tiny_model, tmp_path):
-    artifact, path = artifact_of(tiny_model), tmp_path / "d.fastad"
+def test_ways_that_were_refused_stay_so(tiny_stpm, tmp_path):
+    artifact, path = artifact_of(tiny_stpm), tmp_path / "d.fastad"
     artifact.serving = {"refused": ["bfloat16", "fused"], "machine": machine(torch.device("cpu"))}
     save(path, artifact)
     loaded = load(path)
@@ -108,7 +108,7 @@ def test_predictor_has_everything(small_model, tmp_path):
     assert np.array_equal(before.mask, after.mask)
 
 
-def test_the_teacher_is_inside_and_its_source_remembered(path, tiny_model, tmp_path):
+def test_the_teacher_is_inside_and_its_source_remembered(path, tiny_stpm, tmp_path):
     torch.manual_seed(5)
     model = models.build("stpm", teacher_weights=None, layers=("layer1",))
     model.config.teacher_weights = "/nowhere/teacher.pth"

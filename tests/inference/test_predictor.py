@@ -217,6 +217,6 @@ def test_broken_file_and_empty_folder_are_named(predictor, tmp_path):
         ({"image_size": "big"}, "image size must be like"),
     ],
 )
-def test_option_errors(tiny_model, options, match):
+def test_option_errors(tiny_stpm, options, match):
     with pytest.raises(ValueError, match=match):
-        Predictor(tiny_model, options.pop("image_size", 32), **options)
+        Predictor(tiny_stpm, options.pop("image_size", 32), **options)
