@@ -24,7 +24,7 @@ from fastad.data.folder import iterate_batches
 from fastad.data.masks import read_ground_truth
 from fastad.evaluation import Evaluation, image_metrics
 from fastad.models import RSTPM
-from fastad.models.maps import highest
+from fastad.models.maps import mean_of_highest
 
 SCORES = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
 POOLINGS = {"max": 0.0, "top 0.1 %": 0.001, "top 0.3 %": 0.003, "top 1 %": 0.01}
@@ -72,7 +72,7 @@ def ablation(detector: fastad.Detector, data: str | Path) -> dict[str, dict[str,
         size = tuple(batch.shape[-2:])
         masks = torch.stack([_mask(sample.mask_paths, size) for sample in chosen])
         for name, maps in variants(model, batch.float() / 255):
-            by_pooling = {p: highest(maps, share).numpy() for p, share in POOLINGS.items()}
+            by_pooling = {p: mean_of_highest(maps, share).numpy() for p, share in POOLINGS.items()}
             for pooling, values in by_pooling.items():
                 scores.setdefault(name, {}).setdefault(pooling, []).append(values)
             evaluations.setdefault(name, Evaluation()).update(

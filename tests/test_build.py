@@ -251,7 +251,7 @@ def test_every_compiler_vectorises_the_loops(compiler, tmp_path):
     installed(compiler)
     if compiler.startswith("aarch64"):
         pytest.skip(f"{compiler} compiles for another processor")
-    compile_all(compiler, tmp_path, [ROOT / "csrc" / "cpu" / "rows.cpp"], "-c", "-O3")
+    compile_all(compiler, tmp_path, [ROOT / "csrc" / "cpu" / "upsampling_loops.cpp"], "-c", "-O3")
     command = ["objdump", "-d", "--no-show-raw-insn", "rows.o"]
     code = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     functions = re.findall(r"^\w+ <(.*)>:\n((?:.+\n)*)", code, re.MULTILINE)

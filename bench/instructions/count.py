@@ -51,7 +51,11 @@ def count() -> dict[str, int]:
     """Instructions of one call of each loop, by name."""
     with tempfile.TemporaryDirectory() as folder:
         driver = Path(folder) / "driver"
-        sources = ["bench/instructions/driver.cpp", "csrc/cpu/block.cpp", "csrc/cpu/rows.cpp"]
+        sources = [
+            "bench/instructions/driver.cpp",
+            "csrc/cpu/distance_loops.cpp",
+            "csrc/cpu/upsampling_loops.cpp",
+        ]
         command = ["g++", *FLAGS, "-Wno-psabi", "-Icsrc", *sources, "-o", str(driver)]
         subprocess.run(command, cwd=ROOT, check=True)
         counts = {}

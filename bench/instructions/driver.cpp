@@ -8,8 +8,8 @@
 #include <cstring>
 #include <vector>
 
-#include "cpu/block.h"
-#include "cpu/rows.h"
+#include "cpu/distance_loops.h"
+#include "cpu/upsampling_loops.h"
 
 using namespace fastad::cpu;
 

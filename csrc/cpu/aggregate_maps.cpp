@@ -1,9 +1,9 @@
 // Bilinear upsampling of every level fused with the product or sum of the levels; the image's
 // maximum is taken along.
 //
-// Work: per output pixel and level 2 multiply-adds and the join, on expanded rows (cpu/rows.h).
-// Bytes: the maps (21 KB an image for ResNet-18 at 256x256) in, one map (262 KB) out. The upsampled
-// levels are never written.
+// Work: per output pixel and level 2 multiply-adds and the join, on expanded rows
+// (cpu/upsampling_loops.h). Bytes: the maps (21 KB an image for ResNet-18 at 256x256) in, one map
+// (262 KB) out. The upsampled levels are never written.
 
 #include "cpu/aggregate_maps.h"
 
@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "cpu/rows.h"
+#include "cpu/upsampling_loops.h"
 
 namespace fastad::cpu {
 namespace {

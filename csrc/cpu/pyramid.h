@@ -11,7 +11,7 @@
 #include <cmath>
 #include <vector>
 
-#include "cpu/block.h"
+#include "cpu/distance_loops.h"
 
 namespace fastad::cpu {
 

@@ -165,7 +165,7 @@ def find(
     return found if found is not None and found.is_file() else None
 
 
-def owner(file: str) -> str | None:
+def backbone_of_file(file: str) -> str | None:
     """The backbone that a weight file of this name is for; None where the name does not say."""
     return max((name for name in ARCHITECTURES if file.startswith(name)), key=len, default=None)
 
@@ -251,7 +251,7 @@ def _in_folder(folder: Path, backbone: str) -> Path | None:
     found = [
         path
         for path in sorted(folder.iterdir())
-        if owner(path.name) == backbone and path.suffix in SUFFIXES and path.is_file()
+        if backbone_of_file(path.name) == backbone and path.suffix in SUFFIXES and path.is_file()
     ]
     if len(found) > 1:
         warnings.warn(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad import _extension
-from fastad.engine import shapes  # noqa: F401 (what the ops' results look like)
+from fastad.engine import fakes  # noqa: F401 (what the ops' results look like)
 
 MANY_FILTERS = 512 * 512  # inputs times outputs
 

@@ -35,7 +35,7 @@ BLOCK_LISTS = {UNet: ("encoder", "decoder"), Segmenter: ("ups", "blocks")}
 M = TypeVar("M", bound=nn.Module)
 
 
-def folds(model: nn.Module) -> bool:
+def has_foldable_parts(model: nn.Module) -> bool:
     """Whether there is anything in a model that `fold` knows."""
     known = (ResNet, UNet, Gate, Merge, Inception, *BLOCKS)
     return any(type(part) in known for part in model.modules())
@@ -49,7 +49,7 @@ def fold(model: M, dtype: torch.dtype) -> M | None:
     dtype that it does not know on this processor, or a module that cannot be copied.
     """
     device = next(model.parameters(), torch.empty(0)).device
-    if not can_fuse(dtype, device) or not folds(model):
+    if not can_fuse(dtype, device) or not has_foldable_parts(model):
         return None
     try:
         folded = copy.deepcopy(model).eval().requires_grad_(False)

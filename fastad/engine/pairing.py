@@ -37,7 +37,7 @@ class Pair(nn.Module):
             }
         )
         kept = {*first.layers, *second.layers, stages[-1]}
-        self.program = Program.of(self.stem, self.stages, kept)
+        self.program = NetworkSchedule.of(self.stem, self.stages, kept)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         if self.program is not None and self.program.suits(2 * len(images)):
@@ -58,7 +58,7 @@ class Pair(nn.Module):
         return found[0], found[1]
 
 
-class Program:
+class NetworkSchedule:
     """The convolutions of joined networks as `fastad::residual_networks` takes them.
 
     Called with images (N, 3, H, W) it returns the results of the stages ``kept``, (2 N, C, h, w).
@@ -70,7 +70,7 @@ class Program:
         self._padding, self._steps, self._kept = kernels[0].padding, steps, kept
 
     @staticmethod
-    def of(stem: Stem, stages: nn.ModuleDict, kept: set[str]) -> "Program | None":
+    def of(stem: Stem, stages: nn.ModuleDict, kept: set[str]) -> "NetworkSchedule | None":
         """None where a kernel is not in 16-bit integers."""
         convolutions = _kernels(stages)
         if stem.weight.dtype != torch.int16 or not all(
@@ -112,7 +112,7 @@ class Program:
                     to = -2 - len(names)
                     names.append(name)
                 x = add(last, y, added, to)
-        return Program(kernels, steps, names)
+        return NetworkSchedule(kernels, steps, names)
 
     def suits(self, tasks: int) -> bool:
         """Whether so many images and networks give every thread about as much to do."""

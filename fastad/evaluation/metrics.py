@@ -6,7 +6,7 @@ ranked and is refused. "F1 max" is an oracle: it picks its threshold on the test
 bounds from above what a threshold chosen without labels can reach.
 
 Pixel scores take arrays or tensors (N, H, W). Tensors on a CUDA device are measured there; the maps
-do not move to the host (`fastad.evaluation.device`).
+do not move to the host (`fastad.evaluation.torch_curve`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fastad._extension import _C
-from fastad.evaluation import device
+from fastad.evaluation import torch_curve
 from fastad.evaluation.curve import Curve, image_curve
 
 ArrayLike = np.ndarray | Tensor
@@ -203,7 +203,9 @@ def aupimo(
         )
     shares = curve.log_shares(fpr_range)
     if _on_device(y_true, y_score):
-        return device.image_means(*device.checked_pixels(y_true, y_score), curve.values, shares)
+        return torch_curve.image_means(
+            *torch_curve.checked_pixels(y_true, y_score), curve.values, shares
+        )
     result = np.full(len(y_score), np.nan)
     for i, (mask, values) in enumerate(zip(*checked_pixels(y_true, y_score), strict=True)):
         if mask.any():
@@ -219,7 +221,7 @@ def pixel_curve(masks: ArrayLike, maps: ArrayLike, *, normal_images: bool = Fals
     as `pixel_metrics`.
     """
     if _on_device(masks, maps):
-        return device.pixel_curve(masks, maps, normal_images=normal_images)
+        return torch_curve.pixel_curve(masks, maps, normal_images=normal_images)
     masks, maps = checked_pixels(masks, maps)
     return curve_of_blocks([masks], [maps], normal_images=normal_images)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from fastad.data import parse_size
 from fastad.data.inputs import image_batches, shortened
 from fastad.engine.cuda import CudaRunner
-from fastad.engine.folding import fold, folds, takes_bytes
+from fastad.engine.folding import fold, has_foldable_parts, takes_bytes
 from fastad.engine.precision import autocast, resolve
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
@@ -123,7 +123,7 @@ class Predictor:
             raise ValueError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
         self.image_size = parse_size(image_size)
         self.device = resolve_device(device)
-        self.dtype = resolve(precision, self.device, integers=folds(model))
+        self.dtype = resolve(precision, self.device, integers=has_foldable_parts(model))
         self.fused = fused
         self.batch_size = batch_size
         self.threshold = threshold

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastad import _extension
 from fastad.data.folder import Images
-from fastad.engine.folding import folds
+from fastad.engine.folding import has_foldable_parts
 from fastad.engine.precision import fallbacks
 from fastad.inference.calibration import stacked
 from fastad.inference.predictor import PredictionResult, Predictor
@@ -175,7 +175,9 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 def _dtypes_to_try(predictor: Predictor) -> list[torch.dtype]:
     # Only what is folded multiplies integers.
-    return fallbacks(predictor.dtype, predictor.device, integers=folds(predictor.model))
+    return fallbacks(
+        predictor.dtype, predictor.device, integers=has_foldable_parts(predictor.model)
+    )
 
 
 def _scores(predictor: Predictor, dtype: torch.dtype, fused: bool, images: Tensor) -> np.ndarray:

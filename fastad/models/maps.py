@@ -23,7 +23,7 @@ def smoothed(maps: Tensor, sigma: float) -> Tensor:
         return functional.conv2d(maps, kernel.view(1, 1, -1, 1))[:, 0]
 
 
-def highest(maps: Tensor, share: float) -> Tensor:
+def mean_of_highest(maps: Tensor, share: float) -> Tensor:
     """Mean of the highest ``share`` (0 to 1) of each map's pixels, at least one: (N,)."""
     count = max(round(share * maps.shape[1] * maps.shape[2]), 1)
     return maps.flatten(1).topk(count).values.mean(dim=1)

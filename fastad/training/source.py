@@ -32,7 +32,7 @@ class Placement:
 
 
 @dataclass
-class Room:
+class FeatureBudget:
     """Bytes that kept features may still take."""
 
     memory: float
@@ -61,7 +61,7 @@ class Source:
         self._reader = BatchReader(dataset, resolve_workers(workers, dataset), seed)
         self._features: TeacherFeatures | None = None
 
-    def keep_features(self, batch_size: int, room: Room) -> None:
+    def keep_features(self, batch_size: int, room: FeatureBudget) -> None:
         """Compute teachers' features now, for all items, where they stay the same and fit.
 
         What they take is taken from the room. For a stage that reads no images nothing is read or

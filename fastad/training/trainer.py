@@ -23,7 +23,7 @@ from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress
 from fastad.training.record import TrainingRecord
-from fastad.training.source import Placement, Room, Source
+from fastad.training.source import FeatureBudget, Placement, Source
 from fastad.training.stages import StagePlan, held_out_notes, plan_stages
 from fastad.training.state import TrainingState
 
@@ -256,7 +256,7 @@ class Trainer:
             if plan.validation_set is not plan.train_set:
                 validation = self._source(plan, plan.validation_set)
             memory, disk = self.config.feature_cache_gib, self.config.feature_disk_gib
-            room = Room(
+            room = FeatureBudget(
                 min(memory * 2**30, memory_limit(self.device)),
                 disk * 2**30 if memory > 0 else 0.0,
             )

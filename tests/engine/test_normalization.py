@@ -37,7 +37,9 @@ def test_the_same_floats(small_model, shape, layout):
 
 @pytest.mark.skipif(not can_fuse(torch.float32), reason="this torch has no oneDNN")
 def test_a_folded_model_takes_both(small_model):
-    folded = fold(small_model, torch.float32)
+    # Laid out as a predictor has it.
+    model = copy.deepcopy(small_model).to(memory_format=torch.channels_last)
+    folded = fold(model, torch.float32)
     assert takes_bytes(folded)
     assert not takes_bytes(small_model)
     images = pixels(2, 3, 64, 48)

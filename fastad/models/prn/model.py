@@ -17,7 +17,7 @@ from torch.nn import functional
 from fastad import backbones
 from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction, Stage
 from fastad.models.bottleneck import bottleneck_stage
-from fastad.models.maps import highest
+from fastad.models.maps import mean_of_highest
 from fastad.models.prn.config import LAYERS, PRNConfig
 from fastad.models.prn.network import Decoder, Fusion, PatchAttention, resized
 from fastad.models.prn.prototypes import Prototypes
@@ -113,7 +113,7 @@ class PRN(AnomalyModel):
         anomaly_map = self._probabilities(logits, size)
         if self.config.pooling == 0:
             return Prediction(anomaly_map.flatten(1).amax(dim=1), anomaly_map)
-        return Prediction(highest(anomaly_map, self.config.pooling), anomaly_map)
+        return Prediction(mean_of_highest(anomaly_map, self.config.pooling), anomaly_map)
 
     def _probabilities(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         # Half precision under autocast is too coarse for probabilities.

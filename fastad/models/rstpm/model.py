@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastad import backbones, ops
 from fastad.models.base import PROBE, AnomalyModel, Batches, FrozenTeacher, Prediction, Stage
 from fastad.models.bottleneck import bottleneck_stage
-from fastad.models.maps import GRID, PositionMeans, highest, smoothed
+from fastad.models.maps import GRID, PositionMeans, mean_of_highest, smoothed
 from fastad.models.rstpm.config import LAYERS, RSTPMConfig
 from fastad.models.rstpm.decoder import Decoder
 from fastad.models.rstpm.teachers import build_teachers, resolve_auto
@@ -201,7 +201,7 @@ class RSTPM(AnomalyModel):
             anomaly_map = smoothed(anomaly_map, self.config.smoothing)
             score = anomaly_map.amax(dim=(1, 2))
         if self.config.pooling > 0:
-            score = highest(anomaly_map, self.config.pooling)
+            score = mean_of_highest(anomaly_map, self.config.pooling)
         return Prediction(score, anomaly_map)
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:

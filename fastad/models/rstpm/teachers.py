@@ -102,7 +102,9 @@ def _bottleneck(teacher1: str, source: Source) -> str:
 
 def _teacher2(source: Source) -> str:
     if source not in (None, "auto", "embedded", "random") and Path(source).expanduser().is_file():
-        name = weights.owner(Path(source).name)  # the layout of a Caffe file is not in the file
+        name = weights.backbone_of_file(
+            Path(source).name
+        )  # the layout of a Caffe file is not in the file
         if name is not None:
             return name
     first, *others = ALTERNATIVES

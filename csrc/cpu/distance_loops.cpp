@@ -1,4 +1,4 @@
-#include "cpu/block.h"
+#include "cpu/distance_loops.h"
 
 #include <cmath>
 #include <type_traits>
@@ -237,7 +237,8 @@ FASTAD_INLINE void scale_as(void* data, int64_t count, double factor) {
   for (int64_t i = 0; i < count; ++i) x[i] = narrow<Y>(widen<A>(x[i]) * f);
 }
 
-// ---- the functions that block.h declares --------------------------------------------------------
+// ---- the functions that distance_loops.h declares
+// --------------------------------------------------------
 
 // Calls visit with a value of the C++ type of `type`.
 template <class Visitor>

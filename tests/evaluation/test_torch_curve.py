@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from fastad.evaluation import aupimo, aupro, device, metrics, pixel_metrics
+from fastad.evaluation import aupimo, aupro, metrics, pixel_metrics, torch_curve
 
 DEVICES = [
     "cpu",
@@ -49,7 +49,7 @@ def test_the_curve_is_that_of_the_core(on, seed, shape, levels, density, normal_
     maps = maps.astype(dtype)
     expected = metrics.pixel_curve(masks, maps, normal_images=normal_images)
     tensors = torch.from_numpy(masks).to(on), torch.from_numpy(maps).to(on)
-    same(device.pixel_curve(*tensors, normal_images=normal_images), expected)
+    same(torch_curve.pixel_curve(*tensors, normal_images=normal_images), expected)
 
 
 @pytest.mark.parametrize("on", DEVICES)
@@ -61,7 +61,7 @@ def test_the_curve_is_that_of_the_core(on, seed, shape, levels, density, normal_
 )
 def test_regions_are_those_of_scipy(on, seed, shape, density):
     masks = np.random.default_rng(seed).random(shape) < density
-    labels = device.label_regions(torch.from_numpy(masks).to(on)).cpu().numpy()
+    labels = torch_curve.label_regions(torch.from_numpy(masks).to(on)).cpu().numpy()
     neighbours = np.zeros((3, 3, 3), bool)
     neighbours[1] = True
     expected, count = ndimage.label(masks, structure=neighbours)
@@ -74,9 +74,11 @@ def test_regions_are_those_of_scipy(on, seed, shape, density):
 def test_a_long_snake_takes_few_rounds(on, monkeypatch):
     mask = torch.ones(1, 61, 61, dtype=torch.bool)
     mask[0, 1::4, :-1] = mask[0, 3::4, 1:] = False  # 1,900 pixels one after the other
-    rounds, pool = [], device.F.max_pool2d
-    monkeypatch.setattr(device.F, "max_pool2d", lambda *a, **k: rounds.append(1) or pool(*a, **k))
-    labels = device.label_regions(mask.to(on))
+    rounds, pool = [], torch_curve.F.max_pool2d
+    monkeypatch.setattr(
+        torch_curve.F, "max_pool2d", lambda *a, **k: rounds.append(1) or pool(*a, **k)
+    )
+    labels = torch_curve.label_regions(mask.to(on))
     assert labels[mask.to(on)].unique().numel() == 1
     assert len(rounds) < 100
 
@@ -85,7 +87,7 @@ def test_a_long_snake_takes_few_rounds(on, monkeypatch):
 def test_zeros_of_both_signs_are_one_value(on):
     masks = torch.tensor([[[True, True, False, False]]], device=on)
     maps = torch.tensor([[[-0.0, 0.0, -0.0, 1.0]]], device=on)
-    same(device.pixel_curve(masks, maps), metrics.pixel_curve(masks.cpu(), maps.cpu()))
+    same(torch_curve.pixel_curve(masks, maps), metrics.pixel_curve(masks.cpu(), maps.cpu()))
 
 
 @pytest.mark.parametrize("on", DEVICES)
@@ -93,7 +95,7 @@ def test_zeros_of_both_signs_are_one_value(on):
 def test_half_precision_is_compared_as_float32(on, dtype):
     masks, maps = map(torch.from_numpy, random_case(0, (4, 9, 8), 50, 0.2))
     maps = maps.to(dtype)
-    found = device.pixel_curve(masks.to(on), maps.to(on))
+    found = torch_curve.pixel_curve(masks.to(on), maps.to(on))
     same(found, metrics.pixel_curve(masks, maps.float()))
 
 
@@ -102,8 +104,10 @@ def test_image_means(on):
     masks, maps = random_case(1, (6, 9, 8), 50, 0.2)
     limits = (0.02, 0.3)
     curve = metrics.pixel_curve(masks, maps, normal_images=True)
-    tensors = device.checked_pixels(torch.from_numpy(masks).to(on), torch.from_numpy(maps).to(on))
-    found = device.image_means(*tensors, curve.values, curve.log_shares(limits))
+    tensors = torch_curve.checked_pixels(
+        torch.from_numpy(masks).to(on), torch.from_numpy(maps).to(on)
+    )
+    found = torch_curve.image_means(*tensors, curve.values, curve.log_shares(limits))
     np.testing.assert_allclose(found, aupimo(masks, maps, fpr_range=limits), atol=1e-12)
     assert np.isnan(found[::3]).all()
 
@@ -112,16 +116,16 @@ def test_image_means(on):
 def test_errors_name_what_is_wrong(on):
     masks, maps = torch.zeros(2, 4, 4, dtype=torch.bool, device=on), torch.zeros(2, 4, 4, device=on)
     with pytest.raises(ValueError, match=r"\(2, 4, 4\) and \(2, 4, 5\)"):
-        device.pixel_curve(masks, torch.zeros(2, 4, 5, device=on))
+        torch_curve.pixel_curve(masks, torch.zeros(2, 4, 5, device=on))
     with pytest.raises(ValueError, match="not empty"):
-        device.pixel_curve(masks[:0], maps[:0])
+        torch_curve.pixel_curve(masks[:0], maps[:0])
     with pytest.raises(ValueError, match=r"masks must be bool, got torch\.uint8"):
-        device.pixel_curve(masks.byte(), maps)
+        torch_curve.pixel_curve(masks.byte(), maps)
     with pytest.raises(ValueError, match=r"maps must be floating point, got torch\.int64"):
-        device.pixel_curve(masks, maps.long())
+        torch_curve.pixel_curve(masks, maps.long())
     maps[1, 2, 3] = torch.nan
     with pytest.raises(ValueError, match="maps must be finite, but 1 of 32"):
-        device.pixel_curve(masks, maps)
+        torch_curve.pixel_curve(masks, maps)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,4 +1,4 @@
-#include "cpu/rows.h"
+#include "cpu/upsampling_loops.h"
 
 #include <cmath>
 
