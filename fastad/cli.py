@@ -135,6 +135,14 @@ def train(
         str | None,
         _of_data(help="256, 640x256 (height x width), or auto for the aspect ratio of the images."),
     ] = None,
+    bit_depth: Annotated[
+        str | None,
+        _of_data(
+            metavar="auto|8...16|LOW-HIGH",
+            help="Values of 16-bit pixels that become black and white: so many bits, a window like "
+            "30000-34000, or auto for what the images use.",
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool,
         _of_data("--skip-bad", help="Leave unreadable images out instead of stopping."),
@@ -251,6 +259,7 @@ def train(
             detector_options={
                 "model": model,
                 "image_size": image_size,
+                "bit_depth": bit_depth,
                 "device": device,
                 "precision": precision,
                 "false_positive_rate": false_positive_rate,

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastad import inference, models
 from fastad._estimator import Estimator, NotFittedError
 from fastad.data import Sample, test_samples
+from fastad.data.depth import BitDepth, parse_range
 from fastad.data.training_set import (
     TrainingSet,
     file_digests,
@@ -52,6 +53,9 @@ class Detector(Estimator):
         model: name of the model, one of `fastad.models.MODELS`.
         image_size: what images are resized to, in pixels: 256 for a square, (height, width),
             "640x256" (height x width), or "auto" for the aspect ratio of the training images.
+        bit_depth: which values of 16-bit pixels become black and white: a number of bits from 8 to
+            16, a window like "30000-34000", or "auto" for the smallest of 8, 10, 12, 14 and 16 bits
+            that holds the training images' values. Images of 8 bits need none.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32", "bfloat16" or "float16". `load` also takes "int16". See
             `fastad.engine.precision.resolve`.
@@ -63,6 +67,8 @@ class Detector(Estimator):
     Attributes:
         model_: the trained `fastad.models.AnomalyModel`.
         image_size_: (height, width) in pixels.
+        pixel_range_: the `fastad.data.PixelRange` of 16-bit pixels. None where the training images
+            have 8 bits: 65535 is white then.
         threshold_: an image with a higher score is anomalous. None where no image was held out.
         pixel_threshold_: a pixel with a higher value belongs to the mask. None where no image was
             held out.
@@ -95,6 +101,7 @@ class Detector(Estimator):
         model: str = "rstpm",
         *,
         image_size: int | str | tuple[int, int] = 256,
+        bit_depth: BitDepth = "auto",
         device: str = "auto",
         precision: str = "auto",
         batch_size: int = 32,
@@ -104,6 +111,7 @@ class Detector(Estimator):
     ):
         self.model = model
         self.image_size = image_size
+        self.bit_depth = bit_depth
         self.device = device
         self.precision = precision
         self.batch_size = batch_size
@@ -165,13 +173,17 @@ class Detector(Estimator):
         config = self._training_config(epochs, training)
         model = self._new_model(config.seed, checkpoint if resume else None)
         check_defects(type(model), config)
-        source = read_training_set(images, self.image_size, skip_bad)
+        source = read_training_set(images, self.image_size, skip_bad, self.bit_depth)
         trainer = Trainer(model, config, progress)
         precision = str(trainer.dtype).removeprefix("torch.")
         height, width = source.size
         log.info(f"training {self.model} on {trainer.device} in {precision}, {height}x{width}")
         record = trainer.fit(
-            source.dataset, held_out=source.held_out, checkpoint=checkpoint, resume=resume
+            source.dataset,
+            held_out=source.held_out,
+            checkpoint=checkpoint,
+            resume=resume,
+            pixel_range=source.pixel_range,
         )
         _require_an_epoch(record, stages=len(model.stages))
         record.notes += _notes_on_skipped(source)
@@ -181,6 +193,7 @@ class Detector(Estimator):
             device=config.device,
             precision=config.precision,
             batch_size=self.batch_size,
+            pixel_range=source.pixel_range,
         )
         serving = None
         if config.precision == "auto":
@@ -200,6 +213,7 @@ class Detector(Estimator):
         _check_rate(self.false_positive_rate)
         if self.image_size != "auto":
             training_size(self.image_size)
+        parse_range(self.bit_depth)
         return config
 
     def _new_model(self, seed: int, checkpoint: str | Path | None) -> models.AnomalyModel:
@@ -240,6 +254,7 @@ class Detector(Estimator):
             pixel_calibration=maxima,
             pixel_threshold=pixel_threshold,
             serving=None if serving is None else dataclasses.asdict(serving),
+            pixel_range=source.pixel_range,
         )
 
     def predict(self, images: Any, **options: Any) -> PredictionResult:
@@ -436,6 +451,7 @@ class Detector(Estimator):
             self.image_size_,
             threshold=self.threshold_,
             batch_size=self.batch_size,
+            pixel_range=predictor.pixel_range,
             **options,
         )
         metrics["supervision"] = self.supervision_
@@ -629,6 +645,7 @@ class Detector(Estimator):
         self._artifact, self._predictor = artifact, predictor
         self.model_ = artifact.model
         self.image_size_ = artifact.image_size
+        self.pixel_range_ = artifact.pixel_range
         self.threshold_ = artifact.threshold
         self.pixel_threshold_ = artifact.pixel_threshold
         self.calibration_scores_ = artifact.calibration
@@ -677,6 +694,7 @@ def load(
     detector = Detector(
         artifact.model.name,
         image_size=artifact.image_size,
+        bit_depth="auto" if artifact.pixel_range is None else artifact.pixel_range.option,
         device=device,
         precision=precision,
         batch_size=batch_size,

@@ -54,6 +54,7 @@ def test_params_are_the_constructor_arguments():
     assert detector.get_params() == {
         "model": "rstpm",
         "image_size": 64,
+        "bit_depth": "auto",
         "device": "auto",
         "precision": "auto",
         "batch_size": 32,

@@ -90,6 +90,7 @@ def _watcher(detector: Detector) -> Report:
         calibration=detector.calibration_scores_,
         false_positive_rate=detector.false_positive_rate,
         explain=detector.explain,
+        pixel_range=detector.pixel_range_,
     )
 
 

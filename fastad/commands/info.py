@@ -10,6 +10,7 @@ import fastad
 from fastad import backbones
 from fastad.backbones import embedded
 from fastad.commands.training_summary import OF_STAGES, has_stages, stage_lines
+from fastad.data.depth import FULL
 from fastad.engine import precision
 from fastad.inference import load
 from fastad.training import resolve_device, resolve_precision
@@ -77,6 +78,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
         ("detector", detector),
         ("model", f"{artifact.model.name}, {parameters:,} parameters with its teachers"),
         ("image size", f"{height}x{width} (height x width)"),
+        ("16-bit pixels", f"{artifact.pixel_range or FULL}"),
         ("file size", f"{Path(detector).stat().st_size / 1e6:.1f} MB"),
         ("written by", ", ".join(f"{k} {v}" for k, v in artifact.versions.items())),
     ]

@@ -80,7 +80,7 @@ def predict(
             assert result.paths is not None  # they were given as paths
             explained = loaded.explain(result.paths) if heatmaps else {}
             for i, path in enumerate(result.paths if heatmaps or masks else ()):
-                image = read_image(path).permute(1, 2, 0).numpy()
+                image = read_image(path, loaded.pixel_range_).permute(1, 2, 0).numpy()
                 if heatmaps:
                     # Without calibration the batch at hand is all there is to scale by.
                     top = loaded.pixel_threshold_ or float(result.anomaly_map.max()) / 2

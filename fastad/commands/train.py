@@ -10,6 +10,7 @@ from fastad.commands import UsageError
 from fastad.commands.output import check_writable, log, note, refuse_overwriting
 from fastad.commands.settings import parse_settings, parse_stages
 from fastad.data import training_images
+from fastad.data.depth import parse_range
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
@@ -78,6 +79,7 @@ def _checked(
     kind = models.model_class(detector_options["model"])
     if detector_options["image_size"] != "auto":
         training_size(detector_options["image_size"])
+    parse_range(detector_options["bit_depth"])
     for_model, for_training = parse_settings(settings, kind.Config, TrainingConfig)
     shared = {name: detector_options[name] for name in ("device", "precision", "seed")}
     training = shared | training_options | for_training

@@ -3,6 +3,7 @@
 Open `layouts` for what a folder may look like, and `images` for reading and resizing.
 """
 
+from fastad.data.depth import PixelRange
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
@@ -26,6 +27,7 @@ from fastad.data.synthesis import PseudoAnomalies
 __all__ = [
     "ImageDataset",
     "ImageError",
+    "PixelRange",
     "PseudoAnomalies",
     "Sample",
     "TrainingImages",

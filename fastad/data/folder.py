@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad.data.depth import PixelRange
 from fastad.data.images import ImageError, parse_size, read_image, resize
 
 # Decoding and resizing release the interpreter lock; more threads than this only add memory.
@@ -84,7 +85,7 @@ class ImageDataset(Dataset):
     ``in_memory=True`` decodes every file once, at construction, with a few threads, and keeps
     N * 3 * H * W bytes; False decodes on every access, which processes may do too. With
     ``skip_bad``, unreadable files are left out; when not in memory, every file is decoded once at
-    construction to find them.
+    construction to find them. ``pixel_range`` is that of `read_image`.
 
     Raises what ``read_image`` raises, and ValueError when there is no image or all are left out.
 
@@ -102,11 +103,13 @@ class ImageDataset(Dataset):
         size: int | str | tuple[int, int],
         in_memory: bool = True,
         skip_bad: bool = False,
+        pixel_range: PixelRange | None = None,
     ) -> None:
         given = [Path(path) for path in paths]
         if not given:
             raise ValueError("paths: at least one image is needed")
         self.size = parse_size(size)
+        self.pixel_range = pixel_range
         self.skipped: list[tuple[Path, str]] = []
         self.images: Tensor | None = None
         kept: list[int] = []
@@ -117,7 +120,8 @@ class ImageDataset(Dataset):
         skip = note if skip_bad else None
         if in_memory:
             images = torch.empty(len(given), 3, *self.size, dtype=torch.uint8)
-            for positions, batch in iterate_batches(given, self.size, 64, skip=skip):
+            read = partial(read_image, pixel_range=pixel_range)
+            for positions, batch in iterate_batches(given, self.size, 64, read, skip):
                 images[len(kept) : len(kept) + len(batch)] = batch
                 kept += positions
             self.images = images[: len(kept)]
@@ -155,7 +159,7 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         if self.images is not None:
             return self.images[index]
-        return resize(read_image(self.paths[index]), self.size)
+        return resize(read_image(self.paths[index], self.pixel_range), self.size)
 
 
 def _decoded_corner(path: Path) -> Tensor:

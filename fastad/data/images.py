@@ -19,10 +19,12 @@ from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from fastad import _extension  # noqa: F401  registers the op
+from fastad.data.deep_colour import colour_values, is_deep_colour, name_planes
+from fastad.data.depth import FULL, PixelRange
 
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -35,11 +37,16 @@ class ImageError(ValueError):
     """A file cannot be read as an image; the message names the file and the reason."""
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(path: str | Path, pixel_range: PixelRange | None = None) -> Tensor:
     """Read an image file as RGB: uint8 (3, H, W).
 
-    The EXIF rotation is applied. Grey and palette images become RGB, an alpha channel is dropped,
-    and 16-bit values are scaled to 8 bits (65535 -> 255). Of several frames the first is taken.
+    The EXIF rotation is applied. Grey and palette images become RGB, an alpha channel is dropped.
+    Of several frames the first is taken.
+
+    Args:
+        path: of the file.
+        pixel_range: the values of 16-bit pixels that become black and white. None takes all 16
+            bits: 65535 becomes 255.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -57,28 +64,74 @@ def read_image(path: str | Path) -> Tensor:
         (torch.Size([3, 48, 64]), torch.uint8, tensor([128, 128, 128], dtype=torch.uint8))
     """
     with open_image(path) as image:
-        return torch.from_numpy(rgb_array(image)).permute(2, 0, 1).contiguous()
+        array = rgb_array(image, pixel_range)
+        return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
-def rgb_array(image: Image.Image) -> np.ndarray:
+def rgb_array(image: Image.Image, pixel_range: PixelRange | None = None) -> np.ndarray:
     """Pixels of a Pillow image as ``read_image`` gives them, but (H, W, 3) uint8.
 
     Raises ValueError for pixels without a known range (32-bit integers and floats).
     """
+    of_colour = is_deep_colour(image)
+    if is_deep_image(image) and not (of_colour and pixel_range is None):
+        inverted = zero_is_white(image)
+        values = stored_values(image)
+        if pixel_range is None:
+            _warn_if_dark(values)
+        levels = (pixel_range or FULL).levels(values)
+        levels = 255 - levels if inverted else levels
+        return levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
+    if of_colour:
+        name_planes(image)
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        values = deep_values(image)
-        if values.size > 10_000 and 255 < values.max() < 4096:  # a picture, as of a 12-bit camera
-            warnings.warn(
-                "a 16-bit image uses only the lower 12 bits and is read as nearly black: multiply "
-                "its values by 16 before saving (said once)",
-                stacklevel=2,
-            )
-        grey = ((values + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB would warn
-    return np.array(image.convert("RGB"))
+    array = np.array(image.convert("RGB"))
+    if of_colour:
+        _warn_if_dark(array.astype(np.uint16) << 8)
+    return array
+
+
+def is_deep_image(image: Image.Image) -> bool:
+    """Whether the pixels have more than 8 bits; of colour only as `is_deep_colour` knows."""
+    return image.mode.startswith(("I", "F")) or is_deep_colour(image)
+
+
+def stored_values(image: Image.Image) -> np.ndarray:
+    """Values of an image of 16 bits: (H, W) of grey or (H, W, 3). Raises as `rgb_array`."""
+    if is_deep_colour(image):
+        return colour_values(image, _reopened, ImageOps.exif_transpose)
+    return deep_values(ImageOps.exif_transpose(image))
+
+
+def zero_is_white(image: Image.Image) -> bool:
+    """Whether a grey image of 16 bits is a negative, which Pillow turns round at 8 bits alone."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 and image.mode[0] == "I"
+
+
+def _reopened(image: ImageFile.ImageFile) -> ImageFile.ImageFile:
+    """The file and frame of an image that is not decoded yet, once more."""
+    assert image.fp is not None  # it is open until the pixels are decoded
+    image.fp.seek(0)
+    again = type(image)(image.fp, image.filename)
+    _check_pixels(again)
+    if image.tell():
+        again.seek(image.tell())
+    return again
+
+
+def _warn_if_dark(values: np.ndarray) -> None:
+    most = int(values.max())
+    if values.size > 10_000 and 0 < most < 2**14:  # a picture, as of a camera of 12 bits
+        bits = next(bits for bits in (8, 10, 12, 14) if most < 2**bits)
+        warnings.warn(
+            f"a 16-bit image uses only the lower {bits} bits and is read as nearly black, as "
+            f"65535 is taken for white: give bit_depth={bits} to the training, or "
+            f"pixel_range=PixelRange(0, {2**bits - 1}) to read_image (said once)",
+            stacklevel=3,
+        )
 
 
 @contextmanager

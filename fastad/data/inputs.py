@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad.data.depth import PixelRange, as_levels
 from fastad.data.folder import ImageDataset, Images, iterate_batches
 from fastad.data.images import find_images, read_image, resize, rgb_array
 
@@ -26,15 +27,16 @@ ACCEPTED = (
 )
 
 
-def to_tensor(item: Any) -> Tensor:
-    """One image in any form -> (3, H, W), uint8 or floating.
+def to_tensor(item: Any, pixel_range: PixelRange | None = None) -> Tensor:
+    """One image in any form -> (3, H, W), uint8 or floating; ``pixel_range`` as of `read_image`.
 
     Raises TypeError or ValueError that says what is accepted; `read_image`'s errors for a path.
     """
     if isinstance(item, (str, Path)):
-        return read_image(item)
+        return read_image(item, pixel_range)
     if isinstance(item, Image.Image):
-        return torch.from_numpy(rgb_array(item)).permute(2, 0, 1)
+        return torch.from_numpy(rgb_array(item, pixel_range)).permute(2, 0, 1)
+    item = as_levels(item, pixel_range)
     if isinstance(item, np.ndarray) and item.ndim != 2 and item.shape[2:] not in ((1,), (3,)):
         raise ValueError(
             f"images: an array in a list must be (H, W, 3), or grey (H, W); one is {item.shape}"
@@ -56,17 +58,20 @@ def image_batches(
     size: tuple[int, int],
     batch_size: int,
     skip: Callable[[Path | int, Exception], None] | None = None,
+    pixel_range: PixelRange | None = None,
 ) -> Iterator[tuple[list[Path] | None, Tensor]]:
     """Images in any form -> batches (n, 3, H, W) at ``size`` in order, with their paths.
 
     The paths are None where not all images of the batch were given as paths. ``skip`` is called
     with the path (or the position) and the error of an unreadable image, which is then left out;
     without it the error is raised. No more than two batches are held at a time.
+    ``pixel_range`` is that of `read_image`.
 
     Raises:
         TypeError, ValueError: images is something else; the message says what.
         FileNotFoundError, ImageError: a file is missing or no image; the message names it.
     """
+    images = as_levels(images, pixel_range)
     if isinstance(images, np.ndarray):
         images = _from_array(images)
     if isinstance(images, Tensor):
@@ -91,7 +96,7 @@ def image_batches(
         remember(),
         size,
         batch_size,
-        lambda item: _as_bytes(to_tensor(item)),
+        lambda item: _as_bytes(to_tensor(item, pixel_range)),
         report if skip is not None else None,
     )
     for positions, batch in batches:
@@ -101,12 +106,18 @@ def image_batches(
 
 
 def image_dataset(
-    images: Any, size: tuple[int, int], *, in_memory: bool = True, skip_bad: bool = False
+    images: Any,
+    size: tuple[int, int],
+    *,
+    in_memory: bool = True,
+    skip_bad: bool = False,
+    pixel_range: PixelRange | None = None,
 ) -> Images:
     """Images in any form, or a map-style data set of them -> what a trainer reads, at ``size``.
 
     Raises as `image_batches`.
     """
+    images = as_levels(images, pixel_range)
     if isinstance(images, np.ndarray):
         images = _from_array(images)
     if isinstance(images, Tensor):
@@ -115,13 +126,14 @@ def image_dataset(
         images = list(_items(images))
     if isinstance(images, Sequence) and not isinstance(images, Dataset):
         if images and all(isinstance(item, (str, Path)) for item in images):
-            return ImageDataset(images, size, in_memory, skip_bad)
+            return ImageDataset(images, size, in_memory, skip_bad, pixel_range)
         if not images:
             raise ValueError("images: there are none")
-        return torch.stack([_resized(_as_bytes(to_tensor(item))[None], size)[0] for item in images])
+        tensors = (_as_bytes(to_tensor(item, pixel_range)) for item in images)
+        return torch.stack([_resized(tensor[None], size)[0] for tensor in tensors])
     is_map_style = hasattr(images, "__getitem__") and hasattr(images, "__len__")
     if is_map_style and not isinstance(images, (bytes, dict)):
-        return ResizedDataset(images, size)
+        return ResizedDataset(images, size, pixel_range)
     raise TypeError(f"images must be {ACCEPTED}, or a map-style data set; got {shortened(images)}")
 
 
@@ -131,8 +143,10 @@ class ResizedDataset(Dataset):
     Its items are images in any form, or dicts with one as "image".
     """
 
-    def __init__(self, dataset: Any, size: tuple[int, int]):
-        self.dataset, self.size = dataset, size
+    def __init__(
+        self, dataset: Any, size: tuple[int, int], pixel_range: PixelRange | None = None
+    ) -> None:
+        self.dataset, self.size, self.pixel_range = dataset, size, pixel_range
         self.is_fixed = getattr(dataset, "is_fixed", False) is True
         if hasattr(dataset, "fingerprint"):
             self.fingerprint = dataset.fingerprint
@@ -143,10 +157,13 @@ class ResizedDataset(Dataset):
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index]
         if isinstance(item, dict) and "image" in item:
-            return item | {"image": _resized(to_tensor(item["image"])[None], self.size)[0]}
+            return item | {"image": self._resized(item["image"])}
         if isinstance(item, (tuple, list)) and item:  # (image, label), as torchvision's have
             item = item[0]
-        return _resized(to_tensor(item)[None], self.size)[0]
+        return self._resized(item)
+
+    def _resized(self, image: Any) -> Tensor:
+        return _resized(to_tensor(image, self.pixel_range)[None], self.size)[0]
 
 
 def _items(images: Any) -> Iterable[Any]:

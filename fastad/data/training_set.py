@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastad.data.depth import BitDepth, PixelRange, parse_range
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import auto_size, parse_size
 from fastad.data.inputs import image_dataset
 from fastad.data.layouts import training_images
+from fastad.data.survey import choose_range
 
 log = logging.getLogger("fastad")
 
@@ -28,6 +30,7 @@ class TrainingSet:
         held_out: indices that the folder's layout sets apart; None to choose them at random.
         name: of the folder; None for images given otherwise.
         skipped: unreadable files that were left out, and why.
+        pixel_range: by which 16-bit values were read; None where all images have 8 bits.
     """
 
     dataset: Images
@@ -35,6 +38,7 @@ class TrainingSet:
     held_out: list[int] | None = None
     name: str | None = None
     skipped: list[tuple[Path, str]] = field(default_factory=list)
+    pixel_range: PixelRange | None = None
 
 
 def training_size(image_size: int | str | tuple[int, int]) -> tuple[int, int]:
@@ -46,18 +50,23 @@ def training_size(image_size: int | str | tuple[int, int]) -> tuple[int, int]:
 
 
 def read_training_set(
-    images: Any, image_size: int | str | tuple[int, int], skip_bad: bool = False
+    images: Any,
+    image_size: int | str | tuple[int, int],
+    skip_bad: bool = False,
+    bit_depth: BitDepth = "auto",
 ) -> TrainingSet:
     """A folder, images in any form (`fastad.data.inputs`), or a data set of them, at one size.
 
     ``image_size`` "auto" keeps the aspect ratio of image files. ``skip_bad`` leaves unreadable
-    files out. Up to 4 GiB are decoded once and kept in memory.
+    files out. ``bit_depth`` is an option of `fastad.data.depth.parse_range`; "auto" is settled by
+    the images (`fastad.data.survey.choose_range`). Up to 4 GiB are decoded once and kept in memory.
 
     Raises ValueError, TypeError, FileNotFoundError or ImageError; the message names the argument,
     the file or the shape.
     """
     apart: list[Path] = []
     name = None
+    pixel_range = parse_range(bit_depth)
     if isinstance(images, (str, Path)) and not Path(images).is_file():
         found = training_images(images)
         name, apart = Path(images).resolve().name, found.held_out
@@ -73,7 +82,11 @@ def read_training_set(
         raise ValueError('image_size "auto" needs image files; give (height, width)')
     count = len(images) if hasattr(images, "__len__") else 1
     in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
-    dataset = image_dataset(images, size, in_memory=in_memory, skip_bad=skip_bad)
+    if pixel_range is None:
+        pixel_range = choose_range(images)
+    dataset = image_dataset(
+        images, size, in_memory=in_memory, skip_bad=skip_bad, pixel_range=pixel_range
+    )
     skipped = getattr(dataset, "skipped", [])
     for path, reason in skipped:
         log.warning(f"skipped: {reason}" if str(path) in reason else f"skipped {path}: {reason}")
@@ -82,7 +95,7 @@ def read_training_set(
         wanted = set(apart)
         assert isinstance(dataset, ImageDataset)  # they were found as files
         held_out = [i for i, path in enumerate(dataset.paths) if path in wanted]
-    return TrainingSet(dataset, size, held_out or None, name, skipped)
+    return TrainingSet(dataset, size, held_out or None, name, skipped, pixel_range)
 
 
 def file_digests(paths: Iterable[str | Path]) -> list[str]:

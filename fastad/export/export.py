@@ -25,6 +25,7 @@ from torch.export import Dim, ExportedProgram
 
 import fastad
 from fastad._files import atomic_path
+from fastad.data.depth import FULL
 from fastad.export.formats import FORMATS, INPUT, OUTPUTS, check_packages
 from fastad.export.verification import Verification, image_batches, random_batches, verify
 from fastad.inference.artifact import Artifact
@@ -113,7 +114,9 @@ def export_detector(
             raise ExportError(
                 f"{artifact.model.name} cannot be exported to {format}: {reason}"
             ) from error
-        batches = random_batches(artifact.image_size) if images is None else image_batches(images)
+        batches = random_batches(artifact.image_size)
+        if images is not None:
+            batches = image_batches(images, artifact.pixel_range)
         result = verify(artifact, runner, batches)
         # Written so that NaN does not pass.
         if not all(error <= tolerance for error in (result.score_error, result.map_error)):
@@ -135,8 +138,10 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
 
     An image is anomalous when ``score > threshold``, a pixel when ``anomaly_map >
     pixel_threshold`` (both null without calibration). ``calibration_scores`` give other
-    thresholds by `fastad.inference.conformal_threshold`, and p-values.
+    thresholds by `fastad.inference.conformal_threshold`, and p-values. ``pixel_range`` are the
+    values of 16-bit pixels that the detector took for 0 and 255; the graph takes 8 bits.
     """
+    pixel_range = artifact.pixel_range or FULL
     return {
         "fastad_version": fastad.__version__,
         "model": artifact.model.name,
@@ -144,6 +149,7 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
         "input": f"{INPUT}: uint8 (N, H, W, 3), RGB, any size",
         "outputs": list(OUTPUTS),
         "image_size": list(artifact.image_size),
+        "pixel_range": [pixel_range.low, pixel_range.high],
         "threshold": artifact.threshold,
         "pixel_threshold": artifact.pixel_threshold,
         "false_positive_rate": artifact.false_positive_rate,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastad.data import read_image
+from fastad.data import PixelRange, read_image
 from fastad.export.formats import Runner
 from fastad.inference.artifact import Artifact
 
@@ -79,7 +79,9 @@ def verify(artifact: Artifact, runner: Runner, batches: Iterable[np.ndarray]) ->
     )
 
 
-def image_batches(paths: Iterable[str | Path]) -> Iterator[np.ndarray]:
+def image_batches(
+    paths: Iterable[str | Path], pixel_range: PixelRange | None = None
+) -> Iterator[np.ndarray]:
     """Image files at their own sizes, uint8 (N, H, W, 3): neighbours of one size together.
 
     Raises what `fastad.data.read_image` raises.
@@ -87,7 +89,7 @@ def image_batches(paths: Iterable[str | Path]) -> Iterator[np.ndarray]:
     batch: list[np.ndarray] = []
     for path in paths:
         # AOTInductor reads its input as if it were contiguous.
-        image = np.ascontiguousarray(read_image(path).permute(1, 2, 0).numpy())
+        image = np.ascontiguousarray(read_image(path, pixel_range).permute(1, 2, 0).numpy())
         if batch and (len(batch) == BATCH or image.shape != batch[0].shape):
             yield np.stack(batch)
             batch = []

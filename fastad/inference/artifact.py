@@ -18,6 +18,7 @@ from torch import Tensor
 import fastad
 from fastad import models
 from fastad._safe_file import SafeFile
+from fastad.data import PixelRange
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
@@ -48,6 +49,8 @@ class Artifact:
         pixel_threshold: above it a pixel is part of the mask; None without calibration.
         training: the training record as plain JSON values.
         serving: of a `fastad.inference.serving.Examination`; None where there was none.
+        pixel_range: the values of 16-bit pixels that are black and white. None where the training
+            images had 8 bits, and in older files: 65535 is white.
         versions: of the packages that wrote the file.
     """
 
@@ -60,6 +63,7 @@ class Artifact:
     pixel_calibration: np.ndarray = field(default_factory=lambda: np.empty(0))
     pixel_threshold: float | None = None
     serving: dict[str, Any] | None = None
+    pixel_range: PixelRange | None = None
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
@@ -88,6 +92,7 @@ class Artifact:
             threshold=self.threshold,
             pixel_threshold=self.pixel_threshold,
             calibration=self.calibration,
+            pixel_range=self.pixel_range,
             **options,
         )
         if examined is not None:
@@ -112,6 +117,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
                 f"a model whose {name} is a {type(value).__name__} cannot be saved to one file: "
                 "its options must be names and numbers"
             ) from None
+    range_of = artifact.pixel_range
     content = {
         "model": artifact.model.name,
         "config": config,
@@ -123,6 +129,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "pixel_threshold": artifact.pixel_threshold,
         "training": artifact.training,
         "serving": artifact.serving,
+        "pixel_range": range_of and [range_of.low, range_of.high],
         "versions": artifact.versions,
     }
     FILE.write(path, content, artifact.model.state_dict())
@@ -141,6 +148,7 @@ def load(path: str | Path) -> Artifact:
 
 def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
     height, width = content["image_size"]
+    pixel_range = content.get("pixel_range")  # neither have version 0.1.0's files this
     return Artifact(
         model=_model(content["model"], content["config"], tensors),
         image_size=(int(height), int(width)),
@@ -151,6 +159,7 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
         pixel_threshold=content["pixel_threshold"],
         training=content["training"],
         serving=content.get("serving"),  # version 0.1.0's files have none
+        pixel_range=None if pixel_range is None else PixelRange(*map(int, pixel_range)),
         versions=content["versions"],
     )
 

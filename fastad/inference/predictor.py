@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastad.data import parse_size
+from fastad.data import PixelRange, parse_size
 from fastad.data.inputs import image_batches, shortened
 from fastad.engine.cuda import CudaRunner
 from fastad.engine.folding import fold, has_foldable_parts, takes_bytes
@@ -90,6 +90,7 @@ class Predictor:
         threshold: an image with a higher score is anomalous. None for no decision.
         pixel_threshold: a pixel with a higher value belongs to the mask. None for no mask.
         calibration: (n,) scores of held-out normal images, for p-values. None or empty for none.
+        pixel_range: that of `fastad.data.read_image`, for images with 16 bits.
 
     Raises:
         ValueError: a wrong value. The message names the argument.
@@ -118,6 +119,7 @@ class Predictor:
         threshold: float | None = None,
         pixel_threshold: float | None = None,
         calibration: np.ndarray | None = None,
+        pixel_range: PixelRange | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
@@ -128,6 +130,7 @@ class Predictor:
         self.batch_size = batch_size
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
+        self.pixel_range = pixel_range
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         # torch's types lack this form.
         self.model: AnomalyModel = model.eval().to(  # type: ignore[call-overload]
@@ -200,7 +203,7 @@ class Predictor:
             skip(item, error)
 
         report = None if skip is None else count
-        batches = image_batches(images, self.image_size, self.batch_size, report)
+        batches = self._batches(images, report)
         # A device computes while the next batch is read; where images come one by one, from a
         # camera, each has its result before the next.
         ahead = int(self.device.type == "cuda" and not isinstance(images, Iterator))
@@ -223,6 +226,11 @@ class Predictor:
         if throughput.images >= MANY:
             log.info(str(throughput))
 
+    def _batches(
+        self, images: Any, skip: Callable[[Path | int, Exception], None] | None
+    ) -> Iterator[tuple[list[Path] | None, Tensor]]:
+        return image_batches(images, self.image_size, self.batch_size, skip, self.pixel_range)
+
     @property
     def explains(self) -> bool:
         """Whether the model makes pictures that `explain` shows."""
@@ -242,7 +250,7 @@ class Predictor:
         if not self.explains:
             return {}
         found: dict[str, list[np.ndarray]] = {}
-        for _, batch in image_batches(images, self.image_size, self.batch_size, None):
+        for _, batch in self._batches(images, None):
             batch = batch.to(self.device)
             batch = batch.to(torch.float32, memory_format=torch.channels_last) / (
                 255 if batch.dtype == torch.uint8 else 1

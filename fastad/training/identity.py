@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
 from fastad.models import AnomalyModel, model_class
 from fastad.training.batches import read_batch
@@ -45,6 +46,7 @@ def identify(
     plans: Sequence[StagePlan],
     dataset: Images,
     held_out: Tensor,
+    pixel_range: PixelRange | None = None,
 ) -> dict[str, Any]:
     """Names and plain JSON values of all that must be the same for a training to be resumed.
 
@@ -66,6 +68,8 @@ def identify(
         "images": fingerprint,
         "held-out images": held_out.tolist(),
     }
+    if pixel_range is not None:  # left out for 8 bits, as it was before there was a range
+        identity["bit depth"] = pixel_range.option
     for option in dataclasses.fields(model.config):
         value = getattr(model.config, option.name)
         value = str(value) if isinstance(value, os.PathLike) else value

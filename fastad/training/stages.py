@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
 from fastad.data.synthesis import PseudoAnomalies, RealDefects, TextureFolder, chosen_defects
 from fastad.data.training_set import file_digests
@@ -61,6 +62,7 @@ def plan_stages(
     images: Images,
     train: Tensor,
     held_out: Tensor,
+    pixel_range: PixelRange | None = None,
 ) -> list[StagePlan]:
     """The model's stages in order; a function of the arguments alone.
 
@@ -86,7 +88,7 @@ def plan_stages(
             textures = None if own.textures is None else TextureFolder(own.textures)
             defects = None
             if own.defects is not None:
-                defects = RealDefects(own.defects, own.defect_images, config.seed)
+                defects = RealDefects(own.defects, own.defect_images, config.seed, pixel_range)
                 _refuse_normal(defects, images)
             train_set: Images
             validation_set: Images

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import fastad
+from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
 from fastad.models import AnomalyModel
 from fastad.models.base import Batches
@@ -88,6 +89,7 @@ class Trainer:
         held_out: Sequence[int] | None = None,
         checkpoint: str | Path | None = None,
         resume: bool = False,
+        pixel_range: PixelRange | None = None,
     ) -> TrainingRecord:
         """Train on normal images: a map-style data set, or a tensor (N, 3, H, W).
 
@@ -105,6 +107,8 @@ class Trainer:
             checkpoint: a file to write after every epoch, atomically. It stays at the end.
             resume: go on from ``checkpoint``. The config may ask for more epochs of its stage and
                 of later ones. The weights are the same bytes as without an interruption.
+            pixel_range: by which 16-bit images were read (`fastad.data.read_image`). Real defects
+                are read by it, too.
 
         Raises:
             ValueError: there are no images, they differ in size, ``held_out`` is impossible, or the
@@ -124,7 +128,7 @@ class Trainer:
             train, validation = split_indices(len(dataset), config.validation_fraction, config.seed)
         else:
             train, validation = split_off(len(dataset), held_out)
-        plans = plan_stages(self.model, config, dataset, train, validation)
+        plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
         if defects := _defects(plans):
             log.info(f"learning from {len(defects)} images of real defects, too")
         record = TrainingRecord(
@@ -159,7 +163,7 @@ class Trainer:
         with torch.random.fork_rng(devices), cudnn, freed_memory_kept(self.device):
             found, save = None, lambda: None
             if checkpoint is not None:
-                identity = identify(self.model, config, plans, dataset, validation)
+                identity = identify(self.model, config, plans, dataset, validation, pixel_range)
                 if resume:
                     found = load_checkpoint(checkpoint)
                     later = [plan.stage.name for plan in plans[len(found.record.stages) :]]

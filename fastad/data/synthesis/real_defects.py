@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from fastad.data.depth import PixelRange
 from fastad.data.images import ImageError, read_image, resize
 from fastad.data.layouts import Sample, defect_samples
 from fastad.data.masks import read_ground_truth, resize_masks
@@ -54,6 +55,7 @@ class RealDefects:
         folder: images of defects with their masks; see `fastad.data.layouts.defect_samples`.
         number: of the images to take, of each type about as many; None for all.
         seed: of which ones those are.
+        pixel_range: that of `fastad.data.read_image`.
 
     Attributes:
         paths: of the images.
@@ -65,9 +67,16 @@ class RealDefects:
         ImageError: an image or a mask cannot be read, or the mask has another shape.
     """
 
-    def __init__(self, folder: str | Path, number: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        number: int | None = None,
+        seed: int = 0,
+        pixel_range: PixelRange | None = None,
+    ) -> None:
         samples = chosen_defects(folder, number, seed)
         self.paths = [sample.path for sample in samples]
+        self._pixel_range = pixel_range
         self._masks = [sample.mask_paths for sample in samples]
         self._cuts: dict[tuple[int, int], list[_Cut]] = {}
         self._at((64, 64))  # what cannot be used is found before a training begins, not within
@@ -108,7 +117,7 @@ class RealDefects:
     def _at(self, size: tuple[int, int]) -> "list[_Cut]":
         if size not in self._cuts:
             pairs = zip(self.paths, self._masks, strict=True)
-            self._cuts[size] = [_Cut(path, masks, size) for path, masks in pairs]
+            self._cuts[size] = [_Cut(path, masks, size, self._pixel_range) for path, masks in pairs]
         return self._cuts[size]
 
 
@@ -118,8 +127,14 @@ class _Cut:
     Its own ``image`` (H, W, 3) and ``whole_mask`` (H, W), too.
     """
 
-    def __init__(self, path: Path, masks: tuple[Path, ...], size: tuple[int, int]) -> None:
-        image, marked = read_image(path), read_ground_truth(masks)
+    def __init__(
+        self,
+        path: Path,
+        masks: tuple[Path, ...],
+        size: tuple[int, int],
+        pixel_range: PixelRange | None,
+    ) -> None:
+        image, marked = read_image(path, pixel_range), read_ground_truth(masks)
         _require_same_shape(path, masks[0], image.shape[1:], marked.shape)
         if marked.all():
             raise ValueError(f"defects: the mask of {path} marks the whole image")

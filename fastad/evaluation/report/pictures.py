@@ -8,19 +8,21 @@ from contourpy import contour_generator
 from PIL import Image
 
 from fastad._files import write_atomically
-from fastad.data import read_image
+from fastad.data import PixelRange, read_image
 from fastad.evaluation.report.plots import colour_table
 
 IMAGE_SIDE = 1024  # pixels; larger images are shown smaller
 UNITS = 10  # of an outline, to the pixel of the map
 
 
-def write_image(source: Path, target: Path) -> tuple[int, int]:
+def write_image(
+    source: Path, target: Path, pixel_range: PixelRange | None = None
+) -> tuple[int, int]:
     """Copy a test image as JPEG, no side longer than `IMAGE_SIDE`; returns (height, width).
 
     Raises ImageError or OSError as `fastad.data.read_image`.
     """
-    return write_picture(read_image(source).permute(1, 2, 0).numpy(), target)
+    return write_picture(read_image(source, pixel_range).permute(1, 2, 0).numpy(), target)
 
 
 def write_picture(pixels: np.ndarray, target: Path) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastad._files import check_folder, claim_folder, write_atomically
-from fastad.data import Sample
+from fastad.data import PixelRange, Sample
 from fastad.evaluation.histogram import PixelHistogram
 from fastad.evaluation.report.gallery import Gallery, Group, Shown
 from fastad.evaluation.report.page import Figure, Findings, page
@@ -47,6 +47,7 @@ class Report:
         false_positive_rate: the share of good images that it was asked to exceed at most.
         explain: images of the files given -> pictures (N, h, w, 3) uint8 by name, which are shown
             beside the images; the same names for all.
+        pixel_range: that of `fastad.data.read_image`, by which the images were read.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Report:
         calibration: np.ndarray | Sequence[float] = (),
         false_positive_rate: float | None = None,
         explain: Explain | None = None,
+        pixel_range: PixelRange | None = None,
     ) -> None:
+        self._pixel_range = pixel_range
         self._explain = explain or (lambda paths: {})
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
@@ -154,7 +157,7 @@ class Report:
 
     def _draw(self, folder: Path, number: int, shown: Shown, scale: float, root: Path) -> Figure:
         image, coloured = _names(number)
-        size = write_image(shown.sample.path, folder / image)
+        size = write_image(shown.sample.path, folder / image, self._pixel_range)
         explained = self._explain([shown.sample.path])
         explanations = dict(zip(explained, _explanations(number, len(explained)), strict=True))
         for name, file in explanations.items():

@@ -1,0 +1,265 @@
+"""Pixels of more than 8 bits: every bit is read, and one range makes grey levels of them."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastad.data import ImageDataset, ImageError, PixelRange, read_image
+from fastad.data.depth import FULL, as_levels, parse_range
+from fastad.data.images import open_image, stored_values, zero_is_white
+from fastad.data.inputs import image_batches, to_tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from deep_files import write_png, write_tiff
+
+RANDOM = np.random.default_rng(0).integers(0, 65536, (13, 18, 4), dtype=np.uint16)
+GREY, RGB = RANDOM[..., 0], RANDOM[..., :3]
+TWELVE = PixelRange(0, 4095)
+
+
+def values_of(path):
+    with open_image(path) as image:
+        return stored_values(image)
+
+
+def levels_of(path, pixel_range):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return read_image(path, pixel_range).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_every_bit_of_a_png_is_read(tmp_path, channels, interlaced, filtered):
+    path = write_png(tmp_path / "a.png", RANDOM[..., :channels], interlaced, filtered)
+    expected = {1: GREY, 2: np.dstack([GREY] * 3)}.get(channels, RGB)
+    assert np.array_equal(values_of(path), expected)
+
+
+@pytest.mark.parametrize("rows_per_strip", [None, 5])
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_bit_of_a_tiff_is_read(tmp_path, channels, order, deflated, rows_per_strip):
+    values = RANDOM[..., :channels]
+    options = {"order": order, "deflated": deflated, "rows_per_strip": rows_per_strip}
+    path = write_tiff(tmp_path / "a.tif", values, **options)
+    assert np.array_equal(values_of(path), GREY if channels == 1 else RGB)
+
+
+@pytest.mark.parametrize("rows_per_strip", [None, 5])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("extra", [None, 0, 2])
+def test_a_tiff_with_a_plane_for_each_colour(tmp_path, extra, order, rows_per_strip):
+    values = RGB if extra is None else RANDOM
+    options = {"order": order, "planar": True, "extra": extra, "rows_per_strip": rows_per_strip}
+    path = write_tiff(tmp_path / "a.tif", values, **options)
+    assert np.array_equal(values_of(path), RGB)
+    assert np.array_equal(levels_of(path, None), RGB >> 8)
+
+
+@pytest.mark.parametrize("extra", [0, 2])
+def test_the_alpha_of_a_tiff_is_dropped(tmp_path, extra):
+    path = write_tiff(tmp_path / "a.tif", RANDOM, extra=extra)
+    assert np.array_equal(values_of(path), RGB)
+
+
+def test_colours_that_were_multiplied_by_alpha_are_divided_by_it(tmp_path):
+    colour = np.full((4, 5, 3), 40000, np.uint16)
+    alpha = np.full((4, 5, 1), 32768, np.uint16)
+    stored = (colour.astype(np.uint64) * alpha // 65535).astype(np.uint16)
+    path = write_tiff(tmp_path / "a.tif", np.dstack([stored, alpha]), extra=1)
+    assert np.abs(values_of(path).astype(int) - 40000).max() <= 2
+
+
+def test_a_compressed_plane_for_each_colour_is_refused_where_all_bits_are_needed(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", RGB, planar=True, deflated=True)
+    assert np.array_equal(levels_of(path, None), RGB >> 8)
+    with pytest.raises(
+        ImageError, match=r"a\.tif: .*16 bits cannot be read .* save it uncompressed"
+    ):
+        read_image(path, TWELVE)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("write", [write_png, write_tiff])
+def test_the_range_makes_grey_levels(tmp_path, write, channels, bits):
+    most = 2**bits - 1
+    values = RANDOM[..., :channels] & most
+    path = write(tmp_path / "a", values)
+    expected = np.broadcast_to(np.floor(values.astype(int) * 255 / most + 0.5), (13, 18, 3))
+    assert np.array_equal(levels_of(path, PixelRange(0, most)), expected)
+
+
+@pytest.mark.parametrize("write", [write_png, write_tiff])
+def test_a_window_is_spread_over_all_grey_levels(tmp_path, write):
+    values = np.linspace(29000, 35000, 13 * 18).astype(np.uint16).reshape(13, 18)
+    levels = levels_of(write(tmp_path / "a", values), PixelRange(30000, 34000))[..., 0]
+    assert levels[values <= 30000].max() == 0
+    assert levels[values >= 34000].min() == 255
+    assert len(np.unique(levels)) > 100
+    assert np.array_equal(np.argsort(levels.ravel(), kind="stable"), np.arange(13 * 18))
+
+
+def test_eight_bits_are_taken_as_they_are(tmp_path):
+    bytes_ = (RGB >> 8).astype(np.uint8)
+    Image.fromarray(bytes_).save(tmp_path / "a.png")
+    assert np.array_equal(levels_of(tmp_path / "a.png", TWELVE), bytes_)
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("values", [GREY, (GREY >> 8).astype(np.uint8)])
+def test_a_negative_is_turned_round_at_8_and_16_bits(tmp_path, values, deflated):
+    path = write_tiff(tmp_path / "a.tif", values, photometric=0, deflated=deflated)
+    plain = write_tiff(tmp_path / "b.tif", values)
+    assert np.array_equal(levels_of(path, None), 255 - levels_of(plain, None))
+    if values.itemsize == 2:
+        assert np.array_equal(levels_of(path, TWELVE), 255 - levels_of(plain, TWELVE))
+        with open_image(path) as negative, open_image(plain) as positive:
+            assert (zero_is_white(negative), zero_is_white(positive)) == (True, False)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_both_bytes_are_rotated(tmp_path, orientation):
+    with open_image(write_png(tmp_path / "a.png", RGB)) as image:
+        upper = np.asarray(image)
+    Image.fromarray(upper).save(
+        tmp_path / "8.tif", compression="tiff_deflate", tiffinfo={274: orientation}
+    )
+    path = write_tiff(tmp_path / "a.tif", RGB, orientation=orientation, deflated=True)
+    assert np.array_equal(values_of(path) >> 8, levels_of(tmp_path / "8.tif", None))
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+@pytest.mark.parametrize(
+    ("write", "options"), [(write_png, {}), (write_tiff, {}), (write_tiff, {"deflated": True})]
+)
+def test_truncated_deep_files_are_named(tmp_path, write, options, keep):
+    path = write(tmp_path / "broken", RGB, **options)
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    with pytest.raises(ImageError, match="broken"):
+        read_image(path, TWELVE)
+
+
+@pytest.mark.parametrize("write", [write_png, write_tiff])
+def test_the_limit_of_pixels_holds(tmp_path, monkeypatch, write):
+    path = write(tmp_path / "a", RGB)
+    monkeypatch.setenv("FASTAD_MAX_PIXELS", str(13 * 18 - 1))
+    with pytest.raises(ImageError, match="more than the limit"):
+        read_image(path, TWELVE)
+    monkeypatch.setenv("FASTAD_MAX_PIXELS", str(13 * 18))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own must not stop it
+    assert np.array_equal(levels_of(path, FULL), FULL.levels(RGB))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("write", [write_png, write_tiff])
+def test_dark_pixels_without_a_range_are_told(tmp_path, write, channels):
+    values = np.zeros((128, 128, channels), np.uint16)
+    values[::2] = 16383
+    path = write(tmp_path / "a", values)
+    with pytest.warns(UserWarning, match=r"only the lower 14 bits .* bit_depth=14"):
+        read_image(path)
+    values[0, 0] = 16384
+    levels_of(write(path, values), None)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("write", [write_png, write_tiff])
+def test_memory_and_file_give_the_same(tmp_path, write, channels):
+    values = RANDOM[..., :channels] & 4095
+    path = write(tmp_path / "a", values)
+    expected = to_tensor(path, TWELVE)
+    tensor = torch.from_numpy(np.moveaxis(values, 2, 0).copy())
+    opened = Image.open(path)
+    forms = [
+        values,
+        values.astype(">u2"),
+        values[..., 0] if channels == 1 else values,
+        tensor,
+        opened,
+    ]
+    for form in forms:
+        assert torch.equal(to_tensor(form, TWELVE), expected)
+    dataset = ImageDataset([path], (13, 18), pixel_range=TWELVE)
+    on_disk = ImageDataset([path], (13, 18), in_memory=False, pixel_range=TWELVE)
+    assert torch.equal(dataset[0], expected)
+    assert torch.equal(on_disk[0], expected)
+    for images in (values[None], tensor[None], [path], [values]):
+        ((_, batch),) = image_batches(images, (13, 18), 2, pixel_range=TWELVE)
+        assert torch.equal(batch[0], expected)
+
+
+def test_a_decoded_image_that_has_lost_its_lower_bits_is_refused(tmp_path):
+    image = Image.open(write_tiff(tmp_path / "a.tif", RGB))
+    image.load()
+    with pytest.raises(ValueError, match="a Pillow image that is decoded already"):
+        to_tensor(image, TWELVE)
+
+
+def test_without_a_range_65535_is_white():
+    assert as_levels(np.array([0, 128, 129, 65535], np.uint16), None).tolist() == [0, 0, 1, 255]
+    bytes_ = np.zeros(3, np.uint8)
+    assert as_levels(bytes_, TWELVE) is bytes_
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("auto", None),
+        (" Auto ", None),
+        (8, (0, 255)),
+        ("10", (0, 1023)),
+        (np.int64(12), (0, 4095)),
+        ("16", (0, 65535)),
+        ("30000-34000", (30000, 34000)),
+        ("30000 - 34000", (30000, 34000)),
+        ((5, 6), (5, 6)),
+        ([5, 6], (5, 6)),
+        (PixelRange(1, 2), (1, 2)),
+    ],
+)
+def test_options(option, expected):
+    found = parse_range(option)
+    assert found == (None if expected is None else PixelRange(*expected))
+    if found is not None:
+        assert parse_range(found.option) == found
+        assert parse_range(str(found.option)) == found
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        7,
+        17,
+        "7",
+        "x",
+        "",
+        "12bit",
+        12.0,
+        True,
+        None,
+        "5-5",
+        "9-3",
+        "0-65536",
+        (1,),
+        (1, 2, 3),
+        -12,
+        "-12",
+    ],
+)
+def test_wrong_options_are_told(option):
+    with pytest.raises(ValueError, match=r"bit_depth must be auto, a number of bits from 8 to 16"):
+        parse_range(option)
+
+
+def test_a_wrong_range_is_told():
+    with pytest.raises(ValueError, match="within 0 to 65535"):
+        PixelRange(5, 5)

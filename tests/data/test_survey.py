@@ -1,0 +1,122 @@
+"""The range of 16-bit pixels that a training chooses by its images."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastad.data import PixelRange
+from fastad.data.survey import choose_range
+
+sys.path.insert(0, str(Path(__file__).parent))
+from deep_files import write_png, write_tiff
+
+RNG = np.random.default_rng(0)
+
+
+def pictures(number, low, high, shape=(20, 30)):
+    """Images that use all values from low to high."""
+    values = RNG.integers(low, high + 1, (number, *shape)).astype(np.uint16)
+    values[0].flat[:2] = low, high
+    return values
+
+
+def files(folder, images, write=write_png):
+    return [write(folder / f"{i}.x", image) for i, image in enumerate(images)]
+
+
+def chosen(images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return choose_range(images)
+
+
+@pytest.mark.parametrize(
+    ("highest", "bits"),
+    [
+        *((200, 8), (255, 8), (256, 10), (1023, 10), (1024, 12), (4095, 12)),
+        *((4096, 14), (16383, 14), (16384, 16), (65535, 16)),
+    ],
+)
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("write", [write_png, write_tiff])
+def test_the_smallest_usual_depth_that_holds_all(tmp_path, write, colour, highest, bits):
+    images = pictures(3, 0, highest, (20, 30, 3) if colour else (20, 30))
+    expected = PixelRange(0, 2**bits - 1)
+    assert chosen(files(tmp_path, images, write)) == expected
+    assert chosen(list(images)) == expected
+    assert chosen(images if colour else images[..., None]) == expected
+    assert chosen(torch.from_numpy(images if colour else images[:, None])) == expected
+
+
+def test_eight_bits_choose_nothing(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "fastad")
+    bytes_ = RNG.integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    for i, image in enumerate(bytes_):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    paths = sorted(tmp_path.iterdir())
+    for images in (paths, bytes_, list(bytes_), torch.from_numpy(bytes_), Image.open(paths[0])):
+        assert chosen(images) is None
+    assert chosen([]) is None
+    assert chosen(np.empty((0, 4, 4, 3), np.uint16)) is None
+    assert not caplog.records
+
+
+def test_pillow_images_and_data_sets(tmp_path):
+    paths = files(tmp_path, pictures(3, 0, 4095, (20, 30, 3)))
+    assert chosen([Image.open(path) for path in paths]) == PixelRange(0, 4095)
+
+    class Items:
+        def __init__(self, wrap):
+            self.wrap = wrap
+
+        def __len__(self):
+            return len(paths)
+
+        def __getitem__(self, index):
+            return self.wrap(np.full((4, 4), 1000, np.uint16))
+
+    for wrap in (lambda image: image, lambda image: (image, 0), lambda image: {"image": image}):
+        assert chosen(Items(wrap)) == PixelRange(0, 1023)
+
+
+def test_mixed_depths_are_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "fastad")
+    paths = files(tmp_path, pictures(2, 0, 4095))
+    Image.fromarray(np.full((20, 30), 255, np.uint8)).save(tmp_path / "8.png")
+    assert chosen([*paths, tmp_path / "8.png"]) == PixelRange(0, 4095)
+    assert "16-bit values are read as 12 bits, 0 to 4095 (bit_depth=12)" in caplog.messages
+    assert any(text.startswith("1 of 3 images looked at have 8 bits") for text in caplog.messages)
+
+
+def test_what_cannot_be_read_is_passed_over(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    paths = files(tmp_path, pictures(2, 0, 4095))
+    assert chosen([tmp_path / "broken.png", tmp_path / "none.png", *paths]) == PixelRange(0, 4095)
+
+
+def test_images_are_looked_at_over_the_whole_set():
+    images = pictures(1000, 0, 1023, (4, 4))
+    images[-1] = 4000
+    assert chosen(list(images)) == PixelRange(0, 4095)
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_a_narrow_window_is_named_with_the_cure(tmp_path, image):
+    images = pictures(4, 30000, 34000, (100, 100))
+    images[0, 0, :3] = 65535  # letters burnt into the picture
+    images = files(tmp_path, images) if image else list(images)
+    with pytest.warns(UserWarning, match=r"16 bits, 0 to 65535.* 30\d\d\d and 3[34]\d\d\d") as said:
+        assert choose_range(images) == PixelRange(0, 65535)
+    assert "that leaves 16 of 256 grey levels" in str(said[0].message)
+    assert "--bit-depth 29600-34400 (bit_depth='29600-34400')" in str(said[0].message)
+
+
+def test_no_window_is_named_where_the_range_is_used():
+    assert chosen([np.full((4, 4), 5000, np.uint16)]) == PixelRange(0, 16383)  # one value
+    assert chosen(list(pictures(3, 20000, 29000))) == PixelRange(0, 65535)
