@@ -194,6 +194,7 @@ class Detector(Estimator):
             precision=config.precision,
             batch_size=self.batch_size,
             pixel_range=source.pixel_range,
+            facts=source.facts,
         )
         serving = None
         if config.precision == "auto":
@@ -255,6 +256,7 @@ class Detector(Estimator):
             pixel_threshold=pixel_threshold,
             serving=None if serving is None else dataclasses.asdict(serving),
             pixel_range=source.pixel_range,
+            facts=source.facts,
         )
 
     def predict(self, images: Any, **options: Any) -> PredictionResult:
@@ -451,7 +453,7 @@ class Detector(Estimator):
             self.image_size_,
             threshold=self.threshold_,
             batch_size=self.batch_size,
-            pixel_range=predictor.pixel_range,
+            read=predictor.read,
             **options,
         )
         metrics["supervision"] = self.supervision_

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 import fastad
 from fastad.cli import main
 from fastad.data import PixelRange, read_image
+from fastad.data.facts import ImageFacts
 from fastad.export.export import metadata
 from fastad.inference import load as load_artifact
 from fastad.training import CheckpointError
@@ -137,6 +139,43 @@ def test_a_file_without_a_range_reads_as_before(trained, tmp_path):
     path = write_png(tmp_path / "a.png", images_of(1)[0] * 16)
     expected = ((images_of(1)[0].astype(int) * 16) >> 8).astype(np.uint8)
     assert np.array_equal(predictor.predict(path).score, predictor.predict(expected).score)
+
+
+def test_a_file_without_facts_expects_nothing(trained, tmp_path):
+    trained.save(tmp_path / "a.fastad")
+    artifact = load_artifact(tmp_path / "a.fastad")
+    assert artifact.facts == ImageFacts(pytest.approx(1.2), False, True)
+    artifact.facts = ImageFacts()
+    upright = np.zeros((60, 40, 3), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        artifact.predictor(device="cpu").predict(upright)
+
+
+def test_images_unlike_those_of_the_training_are_told_once(trained, deep_set, tmp_path):
+    trained.save(tmp_path / "a.fastad")
+    upright, bright = np.zeros((60, 40, 3), np.uint8), np.full((40, 48, 3), 5000, np.uint16)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        loaded = fastad.load(tmp_path / "a.fastad")
+        loaded.predict(sorted((deep_set / "test/good").iterdir()))
+        assert not said
+        for _ in range(2):
+            loaded.predict([upright, upright, bright])
+            loaded.predict(np.stack([upright] * 3))
+    texts = [str(warning.message) for warning in said]
+    assert len(texts) == 3
+    for words in ("60x40", "8 bits a value", "outside of 0 to 4095"):
+        assert sum(words in text for text in texts) == 1, words
+
+
+def test_an_evaluation_tells_too(trained, tmp_path):
+    for name in ("good", "spot"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((60, 40), np.uint8)).save(tmp_path / "test" / name / "0.png")
+    trained.save(tmp_path / "a.fastad")
+    with pytest.warns(UserWarning, match=r"0\.png is 60x40 \(height x width\)"):
+        fastad.load(tmp_path / "a.fastad").evaluate(tmp_path)
 
 
 def test_exports_name_the_range(trained, deep_set, tmp_path):

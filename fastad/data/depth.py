@@ -5,6 +5,7 @@ its own. One range, chosen for a training, turns such values into grey levels ev
 """
 
 import re
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 DEEPEST = 65535
 BITS = range(8, 17)
+CLIPPED = 0.01  # of an image's pixels outside of the range are worth a word
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,22 @@ def as_levels(item: Any, pixel_range: PixelRange | None) -> Any:
     """
     if not is_deep(item):
         return item
-    chosen = pixel_range or FULL
     if isinstance(item, np.ndarray):
-        return chosen.levels(item)
-    return torch.from_numpy(chosen.levels(item.cpu().numpy())).to(item.device)
+        return levels_within(item, pixel_range)
+    return torch.from_numpy(levels_within(item.cpu().numpy(), pixel_range)).to(item.device)
+
+
+def levels_within(values: np.ndarray, pixel_range: PixelRange | None) -> np.ndarray:
+    """`PixelRange.levels`, with a warning where many values lie outside; see `as_levels`."""
+    chosen = pixel_range or FULL
+    if chosen != FULL:
+        outside = np.count_nonzero((values < chosen.low) | (values > chosen.high))
+        if outside > CLIPPED * values.size:
+            warnings.warn(
+                f"more than {CLIPPED:.0%} of an image's pixels are outside of "
+                f"{chosen.low} to {chosen.high} and become "
+                "black or white: see whether the camera was set otherwise, or train with a "
+                "bit_depth that holds them (said once)",
+                stacklevel=3,
+            )
+    return chosen.levels(values)

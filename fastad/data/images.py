@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fastad import _extension  # noqa: F401  registers the op
 from fastad.data.deep_colour import colour_values, is_deep_colour, name_planes
-from fastad.data.depth import FULL, PixelRange
+from fastad.data.depth import PixelRange, levels_within
 
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -79,7 +79,7 @@ def rgb_array(image: Image.Image, pixel_range: PixelRange | None = None) -> np.n
         values = stored_values(image)
         if pixel_range is None:
             _warn_if_dark(values)
-        levels = (pixel_range or FULL).levels(values)
+        levels = levels_within(values, pixel_range)
         levels = 255 - levels if inverted else levels
         return levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
     if of_colour:

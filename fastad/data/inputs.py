@@ -59,23 +59,27 @@ def image_batches(
     batch_size: int,
     skip: Callable[[Path | int, Exception], None] | None = None,
     pixel_range: PixelRange | None = None,
+    look: Callable[[Any, Tensor], None] | None = None,
 ) -> Iterator[tuple[list[Path] | None, Tensor]]:
     """Images in any form -> batches (n, 3, H, W) at ``size`` in order, with their paths.
 
     The paths are None where not all images of the batch were given as paths. ``skip`` is called
     with the path (or the position) and the error of an unreadable image, which is then left out;
     without it the error is raised. No more than two batches are held at a time.
-    ``pixel_range`` is that of `read_image`.
+    ``pixel_range`` is that of `read_image`. ``look`` is called with every item, or the array of
+    all, and with the image (3, H, W) or the images (N, 3, H, W) that it was read as.
 
     Raises:
         TypeError, ValueError: images is something else; the message says what.
         FileNotFoundError, ImageError: a file is missing or no image; the message names it.
     """
-    images = as_levels(images, pixel_range)
+    given, images = images, as_levels(images, pixel_range)
     if isinstance(images, np.ndarray):
         images = _from_array(images)
     if isinstance(images, Tensor):
         images = _checked(images)
+        if look is not None and len(images) > 0:
+            look(given, images)
         for start in range(0, len(images), batch_size):
             yield None, _resized(images[start : start + batch_size], size)
         return
@@ -92,11 +96,17 @@ def image_batches(
         assert skip is not None  # it is only called where it is
         skip(Path(item) if isinstance(item, (str, Path)) else position, error)
 
+    def read(item: Any) -> Tensor:
+        image = _as_bytes(to_tensor(item, pixel_range))
+        if look is not None:
+            look(item, image)
+        return image
+
     batches = iterate_batches(
         remember(),
         size,
         batch_size,
-        lambda item: _as_bytes(to_tensor(item, pixel_range)),
+        read,
         report if skip is not None else None,
     )
     for positions, batch in batches:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastad.data.depth import BitDepth, PixelRange, parse_range
+from fastad.data.facts import ImageFacts, facts_of
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import auto_size, parse_size
 from fastad.data.inputs import image_dataset
@@ -31,6 +32,7 @@ class TrainingSet:
         name: of the folder; None for images given otherwise.
         skipped: unreadable files that were left out, and why.
         pixel_range: by which 16-bit values were read; None where all images have 8 bits.
+        facts: what the images are like.
     """
 
     dataset: Images
@@ -39,6 +41,7 @@ class TrainingSet:
     name: str | None = None
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     pixel_range: PixelRange | None = None
+    facts: ImageFacts = field(default_factory=ImageFacts)
 
 
 def training_size(image_size: int | str | tuple[int, int]) -> tuple[int, int]:
@@ -95,7 +98,9 @@ def read_training_set(
         wanted = set(apart)
         assert isinstance(dataset, ImageDataset)  # they were found as files
         held_out = [i for i, path in enumerate(dataset.paths) if path in wanted]
-    return TrainingSet(dataset, size, held_out or None, name, skipped, pixel_range)
+    return TrainingSet(
+        dataset, size, held_out or None, name, skipped, pixel_range, facts_of(images, dataset)
+    )
 
 
 def file_digests(paths: Iterable[str | Path]) -> list[str]:

@@ -3,14 +3,13 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from fastad.data import (
     ImageError,
-    PixelRange,
     Sample,
     image_shape,
     iterate_batches,
@@ -38,7 +37,7 @@ def evaluate(
     skip: Callable[[Sample, Exception], None] | None = None,
     observe: Observe | None = None,
     exact_bytes: int = EXACT_BYTES,
-    pixel_range: PixelRange | None = None,
+    read: Callable[[Path], Tensor] = read_image,
 ) -> dict:
     """Scores of a detector over test samples, overall and for each defect type.
 
@@ -63,7 +62,7 @@ def evaluate(
             only.
         exact_bytes: the maps are kept, and the pixel scores are exact, while the maps take no more
             than this. Beyond it the scores come from histograms, in bounded memory.
-        pixel_range: that of `fastad.data.read_image`.
+        read: turns the file of an image into uint8 (3, h, w).
 
     Returns:
         The keys of `image_metrics` and `pixel_metrics`, and
@@ -116,7 +115,7 @@ def evaluate(
         [sample.path for sample in samples],
         size,
         batch_size,
-        partial(read_image, pixel_range=pixel_range),
+        read,
         skip=None if skip is None else lambda i, error: leave_out(samples[i], error),
     )
     for positions, batch in batches:

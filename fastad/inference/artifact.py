@@ -19,6 +19,7 @@ import fastad
 from fastad import models
 from fastad._safe_file import SafeFile
 from fastad.data import PixelRange
+from fastad.data.facts import ImageFacts
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
@@ -51,6 +52,7 @@ class Artifact:
         serving: of a `fastad.inference.serving.Examination`; None where there was none.
         pixel_range: the values of 16-bit pixels that are black and white. None where the training
             images had 8 bits, and in older files: 65535 is white.
+        facts: what the training images were like; nothing is known from older files.
         versions: of the packages that wrote the file.
     """
 
@@ -64,6 +66,7 @@ class Artifact:
     pixel_threshold: float | None = None
     serving: dict[str, Any] | None = None
     pixel_range: PixelRange | None = None
+    facts: ImageFacts = field(default_factory=ImageFacts)
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
@@ -93,6 +96,7 @@ class Artifact:
             pixel_threshold=self.pixel_threshold,
             calibration=self.calibration,
             pixel_range=self.pixel_range,
+            facts=self.facts,
             **options,
         )
         if examined is not None:
@@ -130,6 +134,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "training": artifact.training,
         "serving": artifact.serving,
         "pixel_range": range_of and [range_of.low, range_of.high],
+        "facts": dataclasses.asdict(artifact.facts),
         "versions": artifact.versions,
     }
     FILE.write(path, content, artifact.model.state_dict())
@@ -148,7 +153,7 @@ def load(path: str | Path) -> Artifact:
 
 def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
     height, width = content["image_size"]
-    pixel_range = content.get("pixel_range")  # neither have version 0.1.0's files this
+    pixel_range = content.get("pixel_range")  # version 0.1.0's files have neither this nor facts
     return Artifact(
         model=_model(content["model"], content["config"], tensors),
         image_size=(int(height), int(width)),
@@ -159,6 +164,7 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
         pixel_threshold=content["pixel_threshold"],
         training=content["training"],
         serving=content.get("serving"),  # version 0.1.0's files have none
+        facts=ImageFacts(**content.get("facts", {})),
         pixel_range=None if pixel_range is None else PixelRange(*map(int, pixel_range)),
         versions=content["versions"],
     )

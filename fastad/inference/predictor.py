@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastad.data import PixelRange, parse_size
+from fastad.data import PixelRange, parse_size, read_image
+from fastad.data.facts import Expectation, ImageFacts
 from fastad.data.inputs import image_batches, shortened
 from fastad.engine.cuda import CudaRunner
 from fastad.engine.folding import fold, has_foldable_parts, takes_bytes
@@ -91,6 +92,7 @@ class Predictor:
         pixel_threshold: a pixel with a higher value belongs to the mask. None for no mask.
         calibration: (n,) scores of held-out normal images, for p-values. None or empty for none.
         pixel_range: that of `fastad.data.read_image`, for images with 16 bits.
+        facts: what the training images were like. A warning says once what is not like them.
 
     Raises:
         ValueError: a wrong value. The message names the argument.
@@ -120,6 +122,7 @@ class Predictor:
         pixel_threshold: float | None = None,
         calibration: np.ndarray | None = None,
         pixel_range: PixelRange | None = None,
+        facts: ImageFacts | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
@@ -131,6 +134,7 @@ class Predictor:
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
         self.pixel_range = pixel_range
+        self._expectation = Expectation(facts or ImageFacts(), self.image_size)
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         # torch's types lack this form.
         self.model: AnomalyModel = model.eval().to(  # type: ignore[call-overload]
@@ -229,7 +233,14 @@ class Predictor:
     def _batches(
         self, images: Any, skip: Callable[[Path | int, Exception], None] | None
     ) -> Iterator[tuple[list[Path] | None, Tensor]]:
-        return image_batches(images, self.image_size, self.batch_size, skip, self.pixel_range)
+        look = self._expectation.look
+        return image_batches(images, self.image_size, self.batch_size, skip, self.pixel_range, look)
+
+    def read(self, path: str | Path) -> Tensor:
+        """An image file as the training's were read: uint8 (3, H, W). Errors as `read_image`."""
+        image = read_image(path, self.pixel_range)
+        self._expectation.look(path, image)
+        return image
 
     @property
     def explains(self) -> bool:

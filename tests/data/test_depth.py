@@ -27,9 +27,9 @@ def values_of(path):
         return stored_values(image)
 
 
-def levels_of(path, pixel_range):
+def levels_of(path, pixel_range, clipping=False):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("ignore" if clipping else "error")
         return read_image(path, pixel_range).permute(1, 2, 0).numpy()
 
 
@@ -101,7 +101,7 @@ def test_the_range_makes_grey_levels(tmp_path, write, channels, bits):
 @pytest.mark.parametrize("write", [write_png, write_tiff])
 def test_a_window_is_spread_over_all_grey_levels(tmp_path, write):
     values = np.linspace(29000, 35000, 13 * 18).astype(np.uint16).reshape(13, 18)
-    levels = levels_of(write(tmp_path / "a", values), PixelRange(30000, 34000))[..., 0]
+    levels = levels_of(write(tmp_path / "a", values), PixelRange(30000, 34000), True)[..., 0]
     assert levels[values <= 30000].max() == 0
     assert levels[values >= 34000].min() == 255
     assert len(np.unique(levels)) > 100
@@ -121,7 +121,7 @@ def test_a_negative_is_turned_round_at_8_and_16_bits(tmp_path, values, deflated)
     plain = write_tiff(tmp_path / "b.tif", values)
     assert np.array_equal(levels_of(path, None), 255 - levels_of(plain, None))
     if values.itemsize == 2:
-        assert np.array_equal(levels_of(path, TWELVE), 255 - levels_of(plain, TWELVE))
+        assert np.array_equal(levels_of(path, TWELVE, True), 255 - levels_of(plain, TWELVE, True))
         with open_image(path) as negative, open_image(plain) as positive:
             assert (zero_is_white(negative), zero_is_white(positive)) == (True, False)
 
@@ -258,6 +258,27 @@ def test_options(option, expected):
 def test_wrong_options_are_told(option):
     with pytest.raises(ValueError, match=r"bit_depth must be auto, a number of bits from 8 to 16"):
         parse_range(option)
+
+
+def test_many_values_outside_of_the_range_are_told(tmp_path):
+    values = np.zeros((100, 100), np.uint16)
+    values.flat[:100] = 4096
+    for form in (values, write_png(tmp_path / "a.png", values)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            to_tensor(form, TWELVE)  # 1 % of them
+    values.flat[100] = 4096
+    for form in (values, write_png(tmp_path / "a.png", values)):
+        with pytest.warns(
+            UserWarning, match="more than 1% of an image's pixels are outside of 0 to 4095"
+        ):
+            to_tensor(form, TWELVE)
+    values[:] = 65535
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            to_tensor(values, TWELVE)
+    assert len(said) == 1
 
 
 def test_a_wrong_range_is_told():

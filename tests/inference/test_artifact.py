@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fastad import models
 from fastad._safe_file import digest
+from fastad.data.facts import ImageFacts
 from fastad.inference import Artifact, ArtifactError, load, save
 from fastad.inference.serving import machine
 
@@ -89,10 +90,13 @@ def test_ways_that_were_refused_stay_so(tiny_stpm, tmp_path):
 def test_files_from_before_anything_was_examined(path):
     with safe_open(path, framework="pt") as file:
         content = json.loads(file.metadata()["detector"])
-    del content["serving"]
+    for name in ("serving", "pixel_range", "facts"):
+        del content[name]
     rewrite(path, detector=json.dumps(content))
     loaded = load(path)
     assert loaded.serving is None
+    assert loaded.pixel_range is None
+    assert loaded.facts == ImageFacts()
     assert loaded.predictor(device="cpu").fused
 
 
