@@ -1,4 +1,5 @@
-"""Builds ``fastad._C`` and, where torch has CUDA and nvcc is there, ``fastad._C_cuda``.
+"""Builds ``fastad._C`` (the ops), ``fastad._C_convolution`` (the engine's convolutions) and, where
+torch has CUDA and nvcc is there, ``fastad._C_cuda``.
 
 Environment: FASTAD_CUDA=0|1 (forbid, demand), TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, CXX.
 What is built depends on torch and nvcc alone, never on a visible GPU.
