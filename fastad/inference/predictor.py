@@ -186,9 +186,7 @@ class Predictor:
     def stream(
         self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
     ) -> Iterator[PredictionResult]:
-        """As `predict`, but one result a batch. Any iterable of single images will do.
-
-        Images are read one batch ahead: a result comes after the next batch was read.
+        """As `predict`, one result a batch. Any iterable of single images is read one batch ahead.
 
         Memory does not grow with the number of images. After many images the logger "fastad" says
         how fast it went, and what took the most time: reading, predicting, or using the results.
