@@ -1,4 +1,5 @@
-"""Builds ``fastad._C`` and, where torch has CUDA and nvcc is there, ``fastad._C_cuda``.
+"""Builds ``fastad._C`` (the ops), ``fastad._C_convolution`` (the engine's convolutions) and, where
+torch has CUDA and nvcc is there, ``fastad._C_cuda``.
 
 Environment: FASTAD_CUDA=0|1 (forbid, demand), TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, CXX.
 What is built depends on torch and nvcc alone, never on a visible GPU.
@@ -6,6 +7,7 @@ What is built depends on torch and nvcc alone, never on a visible GPU.
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,7 +50,11 @@ if version(torch.__version__) < OLDEST_TORCH:
     stop(f"torch {torch.__version__} is too old; pip install 'torch>=2.10'.")
 
 compiler = os.environ.get("CXX", "cl" if os.name == "nt" else "c++")
-if shutil.which(compiler.split()[0]) is None:
+try:
+    command = shlex.split(compiler)
+except ValueError as error:
+    stop(f"CXX={compiler!r} is no command ({error}).")
+if not command or shutil.which(command[0]) is None:
     stop(
         f"there is no C++ compiler ({compiler!r} is not on PATH); install one, for example "
         "apt install g++, or set CXX."

@@ -70,20 +70,20 @@ PUBLISHED = {
     "rstpm": (
         "-",
         "0.987 / 0.985 / 0.951",
-        "recipe and second student are not published; here ResNet-50 is the Caffe one, the "
-        "bottleneck learned",
+        "the paper leaves out most training options and the second student. Here ResNet-50 is the "
+        "Caffe one, and the bottleneck is learned",
     ),
     "gtrans": (
         "-",
         "0.990 / 0.979 / -",
-        "ResNet-18 for the paper's ResNet-34; no crop to 224x224; the index of each image, not of "
-        "its batch",
+        "ResNet-18 instead of ResNet-34, no crop to 224x224, the index is of each image instead of "
+        "the batch",
     ),
     SUPERVISED: (
         "1.000 / 0.994 / -",
         "0.994 / 0.990 / 0.961, pixel AP 0.786",
-        "12,000 images of training for 700 epochs of batches of 48; no layer4; ten defects that "
-        "leave the test set",
+        "12,000 training images in all instead of 700 epochs of batches of 48, no layer4, ten "
+        "defects are left out of the test set",
     ),
     "utad": ("-", "-", "no numbers of it were found"),
 }

@@ -5,30 +5,35 @@ Open `fastad.detector` first: `Detector` is the whole package behind one class.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_NAMES = ("Detector", "load")
-_SUBMODULES = (
+__all__ = [
+    "Detector",
     "backbones",
     "data",
     "evaluation",
     "export",
     "inference",
+    "load",
     "models",
     "ops",
     "training",
-)
+]
 
+if TYPE_CHECKING:
+    from fastad import backbones, data, evaluation, export, inference, models, ops, training
+    from fastad.detector import Detector, load
+else:
 
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return importlib.import_module(f"fastad.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module("fastad.detector"), name)
-    raise AttributeError(f"module 'fastad' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in ("Detector", "load"):
+            return getattr(importlib.import_module("fastad.detector"), name)
+        if name in __all__:
+            return importlib.import_module(f"fastad.{name}")
+        raise AttributeError(f"module 'fastad' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_NAMES, *_SUBMODULES])
+    return sorted([*globals(), *__all__])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 try:
-    from fastad import _C, _C_convolution
+    from fastad import _C, _C_convolution  # type: ignore[attr-defined]
 except ImportError as error:
     raise ImportError(
         f"fastad's compiled module cannot be loaded ({error}). Install the package with "

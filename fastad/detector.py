@@ -288,8 +288,11 @@ class Detector(Estimator):
     def stream(self, images: Any, **options: Any) -> Iterator[PredictionResult]:
         """Predict batch by batch. Memory does not grow with the number of images.
 
+        Images are read one batch ahead. For a camera whose next image waits for the last result,
+        call `predict` for each image.
+
         Args:
-            images: as of `predict`, or any iterable of single images, such as a camera's.
+            images: as of `predict`, or any iterable of single images.
             **options: as of `predict`.
 
         Yields:

@@ -66,6 +66,8 @@ def test_torch_cannot_be_imported(tmp_path):
 
 
 def test_no_compiler(tmp_path):
+    assert "there is no C++ compiler ('' is not on PATH)" in build(tmp_path, CXX="")
+    assert """CXX="g++ 'a" is no command (No closing quotation)""" in build(tmp_path, CXX="g++ 'a")
     sentence = build(tmp_path, CXX="/nowhere/c++")
     assert "there is no C++ compiler ('/nowhere/c++' is not on PATH)" in sentence
     assert "apt install g++" in sentence

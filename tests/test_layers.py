@@ -46,7 +46,12 @@ def row(part: str) -> int | None:
 def imported_modules(path: Path, package: str) -> set[str]:
     """Dotted names that a file imports, also inside functions; relative ones made absolute."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        # What type checkers alone read is never run.
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -6,7 +6,7 @@ from typing import Any
 
 import fastad
 from fastad._html import template
-from fastad.commands.training_summary import epochs_kept
+from fastad.commands.training_summary import epochs_kept, has_stages
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def page(outcomes: list[Outcome], model: str, size: tuple[int, int], seed: int) 
         # Where the teachers' weights came from: not every result can be had with all of them.
         origins=list(dict.fromkeys(v for o in outcomes for v in o.training["teachers"].values())),
         model=model,
+        in_stages=any(has_stages(o.training) for o in outcomes),
         size=size,
         seed=seed,
         version=fastad.__version__,

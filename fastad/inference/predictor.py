@@ -193,7 +193,7 @@ class Predictor:
     def stream(
         self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
     ) -> Iterator[PredictionResult]:
-        """As `predict`, but one result a batch. Any iterable of single images will do.
+        """As `predict`, one result a batch. Any iterable of single images is read one batch ahead.
 
         Memory does not grow with the number of images. After many images the logger "fastad" says
         how fast it went, and what took the most time: reading, predicting, or using the results.
@@ -208,8 +208,8 @@ class Predictor:
 
         report = None if skip is None else count
         batches = self._batches(images, report)
-        # A device computes while the next batch is read; where images come one by one, from a
-        # camera, each has its result before the next.
+        # A device computes while the next batch is read. An iterator may be as slow as a camera, so
+        # its results wait for no batch more than is read ahead anyway.
         ahead = int(self.device.type == "cuda" and not isinstance(images, Iterator))
         started: deque[tuple[list[Path] | None, int, Callable[[], PredictionResult]]] = deque()
         for paths, batch in chain(batches, repeat((None, None), ahead)):

@@ -129,6 +129,11 @@ def test_names_on_the_page_are_text():
     assert page.files == [f"{name}.fastad"] * 2 + [f"{name}.png"] * 2
     assert f"{name}: 1 of 1 called anomalous, image AUROC 1.000, pixel AUROC 0.900" in page.text
     assert "1 of 4" in page.text
+    assert "They chose the epoch and the threshold." in page.text
+    config = {"epochs": 1}
+    stages = [{"name": n, "best_epoch": 1, "config": config} for n in ("pairs", "discriminator")]
+    outcome.training["stages"] = stages
+    assert "half of them joined the second" in Page(demo_page.page([outcome], "", (1, 1), 0)).text
 
 
 def test_pictures_are_three_panels(output):

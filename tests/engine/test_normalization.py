@@ -60,7 +60,9 @@ def test_models_of_another_make_get_floats(small_model):
     assert not takes_bytes(fold(own, torch.float32))
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
     found = Predictor(own, (64, 48), device="cpu", precision="float32").predict(images)
-    expected = Predictor(small_model, (64, 48), device="cpu", precision="float32").predict(images)
+    expected = Predictor(
+        copy.deepcopy(small_model), (64, 48), device="cpu", precision="float32"
+    ).predict(images)
     np.testing.assert_allclose(found.score, expected.score, rtol=1e-6)
 
 

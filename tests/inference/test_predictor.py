@@ -1,5 +1,6 @@
 """Every kind of input gives the same prediction as the model on a plain tensor."""
 
+import copy
 import types
 
 import numpy as np
@@ -16,7 +17,9 @@ SIZE = (40, 32)
 
 @pytest.fixture
 def predictor(small_model):
-    return Predictor(small_model, SIZE, device="cpu", precision="float32", batch_size=2)
+    return Predictor(
+        copy.deepcopy(small_model), SIZE, device="cpu", precision="float32", batch_size=2
+    )
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_files_and_pillow_images(predictor, expected, folder):
 
 
 def test_all_inputs_pass_the_same_resize(small_model, folder):
-    predictor = Predictor(small_model, "20x24", device="cpu", precision="float32")
+    predictor = Predictor(copy.deepcopy(small_model), "20x24", device="cpu", precision="float32")
     by_file, by_array = predictor.predict(folder), predictor.predict(IMAGES)
     assert by_file.anomaly_map.shape == (5, 20, 24)
     assert np.array_equal(by_file.score, by_array.score)
@@ -155,13 +158,13 @@ def test_explanations_are_the_models(predictor, small_model, folder):
 
 
 def test_decisions_and_p_values(small_model):
-    plain = Predictor(small_model, SIZE, device="cpu").predict(IMAGES)
+    plain = Predictor(copy.deepcopy(small_model), SIZE, device="cpu").predict(IMAGES)
     assert plain.is_anomalous is None
     assert plain.p_value is None
     limit = float(np.median(plain.score))
     calibration = np.array([0.0, limit, 1e9])
     result = Predictor(
-        small_model, SIZE, device="cpu", threshold=limit, calibration=calibration
+        copy.deepcopy(small_model), SIZE, device="cpu", threshold=limit, calibration=calibration
     ).predict(IMAGES)
     assert result.is_anomalous.dtype == bool
     assert np.array_equal(result.is_anomalous, result.score > np.float32(limit))
@@ -171,7 +174,9 @@ def test_decisions_and_p_values(small_model):
 
 @pytest.mark.filterwarnings("ignore:this CPU has no bfloat16")
 def test_bfloat16_is_close(small_model, expected):
-    result = Predictor(small_model, SIZE, device="cpu", precision="bfloat16").predict(IMAGES)
+    result = Predictor(
+        copy.deepcopy(small_model), SIZE, device="cpu", precision="bfloat16"
+    ).predict(IMAGES)
     assert result.score.dtype == np.float32
     np.testing.assert_allclose(result.score, expected.score.numpy(), rtol=0.1)
 
