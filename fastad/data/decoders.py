@@ -48,7 +48,7 @@ class _Chunks(PngImagePlugin.PngStream):
             self.crc_skip(cid, data)
 
 
-class JpegFile(JpegImagePlugin.JpegImageFile):
+class JpegFile(_OwnExif, JpegImagePlugin.JpegImageFile):
     """JPEG without its colour profile and resolution. Of several pictures, the first."""
 
     @property
@@ -57,9 +57,6 @@ class JpegFile(JpegImagePlugin.JpegImageFile):
 
     @icclist.setter
     def icclist(self, pieces: list[bytes]) -> None:
-        pass
-
-    def _read_dpi_from_exif(self) -> None:
         pass
 
 
@@ -72,9 +69,10 @@ class TiffFile(_OwnExif, TiffImagePlugin.TiffImageFile):
         return self._tags
 
     @tag_v2.setter
-    def tag_v2(self, tags: TiffImagePlugin.ImageFileDirectory_v2) -> None:
-        tags.__class__ = _Tags
-        self._tags = tags
+    def tag_v2(self, tags: TiffImagePlugin.ImageFileDirectory_v2 | None) -> None:
+        if tags is not None:  # as Pillow 10 begins
+            tags.__class__ = _Tags
+            self._tags = tags
 
     def load_end(self) -> None:
         pass  # Pillow's reads EXIF and turns the image

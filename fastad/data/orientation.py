@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from fastad.data.decoders import JpegFile, TiffFile
+
 _XMP_TAG = 700
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's types
 _ENOUGH = 2**20  # bytes of metadata that are looked through
@@ -29,16 +31,16 @@ _TURNS = {
 
 def upright(image: Image.Image) -> Image.Image:
     """Decode an image and turn it as its orientation says; the image itself if there is no turn."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
-        # Without a name Pillow does not map the file into memory. It maps with the size after the
-        # rotation (11 to 13), which tears the rows.
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and not isinstance(image, TiffFile):
+        # The caller's own. Pillow turns it, but without a name does not map the file into memory:
+        # from version 11 on it maps with the size after the turn, which tears the rows.
         name, image.filename = image.filename, ""
         try:
             image.load()
         finally:
             image.filename = name
-    else:
-        image.load()
+        return image
+    image.load()
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
@@ -57,6 +59,9 @@ def stored_orientation(file: BinaryIO, image: Image.Image) -> int:
     position = file.tell()
     exif, xmp = image.info.get("exif"), image.info.get("xmp")
     value = None
+    if isinstance(image, JpegFile):  # whose XMP is not in `info` before Pillow 11
+        begin = b"http://ns.adobe.com/xap/1.0/\0"
+        xmp = next((data for _, data in image.applist if data.startswith(begin)), None)
     try:
         if image.format == "TIFF":
             file.seek(0)
