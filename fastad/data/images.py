@@ -19,18 +19,21 @@ from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from torch import Tensor
 
 from fastad import _extension  # noqa: F401  registers the op
+from fastad.data.decoders import JpegFile, PngFile, TiffFile
 from fastad.data.deep_colour import colour_values, is_deep_colour, name_planes
 from fastad.data.depth import PixelRange, levels_within
+from fastad.data.orientation import orientation, stored_orientation, upright
 
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 # By content, whatever the ending says. Not every decoder of Pillow's: some run other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+_READERS = {"PNG": PngFile, "JPEG": JpegFile, "TIFF": TiffFile}
 
 
 class ImageError(ValueError):
@@ -84,7 +87,7 @@ def rgb_array(image: Image.Image, pixel_range: PixelRange | None = None) -> np.n
         return levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
     if of_colour:
         name_planes(image)
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB would warn
     array = np.array(image.convert("RGB"))
@@ -101,8 +104,8 @@ def is_deep_image(image: Image.Image) -> bool:
 def stored_values(image: Image.Image) -> np.ndarray:
     """Values of an image of 16 bits: (H, W) of grey or (H, W, 3). Raises as `rgb_array`."""
     if is_deep_colour(image):
-        return colour_values(image, _reopened, ImageOps.exif_transpose)
-    return deep_values(ImageOps.exif_transpose(image))
+        return colour_values(image, _reopened, upright)
+    return deep_values(upright(image))
 
 
 def zero_is_white(image: Image.Image) -> bool:
@@ -116,6 +119,8 @@ def _reopened(image: ImageFile.ImageFile) -> ImageFile.ImageFile:
     assert image.fp is not None  # it is open until the pixels are decoded
     image.fp.seek(0)
     again = type(image)(image.fp, image.filename)
+    if isinstance(again, (PngFile, TiffFile)):
+        _keep_the_orientation_alone(image.fp, again)
     _check_pixels(again)
     if image.tell():
         again.seek(image.tell())
@@ -161,11 +166,14 @@ def _decoder(file: BinaryIO, path: str | Path) -> Image.Image:
     # lifts; nothing of the warnings module can be silenced in one thread alone.
     Image.init()
     prefix = file.read(16)
-    for factory, accepts in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
+    for name in (name for name in FORMATS if name in Image.OPEN):
+        factory, accepts = Image.OPEN[name]
         if accepts is not None and accepts(prefix) is True:
             file.seek(0)
             try:
-                return factory(file, os.fspath(path))
+                image = _READERS.get(name, factory)(file, os.fspath(path))
+                _keep_the_orientation_alone(file, image)
+                return image
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 raise ValueError(f"its header is damaged: {error}") from error
             except Image.DecompressionBombError as error:  # WebP alone checks this early
@@ -189,15 +197,14 @@ def _check_pixels(image: Image.Image) -> None:
         )
     if image.format == "TIFF" and pillows is not None and width * height > pillows:
         # Decoding would apply Pillow's limit again; it does not where memory is there already.
-        image.im = Image.core.new(image.mode, _stored_size(image))
+        image.im = Image.core.new(image.mode, image.size)
 
 
-def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) as stored; of a TIFF, ``size`` is that after the EXIF rotation or before it,
-    as Pillow's version has it."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
-    return image.size
+def _keep_the_orientation_alone(file: BinaryIO, image: Image.Image) -> None:
+    value = stored_orientation(file, image)
+    for name in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        image.info.pop(name, None)  # Pillow would read them again when it turns the image
+    image.getexif()[ExifTags.Base.Orientation] = value
 
 
 def deep_values(image: Image.Image) -> np.ndarray:
@@ -306,10 +313,8 @@ def image_shape(path: str | Path) -> tuple[int, int]:
     Errors as `read_image`.
     """
     with open_image(path) as image:
-        # The base class: PNG's own method decodes the pixels to look for EXIF after them.
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-        width, height = _stored_size(image)
-    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+        width, height = image.size
+        return (width, height) if orientation(image) >= 5 else (height, width)
 
 
 def auto_size(paths: Sequence[str | Path]) -> tuple[int, int]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import ImageOps
 from torch import Tensor
 
 from fastad.data.images import ImageError, deep_values, open_image, rgb_array
+from fastad.data.orientation import upright
 
 
 def read_mask(path: str | Path) -> Tensor:
@@ -18,7 +18,7 @@ def read_mask(path: str | Path) -> Tensor:
     colour mask the largest channel counts. Errors as in ``read_image``.
     """
     with open_image(path) as image:
-        image = ImageOps.exif_transpose(image)
+        image = upright(image)
         if image.mode.startswith(("I", "F")):
             values, half = deep_values(image), 32767
         else:
