@@ -1,15 +1,17 @@
 """What a detector trains on: images in any form at one size, and which of them are held out."""
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastad._values import plain
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import auto_size, parse_size
-from fastad.data.inputs import image_dataset
+from fastad.data.inputs import are_paths, gathered, image_dataset, is_one, is_path
 from fastad.data.layouts import training_images
 
 log = logging.getLogger("fastad")
@@ -58,16 +60,20 @@ def read_training_set(
     """
     apart: list[Path] = []
     name = None
-    if isinstance(images, (str, Path)) and not Path(images).is_file():
-        found = training_images(images)
+    image_size = plain(image_size)
+    images = gathered(images)
+    if is_path(images) and not Path(images).is_file():
+        found = training_images(Path(images))
         name, apart = Path(images).resolve().name, found.held_out
         images = [*found.paths, *apart]
         log.info(f"reading {len(images)} normal images from {name} ({found.layout})")
-    elif isinstance(images, (str, Path)):
+    elif is_path(images):
         images = [images]
+    elif isinstance(images, Iterable) and not hasattr(images, "__getitem__") and not is_one(images):
+        images = _listed_paths(images)
     if image_size != "auto":
         size = training_size(image_size)
-    elif isinstance(images, (list, tuple)) and all(isinstance(i, (str, Path)) for i in images):
+    elif are_paths(images):
         size = auto_size(images)
     else:
         raise ValueError('image_size "auto" needs image files; give (height, width)')
@@ -83,6 +89,14 @@ def read_training_set(
         assert isinstance(dataset, ImageDataset)  # they were found as files
         held_out = [i for i, path in enumerate(dataset.paths) if path in wanted]
     return TrainingSet(dataset, size, held_out or None, name, skipped)
+
+
+def _listed_paths(images: Iterable[Any]) -> Iterable[Any]:
+    """A list of what iterates over paths; other images are left to be read one by one."""
+    iterator = iter(images)
+    first = list(itertools.islice(iterator, 1))
+    together = itertools.chain(iter(first), iterator)
+    return list(together) if first and is_path(first[0]) else together
 
 
 def file_digests(paths: Iterable[str | Path]) -> list[str]:
