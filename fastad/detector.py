@@ -47,7 +47,8 @@ class Detector(Estimator):
     It follows scikit-learn's conventions: the constructor only stores its arguments, `fit` returns
     the detector, fitted attributes end in an underscore, and `sklearn.base.clone` works. One name
     differs. `predict_labels` is scikit-learn's ``predict``: +1 for normal, -1 for anomalous
-    images. `predict` returns scores, anomaly maps and decisions.
+    images. `predict` returns scores, anomaly maps and decisions. Numbers and sequences may also be
+    numpy's or torch's. They are kept as given, and written as Python's own.
 
     Args:
         model: name of the model, one of `fastad.models.MODELS`.
@@ -249,8 +250,8 @@ class Detector(Estimator):
         """Score images and mark what is anomalous. Several threads may share one detector.
 
         Args:
-            images: a path, a folder, a Pillow image, a list of them, a uint8 array (N, H, W, 3), or
-                a tensor (N, 3, H, W). `fastad.data.inputs` lists all forms.
+            images: a path, a folder, a Pillow image, a list of them, an array (N, H, W, 3), a
+                tensor (N, 3, H, W), or the bytes of a file. `fastad.data.inputs` lists all forms.
             **options: those of `fastad.inference.Predictor.predict`, which also lists the errors.
 
         Returns:

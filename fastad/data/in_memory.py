@@ -125,10 +125,12 @@ def from_arrays(images: np.ndarray) -> Tensor:
     if kind == "b":
         images = images.astype(np.uint8) * np.uint8(255)
     elif kind == "f":
-        if images.size and not (images.min() >= 0 and images.max() <= 1):  # false for NaN too
+        least, most = (images.min(), images.max()) if images.size else (0, 1)
+        if not (least >= 0 and most <= 1):  # NaN neither
+            advice = ": divide them by 255" if 0 <= least <= most <= 255 else ""
             raise ValueError(
-                f"images: an array must be {ARRAYS}; got {images.dtype} from {images.min():g} to "
-                f"{images.max():g}"
+                f"images: an array must be {ARRAYS}; got {images.dtype} from {least:g} to {most:g}"
+                f"{advice}"
             )
         images = np.rint(images.astype(np.float32) * 255).astype(np.uint8)
     elif images.dtype.itemsize == 2:

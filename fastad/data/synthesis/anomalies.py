@@ -274,8 +274,7 @@ def _as_bytes(image: Tensor) -> np.ndarray:
 
 
 def _check_share(name: str, share: float) -> float:
-    share = plain(share)
-    if not is_number(share, 0) or share > 1:
+    if not is_number(share := plain(share), 0) or share > 1:
         raise ValueError(f"{name} must be in [0, 1]; got {share!r:.200}")
     return float(share)
 
