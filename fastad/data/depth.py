@@ -119,9 +119,9 @@ def is_deep(item: Any) -> bool:
 def as_levels(item: Any, pixel_range: PixelRange | None) -> Any:
     """A uint16 array or tensor as uint8 of the same shape; anything else as it is.
 
-    Without a range 65535 is white.
+    Without a range it stays as it is, too: what is known of arrays of 16 bits is in `in_memory`.
     """
-    if not is_deep(item):
+    if pixel_range is None or not is_deep(item):
         return item
     if isinstance(item, np.ndarray):
         return levels_within(item, pixel_range)

@@ -5,6 +5,7 @@ another depth gets a score, too, but one that says little.
 """
 
 import math
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from torch import Tensor
 from fastad.data.depth import is_deep
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import ImageError, image_shape, is_deep_image, open_image
+from fastad.data.in_memory import Encoded, encoded, is_encoded
 
 LOOKED_AT = 64  # images of a training, spread evenly over all
 ASPECT = 1.2  # by this factor a ratio of sides may differ
@@ -82,7 +84,7 @@ class Expectation:
 
     def look(self, item: Any, image: Tensor) -> None:
         """Compare one image in any form, or an array or tensor of many, read as (..., 3, H, W)."""
-        facts, name = self._facts, item if isinstance(item, (str, Path)) else "an image"
+        facts, name = self._facts, _name(item)
         if "aspect" in self._open and facts.aspect is not None:
             height, width = image.shape[-2:]
             is_resized = (height, width) == tuple(self._size)
@@ -120,6 +122,12 @@ class Expectation:
         warnings.warn(f"{text} (said once)", stacklevel=4)
 
 
+def _name(item: Any) -> str:
+    if isinstance(item, Encoded):
+        return item.name
+    return str(item) if isinstance(item, (str, os.PathLike)) else "an image"
+
+
 def _spread(count: int) -> list[int]:
     if count == 0:
         return []
@@ -129,9 +137,10 @@ def _spread(count: int) -> list[int]:
 def _shape_and_depth(item: Any) -> tuple[tuple[int, int] | None, bool | None]:
     """((height, width), whether it has 16 bits) of one image."""
     shape = None
-    if isinstance(item, (str, Path)):
+    if isinstance(item, (str, os.PathLike)) or is_encoded(item):
+        item = encoded(item) if is_encoded(item) else item
         try:
-            shape = image_shape(item)
+            shape = image_shape(item.file() if isinstance(item, Encoded) else Path(item))
         except (ImageError, OSError):
             return None, None
     elif isinstance(item, Image.Image):
@@ -149,6 +158,9 @@ def _is_deep(item: Any) -> bool | None:
     if isinstance(item, (np.ndarray, Tensor)):
         return None if item.dtype in (torch.float32, torch.float64) else is_deep(item)
     try:
+        if isinstance(item, Encoded):
+            with open_image(item.file()) as image:
+                return is_deep_image(image)
         return _file_is_deep(item)
     except (ImageError, OSError, TypeError):
         return None

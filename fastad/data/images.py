@@ -5,6 +5,7 @@ level of Pillow's BILINEAR. Using one function everywhere is what keeps a detect
 same on the line as in training.
 """
 
+import io
 import math
 import os
 import re
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from torch import Tensor
 
 from fastad import _extension  # noqa: F401  registers the op
+from fastad._values import is_integer, plain
 from fastad.data.decoders import JpegFile, PngFile, TiffFile
 from fastad.data.deep_colour import colour_values, is_deep_colour, name_planes
 from fastad.data.depth import PixelRange, levels_within
@@ -40,8 +42,8 @@ class ImageError(ValueError):
     """A file cannot be read as an image; the message names the file and the reason."""
 
 
-def read_image(path: str | Path, pixel_range: PixelRange | None = None) -> Tensor:
-    """Read an image file as RGB: uint8 (3, H, W).
+def read_image(path: str | Path | io.BytesIO, pixel_range: PixelRange | None = None) -> Tensor:
+    """Read an image file, on disk or in memory, as RGB: uint8 (3, H, W).
 
     The EXIF rotation is applied. Grey and palette images become RGB, an alpha channel is dropped.
     Of several frames the first is taken.
@@ -120,7 +122,7 @@ def _reopened(image: ImageFile.ImageFile) -> ImageFile.ImageFile:
     image.fp.seek(0)
     again = type(image)(image.fp, image.filename)
     if isinstance(again, (PngFile, TiffFile)):
-        _keep_the_orientation_alone(image.fp, again)
+        _keep_the_orientation_alone(cast(BinaryIO, image.fp), again)
     _check_pixels(again)
     if image.tell():
         again.seek(image.tell())
@@ -140,25 +142,26 @@ def _warn_if_dark(values: np.ndarray) -> None:
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """Give a file's first frame, its header read and its pixels not yet.
+def open_image(path: str | Path | io.BytesIO) -> Iterator[Image.Image]:
+    """Give the first frame of a file, or of one in memory, its header read and its pixels not yet.
 
     Whatever goes wrong with it inside the block, decoding too, is raised as ImageError; errors
     otherwise as in ``read_image``.
     """
-    mode = os.stat(path).st_mode
+    name: str | Path = getattr(path, "name", "BytesIO") if isinstance(path, io.BytesIO) else path
+    mode = stat.S_IFREG if isinstance(path, io.BytesIO) else os.stat(path).st_mode
     if not stat.S_ISREG(mode):  # a named pipe would wait for its writer for ever
         raise ImageError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
-    with open(path, "rb") as file:
+    with path if isinstance(path, io.BytesIO) else open(path, "rb") as file:
         try:
-            image = _decoder(file, path)
+            image = _decoder(file, name)
             _check_pixels(image)
             yield image
         except Exception as error:  # broken files raise whatever the decoder stumbles over
             reason = f"cannot be read as an image: {error or type(error).__name__}"
-            if os.fstat(file.fileno()).st_size == 0:
+            if file.seek(0, os.SEEK_END) == 0:
                 reason = "is empty"
-            raise ImageError(f"{path}: {reason}") from error
+            raise ImageError(f"{name}: {reason}") from error
 
 
 def _decoder(file: BinaryIO, path: str | Path) -> Image.Image:
@@ -289,12 +292,13 @@ def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
         >>> parse_size("640x256"), parse_size(256)
         ((640, 256), (256, 256))
     """
+    size = plain(size)
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+)\s*)?", size)
         sides: tuple[int, ...] = (int(match[1]), int(match[2] or match[1])) if match else ()
-    elif isinstance(size, int) and not isinstance(size, bool):
+    elif is_integer(size, 1):
         sides = (size, size)
-    elif isinstance(size, (tuple, list)) and all(type(side) is int for side in size):
+    elif isinstance(size, (tuple, list)) and all(is_integer(side, 1) for side in size):
         sides = tuple(size)
     else:
         sides = ()
@@ -307,7 +311,7 @@ def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def image_shape(path: str | Path) -> tuple[int, int]:
+def image_shape(path: str | Path | io.BytesIO) -> tuple[int, int]:
     """(height, width) of an image, its EXIF rotation applied, from its header alone.
 
     Errors as `read_image`.

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from torch import Tensor
 from fastad.data.depth import DEEPEST, PixelRange, is_deep
 from fastad.data.folder import READER_THREADS
 from fastad.data.images import ImageError, is_deep_image, open_image, stored_values
+from fastad.data.in_memory import encoded, is_encoded
 
 LOOKED_AT = 64  # images, spread evenly over all
 USUAL_BITS = (8, 10, 12, 14, 16)  # of cameras
@@ -63,7 +65,11 @@ def _sample(images: Any) -> list[Any]:
         if not is_deep(images):
             return []
         images = images if images.ndim == 4 else [images]
-    elif isinstance(images, (str, Path, Image.Image)) or not hasattr(images, "__getitem__"):
+    elif (
+        isinstance(images, (str, os.PathLike, Image.Image))
+        or is_encoded(images)
+        or not hasattr(images, "__getitem__")
+    ):
         images = [images]
     count = len(images)
     if count == 0 or isinstance(images, dict):
@@ -83,7 +89,7 @@ def _image_of(item: Any) -> Any:
 
 
 def _may_be_deep(item: Any) -> bool:
-    return is_deep(item) or isinstance(item, (str, Path, Image.Image))
+    return is_deep(item) or isinstance(item, (str, os.PathLike, Image.Image)) or is_encoded(item)
 
 
 def _counts(item: Any) -> np.ndarray | None:
@@ -101,8 +107,9 @@ def _stored(item: Any) -> np.ndarray | None:
     """Values of one image of more than 8 bits; None for others."""
     if is_deep(item):
         return np.asarray(item.cpu() if isinstance(item, Tensor) else item)
-    if isinstance(item, (str, Path)):
-        with open_image(item) as image:
+    if isinstance(item, (str, os.PathLike)) or is_encoded(item):
+        file = encoded(item).file() if is_encoded(item) else Path(item)
+        with open_image(file) as image:
             return stored_values(image) if is_deep_image(image) else None
     is_deep_one = isinstance(item, Image.Image) and is_deep_image(item)
     return stored_values(item) if is_deep_one else None

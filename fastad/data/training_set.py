@@ -1,17 +1,19 @@
 """What a detector trains on: images in any form at one size, and which of them are held out."""
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastad.data.depth import BitDepth, PixelRange, parse_range
+from fastad._values import plain
+from fastad.data.depth import BitDepth, PixelRange, is_deep, parse_range
 from fastad.data.facts import ImageFacts, facts_of
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import auto_size, parse_size
-from fastad.data.inputs import image_dataset
+from fastad.data.inputs import are_paths, gathered, image_dataset, is_one, is_path
 from fastad.data.layouts import training_images
 from fastad.data.survey import choose_range
 
@@ -69,17 +71,21 @@ def read_training_set(
     """
     apart: list[Path] = []
     name = None
+    image_size = plain(image_size)
     pixel_range = parse_range(bit_depth)
-    if isinstance(images, (str, Path)) and not Path(images).is_file():
-        found = training_images(images)
+    images = gathered(images)
+    if is_path(images) and not Path(images).is_file():
+        found = training_images(Path(images))
         name, apart = Path(images).resolve().name, found.held_out
         images = [*found.paths, *apart]
         log.info(f"reading {len(images)} normal images from {name} ({found.layout})")
-    elif isinstance(images, (str, Path)):
+    elif is_path(images):
         images = [images]
+    elif isinstance(images, Iterable) and not hasattr(images, "__getitem__") and not is_one(images):
+        images = _listed_paths(images)
     if image_size != "auto":
         size = training_size(image_size)
-    elif isinstance(images, (list, tuple)) and all(isinstance(i, (str, Path)) for i in images):
+    elif are_paths(images):
         size = auto_size(images)
     else:
         raise ValueError('image_size "auto" needs image files; give (height, width)')
@@ -101,6 +107,18 @@ def read_training_set(
     return TrainingSet(
         dataset, size, held_out or None, name, skipped, pixel_range, facts_of(images, dataset)
     )
+
+
+def _listed_paths(images: Iterable[Any]) -> Iterable[Any]:
+    """A list of what iterates over paths, or images of 16 bits, whose range is not known before.
+
+    Other images are left to be read one by one.
+    """
+    iterator = iter(images)
+    first = list(itertools.islice(iterator, 1))
+    together = itertools.chain(iter(first), iterator)
+    listed = bool(first) and (is_path(first[0]) or is_deep(first[0]))
+    return list(together) if listed else together
 
 
 def file_digests(paths: Iterable[str | Path]) -> list[str]:

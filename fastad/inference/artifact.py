@@ -6,7 +6,6 @@ object, ``detector``, is everything else.
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 import fastad
 from fastad import models
 from fastad._safe_file import SafeFile
+from fastad._values import plain
 from fastad.data import PixelRange
 from fastad.data.facts import ImageFacts
 from fastad.inference.predictor import Predictor
@@ -113,7 +113,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
     config = {}
     for option in dataclasses.fields(artifact.model.config):
         name, value = option.name, getattr(artifact.model.config, option.name)
-        config[name] = value = str(value) if isinstance(value, os.PathLike) else value
+        config[name] = value = plain(value)
         try:
             json.dumps(value)
         except TypeError:
@@ -137,7 +137,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "facts": dataclasses.asdict(artifact.facts),
         "versions": artifact.versions,
     }
-    FILE.write(path, content, artifact.model.state_dict())
+    FILE.write(path, plain(content), artifact.model.state_dict())
 
 
 def load(path: str | Path) -> Artifact:

@@ -205,7 +205,9 @@ def test_a_decoded_image_that_has_lost_its_lower_bits_is_refused(tmp_path):
 
 
 def test_without_a_range_65535_is_white():
-    assert as_levels(np.array([0, 128, 129, 65535], np.uint16), None).tolist() == [0, 0, 1, 255]
+    values = np.array([[0, 128, 129, 65535]], np.uint16)
+    assert to_tensor(values)[0].tolist() == [[0, 0, 1, 255]]
+    assert as_levels(values, None) is values
     bytes_ = np.zeros(3, np.uint8)
     assert as_levels(bytes_, TWELVE) is bytes_
 

@@ -1,5 +1,6 @@
 """The range of 16-bit pixels that a training chooses by its images."""
 
+import io
 import logging
 import sys
 import warnings
@@ -12,6 +13,7 @@ from PIL import Image
 
 from fastad.data import PixelRange
 from fastad.data.survey import choose_range
+from fastad.data.training_set import read_training_set
 
 sys.path.insert(0, str(Path(__file__).parent))
 from deep_files import write_png, write_tiff
@@ -120,3 +122,18 @@ def test_a_narrow_window_is_named_with_the_cure(tmp_path, image):
 def test_no_window_is_named_where_the_range_is_used():
     assert chosen([np.full((4, 4), 5000, np.uint16)]) == PixelRange(0, 16383)  # one value
     assert chosen(list(pictures(3, 20000, 29000))) == PixelRange(0, 65535)
+
+
+def test_files_in_memory_and_generators(tmp_path):
+    """16 bits are found in every form in which images are taken."""
+    paths = files(tmp_path, pictures(3, 0, 4095, (20, 30, 3)))
+    assert chosen([path.read_bytes() for path in paths]) == PixelRange(0, 4095)
+    assert chosen([io.BytesIO(path.read_bytes()) for path in paths]) == PixelRange(0, 4095)
+    images = list(pictures(40, 0, 4095, (40, 40, 3)))
+    expected = read_training_set(images, 32)
+    found = read_training_set((image for image in images), 32)
+    assert found.pixel_range == expected.pixel_range == PixelRange(0, 4095)
+    assert torch.equal(found.dataset, expected.dataset)
+    encoded = read_training_set([path.read_bytes() for path in paths], 32)
+    assert torch.equal(encoded.dataset, read_training_set(paths, 32).dataset.images)
+    assert encoded.facts == read_training_set(paths, 32).facts
