@@ -14,6 +14,7 @@ import fastad
 from fastad.cli import main
 from fastad.data import PixelRange, read_image
 from fastad.data.facts import ImageFacts
+from fastad.data.synthesis import real_defects
 from fastad.export.export import metadata
 from fastad.inference import load as load_artifact
 from fastad.training import CheckpointError
@@ -238,3 +239,30 @@ def test_the_command_line(deep_set, tmp_path, capsys, monkeypatch):
     assert len(pictures) == 6
     for path in pictures:  # read with all 16 bits they would be four times darker
         assert 15 < np.asarray(Image.open(path)).mean() < 40
+
+
+@pytest.mark.slow
+def test_real_defects_are_read_by_it(deep_set, tmp_path):
+    for path in (deep_set / "test/spot").iterdir():
+        mask = np.zeros((40, 48), np.uint8)
+        mask[10:30, 10:30] = 255
+        (tmp_path / "ground_truth/spot").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / f"ground_truth/spot/{path.stem}_mask.png")
+        (tmp_path / "test/spot").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "test/spot" / path.name).write_bytes(path.read_bytes())
+    read = []
+    detector = fastad.Detector(
+        "prn", image_size=32, teacher_weights="embedded", bit_depth=12, device="cpu"
+    )
+    original = real_defects.read_image
+
+    def watched(path, pixel_range=None):
+        read.append(pixel_range)
+        return original(path, pixel_range)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(real_defects, "read_image", watched)
+        detector.fit(
+            deep_set / "train/good", epochs=1, pseudo_anomalies=2, defects=tmp_path / "test"
+        )
+    assert set(read) == {PixelRange(0, 4095)}
