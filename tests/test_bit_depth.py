@@ -16,6 +16,7 @@ from fastad.data import PixelRange, read_image
 from fastad.data.facts import ImageFacts
 from fastad.data.synthesis import real_defects
 from fastad.export.export import metadata
+from fastad.export.verification import image_batches
 from fastad.inference import load as load_artifact
 from fastad.training import CheckpointError
 
@@ -188,8 +189,20 @@ def test_exports_name_the_range(trained, deep_set, tmp_path):
     levels = ((values.astype(float) - low) / (high - low) * 255 + 0.5).clip(0, 255).astype(np.uint8)
     assert np.array_equal(levels, PixelRange(low, high).levels(values))
     paths = sorted((deep_set / "test/good").iterdir())
-    checked = trained.export(tmp_path / "a.pt2", "torch-export", images=paths)
-    assert (checked.images, checked.changed_decisions) == (3, 0)
+    compared = np.concatenate(list(image_batches(paths, PixelRange(low, high))))
+    assert np.array_equal(compared, PixelRange(low, high).levels(images_of(3, 1)))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "fastad.export.export.image_batches",
+            lambda images, pixel_range: seen.append(pixel_range) or image_batches(images),
+        )
+        checked = trained.export(tmp_path / "a.pt2", "torch-export", images=paths)
+    assert (seen, checked.images, checked.changed_decisions) == ([PixelRange(0, 4095)], 3, 0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trained.export(tmp_path / "a.pt2", "torch-export")  # compared on random images
+    assert not [warning for warning in said if "said once" in str(warning.message)]
 
 
 def test_another_range_is_another_training(deep_set, tmp_path):
