@@ -14,7 +14,9 @@ import fastad
 from fastad.cli import main
 from fastad.data import PixelRange, read_image
 from fastad.data.facts import ImageFacts
+from fastad.data.synthesis import real_defects
 from fastad.export.export import metadata
+from fastad.export.verification import image_batches
 from fastad.inference import load as load_artifact
 from fastad.training import CheckpointError
 
@@ -187,8 +189,20 @@ def test_exports_name_the_range(trained, deep_set, tmp_path):
     levels = ((values.astype(float) - low) / (high - low) * 255 + 0.5).clip(0, 255).astype(np.uint8)
     assert np.array_equal(levels, PixelRange(low, high).levels(values))
     paths = sorted((deep_set / "test/good").iterdir())
-    checked = trained.export(tmp_path / "a.pt2", "torch-export", images=paths)
-    assert (checked.images, checked.changed_decisions) == (3, 0)
+    compared = np.concatenate(list(image_batches(paths, PixelRange(low, high))))
+    assert np.array_equal(compared, PixelRange(low, high).levels(images_of(3, 1)))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "fastad.export.export.image_batches",
+            lambda images, pixel_range: seen.append(pixel_range) or image_batches(images),
+        )
+        checked = trained.export(tmp_path / "a.pt2", "torch-export", images=paths)
+    assert (seen, checked.images, checked.changed_decisions) == ([PixelRange(0, 4095)], 3, 0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trained.export(tmp_path / "a.pt2", "torch-export")  # compared on random images
+    assert not [warning for warning in said if "said once" in str(warning.message)]
 
 
 def test_another_range_is_another_training(deep_set, tmp_path):
@@ -238,3 +252,30 @@ def test_the_command_line(deep_set, tmp_path, capsys, monkeypatch):
     assert len(pictures) == 6
     for path in pictures:  # read with all 16 bits they would be four times darker
         assert 15 < np.asarray(Image.open(path)).mean() < 40
+
+
+@pytest.mark.slow
+def test_real_defects_are_read_by_it(deep_set, tmp_path):
+    for path in (deep_set / "test/spot").iterdir():
+        mask = np.zeros((40, 48), np.uint8)
+        mask[10:30, 10:30] = 255
+        (tmp_path / "ground_truth/spot").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / f"ground_truth/spot/{path.stem}_mask.png")
+        (tmp_path / "test/spot").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "test/spot" / path.name).write_bytes(path.read_bytes())
+    read = []
+    detector = fastad.Detector(
+        "prn", image_size=32, teacher_weights="embedded", bit_depth=12, device="cpu"
+    )
+    original = real_defects.read_image
+
+    def watched(path, pixel_range=None):
+        read.append(pixel_range)
+        return original(path, pixel_range)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(real_defects, "read_image", watched)
+        detector.fit(
+            deep_set / "train/good", epochs=1, pseudo_anomalies=2, defects=tmp_path / "test"
+        )
+    assert set(read) == {PixelRange(0, 4095)}

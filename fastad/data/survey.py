@@ -52,9 +52,11 @@ def choose_range(images: Any) -> PixelRange | None:
     chosen = PixelRange(0, 2 ** next(n for n in USUAL_BITS if largest < 2**n) - 1)
     log.info(f"16-bit values are read as {chosen} (bit_depth={chosen.option})")
     if len(deep) < len(counts):
-        log.info(
+        warnings.warn(
             f"{len(counts) - len(deep)} of {len(counts)} images looked at have 8 bits, the others "
-            "16: each is read by its own kind"
+            f"16: white is 255 in those, {chosen.high} in these. If all are values of one camera, "
+            "save all with 16 bits",
+            stacklevel=2,
         )
     _warn_of_a_narrow_window(total, chosen)
     return chosen
