@@ -14,6 +14,7 @@ from torch import Tensor
 from fastad import inference, models
 from fastad._estimator import Estimator, NotFittedError
 from fastad.data import Sample, test_samples
+from fastad.data.sizes import is_auto
 from fastad.data.training_set import (
     TrainingSet,
     file_digests,
@@ -50,8 +51,9 @@ class Detector(Estimator):
 
     Args:
         model: name of the model, one of `fastad.models.MODELS`.
-        image_size: what images are resized to, in pixels: 256 for a square, (height, width),
-            "640x256" (height x width), or "auto" for the aspect ratio of the training images.
+        image_size: what images are resized to, in pixels: "auto" for about 256x256 pixels in area
+            and the aspect ratio of the training images (`fastad.data.auto_size`), 256 for a square,
+            (height, width), or "640x256" (height x width).
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "float32", "bfloat16" or "float16". `load` also takes "int16". See
             `fastad.engine.precision.resolve`.
@@ -94,7 +96,7 @@ class Detector(Estimator):
         self,
         model: str = "rstpm",
         *,
-        image_size: int | str | tuple[int, int] = 256,
+        image_size: int | str | tuple[int, int] = "auto",
         device: str = "auto",
         precision: str = "auto",
         batch_size: int = 32,
@@ -198,7 +200,7 @@ class Detector(Estimator):
         config = TrainingConfig.for_model(models.model_class(self.model), **given)
         resolve_device(config.device)
         _check_rate(self.false_positive_rate)
-        if self.image_size != "auto":
+        if not is_auto(self.image_size):
             training_size(self.image_size)
         return config
 

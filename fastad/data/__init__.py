@@ -6,7 +6,6 @@ Open `layouts` for what a folder may look like, and `images` for reading and res
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
-    auto_size,
     find_images,
     image_shape,
     parse_size,
@@ -21,6 +20,7 @@ from fastad.data.layouts import (
     training_images,
 )
 from fastad.data.masks import read_ground_truth, read_mask, resize_masks
+from fastad.data.sizes import auto_size
 from fastad.data.synthesis import PseudoAnomalies
 
 __all__ = [

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fastad.data.folder import ImageDataset, Images
-from fastad.data.images import auto_size, parse_size
+from fastad.data.images import parse_size
 from fastad.data.inputs import image_dataset
 from fastad.data.layouts import training_images
+from fastad.data.sizes import auto_size, is_auto
 
 log = logging.getLogger("fastad")
 
@@ -50,8 +51,8 @@ def read_training_set(
 ) -> TrainingSet:
     """A folder, images in any form (`fastad.data.inputs`), or a data set of them, at one size.
 
-    ``image_size`` "auto" keeps the aspect ratio of image files. ``skip_bad`` leaves unreadable
-    files out. Up to 4 GiB are decoded once and kept in memory.
+    ``image_size`` "auto" keeps the aspect ratio; see `fastad.data.auto_size`. ``skip_bad`` leaves
+    unreadable files out. Up to 4 GiB are decoded once and kept in memory.
 
     Raises ValueError, TypeError, FileNotFoundError or ImageError; the message names the argument,
     the file or the shape.
@@ -65,12 +66,7 @@ def read_training_set(
         log.info(f"reading {len(images)} normal images from {name} ({found.layout})")
     elif isinstance(images, (str, Path)):
         images = [images]
-    if image_size != "auto":
-        size = training_size(image_size)
-    elif isinstance(images, (list, tuple)) and all(isinstance(i, (str, Path)) for i in images):
-        size = auto_size(images)
-    else:
-        raise ValueError('image_size "auto" needs image files; give (height, width)')
+    size = auto_size(images) if is_auto(image_size) else training_size(image_size)
     count = len(images) if hasattr(images, "__len__") else 1
     in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
     dataset = image_dataset(images, size, in_memory=in_memory, skip_bad=skip_bad)
