@@ -439,7 +439,7 @@ class Detector(Estimator):
             samples,
             self.image_size_,
             threshold=self.threshold_,
-            batch_size=plain(self.batch_size),
+            batch_size=self.batch_size,
             **options,
         )
         metrics["supervision"] = self.supervision_
