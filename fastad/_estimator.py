@@ -9,6 +9,7 @@ import inspect
 from typing import Any
 
 from fastad import models
+from fastad._values import plain
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -40,10 +41,10 @@ class Estimator:
         defaults = self._arguments()
         shown = [
             f"{name}={value!r}"
-            for name, value in self.get_params().items()
+            for name, value in plain(self.get_params()).items()
             if name != "model" and (name not in defaults or value != defaults[name])
         ]
-        return f"{type(self).__name__}({', '.join([repr(self.model), *shown])})"
+        return f"{type(self).__name__}({', '.join([repr(plain(self.model)), *shown])})"
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, Tags, TargetTags
@@ -81,6 +82,7 @@ class Estimator:
 
 def model_options(model: Any, otherwise: dict[str, Any]) -> list[str]:
     """Fields of a model's config; for an unknown model ``otherwise``, as `fit` will refuse it."""
+    model = plain(model)
     kind = models.MODELS.get(model) if isinstance(model, str) else None
     if kind is None:
         return list(otherwise)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastad import inference, models
 from fastad._estimator import Estimator, NotFittedError
+from fastad._values import is_number, plain
 from fastad.data import Sample, test_samples
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import (
@@ -47,7 +48,8 @@ class Detector(Estimator):
     It follows scikit-learn's conventions: the constructor only stores its arguments, `fit` returns
     the detector, fitted attributes end in an underscore, and `sklearn.base.clone` works. One name
     differs. `predict_labels` is scikit-learn's ``predict``: +1 for normal, -1 for anomalous
-    images. `predict` returns scores, anomaly maps and decisions.
+    images. `predict` returns scores, anomaly maps and decisions. Numbers and sequences may also be
+    numpy's or torch's. They are kept as given, and written as Python's own.
 
     Args:
         model: name of the model, one of `fastad.models.MODELS`.
@@ -186,7 +188,8 @@ class Detector(Estimator):
         )
         serving = None
         if config.precision == "auto":
-            serving = examine(predictor, source.dataset, record.held_out, self.false_positive_rate)
+            rate = _checked_rate(self.false_positive_rate)
+            serving = examine(predictor, source.dataset, record.held_out, rate)
             record.notes += serving.notes
         for note in record.notes:
             log.info(f"note: {note}")
@@ -199,14 +202,15 @@ class Detector(Estimator):
         given |= training if epochs is None else training | {"epochs": epochs}
         config = TrainingConfig.for_model(models.model_class(self.model), **given)
         resolve_device(config.device)
-        _check_rate(self.false_positive_rate)
-        if not is_auto(self.image_size):
-            training_size(self.image_size)
+        _checked_rate(self.false_positive_rate)
+        size = plain(self.image_size)
+        if not is_auto(size):
+            training_size(size)
         return config
 
     def _new_model(self, seed: int, checkpoint: str | Path | None) -> models.AnomalyModel:
         """The untrained model, with what "auto" was resolved to in the ``checkpoint``, if any."""
-        options = self._options()
+        options = plain(self._options())
         if checkpoint is not None:
             options |= settled_options(load_checkpoint(checkpoint).identity, self.model, options)
         with torch.random.fork_rng(devices=[]):
@@ -223,8 +227,8 @@ class Detector(Estimator):
         """What is kept of a training: the model, with thresholds from the held-out images."""
         scores, maxima = calibration_scores(predictor, source.dataset, record.held_out)
         threshold = pixel_threshold = None
+        rate = _checked_rate(self.false_positive_rate)
         if len(scores):
-            rate = self.false_positive_rate
             threshold = conformal_threshold(scores, rate)
             pixel_threshold = conformal_threshold(maxima, rate, warn=False)  # it was said already
         of_images = {
@@ -236,7 +240,7 @@ class Detector(Estimator):
             model=predictor.model,
             image_size=source.size,
             calibration=scores,
-            false_positive_rate=self.false_positive_rate,
+            false_positive_rate=rate,
             threshold=threshold,
             training=record.to_dict() | of_images,
             pixel_calibration=maxima,
@@ -248,8 +252,8 @@ class Detector(Estimator):
         """Score images and mark what is anomalous. Several threads may share one detector.
 
         Args:
-            images: a path, a folder, a Pillow image, a list of them, a uint8 array (N, H, W, 3), or
-                a tensor (N, 3, H, W). `fastad.data.inputs` lists all forms.
+            images: a path, a folder, a Pillow image, a list of them, an array (N, H, W, 3), a
+                tensor (N, 3, H, W), or the bytes of a file. `fastad.data.inputs` lists all forms.
             **options: those of `fastad.inference.Predictor.predict`, which also lists the errors.
 
         Returns:
@@ -481,7 +485,8 @@ class Detector(Estimator):
             "calibration_scores_", false_positive_rate, value
         )
         if false_positive_rate is not None:
-            self.false_positive_rate = self._artifact.false_positive_rate = false_positive_rate
+            rate = _checked_rate(false_positive_rate)
+            self.false_positive_rate = self._artifact.false_positive_rate = rate
         self._artifact.threshold = self._predictor.threshold = self.threshold_
         return self
 
@@ -614,11 +619,11 @@ class Detector(Estimator):
         if (rate is None) == (value is None):
             raise ValueError("give either false_positive_rate or value")
         if value is not None:
-            if not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
-                raise ValueError(f"value must be a finite number; got {value!r}")
+            value = plain(value)
+            if not is_number(value):
+                raise ValueError(f"value must be a finite number; got {value!r:.200}")
             return float(value)
-        assert rate is not None
-        _check_rate(rate)
+        rate = _checked_rate(rate)
         scores = getattr(self, kept)
         if len(scores) == 0:
             raise ValueError(
@@ -718,6 +723,8 @@ def _notes_on_skipped(source: TrainingSet) -> list[str]:
     return [f"{len(source.skipped)} unreadable images skipped: {names}{more}"]
 
 
-def _check_rate(rate: Any) -> None:
-    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate < 1:
-        raise ValueError(f"false_positive_rate must be between 0 and 1; got {rate!r}")
+def _checked_rate(rate: Any) -> float:
+    rate = plain(rate)
+    if not is_number(rate) or not 0 < rate < 1:
+        raise ValueError(f"false_positive_rate must be between 0 and 1; got {rate!r:.200}")
+    return rate

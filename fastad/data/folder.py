@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad._values import is_integer, plain
 from fastad.data.images import ImageError, parse_size, read_image, resize
 
 # Decoding and resizing release the interpreter lock; more threads than this only add memory.
@@ -36,7 +37,8 @@ def iterate_batches(
     batch may then be shorter, but never empty. Without it, and for every other error, the error
     is raised. Raises ValueError for a batch size below 1.
     """
-    if batch_size < 1:
+    batch_size = plain(batch_size)
+    if not is_integer(batch_size, 1):
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     todo = enumerate(items)
 

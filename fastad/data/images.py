@@ -5,6 +5,7 @@ level of Pillow's BILINEAR. Using one function everywhere is what keeps a detect
 same on the line as in training.
 """
 
+import io
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from fastad import _extension  # noqa: F401  registers the op
+from fastad._values import is_integer, plain
 
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -34,8 +36,8 @@ class ImageError(ValueError):
     """A file cannot be read as an image; the message names the file and the reason."""
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Read an image file as RGB: uint8 (3, H, W).
+def read_image(path: str | Path | io.BytesIO) -> Tensor:
+    """Read an image file, on disk or in memory, as RGB: uint8 (3, H, W).
 
     The EXIF rotation is applied. Grey and palette images become RGB, an alpha channel is dropped,
     and 16-bit values are scaled to 8 bits (65535 -> 255). Of several frames the first is taken.
@@ -81,25 +83,26 @@ def rgb_array(image: Image.Image) -> np.ndarray:
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """Give a file's first frame, its header read and its pixels not yet.
+def open_image(path: str | Path | io.BytesIO) -> Iterator[Image.Image]:
+    """Give the first frame of a file, or of one in memory, its header read and its pixels not yet.
 
     Whatever goes wrong with it inside the block, decoding too, is raised as ImageError; errors
     otherwise as in ``read_image``.
     """
-    mode = os.stat(path).st_mode
+    name: str | Path = getattr(path, "name", "BytesIO") if isinstance(path, io.BytesIO) else path
+    mode = stat.S_IFREG if isinstance(path, io.BytesIO) else os.stat(path).st_mode
     if not stat.S_ISREG(mode):  # a named pipe would wait for its writer for ever
         raise ImageError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
-    with open(path, "rb") as file:
+    with path if isinstance(path, io.BytesIO) else open(path, "rb") as file:
         try:
-            image = _decoder(file, path)
+            image = _decoder(file, name)
             _check_pixels(image)
             yield image
         except Exception as error:  # broken files raise whatever the decoder stumbles over
             reason = f"cannot be read as an image: {error or type(error).__name__}"
-            if os.fstat(file.fileno()).st_size == 0:
+            if file.seek(0, os.SEEK_END) == 0:
                 reason = "is empty"
-            raise ImageError(f"{path}: {reason}") from error
+            raise ImageError(f"{name}: {reason}") from error
 
 
 def _decoder(file: BinaryIO, path: str | Path) -> Image.Image:
@@ -228,12 +231,13 @@ def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
         >>> parse_size("640x256"), parse_size(256)
         ((640, 256), (256, 256))
     """
+    size = plain(size)
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+)\s*(?:[xX]\s*(\d+)\s*)?", size)
         sides: tuple[int, ...] = (int(match[1]), int(match[2] or match[1])) if match else ()
-    elif isinstance(size, int) and not isinstance(size, bool):
+    elif is_integer(size, 1):
         sides = (size, size)
-    elif isinstance(size, (tuple, list)) and all(type(side) is int for side in size):
+    elif isinstance(size, (tuple, list)) and all(is_integer(side, 1) for side in size):
         sides = tuple(size)
     else:
         sides = ()

@@ -1,14 +1,22 @@
 """Images in any of the forms that people have them in, for training and for prediction.
 
-Accepted: a path to an image or a folder, a Pillow image, one uint8 array (H, W, 3), arrays
-(N, H, W, 3) or tensors (N, 3, H, W) of many, and iterables of single ones: paths, Pillow images,
-uint8 arrays (H, W, 3) and tensors (3, H, W), sizes mixed. Tensors are uint8, or floating in [0, 1].
-Images may be grey: arrays (H, W), arrays and tensors with one channel; all three get its values.
+One image is
+
+- a path, to a folder of images, too,
+- a Pillow image,
+- an array (H, W, 3), or (H, W) of a grey image, of uint8, uint16, bool, or floats in [0, 1],
+- a tensor (3, H, W), or (1, H, W) of a grey image, of the same dtypes,
+- the bytes of an image file, or a file opened for reading: in memory, on disk, in an archive.
+
+Many images are an array (N, H, W, 3), a tensor (N, 3, H, W), an array or a table's column of paths,
+or any iterable of single ones, sizes and forms mixed. An alpha channel is dropped. A set is taken
+of paths alone, and sorted.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -17,13 +25,57 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad.data.folder import ImageDataset, Images, iterate_batches
-from fastad.data.images import find_images, read_image, resize, rgb_array
+from fastad.data.images import find_images, natural_key, read_image, resize
+from fastad.data.in_memory import (
+    Encoded,
+    encoded,
+    from_arrays,
+    from_pillow,
+    from_tensors,
+    is_encoded,
+    with_four_axes,
+)
 
 ACCEPTED = (
     "a path, a folder, a Pillow image, a uint8 array (N, H, W, 3), a tensor (N, 3, H, W), or a "
-    "list of paths, Pillow images, arrays (H, W, 3) and tensors (3, H, W); of grey images arrays "
-    "(H, W), and one channel instead of three"
+    "list of paths, Pillow images, arrays (H, W, 3), tensors (3, H, W), and bytes of image files "
+    "or files opened for reading; of grey images arrays (H, W), and one channel instead of three"
 )
+
+
+def is_path(item: Any) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether an item names a file or a folder."""
+    return isinstance(item, (str, os.PathLike))
+
+
+def are_paths(items: Any) -> TypeGuard[Sequence[str | Path]]:
+    """Whether a sequence holds paths alone."""
+    return isinstance(items, Sequence) and not is_path(items) and all(map(is_path, items))
+
+
+def gathered(images: Any) -> Any:
+    """Arrays and columns of paths, and sets, as lists of paths; everything else as it is.
+
+    Raises TypeError for a set of anything else, ValueError for a table or paths of several axes.
+    """
+    if isinstance(images, (set, frozenset)):
+        if not all(map(is_path, images)):
+            raise TypeError("images: a set has no order, give a list; only a set of paths is taken")
+        return sorted(images, key=lambda path: natural_key(os.fspath(path)))
+    if hasattr(type(images), "to_numpy") and hasattr(images, "columns"):  # of pandas and others
+        raise ValueError("images: of a table give the column of paths")
+    if hasattr(images, "__array__") and not isinstance(images, Tensor):
+        is_one_array = getattr(images, "ndim", 4) < 4  # many may be too many for the memory
+        if is_one_array or hasattr(type(images), "to_numpy"):
+            images = np.asarray(images)
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OUT":
+        if images.ndim > 1:
+            raise ValueError(
+                f"images: an array of paths must have one axis; got {images.shape}, use "
+                "images.ravel()"
+            )
+        return images.tolist()
+    return images
 
 
 def to_tensor(item: Any) -> Tensor:
@@ -31,23 +83,29 @@ def to_tensor(item: Any) -> Tensor:
 
     Raises TypeError or ValueError that says what is accepted; `read_image`'s errors for a path.
     """
-    if isinstance(item, (str, Path)):
-        return read_image(item)
+    if is_path(item):
+        return read_image(Path(item))
+    if isinstance(item, Encoded):
+        return item.read()
     if isinstance(item, Image.Image):
-        return torch.from_numpy(rgb_array(item)).permute(2, 0, 1)
-    if isinstance(item, np.ndarray) and item.ndim != 2 and item.shape[2:] not in ((1,), (3,)):
-        raise ValueError(
-            f"images: an array in a list must be (H, W, 3), or grey (H, W); one is {item.shape}"
-        )
-    if isinstance(item, Tensor) and (item.ndim != 3 or item.shape[0] not in (1, 3)):
-        raise ValueError(
-            "images: a tensor in a list must be (3, H, W), or grey (1, H, W); "
-            f"one is {tuple(item.shape)}"
-        )
-    if isinstance(item, np.ndarray):
-        return _from_array(item)[0]
+        return from_pillow(item)
+    if is_encoded(item):
+        return encoded(item).read()
     if isinstance(item, Tensor):
-        return _checked(item)[0]
+        if item.ndim != 3 or item.shape[0] > 4:
+            raise ValueError(
+                "images: a tensor in a list must be (3, H, W), or grey (1, H, W); "
+                f"one is {tuple(item.shape)}"
+            )
+        return from_tensors(item[None])[0]
+    if hasattr(item, "__array__"):
+        array = np.asarray(item)
+        if array.ndim != 2 and array.shape[2:] not in ((1,), (2,), (3,), (4,)):
+            raise ValueError(
+                "images: an array in a list must be (H, W, 3), or grey (H, W); "
+                f"one is {array.shape}"
+            )
+        return from_arrays(with_four_axes(array))[0]
     raise TypeError(f"images must be {ACCEPTED}; one is {shortened(item)}")
 
 
@@ -67,25 +125,25 @@ def image_batches(
         TypeError, ValueError: images is something else; the message says what.
         FileNotFoundError, ImageError: a file is missing or no image; the message names it.
     """
-    if isinstance(images, np.ndarray):
-        images = _from_array(images)
-    if isinstance(images, Tensor):
-        images = _checked(images)
-        for start in range(0, len(images), batch_size):
-            yield None, _resized(images[start : start + batch_size], size)
+    images = gathered(images)
+    stack = _stack(images)
+    if stack is not None:
+        for start in range(0, len(stack), batch_size):
+            yield None, _resized(_part(stack, start, batch_size), size)
         return
     items = _items(images)
     held: dict[int, Any] = {}
 
     def remember() -> Iterator[Any]:
         for position, item in enumerate(items):
-            held[position] = item
+            # A file may be closed or written anew as soon as the next item is asked for.
+            held[position] = item = encoded(item) if is_encoded(item) else item
             yield item
 
     def report(position: int, error: Exception) -> None:
         item = held.pop(position)
         assert skip is not None  # it is only called where it is
-        skip(Path(item) if isinstance(item, (str, Path)) else position, error)
+        skip(Path(item) if is_path(item) else position, error)
 
     batches = iterate_batches(
         remember(),
@@ -96,8 +154,7 @@ def image_batches(
     )
     for positions, batch in batches:
         chosen = [held.pop(position) for position in positions]
-        are_paths = all(isinstance(item, (str, Path)) for item in chosen)
-        yield [Path(item) for item in chosen] if are_paths else None, batch
+        yield [Path(item) for item in chosen] if are_paths(chosen) else None, batch
 
 
 def image_dataset(
@@ -107,22 +164,28 @@ def image_dataset(
 
     Raises as `image_batches`.
     """
-    if isinstance(images, np.ndarray):
-        images = _from_array(images)
-    if isinstance(images, Tensor):
-        return torch.cat([_resized(part, size) for part in _checked(images).split(64)])
-    if isinstance(images, (str, Path, Image.Image)):
-        images = list(_items(images))
-    if isinstance(images, Sequence) and not isinstance(images, Dataset):
-        if images and all(isinstance(item, (str, Path)) for item in images):
-            return ImageDataset(images, size, in_memory, skip_bad)
-        if not images:
-            raise ValueError("images: there are none")
-        return torch.stack([_resized(_as_bytes(to_tensor(item))[None], size)[0] for item in images])
+    images = gathered(images)
+    stack = _stack(images)
+    if stack is not None:
+        starts = range(0, max(len(stack), 1), 64)
+        return torch.cat([_resized(_part(stack, start, 64), size) for start in starts])
     is_map_style = hasattr(images, "__getitem__") and hasattr(images, "__len__")
-    if is_map_style and not isinstance(images, (bytes, dict)):
+    is_list = isinstance(images, (Sequence, dict)) or is_one(images)
+    if is_map_style and (isinstance(images, Dataset) or not is_list):
         return ResizedDataset(images, size)
-    raise TypeError(f"images must be {ACCEPTED}, or a map-style data set; got {shortened(images)}")
+    try:
+        items = _items(images)
+    except TypeError:
+        raise TypeError(
+            f"images must be {ACCEPTED}, or a map-style data set; got {shortened(images)}"
+        ) from None
+    # One by one, so that of a generator no more than one image is held at its full size.
+    read: list[Any] = [item if is_path(item) else _read(item, size) for item in items]
+    if not read:
+        raise ValueError("images: there are none")
+    if are_paths(read):
+        return ImageDataset(read, size, in_memory, skip_bad)
+    return torch.stack([_read(item, size) if is_path(item) else item for item in read])
 
 
 class ResizedDataset(Dataset):
@@ -149,61 +212,35 @@ class ResizedDataset(Dataset):
         return _resized(to_tensor(item)[None], self.size)[0]
 
 
+def is_one(images: Any) -> bool:
+    """Whether something is one image, or a folder, rather than many images."""
+    return is_path(images) or isinstance(images, Image.Image) or is_encoded(images)
+
+
 def _items(images: Any) -> Iterable[Any]:
-    if isinstance(images, (str, Path)):
-        return find_images(images) if Path(images).is_dir() else [images]
-    if isinstance(images, Image.Image):
+    if is_path(images) and Path(images).is_dir():
+        return find_images(Path(images))
+    if is_one(images):
         return [images]
-    if not isinstance(images, Iterable) or isinstance(images, (bytes, dict)):
+    if not isinstance(images, Iterable) or isinstance(images, dict):
         raise TypeError(f"images must be {ACCEPTED}; got {shortened(images)}")
     return images
 
 
-def _from_array(images: np.ndarray) -> Tensor:
-    """One image or many -> (N, 3, H, W)."""
-    given = images
-    if 0 in images.shape[images.ndim == 4 :]:
-        raise ValueError(f"images: there are no pixels in shape {given.shape}")
-    if images.ndim == 2:
-        images = images[..., None]
-    if images.ndim == 3:
-        images = images[None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
-        raise ValueError(
-            "images: an array must be uint8 of shape (N, H, W, 3), or (H, W, 3) for one, or of "
-            f"grey images (N, H, W, 1), or (H, W); got {given.dtype} {given.shape}"
-        )
-    # Torch takes no negative strides, not even of axes of one element, and warns of arrays that
-    # cannot be written to, as Pillow's are.
-    if any(stride < 0 for stride in images.strides) or not images.flags.writeable:
-        images = images.copy()
-    return _checked(torch.from_numpy(images).permute(0, 3, 1, 2))
+def _stack(images: Any) -> np.ndarray | Tensor | None:
+    """One array or tensor of images with four axes; None for anything else."""
+    if isinstance(images, np.ndarray):
+        return with_four_axes(images)
+    return from_tensors(images) if isinstance(images, Tensor) else None
 
 
-def _checked(images: Tensor) -> Tensor:
-    """(N, 3, H, W) of that, or (3, H, W), or of grey images with one channel."""
-    given = tuple(images.shape)
-    if images.ndim == 3:
-        images = images[None]
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(
-            "images: a tensor must have shape (N, 3, H, W), or (3, H, W) for one, with one channel "
-            f"for grey images; got {given}"
-        )
-    if images.shape[1] == 1:
-        images = images.repeat(1, 3, 1, 1)
-    if 0 in images.shape[2:]:
-        raise ValueError(f"images: there are no pixels in shape {given}")
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point():
-        raise TypeError(f"images: a tensor must be uint8 or floating point; got {images.dtype}")
-    if images.numel() and not (images.min() >= 0 and images.max() <= 1):  # false for NaN too
-        raise ValueError(
-            "images: a floating tensor must be in [0, 1]; "
-            f"got {images.min().item():g} to {images.max().item():g}"
-        )
-    return images
+def _part(stack: np.ndarray | Tensor, start: int, count: int) -> Tensor:
+    part = stack[start : start + count]
+    return from_arrays(part) if isinstance(part, np.ndarray) else part
+
+
+def _read(item: Any, size: tuple[int, int]) -> Tensor:
+    return _resized(_as_bytes(to_tensor(item))[None], size)[0]
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

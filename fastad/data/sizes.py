@@ -1,7 +1,6 @@
 """The size that images are resized to, where it follows from their aspect ratio."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad.data.images import ImageError, image_shape
-from fastad.data.inputs import to_tensor
+from fastad.data.inputs import gathered, is_path, to_tensor
 
 AREA = 256 * 256  # pixels that a size is near to
 STEP = 32  # pixels: sides are multiples of it, as networks halve them five times
@@ -44,7 +43,8 @@ def auto_size(images: Any) -> tuple[int, int]:
         >>> auto_size(np.zeros((10, 640, 256, 3), dtype=np.uint8))
         (416, 160)
     """
-    if isinstance(images, np.ndarray) and images.dtype.kind in "uifb":
+    images = gathered(images)
+    if isinstance(images, np.ndarray) and images.dtype != object:
         return size_of_ratio(*(images.shape[:2] if images.ndim < 4 else images.shape[1:3]))
     if isinstance(images, Tensor):
         return size_of_ratio(*images.shape[-2:])
@@ -56,7 +56,7 @@ def auto_size(images: Any) -> tuple[int, int]:
     if not len(images):
         raise ValueError("images: at least one image is needed")
     ratios, first_error = [], None
-    are_paths = not isinstance(images, Dataset) and isinstance(images[0], (str, Path))
+    are_paths = not isinstance(images, Dataset) and is_path(images[0])
     most = SHAPES_READ if are_paths else ITEMS_READ
     for i in np.unique(np.linspace(0, len(images) - 1, most).round().astype(int)):
         try:
@@ -94,7 +94,7 @@ def _shape_of(item: Any) -> tuple[int, int]:
         item = item["image"]
     elif isinstance(item, tuple) and item:
         item = item[0]
-    if isinstance(item, (str, Path)):
+    if is_path(item):
         return image_shape(item)
     height, width = to_tensor(item).shape[-2:]
     return height, width

@@ -1,17 +1,19 @@
 """What a detector trains on: images in any form at one size, and which of them are held out."""
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastad._values import plain
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import parse_size
-from fastad.data.inputs import image_dataset
+from fastad.data.inputs import gathered, image_dataset, is_one, is_path
 from fastad.data.layouts import training_images
-from fastad.data.sizes import auto_size, is_auto
+from fastad.data.sizes import ITEMS_READ, auto_size, is_auto
 
 log = logging.getLogger("fastad")
 
@@ -59,13 +61,20 @@ def read_training_set(
     """
     apart: list[Path] = []
     name = None
-    if isinstance(images, (str, Path)) and not Path(images).is_file():
-        found = training_images(images)
+    image_size = plain(image_size)
+    images = gathered(images)
+    if is_path(images) and not Path(images).is_file():
+        found = training_images(Path(images))
         name, apart = Path(images).resolve().name, found.held_out
         images = [*found.paths, *apart]
         log.info(f"reading {len(images)} normal images from {name} ({found.layout})")
-    elif isinstance(images, (str, Path)):
+    elif is_path(images):
         images = [images]
+    elif isinstance(images, Iterable) and not hasattr(images, "__getitem__") and not is_one(images):
+        images = _listed_paths(images)
+        if is_auto(image_size) and not isinstance(images, list):
+            first = list(itertools.islice(images, ITEMS_READ))
+            image_size, images = auto_size(first), itertools.chain(first, images)
     size = auto_size(images) if is_auto(image_size) else training_size(image_size)
     count = len(images) if hasattr(images, "__len__") else 1
     in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
@@ -79,6 +88,14 @@ def read_training_set(
         assert isinstance(dataset, ImageDataset)  # they were found as files
         held_out = [i for i, path in enumerate(dataset.paths) if path in wanted]
     return TrainingSet(dataset, size, held_out or None, name, skipped)
+
+
+def _listed_paths(images: Iterable[Any]) -> Iterable[Any]:
+    """A list of what iterates over paths; other images are left to be read one by one."""
+    iterator = iter(images)
+    first = list(itertools.islice(iterator, 1))
+    together = itertools.chain(iter(first), iterator)
+    return list(together) if first and is_path(first[0]) else together
 
 
 def file_digests(paths: Iterable[str | Path]) -> list[str]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fastad._extension import _C
+from fastad._values import is_number, plain
 from fastad.evaluation import torch_curve
 from fastad.evaluation.curve import Curve, image_curve
 
@@ -292,7 +293,8 @@ def checked_pixels(masks: ArrayLike, maps: ArrayLike) -> tuple[np.ndarray, np.nd
 
 def checked_limit(fpr_limit: float) -> None:
     """ValueError for a limit on the false positive rate outside (0, 1]."""
-    if not isinstance(fpr_limit, (int, float, np.floating)) or not 0 < fpr_limit <= 1:
+    limit = plain(fpr_limit)
+    if not is_number(limit) or not 0 < limit <= 1:
         raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit!r}")
 
 

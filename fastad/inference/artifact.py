@@ -6,7 +6,6 @@ object, ``detector``, is everything else.
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 import fastad
 from fastad import models
 from fastad._safe_file import SafeFile
+from fastad._values import plain
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
@@ -77,6 +77,7 @@ class Artifact:
         A detector trained in a precision asked for by name is served in it: that one was
         calibrated.
         """
+        options = plain(options)
         if options.get("precision", "auto") == "auto" and self.serving is None:
             options["precision"] = self.training.get("config", {}).get("precision", "auto")
         examined = self.serving if options.get("precision", "auto") == "auto" else None
@@ -104,7 +105,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
     config = {}
     for option in dataclasses.fields(artifact.model.config):
         name, value = option.name, getattr(artifact.model.config, option.name)
-        config[name] = value = str(value) if isinstance(value, os.PathLike) else value
+        config[name] = value = plain(value)
         try:
             json.dumps(value)
         except TypeError:
@@ -115,7 +116,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
     content = {
         "model": artifact.model.name,
         "config": config,
-        "image_size": list(artifact.image_size),
+        "image_size": artifact.image_size,
         "calibration": np.asarray(artifact.calibration, dtype=np.float64).tolist(),
         "false_positive_rate": artifact.false_positive_rate,
         "threshold": artifact.threshold,
@@ -125,7 +126,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "serving": artifact.serving,
         "versions": artifact.versions,
     }
-    FILE.write(path, content, artifact.model.state_dict())
+    FILE.write(path, plain(content), artifact.model.state_dict())
 
 
 def load(path: str | Path) -> Artifact:

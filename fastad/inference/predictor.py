@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad._values import is_integer, plain
 from fastad.data import parse_size
 from fastad.data.inputs import image_batches, shortened
 from fastad.engine.cuda import CudaRunner
@@ -119,15 +120,16 @@ class Predictor:
         pixel_threshold: float | None = None,
         calibration: np.ndarray | None = None,
     ) -> None:
-        if not isinstance(batch_size, int) or batch_size < 1:
+        batch_size = plain(batch_size)
+        if not is_integer(batch_size, 1):
             raise ValueError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
         self.image_size = parse_size(image_size)
         self.device = resolve_device(device)
         self.dtype = resolve(precision, self.device, integers=has_foldable_parts(model))
         self.fused = fused
         self.batch_size = batch_size
-        self.threshold = threshold
-        self.pixel_threshold = pixel_threshold
+        self.threshold = plain(threshold)
+        self.pixel_threshold = plain(pixel_threshold)
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         # torch's types lack this form.
         self.model: AnomalyModel = model.eval().to(  # type: ignore[call-overload]

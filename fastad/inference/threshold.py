@@ -15,6 +15,8 @@ import warnings
 
 import numpy as np
 
+from fastad._values import is_number, plain
+
 
 def conformal_threshold(
     calibration: np.ndarray, false_positive_rate: float, *, warn: bool = True
@@ -43,7 +45,8 @@ def conformal_threshold(
         0.95
     """
     calibration = _checked(calibration)
-    if not 0 < false_positive_rate < 1:
+    false_positive_rate = plain(false_positive_rate)
+    if not is_number(false_positive_rate) or not 0 < false_positive_rate < 1:
         raise ValueError(f"false_positive_rate must be between 0 and 1, got {false_positive_rate}")
     n = calibration.size
     # The tolerance keeps 0.01 * 100 at one although binary fractions miss it by rounding.

@@ -6,6 +6,7 @@ Open `base` for what all models share, and `stpm` for the smallest one.
 import dataclasses
 from typing import Any
 
+from fastad._values import plain
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.gtrans import GTrans, GTransConfig
 from fastad.models.prn import PRN, PRNConfig
@@ -42,7 +43,8 @@ __all__ = [
 
 def model_class(name: str) -> type[AnomalyModel]:
     """The class of a model by its name in `MODELS`. Raises ValueError for an unknown one."""
-    if name not in MODELS:
+    name = plain(name)
+    if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
     return MODELS[name]
 

@@ -6,7 +6,6 @@ images; where it fails on a new image, there is something that the normal images
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,13 +13,14 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fastad import backbones, ops
+from fastad._values import Options, is_number
 from fastad.models.base import AnomalyModel, Batches, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
 
 
 @dataclass
-class STPMConfig:
+class STPMConfig(Options):
     """Options of `STPM`.
 
     Attributes:
@@ -56,6 +56,7 @@ class STPMConfig:
     student: nn.Module | None = None
 
     def __post_init__(self) -> None:
+        self._make_plain()
         check_student(self.backbone, self.student)
         if isinstance(self.backbone, str):
             backbones.check_names(self.backbone, self.layers)
@@ -65,17 +66,13 @@ class STPMConfig:
             ("aggregate_size", ("input", "layer")),
             ("standardize", ("auto", "channels", "none")),
         ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"{field} must be {' or '.join(map(repr, allowed))}; "
-                    f"got {getattr(self, field)!r}"
-                )
-        if not isinstance(self.eps, (int, float)) or not self.eps > 0:
-            raise ValueError(f"eps must be a number above 0; got {self.eps!r}")
+            self._require(field, getattr(self, field) in allowed, " or ".join(map(repr, allowed)))
+        self._require("eps", is_number(self.eps) and self.eps > 0, "a number above 0")
         if self.weights is not None:
+            are_numbers = isinstance(self.weights, (list, tuple))
+            are_numbers = are_numbers and all(map(is_number, self.weights))
+            self._require("weights", are_numbers, "finite numbers, one a layer")
             self.weights = [float(weight) for weight in self.weights]
-            if not all(map(math.isfinite, self.weights)):
-                raise ValueError(f"weights must be finite numbers; got {self.weights}")
             if isinstance(self.backbone, str) and len(self.weights) != len(self.layers):
                 raise ValueError(
                     f"weights must have one number for each of the {len(self.layers)} layers; "

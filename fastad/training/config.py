@@ -1,12 +1,11 @@
 """How to train: one dataclass for every model."""
 
 import dataclasses
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
+from fastad._values import Options, is_integer, is_number
 from fastad.models import AnomalyModel, Stage, Step
 from fastad.training.precision import PRECISIONS
 from fastad.training.schedule import SCHEDULES
@@ -35,7 +34,7 @@ STEP_OPTIONS = ("optimizer", "learning_rate", "momentum", "betas", "weight_decay
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(Options):
     """Options of `fastad.training.Trainer`; `for_model` fills in what a model's authors chose.
 
     Attributes:
@@ -120,28 +119,29 @@ class TrainingConfig:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._make_plain()
         for name in ("epochs", "batch_size", "pseudo_anomalies"):
-            self._require(name, _is_integer(getattr(self, name), 1), "an integer of at least 1")
-        self._require("seed", _is_integer(self.seed, 0), "an integer of at least 0")
+            self._require(name, is_integer(getattr(self, name), 1), "an integer of at least 1")
+        self._require("seed", is_integer(self.seed, 0), "an integer of at least 0")
         self._require("seed", self.seed < 2**63, "below 2**63")
         self._require(
             "workers",
-            self.workers == "auto" or _is_integer(self.workers, 0),
+            self.workers == "auto" or is_integer(self.workers, 0),
             "'auto' or an integer of at least 0",
         )
         self._require("schedule", self.schedule in SCHEDULES, _one_of(SCHEDULES))
         self._require("optimizer", self.optimizer in OPTIMIZERS, _one_of(OPTIMIZERS))
         self._require("precision", self.precision in PRECISIONS, _one_of(PRECISIONS))
         self._require(
-            "learning_rate", _is_number(self.learning_rate) and self.learning_rate > 0, "above 0"
+            "learning_rate", is_number(self.learning_rate) and self.learning_rate > 0, "above 0"
         )
         self._require("momentum", _is_fraction(self.momentum), "in [0, 1)")
         self._require(
-            "weight_decay", _is_number(self.weight_decay) and self.weight_decay >= 0, "at least 0"
+            "weight_decay", is_number(self.weight_decay) and self.weight_decay >= 0, "at least 0"
         )
         for name in ("feature_cache_gib", "feature_disk_gib"):
             value = getattr(self, name)
-            self._require(name, _is_number(value) and value >= 0, "at least 0")
+            self._require(name, is_number(value) and value >= 0, "at least 0")
         self._require("validation_fraction", _is_fraction(self.validation_fraction), "in [0, 1)")
         two_fractions = (
             isinstance(self.betas, (list, tuple))
@@ -155,13 +155,12 @@ class TrainingConfig:
         self.device = str(self.device)
         for name in ("textures", "defects"):
             value = getattr(self, name)
-            is_path = isinstance(value, (str, os.PathLike)) and str(value) != ""
+            is_path = isinstance(value, str) and value != ""
             self._require(name, value is None or is_path, "a folder or None")
-            setattr(self, name, str(value) if is_path else None)
         share = self.own_patches
-        self._require("own_patches", _is_number(share) and 0 <= share <= 1, "from 0 to 1")
+        self._require("own_patches", is_number(share) and 0 <= share <= 1, "from 0 to 1")
         count = self.defect_images
-        is_count = count is None or _is_integer(count, 1)
+        is_count = count is None or is_integer(count, 1)
         self._require("defect_images", is_count, "an integer of at least 1, or None")
         self._require(
             "defect_images", count is None or self.defects is not None, "None without defects"
@@ -187,10 +186,6 @@ class TrainingConfig:
                 dataclasses.replace(self, stages={}, **options)
             except ValueError as error:
                 raise ValueError(f"stages: of {stage!r}, {error}") from None
-
-    def _require(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {what}; got {getattr(self, name)!r}")
 
     @classmethod
     def for_model(
@@ -269,13 +264,5 @@ def _one_of(names: tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
 
 
-def _is_integer(value: object, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_fraction(value: object) -> bool:
-    return _is_number(value) and 0 <= value < 1
+    return is_number(value) and 0 <= value < 1

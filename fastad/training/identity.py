@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastad._values import plain
 from fastad.data.folder import Images
 from fastad.models import AnomalyModel, model_class
 from fastad.training.batches import read_batch
@@ -67,8 +67,7 @@ def identify(
         "held-out images": held_out.tolist(),
     }
     for option in dataclasses.fields(model.config):
-        value = getattr(model.config, option.name)
-        value = str(value) if isinstance(value, os.PathLike) else value
+        value = plain(getattr(model.config, option.name))
         if _is_json(value):
             identity[f"model option {option.name}"] = value
     if len(plans) > 1:

@@ -185,7 +185,8 @@ def test_bfloat16_is_close(small_model, expected):
     ("images", "error", "match"),
     [
         (np.zeros((2, 8, 8), np.uint8), ValueError, r"of shape \(N, H, W, 3\), .*; got uint8"),
-        (np.zeros((2, 8, 8, 3), np.float32), ValueError, r"got float32 \(2, 8, 8, 3\)"),
+        (np.zeros((2, 8, 8, 3), np.int64), ValueError, r"got int64 \(2, 8, 8, 3\): use .*uint8"),
+        (np.full((2, 8, 8, 3), 2.0), ValueError, r"in \[0, 1\].*; got float64 from 2 to 2"),
         (torch.zeros(2, 8, 8, 3), ValueError, r"shape \(N, 3, H, W\).*; got \(2, 8, 8, 3\)"),
         (torch.zeros(2, 8, 8), ValueError, r"got \(2, 8, 8\)"),
         (torch.zeros(8, 8), ValueError, r"got \(8, 8\)"),

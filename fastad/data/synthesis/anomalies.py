@@ -3,9 +3,9 @@
 import hashlib
 import math
 import operator
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad._values import is_integer, is_number, plain
 from fastad.data.folder import Images
 from fastad.data.synthesis.augmentations import augment
 from fastad.data.synthesis.foreground import foreground
@@ -146,20 +147,20 @@ class PseudoAnomalies(Dataset):
     ) -> None:
         self.images = images
         self.indices = _check_indices(indices, len(images))
-        if textures is not None and not isinstance(textures, (str, Path, TextureFolder)):
+        if textures is not None and not isinstance(textures, (str, os.PathLike, TextureFolder)):
             raise TypeError(f"textures must be a folder or None; got {textures!r}")
-        if isinstance(textures, (str, Path)):
+        if isinstance(textures, (str, os.PathLike)):
             textures = TextureFolder(textures)
         self.textures: Texture = random_texture if textures is None else textures
-        if not isinstance(seed, (int, Integral)) or seed < 0:
-            raise ValueError(f"seed must be a whole number of at least 0; got {seed!r}")
-        self.seed = int(seed)
+        self.seed = plain(seed)
+        if not is_integer(self.seed, 0):
+            raise ValueError(f"seed must be a whole number of at least 0; got {self.seed!r:.200}")
         self.clean_share = _check_share("clean_share", clean_share)
         self.own_patches = _check_share("own_patches", own_patches)
         self.on_foreground = bool(on_foreground)
-        if defects is not None and not isinstance(defects, (str, Path, RealDefects)):
+        if defects is not None and not isinstance(defects, (str, os.PathLike, RealDefects)):
             raise TypeError(f"defects must be a folder or None; got {defects!r}")
-        self.defects = RealDefects(defects) if isinstance(defects, (str, Path)) else defects
+        self.defects = RealDefects(defects) if isinstance(defects, (str, os.PathLike)) else defects
         self.opacity = _check_opacity(opacity)
         self.shapes = check_shapes(shapes)
         self.is_fixed = isinstance(images, Tensor) or getattr(images, "is_fixed", False) is True
@@ -273,8 +274,8 @@ def _as_bytes(image: Tensor) -> np.ndarray:
 
 
 def _check_share(name: str, share: float) -> float:
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} must be in [0, 1]; got {share}")
+    if not is_number(share := plain(share), 0) or share > 1:
+        raise ValueError(f"{name} must be in [0, 1]; got {share!r:.200}")
     return float(share)
 
 

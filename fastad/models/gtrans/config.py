@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from fastad import backbones
+from fastad._values import Options, is_integer, is_number
 from fastad.models.checks import check_student
 
 LAYERS = ("layer1", "layer2", "layer3")
 
 
 @dataclass
-class GTransConfig:
+class GTransConfig(Options):
     """Options of `GTrans`.
 
     Attributes:
@@ -39,16 +40,14 @@ class GTransConfig:
     student: nn.Module | None = None
 
     def __post_init__(self) -> None:
+        self._make_plain()
         check_student(self.backbone, self.student)
         if isinstance(self.backbone, str) and self.backbone != "auto":
             backbones.check_names(self.backbone, LAYERS)
         for field in ("tokens", "token_width"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{field} must be an integer of at least 1; got {value!r}")
+            holds = is_integer(getattr(self, field), 1)
+            self._require(field, holds, "an integer of at least 1")
         for field, least, most in (("smoothing", 0, 100), ("eps", 1e-38, math.inf)):
             value = getattr(self, field)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not least <= value <= most or not math.isfinite(value):
-                limits = "from 0 to 100 pixels" if field == "smoothing" else "above 0"
-                raise ValueError(f"{field} must be a number {limits}; got {value!r}")
+            limits = "from 0 to 100 pixels" if field == "smoothing" else "above 0"
+            self._require(field, is_number(value, least) and value <= most, f"a number {limits}")

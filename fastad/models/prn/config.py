@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from fastad import backbones
-from fastad.models.checks import Checked
+from fastad._values import Options, is_integer, is_number
 
 LAYERS = ("layer1", "layer2", "layer3")
 
 
 @dataclass
-class PRNConfig(Checked):
+class PRNConfig(Options):
     """Options of `PRN`.
 
     Attributes:
@@ -51,6 +51,7 @@ class PRNConfig(Checked):
     pooling: float = 0.001526
 
     def __post_init__(self) -> None:
+        self._make_plain()
         if isinstance(self.backbone, str):
             backbones.check_names(self.backbone, LAYERS)
         self._require(
@@ -60,8 +61,8 @@ class PRNConfig(Checked):
         )
         known = self.residuals in ("scaled", "squared")
         self._require("residuals", known, "'scaled' or 'squared'")
-        most = self.max_prototypes
-        self._require("max_prototypes", type(most) is int and most >= 1, "an integer of at least 1")
+        holds = is_integer(self.max_prototypes, 1)
+        self._require("max_prototypes", holds, "an integer of at least 1")
         for field, limit, what in (
             ("prototypes", 1, "a share from 0 to 1"),
             ("pooling", 1, "a share from 0 to 1"),
@@ -70,5 +71,4 @@ class PRNConfig(Checked):
             ("focal_gamma", 100, "a number from 0 to 100"),
         ):
             value = getattr(self, field)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            self._require(field, is_number and 0 <= value <= limit, what)
+            self._require(field, is_number(value, 0) and value <= limit, what)

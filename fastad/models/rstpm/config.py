@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from fastad import backbones
-from fastad.models.checks import Checked, is_number
+from fastad._values import Options, is_integer, is_number
 
 LAYERS = ("layer1", "layer2", "layer3")
 
 
 @dataclass
-class RSTPMConfig(Checked):
+class RSTPMConfig(Options):
     """Options of `RSTPM`.
 
     Attributes:
@@ -80,6 +80,7 @@ class RSTPMConfig(Checked):
     student1: nn.Module | None = None
 
     def __post_init__(self) -> None:
+        self._make_plain()
         for field in ("teacher1", "teacher2"):
             teacher = getattr(self, field)
             self._require(field, isinstance(teacher, (str, nn.Module)), "a name or a module")
@@ -102,17 +103,16 @@ class RSTPMConfig(Checked):
         for field in ("attention", "discriminator"):
             self._require(field, isinstance(getattr(self, field), bool), "True or False")
         for field in ("attention_reduction", "discriminator_width"):
-            value = getattr(self, field)
-            self._require(field, type(value) is int and value >= 1, "an integer of at least 1")
+            holds = is_integer(getattr(self, field), 1)
+            self._require(field, holds, "an integer of at least 1")
         blocks = self.decoder_blocks
         three = isinstance(blocks, (list, tuple)) and len(blocks) == len(LAYERS)
-        three = three and all(type(number) is int and number >= 2 for number in blocks)
+        three = three and all(is_integer(number, 2) for number in blocks)
         self._require("decoder_blocks", three, "three integers of at least 2")
         self.decoder_blocks = tuple(blocks)
         stride = self.discriminator_stride
-        self._require(
-            "discriminator_stride", type(stride) is int and stride in (1, 2, 4), "1, 2 or 4"
-        )
+        holds = is_integer(stride, 1) and stride in (1, 2, 4)
+        self._require("discriminator_stride", holds, "1, 2 or 4")
         for field in ("focal_gamma", "l1_weight", "smoothing"):
             self._require(field, is_number(getattr(self, field), 0), "a number of at least 0")
         self._require("smoothing", self.smoothing <= 100, "at most 100 pixels")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fastad import backbones
-from fastad.models.checks import Checked, is_number
+from fastad._values import Options, is_integer, is_number
 
 LAYERS = ("layer1", "layer2", "layer3")
 LOSSES = ("squared", "edge", "adversarial", "information", "divergence")
@@ -14,7 +14,7 @@ EXPERT_LOSSES = ("adversarial", "image", "detail", "content")
 
 
 @dataclass
-class UTADConfig(Checked):
+class UTADConfig(Options):
     """Options of `UTAD`.
 
     Attributes:
@@ -64,6 +64,7 @@ class UTADConfig(Checked):
     eps: float = 1e-12
 
     def __post_init__(self) -> None:
+        self._make_plain()
         for field in (
             "impression_width",
             "latents",
@@ -73,8 +74,8 @@ class UTADConfig(Checked):
             "neighbours",
             "bank",
         ):
-            value = getattr(self, field)
-            self._require(field, type(value) is int and value >= 1, "an integer of at least 1")
+            holds = is_integer(getattr(self, field), 1)
+            self._require(field, holds, "an integer of at least 1")
         for field, names in (("impression_factors", LOSSES), ("expert_factors", EXPERT_LOSSES)):
             weights = getattr(self, field)
             right = isinstance(weights, (list, tuple)) and len(weights) == len(names)
