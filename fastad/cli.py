@@ -133,7 +133,10 @@ def train(
     # Data
     image_size: Annotated[
         str | None,
-        _of_data(help="256, 640x256 (height x width), or auto for the aspect ratio of the images."),
+        _of_data(
+            help="256, 640x256 (height x width), or auto: the aspect ratio of the images, in about "
+            "256x256 pixels."
+        ),
     ] = None,
     bit_depth: Annotated[
         str | None,

@@ -16,6 +16,7 @@ from fastad._estimator import Estimator, NotFittedError
 from fastad._values import is_number, plain
 from fastad.data import Sample, test_samples
 from fastad.data.depth import BitDepth, parse_range
+from fastad.data.sizes import is_auto
 from fastad.data.training_set import (
     TrainingSet,
     file_digests,
@@ -53,8 +54,9 @@ class Detector(Estimator):
 
     Args:
         model: name of the model, one of `fastad.models.MODELS`.
-        image_size: what images are resized to, in pixels: 256 for a square, (height, width),
-            "640x256" (height x width), or "auto" for the aspect ratio of the training images.
+        image_size: what images are resized to, in pixels: "auto" for about 256x256 pixels in area
+            and the aspect ratio of the training images (`fastad.data.auto_size`), 256 for a square,
+            (height, width), or "640x256" (height x width).
         bit_depth: which values of 16-bit pixels become black and white: a number of bits from 8 to
             16, a window like "30000-34000", or "auto" for the smallest of 8, 10, 12, 14 and 16 bits
             that holds the training images' values. Images of 8 bits need none.
@@ -102,7 +104,7 @@ class Detector(Estimator):
         self,
         model: str = "rstpm",
         *,
-        image_size: int | str | tuple[int, int] = 256,
+        image_size: int | str | tuple[int, int] = "auto",
         bit_depth: BitDepth = "auto",
         device: str = "auto",
         precision: str = "auto",
@@ -216,7 +218,7 @@ class Detector(Estimator):
         resolve_device(config.device)
         _checked_rate(self.false_positive_rate)
         size = plain(self.image_size)
-        if size != "auto":
+        if not is_auto(size):
             training_size(size)
         parse_range(self.bit_depth)
         return config
@@ -459,7 +461,7 @@ class Detector(Estimator):
             samples,
             self.image_size_,
             threshold=self.threshold_,
-            batch_size=plain(self.batch_size),
+            batch_size=self.batch_size,
             read=predictor.read,
             **options,
         )

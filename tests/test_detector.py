@@ -252,10 +252,10 @@ def test_image_size_auto(tmp_path):
     for i in range(4):
         Image.fromarray(np.full((30, 75, 3), 99, np.uint8)).save(tmp_path / f"{i}.jpg")
     trained = small(image_size="auto").fit(tmp_path, epochs=1)
-    assert trained.image_size_ == (256, 640)
-    assert trained.image_size == "auto"
-    with pytest.raises(ValueError, match='image_size "auto" needs image files'):
-        small(image_size="auto").fit(IMAGES)
+    assert trained.image_size_ == (160, 416)
+    assert trained.image_size == "auto" == fastad.Detector().image_size
+    images = np.full((4, 60, 150, 3), 99, np.uint8)
+    assert small(image_size="auto").fit(images, epochs=1).image_size_ == (160, 416)
 
 
 def test_without_held_out_images_there_is_no_threshold(tiny_model, tmp_path):

@@ -1,5 +1,6 @@
 """A detector takes what grid searches, tables and notebooks hand over, and writes plain values."""
 
+import dataclasses
 import io
 import json
 import warnings
@@ -116,7 +117,7 @@ def test_the_file_holds_plain_values_and_the_same_detector(given, tmp_path):
     loaded = fastad.load(
         tmp_path / "found.fastad",
         device=given["device"],
-        precision=np.str_("float32"),
+        precision=given.get("precision", np.str_("float32")),
         batch_size=given["batch_size"],
     )
     assert np.array_equal(loaded.predict(IMAGES).score, wanted.predict(IMAGES).score)
@@ -140,17 +141,27 @@ def test_the_constructor_keeps_what_it_was_given():
 
 
 def test_a_training_is_resumed_whatever_form_its_options_have(tmp_path):
-    file = tmp_path / "training"
-    small(seed=np.int64(3)).fit(IMAGES, checkpoint=file, **TRAINING, weight_decay=np.float64(0))
+    file, two = tmp_path / "training", ("layer1", "layer2")
+    first = small(seed=np.int64(3), layers=np.array(two))
+    first.fit(IMAGES, checkpoint=file, **TRAINING, weight_decay=np.float64(0))
     more = {"checkpoint": file, "resume": True, "batch_size": 4, "weight_decay": 0}
-    resumed = small(seed=3).fit(IMAGES, epochs=np.int64(2), **more)
-    again = small(seed=torch.tensor(3), layers=np.array(["layer1"]))
+    resumed = small(seed=3, layers=two).fit(IMAGES, epochs=np.int64(2), **more)
+    again = small(seed=torch.tensor(3), layers=np.array(two))
     again.fit(IMAGES, epochs=np.int8(2), **more)
-    whole = small(seed=3).fit(IMAGES, epochs=2, batch_size=4, weight_decay=0)
+    whole = small(seed=3, layers=two).fit(IMAGES, epochs=2, batch_size=4, weight_decay=0)
     for other in (resumed, again):
         assert np.array_equal(other.predict(IMAGES).score, whole.predict(IMAGES).score)
     with pytest.raises(ValueError, match="seed 3 in the file, 4 now"):
-        small(seed=np.int64(4)).fit(IMAGES, checkpoint=file, resume=True, **TRAINING)
+        small(seed=np.int64(4), layers=two).fit(IMAGES, epochs=2, **more)
+
+
+def test_an_artifact_is_written_with_plain_values(detector, tmp_path):
+    numbers = {"threshold": np.float32(0.5), "pixel_threshold": torch.tensor(0.25)}
+    artifact = dataclasses.replace(detector._artifact, image_size=np.array([40, 32]), **numbers)
+    fastad.inference.save(tmp_path / "a.fastad", artifact)
+    loaded = fastad.load(tmp_path / "a.fastad")
+    assert (loaded.threshold_, loaded.pixel_threshold_) == (0.5, 0.25)
+    assert loaded.image_size_ == (40, 32)
 
 
 @pytest.mark.parametrize("form", [np.float64, np.float32, np.array, torch.tensor, float])

@@ -11,6 +11,7 @@ from fastad.commands.output import check_writable, log, note, refuse_overwriting
 from fastad.commands.settings import parse_settings, parse_stages
 from fastad.data import training_images
 from fastad.data.depth import parse_range
+from fastad.data.sizes import is_auto
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
@@ -77,7 +78,7 @@ def _checked(
 ) -> tuple[Detector, dict[str, Any]]:
     """The detector and the options of its `Detector.fit`; ValueError before any file is read."""
     kind = models.model_class(detector_options["model"])
-    if detector_options["image_size"] != "auto":
+    if not is_auto(detector_options["image_size"]):
         training_size(detector_options["image_size"])
     parse_range(detector_options["bit_depth"])
     for_model, for_training = parse_settings(settings, kind.Config, TrainingConfig)

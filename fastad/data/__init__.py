@@ -7,7 +7,6 @@ from fastad.data.depth import PixelRange
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
-    auto_size,
     find_images,
     image_shape,
     parse_size,
@@ -22,6 +21,7 @@ from fastad.data.layouts import (
     training_images,
 )
 from fastad.data.masks import read_ground_truth, read_mask, resize_masks
+from fastad.data.sizes import auto_size
 from fastad.data.synthesis import PseudoAnomalies
 
 __all__ = [

@@ -6,13 +6,12 @@ same on the line as in training.
 """
 
 import io
-import math
 import os
 import re
 import stat
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -319,29 +318,6 @@ def image_shape(path: str | Path | io.BytesIO) -> tuple[int, int]:
     with open_image(path) as image:
         width, height = image.size
         return (width, height) if orientation(image) >= 5 else (height, width)
-
-
-def auto_size(paths: Sequence[str | Path]) -> tuple[int, int]:
-    """(height, width) with the images' median aspect ratio, for ``image_size="auto"``.
-
-    The shorter side is 256, the longer a multiple of 32 and at most 1024. Headers are read alone,
-    of at most 256 images spread evenly; unreadable files are passed over. Raises ValueError for no
-    path at all, ImageError when no file looked at is readable.
-    """
-    if not paths:
-        raise ValueError("paths: at least one image is needed")
-    ratios, first_error = [], None
-    for i in np.unique(np.linspace(0, len(paths) - 1, 256).round().astype(int)):
-        try:
-            height, width = image_shape(paths[i])
-            ratios.append(math.log(height / width))
-        except (ImageError, OSError) as error:
-            first_error = first_error or error
-    if not ratios:
-        raise ImageError(f"image size auto: no image is readable; the first error: {first_error}")
-    ratio = math.exp(float(np.median(ratios)))
-    longer = min(1024, 32 * math.floor(max(ratio, 1 / ratio) * 8 + 0.5))
-    return (longer, 256) if ratio > 1 else (256, longer)
 
 
 def find_images(folder: str | Path) -> list[Path]:

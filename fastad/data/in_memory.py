@@ -6,6 +6,7 @@ file of 16 bits. Alpha is dropped. Floats are in [0, 1].
 
 import contextlib
 import io
+import mmap
 import os
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from fastad.data.depth import PixelRange
 from fastad.data.images import read_image, rgb_array
 
+BUFFERS = (bytes, bytearray, memoryview, mmap.mmap)
 CHANNELS = (1, 2, 3, 4)  # grey, grey and alpha, RGB, RGB and alpha
 ARRAYS = (
     "uint8 of shape (N, H, W, 3), or (H, W, 3) for one, or of grey images (N, H, W, 1), or (H, W); "
@@ -43,10 +45,10 @@ class Encoded(NamedTuple):
 
 def is_encoded(item: Any) -> bool:
     """Whether an item is the bytes of a file, or a file: something that can be read."""
-    if isinstance(item, (bytes, bytearray, memoryview)):
+    if isinstance(item, BUFFERS):
         return True
     has_reader = hasattr(item, "read") or hasattr(item, "read_bytes")
-    return has_reader and not isinstance(item, (os.PathLike, type))
+    return has_reader and not hasattr(item, "__getitem__") and not isinstance(item, os.PathLike)
 
 
 def encoded(item: Any) -> Encoded:
@@ -57,13 +59,13 @@ def encoded(item: Any) -> Encoded:
     Raises TypeError where reading does not give bytes, and what the file itself raises.
     """
     kind = type(item).__name__
-    if isinstance(item, (bytes, bytearray, memoryview)):
+    if isinstance(item, BUFFERS):
         return Encoded(bytes(item), kind)
     name = str(getattr(item, "name", kind))
     if hasattr(item, "read_bytes"):
         return Encoded(item.read_bytes(), name)
     data = None if isinstance(item, io.TextIOBase) else _whole(item)
-    if not isinstance(data, (bytes, bytearray, memoryview)):
+    if not isinstance(data, BUFFERS):
         raise TypeError(f'images: {name} must be a file opened in binary mode ("rb"); got {kind}')
     return Encoded(bytes(data), name)
 

@@ -63,10 +63,12 @@ def gathered(images: Any) -> Any:
         if not all(map(is_path, images)):
             raise TypeError("images: a set has no order, give a list; only a set of paths is taken")
         return sorted(images, key=lambda path: natural_key(os.fspath(path)))
-    if hasattr(type(images), "to_numpy"):  # of pandas and others
-        if hasattr(images, "columns"):
-            raise ValueError("images: of a table give the column of paths")
-        images = np.asarray(images)
+    if hasattr(type(images), "to_numpy") and hasattr(images, "columns"):  # of pandas and others
+        raise ValueError("images: of a table give the column of paths")
+    if hasattr(images, "__array__") and not isinstance(images, Tensor):
+        is_one_array = getattr(images, "ndim", 4) < 4  # many may be too many for the memory
+        if is_one_array or hasattr(type(images), "to_numpy"):
+            images = np.asarray(images)
     if isinstance(images, np.ndarray) and images.dtype.kind in "OUT":
         if images.ndim > 1:
             raise ValueError(
@@ -184,8 +186,8 @@ def image_dataset(
     images = as_levels(gathered(images), pixel_range)
     stack = _stack(images)
     if stack is not None:
-        parts = [_part(stack, start, 64) for start in range(0, len(stack), 64)]
-        return torch.cat([_resized(part, size) for part in parts or [_part(stack, 0, 64)]])
+        starts = range(0, max(len(stack), 1), 64)
+        return torch.cat([_resized(_part(stack, start, 64), size) for start in starts])
     is_map_style = hasattr(images, "__getitem__") and hasattr(images, "__len__")
     is_list = isinstance(images, (Sequence, dict)) or is_one(images)
     if is_map_style and (isinstance(images, Dataset) or not is_list):

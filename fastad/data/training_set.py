@@ -12,9 +12,10 @@ from fastad._values import plain
 from fastad.data.depth import BitDepth, PixelRange, is_deep, parse_range
 from fastad.data.facts import ImageFacts, facts_of
 from fastad.data.folder import ImageDataset, Images
-from fastad.data.images import auto_size, parse_size
-from fastad.data.inputs import are_paths, gathered, image_dataset, is_one, is_path
+from fastad.data.images import parse_size
+from fastad.data.inputs import gathered, image_dataset, is_one, is_path
 from fastad.data.layouts import training_images
+from fastad.data.sizes import ITEMS_READ, auto_size, is_auto
 from fastad.data.survey import choose_range
 
 log = logging.getLogger("fastad")
@@ -62,9 +63,10 @@ def read_training_set(
 ) -> TrainingSet:
     """A folder, images in any form (`fastad.data.inputs`), or a data set of them, at one size.
 
-    ``image_size`` "auto" keeps the aspect ratio of image files. ``skip_bad`` leaves unreadable
-    files out. ``bit_depth`` is an option of `fastad.data.depth.parse_range`; "auto" is settled by
-    the images (`fastad.data.survey.choose_range`). Up to 4 GiB are decoded once and kept in memory.
+    ``image_size`` "auto" keeps the aspect ratio; see `fastad.data.auto_size`. ``skip_bad`` leaves
+    unreadable files out. ``bit_depth`` is an option of `fastad.data.depth.parse_range`; "auto" is
+    settled by the images (`fastad.data.survey.choose_range`). Up to 4 GiB are decoded once and kept
+    in memory.
 
     Raises ValueError, TypeError, FileNotFoundError or ImageError; the message names the argument,
     the file or the shape.
@@ -83,12 +85,10 @@ def read_training_set(
         images = [images]
     elif isinstance(images, Iterable) and not hasattr(images, "__getitem__") and not is_one(images):
         images = _listed_paths(images)
-    if image_size != "auto":
-        size = training_size(image_size)
-    elif are_paths(images):
-        size = auto_size(images)
-    else:
-        raise ValueError('image_size "auto" needs image files; give (height, width)')
+        if is_auto(image_size) and not isinstance(images, list):
+            first = list(itertools.islice(images, ITEMS_READ))
+            image_size, images = auto_size(first), itertools.chain(first, images)
+    size = auto_size(images) if is_auto(image_size) else training_size(image_size)
     count = len(images) if hasattr(images, "__len__") else 1
     in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
     if pixel_range is None:

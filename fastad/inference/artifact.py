@@ -84,6 +84,7 @@ class Artifact:
         A detector trained in a precision asked for by name is served in it: that one was
         calibrated.
         """
+        options = plain(options)
         if options.get("precision", "auto") == "auto" and self.serving is None:
             options["precision"] = self.training.get("config", {}).get("precision", "auto")
         examined = self.serving if options.get("precision", "auto") == "auto" else None
@@ -125,7 +126,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
     content = {
         "model": artifact.model.name,
         "config": config,
-        "image_size": list(artifact.image_size),
+        "image_size": artifact.image_size,
         "calibration": np.asarray(artifact.calibration, dtype=np.float64).tolist(),
         "false_positive_rate": artifact.false_positive_rate,
         "threshold": artifact.threshold,

@@ -236,7 +236,7 @@ def test_auto_size_keeps_the_aspect_ratio(train, weights, tmp_path):
         Image.fromarray(np.full((40, 80, 3), 50 + i, np.uint8)).save(tmp_path / f"wide/{i}.png")
     code, _, err = train("--image-size", "auto", "--epochs", "1", data=tmp_path / "wide")
     assert code == 0, err
-    assert inference.load(tmp_path / "d.fastad").image_size == (256, 512)
+    assert inference.load(tmp_path / "d.fastad").image_size == (192, 384)
 
 
 def test_quiet_verbose_and_normal(fastad, train, detector, images, tmp_path):

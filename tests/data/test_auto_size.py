@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from fastad.data import ImageError, auto_size, parse_size
+from fastad.data.sizes import size_of_ratio
 
 
 def put(path, height, width, **options):
@@ -21,38 +23,71 @@ def put(path, height, width, **options):
     [
         (100, 100, (256, 256)),
         (100, 103, (256, 256)),
-        (200, 100, (512, 256)),
-        (100, 200, (256, 512)),
-        (100, 150, (256, 384)),
-        (100, 108, (256, 288)),
-        (9, 900, (256, 1024)),
-        (900, 9, (1024, 256)),
+        (200, 100, (384, 192)),
+        (100, 200, (192, 384)),
+        (100, 150, (192, 288)),
+        (640, 256, (416, 160)),
+        (1080, 1920, (192, 352)),
+        (480, 640, (224, 288)),
+        (9, 900, (32, 2048)),
+        (900, 9, (2048, 32)),
         (1, 1, (256, 256)),
     ],
 )
-def test_the_longer_side_follows_the_ratio(tmp_path, height, width, expected):
+def test_the_size_follows_the_ratio(tmp_path, height, width, expected):
     assert auto_size([put(tmp_path / "a.png", height, width)]) == expected
 
 
 @settings(deadline=None, max_examples=50)
 @example(height=1, width=300)
 @given(height=st.integers(1, 300), width=st.integers(1, 300))
-def test_rules_of_the_size(tmp_path_factory, height, width):
-    path = put(tmp_path_factory.mktemp("auto") / "a.bmp", height, width)
-    size = auto_size([path])
+def test_rules_of_the_size(height, width):
+    size = size_of_ratio(height, width)
     assert parse_size(size) == size
-    assert min(size) == 256
-    assert max(size) % 32 == 0
-    assert max(size) <= 1024
-    wanted = 256 * max(height, width) / min(height, width)
-    assert abs(max(size) - min(wanted, 1024)) <= 16
-    assert height == width or max(size) == 256 or (size[0] > size[1]) == (height > width)
+    assert all(side % 32 == 0 for side in size)
+    assert max(size) <= 2048
+    ratio = max(height, width) / min(height, width)
+    if ratio <= 8:
+        assert 0.6 <= size[0] * size[1] / 256**2 <= 1.6
+        assert abs(math.log(size[0] / size[1] * width / height)) < math.log(1.12)
+    assert size == size_of_ratio(width, height)[::-1]
+    assert height != width or size == (256, 256)
+
+
+def test_images_in_any_form():
+    array = np.zeros((5, 40, 20, 3), np.uint8)
+    tensor = torch.zeros(5, 3, 40, 20)
+    images = [Image.fromarray(a) for a in array]
+    pairs = torch.utils.data.TensorDataset(tensor, torch.zeros(5))
+    forms = (array, array[0], array[0, ..., 0], tensor, tensor[0], images, list(array), pairs)
+    assert {auto_size(form) for form in forms} == {(384, 192)}
+
+
+def test_images_that_cannot_be_counted():
+    with pytest.raises(TypeError, match=r"that can be counted.*give \(height, width\)"):
+        auto_size(iter([np.zeros((4, 4), np.uint8)]))
+
+
+def test_few_of_a_data_set_are_read():
+    read = []
+
+    class Counted(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1000
+
+        def __getitem__(self, index):
+            read.append(index)
+            return {"image": np.zeros((20, 40), np.uint8)}
+
+    assert auto_size(Counted()) == (192, 384)
+    assert len(read) == 32
+    assert (min(read), max(read)) == (0, 999)
 
 
 def test_the_median_counts_not_the_mean(tmp_path):
     paths = [put(tmp_path / f"{i}.png", 20, 40) for i in range(3)]
     paths += [put(tmp_path / "tall.png", 400, 4), put(tmp_path / "taller.png", 900, 4)]
-    assert auto_size(paths) == (256, 512)
+    assert auto_size(paths) == (192, 384)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -61,13 +96,13 @@ def test_the_rotation_of_exif_is_respected(tmp_path, name, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = put(tmp_path / name, 20, 40, exif=exif)
-    assert auto_size([str(path)]) == ((512, 256) if orientation >= 5 else (256, 512))
+    assert auto_size([str(path)]) == ((384, 192) if orientation >= 5 else (192, 384))
 
 
 def test_pixels_are_not_decoded(tmp_path, monkeypatch):
     path = put(tmp_path / "a.png", 20, 40)
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)
-    assert auto_size([path]) == (256, 512)
+    assert auto_size([path]) == (192, 384)
 
 
 def test_at_most_256_spread_evenly_are_looked_at(tmp_path, monkeypatch):
@@ -94,10 +129,10 @@ def test_unreadable_files_are_passed_over(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     bad = [tmp_path / "empty.png", tmp_path / "text.png", tmp_path / "gone.png", tmp_path]
     good = put(tmp_path / "a.png", 30, 20)
-    assert auto_size([*bad, good, *bad]) == (384, 256)
+    assert auto_size([*bad, good, *bad]) == (288, 192)
     with pytest.raises(ImageError, match=r"no image is readable; .*empty\.png: is empty"):
         auto_size(bad)
-    with pytest.raises(ValueError, match="paths: at least one image"):
+    with pytest.raises(ValueError, match="images: at least one image"):
         auto_size([])
 
 
@@ -105,4 +140,4 @@ def test_tall_and_wide_mirror_each_other(tmp_path):
     tall = [put(tmp_path / f"t{i}.png", h, 20) for i, h in enumerate((31, 53))]
     wide = [put(tmp_path / f"w{i}.png", 20, w) for i, w in enumerate((31, 53))]
     assert auto_size(tall) == auto_size(wide)[::-1]
-    assert math.isclose(auto_size(tall)[0], 256 * math.sqrt(31 * 53) / 20, abs_tol=16)
+    assert auto_size(tall) == size_of_ratio(math.sqrt(31 * 53), 20)

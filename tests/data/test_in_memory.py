@@ -1,6 +1,7 @@
 """An image in memory is the same image as in a file, in every form that libraries hand over."""
 
 import io
+import mmap
 import os
 import re
 import struct
@@ -213,6 +214,7 @@ EXPECTED = torch.from_numpy(PIXELS[0]).permute(2, 0, 1)
         lambda path: path.read_bytes(),
         lambda path: bytearray(path.read_bytes()),
         lambda path: memoryview(path.read_bytes()),
+        lambda path: mapped(path),
         lambda path: io.BytesIO(path.read_bytes()),
         lambda path: path.open("rb"),
         lambda path: path.open("rb", buffering=0),
@@ -231,6 +233,11 @@ def test_bytes_and_files(png, open_):
     assert torch.equal(image_dataset([open_(png), open_(png)], SIZE)[1], EXPECTED)
     [(paths, _)] = image_batches([open_(png)], SIZE, 2)
     assert paths is None
+
+
+def mapped(path):
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 class OnlyReads:
@@ -521,15 +528,27 @@ def test_a_generator_for_a_training_holds_one_image_at_its_full_size():
     assert [int(image[0, 0, 0]) for image in dataset] == [0, 1, 2, 3, 4, 5]
 
 
-def test_other_libraries_arrays(paths):
-    class Array:
-        def __init__(self, array):
-            self._array = array
+class Foreign:
+    """An array of another library."""
 
-        def __array__(self, dtype=None, copy=None):
-            return self._array
+    def __init__(self, array):
+        self._array, self.ndim = array, array.ndim
 
-    assert torch.equal(to_tensor(Array(PIXELS[0])), EXPECTED)
-    assert torch.equal(together([Array(PIXELS[0]), Array(PIXELS[1])])[0], EXPECTED)
+    def __iter__(self):
+        return map(Foreign, self._array)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array
+
+
+def test_other_libraries_arrays():
+    expected = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
+    for form, wanted in (
+        (Foreign(PIXELS[0]), expected[:1]),
+        ([Foreign(PIXELS[0])], expected[:1]),
+        (Foreign(PIXELS), expected),
+    ):
+        assert torch.equal(together(form), wanted)
+        assert torch.equal(image_dataset(form, SIZE), wanted)
     with pytest.raises(ValueError, match=r"an array in a list must be .*; one is \(\)"):
         to_tensor(np.int64(3))

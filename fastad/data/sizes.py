@@ -1,0 +1,100 @@
+"""The size that images are resized to, where it follows from their aspect ratio."""
+
+import math
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastad.data.images import ImageError, image_shape
+from fastad.data.inputs import gathered, is_path, to_tensor
+
+AREA = 256 * 256  # pixels that a size is near to
+STEP = 32  # pixels: sides are multiples of it, as networks halve them five times
+LONGEST = 2048  # pixels of a side
+SHAPES_READ = 256  # headers of files that are looked at
+ITEMS_READ = 32  # other images, which are read whole
+
+
+def is_auto(image_size: object) -> bool:
+    """Whether an image size is to follow from the images; an array is none."""
+    return isinstance(image_size, str) and image_size == "auto"
+
+
+def auto_size(images: Any) -> tuple[int, int]:
+    """(height, width) of about 256x256 pixels in area, with the images' median aspect ratio.
+
+    Sides are multiples of 32 and at most 2048. Square images give 256x256. Of files the headers are
+    read alone, of at most 256 spread evenly, and unreadable ones are passed over. Of a map-style
+    data set or a list of other images at most 32 are read.
+
+    Args:
+        images: paths, images in any form of `fastad.data.inputs`, or a map-style data set of them.
+
+    Raises:
+        ValueError: there is no image.
+        ImageError: no file that was looked at is readable.
+        TypeError: the images cannot be counted and looked at twice.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.data import auto_size
+        >>> auto_size(np.zeros((10, 640, 256, 3), dtype=np.uint8))
+        (416, 160)
+    """
+    images = gathered(images)
+    if isinstance(images, np.ndarray) and images.dtype != object:
+        return size_of_ratio(*(images.shape[:2] if images.ndim < 4 else images.shape[1:3]))
+    if isinstance(images, Tensor):
+        return size_of_ratio(*images.shape[-2:])
+    if not (hasattr(images, "__getitem__") and hasattr(images, "__len__")):
+        raise TypeError(
+            'image_size "auto" needs images that can be counted: a folder, a list, an array or a '
+            "map-style data set; give (height, width)"
+        )
+    if not len(images):
+        raise ValueError("images: at least one image is needed")
+    ratios, first_error = [], None
+    are_paths = not isinstance(images, Dataset) and is_path(images[0])
+    most = SHAPES_READ if are_paths else ITEMS_READ
+    for i in np.unique(np.linspace(0, len(images) - 1, most).round().astype(int)):
+        try:
+            height, width = _shape_of(images[int(i)])
+            ratios.append(math.log(height / width))
+        except (ImageError, OSError) as error:
+            first_error = first_error or error
+    if not ratios:
+        raise ImageError(f"image size auto: no image is readable; the first error: {first_error}")
+    return size_of_ratio(math.exp(float(np.median(ratios))), 1)
+
+
+def size_of_ratio(height: float, width: float) -> tuple[int, int]:
+    """The (height, width) in multiples of 32 with nearly this ratio and an area near 256x256.
+
+    A ratio that is wrong by a tenth costs as much as an area that is wrong by four tenths.
+
+    Examples:
+        >>> from fastad.data.sizes import size_of_ratio
+        >>> size_of_ratio(480, 640)
+        (224, 288)
+    """
+    sides = np.arange(STEP, LONGEST + 1, STEP)
+    heights, widths = np.meshgrid(sides, sides, indexing="ij")
+    stretched = np.abs(np.log(heights / widths / (height / width)))
+    area = np.abs(np.log(heights * widths / AREA))
+    wrong = np.round(stretched + area / 4, 9)  # equal whichever side is the longer
+    first, second = np.unravel_index(np.argmin(wrong), wrong.shape)
+    return int(sides[first]), int(sides[second])
+
+
+def _shape_of(item: Any) -> tuple[int, int]:
+    """(height, width) of one image in any form; of a data set's item as of the image in it."""
+    if isinstance(item, dict) and "image" in item:
+        item = item["image"]
+    elif isinstance(item, tuple) and item:
+        item = item[0]
+    if is_path(item):
+        return image_shape(item)
+    height, width = to_tensor(item).shape[-2:]
+    return height, width
