@@ -79,7 +79,7 @@ def test_no_limit_of_pillows_is_changed(tmp_path):
     read(tmp_path / "a.png")
     assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
-    with pytest.raises(ValueError, match="(?i)too large"):
+    with pytest.raises(ValueError, match=r"(?i)too large"):
         Image.open(tmp_path / "a.png")
 
 
