@@ -5,6 +5,8 @@ then Pillow refuses an image whose pixels are fine, or warns. Nothing of Pillow'
 other code of the process: these are subclasses, and no setting is touched.
 """
 
+import io
+import struct
 from typing import IO, Any, Literal, cast
 
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
@@ -51,6 +53,15 @@ class _Chunks(PngImagePlugin.PngStream):
 class JpegFile(_OwnExif, JpegImagePlugin.JpegImageFile):
     """JPEG without its colour profile and resolution. Of several pictures, the first."""
 
+    def _open(self) -> None:
+        try:
+            super()._open()
+        except (SyntaxError, IndexError, TypeError, struct.error):  # a segment is broken
+            file = cast(IO[bytes], self.fp)
+            self.fp = io.BytesIO(_needed_segments(file))
+            super()._open()
+            self.fp = file
+
     @property
     def icclist(self) -> list[bytes]:
         return []  # what Pillow appends is dropped
@@ -58,6 +69,24 @@ class JpegFile(_OwnExif, JpegImagePlugin.JpegImageFile):
     @icclist.setter
     def icclist(self, pieces: list[bytes]) -> None:
         pass
+
+
+def _needed_segments(file: IO[bytes]) -> bytes:
+    """A JPEG file up to its pixels, without comments and what applications wrote, but for EXIF."""
+    file.seek(0)
+    kept = file.read(2)
+    marker = b""
+    while marker != b"\xff\xda":  # after which the pixels come
+        marker = file.read(2)
+        while marker == b"\xff\xff":  # padding
+            marker = b"\xff" + file.read(1)
+        if len(marker) < 2 or marker[0] != 0xFF:
+            raise SyntaxError("no marker found")
+        length = file.read(2)
+        data = file.read(int.from_bytes(length, "big") - 2)
+        if (not 0xE0 <= marker[1] <= 0xEF and marker[1] != 0xFE) or data.startswith(b"Exif\0"):
+            kept += marker + length + data
+    return kept
 
 
 class TiffFile(_OwnExif, TiffImagePlugin.TiffImageFile):

@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 from PIL import ExifTags, Image, TiffImagePlugin
@@ -70,7 +71,7 @@ def stored_orientation(file: BinaryIO, image: Image.Image) -> int:
             exif, xmp = _png_metadata(file)
         if exif:
             value, _ = _of_tiff(io.BytesIO(re.sub(rb"^(Exif\0\0)+", b"", exif[:_ENOUGH])))
-    except (ValueError, OverflowError, OSError, struct.error, zlib.error):
+    except (ValueError, OverflowError, OSError, struct.error):
         pass
     file.seek(position)
     if value is None and isinstance(xmp, bytes):
@@ -85,15 +86,20 @@ def _of_tiff(file: BinaryIO) -> tuple[int | None, bytes | None]:
     order = {b"II": "<", b"MM": ">"}.get(header[:2])
     if order is None:
         return None, None
-    value, xmp = None, None
+    value, place, length = None, None, 0
     for tag, kind, count, field in _entries(file, header, order):
         if tag == ExifTags.Base.Orientation and value is None:
             number = _INTEGERS.get(kind)
             value = struct.unpack_from(order + number, field)[0] if number and count else 1
         elif tag == _XMP_TAG:
-            file.seek(struct.unpack(order + ("Q" if len(field) == 8 else "I"), field)[0])
-            xmp = file.read(min(count, _ENOUGH))
-    return value, xmp
+            place, length = (
+                struct.unpack(order + ("Q" if len(field) == 8 else "I"), field)[0],
+                count,
+            )
+    if value is not None or place is None:
+        return value, None
+    file.seek(place)
+    return None, file.read(min(length, _ENOUGH))
 
 
 def _entries(file: BinaryIO, header: bytes, order: str) -> Iterator[tuple[int, int, int, bytes]]:
@@ -118,12 +124,19 @@ def _png_metadata(file: BinaryIO) -> tuple[bytes | None, bytes | None]:
             if head[4:] == b"eXIf":
                 exif = data
             elif data.startswith(b"XML:com.adobe.xmp\0"):
-                packed, (_, _, text) = data[18:19] == b"\1", data[20:].split(b"\0", 2)
-                xmp = zlib.decompressobj().decompress(text, _ENOUGH) if packed else text
+                text = data[20:].split(b"\0", 2)[-1]
+                xmp = _unpacked(text) if data[18:19] == b"\1" else text
             elif data.startswith(b"Raw profile type exif\0"):  # as ImageMagick once wrote it
-                packed, text = head[4:] == b"zTXt", data[22:]
-                profile = zlib.decompressobj().decompress(text[1:], _ENOUGH) if packed else text
+                profile = _unpacked(data[23:]) if head[4:] == b"zTXt" else data[22:]
         file.seek(after)
     if exif is None and profile is not None:
-        exif = bytes.fromhex(b"".join(profile.split(b"\n")[3:]).decode("ascii"))
+        with suppress(ValueError):
+            exif = bytes.fromhex(b"".join(profile.split(b"\n")[3:]).decode("ascii"))
     return exif, xmp
+
+
+def _unpacked(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _ENOUGH)
+    except zlib.error:
+        return b""

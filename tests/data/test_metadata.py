@@ -79,7 +79,7 @@ def test_no_limit_of_pillows_is_changed(tmp_path):
     read(tmp_path / "a.png")
     assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
-    with pytest.raises(ValueError, match="(?i)too large"):
+    with pytest.raises(ValueError, match=r"(?i)too large"):
         Image.open(tmp_path / "a.png")
 
 
@@ -118,6 +118,9 @@ SEGMENTS = {
     ),
     "many segments": b"".join(segment(0xE1 + i % 14, bytes(50_000)) for i in range(200)),
     "broken list of pictures": segment(0xE2, b"MPF\0garbage"),
+    "short JFIF": segment(0xE0, b"JFIF\0"),
+    "short Adobe": segment(0xEE, b"Adobe"),
+    "short Photoshop": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
     "long comment": segment(0xFE, bytes(65_000)),
 }
 
@@ -126,5 +129,9 @@ SEGMENTS = {
 def test_jpeg_is_read_past_its_other_segments(tmp_path, name):
     data = encoded("JPEG", quality=95)
     (tmp_path / "plain.jpg").write_bytes(data)
+    turned = b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\3\0\0\0"
+    exif = segment(0xE1, b"Exif\0\0" + turned)
+    (tmp_path / "r.jpg").write_bytes(data[:2] + SEGMENTS[name] + exif + data[2:])
+    assert np.array_equal(read(tmp_path / "r.jpg"), read(tmp_path / "plain.jpg")[::-1, ::-1])
     (tmp_path / "a.jpg").write_bytes(data[:20] + SEGMENTS[name] + data[20:])
     assert np.array_equal(read(tmp_path / "a.jpg"), read(tmp_path / "plain.jpg"))

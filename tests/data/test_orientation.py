@@ -247,6 +247,22 @@ def test_exif_in_a_text_chunk_as_imagemagick_wrote_it(tmp_path):
     check(tmp_path / "b.png", 1)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0"),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0not packed"),
+        chunk(b"zTXt", b"Raw profile type exif\0\0not packed"),
+    ],
+)
+def test_broken_texts_do_not_hide_the_orientation(tmp_path, broken):
+    (tmp_path / "a.png").write_bytes(png_with(broken, chunk(b"eXIf", directory(SIX))))
+    check(tmp_path / "a.png", 6)
+    xmp = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
+    (tmp_path / "x.png").write_bytes(png_with(broken, xmp))
+    check(tmp_path / "x.png", 6)
+
+
 def test_broken_exif_of_an_image_opened_by_the_caller(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg_with(b"Exif\0\0" + bytes(range(1, 40))))
     with Image.open(tmp_path / "a.jpg") as image:
