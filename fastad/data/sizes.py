@@ -1,6 +1,7 @@
 """The size that images are resized to, where it follows from their aspect ratio."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,6 @@ def _shape_of(item: Any) -> tuple[int, int]:
     elif isinstance(item, tuple) and item:
         item = item[0]
     if is_path(item):
-        return image_shape(item)
+        return image_shape(Path(item))
     height, width = to_tensor(item).shape[-2:]
     return height, width
