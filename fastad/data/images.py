@@ -19,17 +19,20 @@ from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from fastad import _extension  # noqa: F401  registers the op
 from fastad._values import is_integer, plain
+from fastad.data.decoders import JpegFile, PngFile, TiffFile
+from fastad.data.orientation import orientation, stored_orientation, upright
 
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 # By content, whatever the ending says. Not every decoder of Pillow's: some run other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+_READERS = {"PNG": PngFile, "JPEG": JpegFile, "TIFF": TiffFile}
 
 
 class ImageError(ValueError):
@@ -66,7 +69,7 @@ def rgb_array(image: Image.Image) -> np.ndarray:
 
     Raises ValueError for pixels without a known range (32-bit integers and floats).
     """
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode.startswith(("I", "F")):
         values = deep_values(image)
         if values.size > 10_000 and 255 < values.max() < 4096:  # a picture, as of a 12-bit camera
@@ -110,11 +113,14 @@ def _decoder(file: BinaryIO, path: str | Path) -> Image.Image:
     # lifts; nothing of the warnings module can be silenced in one thread alone.
     Image.init()
     prefix = file.read(16)
-    for factory, accepts in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
+    for name in (name for name in FORMATS if name in Image.OPEN):
+        factory, accepts = Image.OPEN[name]
         if accepts is not None and accepts(prefix) is True:
             file.seek(0)
             try:
-                return factory(file, os.fspath(path))
+                image = _READERS.get(name, factory)(file, os.fspath(path))
+                _keep_the_orientation_alone(file, image)
+                return image
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 raise ValueError(f"its header is damaged: {error}") from error
             except Image.DecompressionBombError as error:  # WebP alone checks this early
@@ -138,15 +144,14 @@ def _check_pixels(image: Image.Image) -> None:
         )
     if image.format == "TIFF" and pillows is not None and width * height > pillows:
         # Decoding would apply Pillow's limit again; it does not where memory is there already.
-        image.im = Image.core.new(image.mode, _stored_size(image))
+        image.im = Image.core.new(image.mode, image.size)
 
 
-def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) as stored; of a TIFF, ``size`` is that after the EXIF rotation or before it,
-    as Pillow's version has it."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
-    return image.size
+def _keep_the_orientation_alone(file: BinaryIO, image: Image.Image) -> None:
+    value = stored_orientation(file, image)
+    for name in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        image.info.pop(name, None)  # Pillow would read them again when it turns the image
+    image.getexif()[ExifTags.Base.Orientation] = value
 
 
 def deep_values(image: Image.Image) -> np.ndarray:
@@ -256,10 +261,8 @@ def image_shape(path: str | Path) -> tuple[int, int]:
     Errors as `read_image`.
     """
     with open_image(path) as image:
-        # The base class: PNG's own method decodes the pixels to look for EXIF after them.
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-        width, height = _stored_size(image)
-    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+        width, height = image.size
+        return (width, height) if orientation(image) >= 5 else (height, width)
 
 
 def find_images(folder: str | Path) -> list[Path]:
