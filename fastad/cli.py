@@ -76,6 +76,32 @@ Rate = Annotated[
         help="Another threshold than the file's, from the held-out scores that it keeps.",
     ),
 ]
+GoodFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--good",
+        metavar="FOLDER",
+        help="A folder of good images in DATA whose name does not say so; . for DATA itself. May "
+        "be repeated.",
+    ),
+]
+DefectFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--defects",
+        metavar="FOLDER",
+        help="A folder of defective images in DATA whose name does not say so. May be repeated.",
+    ),
+]
+MaskFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--masks",
+        metavar="FOLDER",
+        help="A folder of masks, in DATA or elsewhere, whose name does not say so. May be "
+        "repeated.",
+    ),
+]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - for stdout.")
 ]
@@ -134,6 +160,23 @@ def train(
     image_size: Annotated[
         str | None,
         _of_data(help="256, 640x256 (height x width), or auto for the aspect ratio of the images."),
+    ] = None,
+    good: Annotated[
+        list[str] | None,
+        _of_data(
+            "--good",
+            metavar="FOLDER",
+            help="A folder of good images in DATA whose name does not say so; . for DATA itself. "
+            "May be repeated.",
+        ),
+    ] = None,
+    masks: Annotated[
+        list[str] | None,
+        _of_data(
+            "--masks",
+            metavar="FOLDER",
+            help="A folder of masks in DATA whose name does not say so. May be repeated.",
+        ),
     ] = None,
     skip_bad: Annotated[
         bool,
@@ -243,6 +286,8 @@ def train(
     with _usage():
         run(
             data,
+            good=good or [],
+            masks=masks or [],
             output=output,
             resume=resume,
             skip_bad=skip_bad,
@@ -278,6 +323,9 @@ def evaluate(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="Folder in MVTec layout (test, ground_truth).")
     ],
+    good: GoodFolders = None,
+    defects: DefectFolders = None,
+    masks: MaskFolders = None,
     json: JsonFile = None,
     report: Annotated[
         str | None,
@@ -298,6 +346,9 @@ def evaluate(
     run(
         detector,
         data,
+        good=good or [],
+        defects=defects or [],
+        masks=masks or [],
         json=json,
         report=report,
         false_positive_rate=false_positive_rate,

@@ -35,6 +35,9 @@ def evaluate(
     detector: str,
     data: str,
     *,
+    good: list[str],
+    defects: list[str],
+    masks: list[str],
     json: str | None,
     report: str | None,
     false_positive_rate: float | None,
@@ -48,7 +51,8 @@ def evaluate(
     Raises ValueError for a report among the test images, FileExistsError for one among files of
     others; both before any work is done.
     """
-    samples = test_samples(data)  # a folder that is none is found before the model is read
+    named = {"good": good, "defects": defects, "masks": masks}
+    samples = test_samples(data, **named)  # a folder that is none is found before the model is read
     if json not in (None, "-"):
         check_writable(json)
         read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
@@ -65,6 +69,7 @@ def evaluate(
     with skipped() as skip, progress("evaluating") as show, _noted() as notes:
         metrics = loaded.evaluate(
             data,
+            **named,
             progress=show,
             skip=skip if skip_bad else None,
             observe=None if watcher is None else watcher.observe,

@@ -3,6 +3,7 @@
 Open `layouts` for what a folder may look like, and `images` for reading and resizing.
 """
 
+from fastad.data.description import DataDescription, FoundFile, describe
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
@@ -24,6 +25,8 @@ from fastad.data.masks import read_ground_truth, read_mask, resize_masks
 from fastad.data.synthesis import PseudoAnomalies
 
 __all__ = [
+    "DataDescription",
+    "FoundFile",
     "ImageDataset",
     "ImageError",
     "PseudoAnomalies",
@@ -31,6 +34,7 @@ __all__ = [
     "TrainingImages",
     "auto_size",
     "defect_samples",
+    "describe",
     "find_images",
     "image_shape",
     "iterate_batches",

@@ -10,7 +10,7 @@ from typing import Any
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import auto_size, parse_size
 from fastad.data.inputs import image_dataset
-from fastad.data.layouts import training_images
+from fastad.data.layouts import TrainingImages, training_images
 
 log = logging.getLogger("fastad")
 
@@ -50,6 +50,8 @@ def read_training_set(
 ) -> TrainingSet:
     """A folder, images in any form (`fastad.data.inputs`), or a data set of them, at one size.
 
+    A folder may be given as what `training_images` found in it, too.
+
     ``image_size`` "auto" keeps the aspect ratio of image files. ``skip_bad`` leaves unreadable
     files out. Up to 4 GiB are decoded once and kept in memory.
 
@@ -58,9 +60,11 @@ def read_training_set(
     """
     apart: list[Path] = []
     name = None
+    found = images if isinstance(images, TrainingImages) else None
     if isinstance(images, (str, Path)) and not Path(images).is_file():
         found = training_images(images)
-        name, apart = Path(images).resolve().name, found.held_out
+    if found is not None:
+        name, apart = found.name, found.held_out
         images = [*found.paths, *apart]
         log.info(f"reading {len(images)} normal images from {name} ({found.layout})")
     elif isinstance(images, (str, Path)):

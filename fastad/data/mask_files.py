@@ -1,0 +1,109 @@
+"""Which mask files belong to which image: beside it under its name, or in a folder of masks."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from fastad.data.images import find_images
+from fastad.data.naming import owner_of, without_image_words
+
+# Without its image beside it a file of such a name is an image: a product may have a label.
+ALSO_PRODUCTS = ("label", "seg")
+
+
+def split_masks(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, list[Path]], list[Path]]:
+    """Images, their masks beside them, and masks whose image is missing.
+
+    The mask of ``NAME.jpg`` is ``NAME_mask.png``, or another name that
+    `fastad.data.naming.owner_of` knows, in the same folder.
+    """
+    by_folder: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_folder[path.parent].append(path)
+    images: list[Path] = []
+    beside: dict[Path, list[Path]] = {}
+    orphans: list[Path] = []
+    for files in by_folder.values():
+        owners = {path: owner_of(path) for path in files}
+        names = {path.stem.lower() for path in files}
+        used = {owner[1] for owner in owners.values() if owner and owner[0] in names}
+        own: dict[str, list[Path]] = defaultdict(list)
+        for path, owner in owners.items():
+            if owner is None or not (owner[0] in names or _surely(owner[1], used)):
+                own[path.stem.lower()].append(path)
+                images.append(path)
+        for path, owner in owners.items():
+            if owner is None or path in own[path.stem.lower()]:
+                continue
+            if owner[0] not in own:
+                orphans.append(path)
+            for image in own.get(owner[0], ()):
+                beside.setdefault(image, []).append(path)
+    return images, beside, orphans
+
+
+def _surely(word: str, used: set[str]) -> bool:
+    return word not in ALSO_PRODUCTS or word in used
+
+
+class MaskFolders:
+    """Masks in folders, by the names of the images.
+
+    Args:
+        of: the folders of masks directly in a folder.
+    """
+
+    def __init__(self, of: Callable[[Path], list[Path]]) -> None:
+        self._of = of
+        self._names: dict[Path, dict[str, tuple[Path, ...]]] = {}
+
+    def find(self, truth: Path, name: str) -> tuple[Path, ...]:
+        """Masks of an image: NAME_mask, else NAME, else all in a folder NAME of ``truth``."""
+        masks = self._by_name(truth)
+        for spelled in (name, without_image_words(name)):
+            for key in (f"{spelled}_mask", spelled, f"{spelled}/"):
+                if key in masks:
+                    return masks[key]
+        return ()
+
+    def around(self, path: Path, data: Path, top: Path) -> tuple[Path, ...]:
+        """Masks in any folder of masks between an image and ``top``.
+
+        They lie by the image's path below the folder that has the masks, or below ``data``.
+        """
+        for folder in path.parents:
+            for truth in self._of(folder):
+                # Outside the folder they may lie under its name or without.
+                inside = folder in data.parents
+                for base in (folder, data.parent, data) if inside else (folder,):
+                    found = self.find(truth, name_below(path, base))
+                    if found:
+                        return found
+            if folder == top:
+                break
+        return ()
+
+    def _by_name(self, truth: Path) -> dict[str, tuple[Path, ...]]:
+        """Masks by their name without ending, and all masks of a folder by its name with a slash;
+        as spelled, and in small letters."""
+        if truth not in self._names:
+            exact: dict[str, list[Path]] = defaultdict(list)
+            small: dict[str, list[Path]] = defaultdict(list)
+            for path in find_images(truth):
+                name = name_below(path, truth)
+                folder = name.rpartition("/")[0] + "/"
+                keys = {without_image_words(name), without_image_words(folder)}
+                if owner := owner_of(path):
+                    keys.add(without_image_words(f"{folder}{owner[0]}_mask".lstrip("/")))
+                for key in (name, folder):
+                    exact[key].append(path)
+                for key in keys:
+                    small[key].append(path)
+            self._names[truth] = {key: tuple(own) for key, own in {**small, **exact}.items()}
+        return self._names[truth]
+
+
+def name_below(path: Path, folder: Path) -> str:
+    """The path below a folder, without the ending."""
+    return os.path.splitext(path.relative_to(folder).as_posix())[0]

@@ -1,0 +1,407 @@
+"""Recognises the layout of a folder and gives every image file in it one role."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fastad.data.description import (
+    DataDescription,
+    FoundFile,
+    Role,
+    no_images,
+    no_test_images,
+)
+from fastad.data.folders import Folders
+from fastad.data.images import find_images
+from fastad.data.mask_files import name_below, split_masks
+from fastad.data.masks import read_mask
+from fastad.data.naming import (
+    masks_of_sibling,
+    only_groups,
+    owner_of,
+    part_of,
+    part_within,
+    saying,
+)
+
+Named = Iterable[str | Path]
+
+
+class Recognition:
+    """One pass over a folder: ``root`` is absolute; the other arguments are those of `describe`."""
+
+    def __init__(self, root: Path, good: Named, defects: Named, masks: Named) -> None:
+        self.root = root
+        self.folders = Folders(root, good, defects, masks)
+        self.result = DataDescription(root)
+        self._files: dict[Path, FoundFile] = {}
+        self._beside: dict[Path, list[Path]] = {}
+        self._orphans: set[Path] = set()
+
+    def description(self) -> DataDescription:
+        """Of the folder."""
+        train, test = self.folders.part("train"), self.folders.part("test")
+        if self._named_deeper():
+            self._by_the_users_word()
+        elif train or test:
+            self._by_parts(train, test)
+        elif self.folders.normal(self.root):
+            self._by_class()
+        else:
+            self._any_folder()
+        self._rest()
+        self.result.files = list(self._files.values())
+        return self.result
+
+    def _images(self, folder: Path) -> list[Path]:
+        """Images at any depth, without masks."""
+        found = [path for path in find_images(folder) if not self.folders.in_masks(path)]
+        images, beside, orphans = split_masks(found)
+        self._beside |= beside
+        self._orphans.update(orphans)
+        known = set(images)
+        return [path for path in found if path in known]
+
+    def _add(
+        self,
+        path: Path,
+        role: Role,
+        part: str = "",
+        kind: str = "",
+        masks: tuple[Path, ...] = (),
+        reason: str = "",
+    ) -> None:
+        if path not in self._files:
+            self._files[path] = FoundFile(path, role, part, kind, masks, reason)
+
+    # Layouts with train and test
+
+    def _by_parts(self, train: Path | None, test: Path | None) -> None:
+        normal = self.folders.normal(train)
+        names = {part_of(folder.name) for folder in self.folders.of(self.root)}
+        is_btad = bool(normal) and normal[0].name.lower() == "ok"
+        layout = "BTAD" if is_btad else "MVTec AD"
+        if train and normal:
+            self._add_normal(normal, "train")
+            validation = self.folders.normal(self.folders.part("validation"))
+            for folder in validation:
+                for path in self._images(folder):
+                    self._add(path, "normal", "validation", folder.name)
+            if self._some("normal", "validation"):
+                layout = "MVTec LOCO"
+        elif train and (pairs := self._pairs(train)):
+            layout = "masks beside images"
+            self._add_pairs(pairs, "train", train)
+        else:
+            self.result.cannot_train = self._incomplete((train or test).name)  # type: ignore[union-attr]
+        if "private" in names or (test and test.name.lower() != "test" and "public" in test.name):
+            layout = "MVTec AD 2"
+        self.result.layout = layout
+        if test is None:
+            self.result.cannot_evaluate = self._no_test()
+        elif (
+            not [f for f in self.folders.of(test) if self.folders.says(f) != "masks"]
+            and self.folders.named.get(test) is None
+            and (pairs := self._pairs(test))
+        ):
+            self._add_pairs(pairs, "test", test)
+        else:
+            self._add_classes(test, "test", (self.root, test))
+        for folder in self.folders.of(self.root):
+            if part_of(folder.name) == "private":
+                for path in self._images(folder):
+                    self._add(path, "unlabelled", "test", folder.name)
+
+    def _add_normal(self, folders: list[Path], part: str) -> None:
+        found = [(folder, path) for folder in folders for path in self._images(folder)]
+        for folder, path in found:
+            self._add(path, "normal", part, folder.name)
+        if not found:
+            self.result.cannot_train = no_images(*folders)
+        doubtful = self._contradicting(found)
+        if doubtful is not None:
+            self.result.cannot_train = self._doubtful(doubtful)
+
+    def _add_classes(self, test: Path, part: str, around: tuple[Path, ...]) -> None:
+        """Test images by the folders of their classes."""
+        says = self.folders.says
+        own = self.folders.named.get(test)
+        kinds = [test] if own else [f for f in self.folders.of(test) if says(f) != "masks"]
+        kinds.sort(key=lambda folder: says(folder) != "normal")
+        single = len([f for f in kinds if says(f) != "normal"]) == 1
+        found, without = [], []
+        for folder in kinds:
+            masked = 0
+            images = self._images(folder)
+            found += [(folder, path) for path in images]
+            for path in images:
+                if says(folder) == "normal":
+                    self._add(path, "normal", part, folder.name)
+                    continue
+                masks = self._masks_of(path, folder, around, single)
+                masked += bool(masks)
+                self._add(path, "defect", part, folder.name, masks)
+            if images and says(folder) is None and not masked:
+                without.append(folder)
+        if not found:
+            self.result.cannot_evaluate = no_test_images(test)
+        with_images = {folder for folder, _ in found}
+        unclear = [f for f in kinds if f in with_images and says(f) == "both"]
+        if not any(says(f) == "normal" for f in with_images) and len(with_images) > 1:
+            unclear += without
+        doubtful = self._contradicting(found)
+        if unclear:
+            self.result.cannot_evaluate = self._which(test, unclear)
+        elif doubtful is not None:
+            self.result.cannot_evaluate = self._doubtful(doubtful)
+
+    def _masks_of(
+        self, path: Path, kind: Path, around: tuple[Path, ...], single: bool
+    ) -> tuple[Path, ...]:
+        if path in self._beside:
+            return tuple(self._beside[path])
+        find = self.folders.masks.find
+        for folder in around:
+            for truth in self.folders.mask_folders(folder):
+                own = [f for f in self.folders.of(truth) if _masks_of_kind(f.name, kind.name)]
+                others = masks_of_sibling(truth.name)
+                if others and saying(truth.name) != "masks":
+                    single_here = _masks_of_kind(truth.name, kind.name)
+                else:  # masks without folders of types are clear only where there is one type
+                    single_here = single
+                places = own or ([truth] if single_here else [])
+                for place in places:
+                    masks = find(place, name_below(path, kind))
+                    if masks:
+                        return masks
+        return self.folders.masks.around(path, kind, kind)
+
+    # Folders by class
+
+    def _by_class(self) -> None:
+        normal = self.folders.normal(self.root)
+        self.result.layout = "folders by class"
+        self._add_normal(normal, "")
+        others = [
+            f for f in self.folders.of(self.root) if self.folders.says(f) not in ("normal", "masks")
+        ]
+        if self.root in normal or not others:
+            # Normal images alone are more likely those of the training than a test set.
+            self.result.cannot_evaluate = self._no_test()
+        else:
+            beside = (self.root, self.root.parent, Path(os.path.realpath(self.root)).parent)
+            self._add_classes(self.root, "", tuple(dict.fromkeys(beside)))
+            parts = [f for f in others if part_of(f.name)]
+            if parts:
+                self.result.cannot_evaluate = self._which(self.root, parts)
+        self._part_within_classes()
+
+    def _part_within_classes(self) -> None:
+        """Of ``good/train`` and ``good/test``, or ``train_good`` and ``test_good``."""
+
+        def part(file: FoundFile) -> str:
+            names = file.path.relative_to(self.root).parts[:-1]
+            return next((found for name in names if (found := part_within(name))), "")
+
+        parts = {p: part(f) for p, f in self._files.items() if f.role in ("normal", "defect")}
+        of_normal = {parts[p] for p, f in self._files.items() if f.role == "normal"}
+        if "train" not in of_normal or "" in of_normal:
+            return
+        for path, own in parts.items():
+            file = self._files[path]
+            role: Role = "passed over" if file.role == "defect" and own != "test" else file.role
+            reason = "a defect outside the test images" if role == "passed over" else ""
+            if own or role == "passed over":
+                self._files[path] = FoundFile(path, role, own, file.kind, file.masks, reason)
+
+    # Masks beside images
+
+    def _pairs(self, folder: Path) -> list[Path]:
+        """Images that all have their masks beside them, else none."""
+        images = self._images(folder)
+        return images if all(path in self._beside for path in images) else []
+
+    def _add_pairs(self, images: list[Path], part: str, folder: Path) -> None:
+        """A black mask says that its image is good."""
+        for path in images:
+            masks = tuple(self._beside[path])
+            try:
+                marked = any(bool(read_mask(mask).any()) for mask in masks)
+            except (OSError, ValueError) as error:
+                self.result.cannot_train = self.result.cannot_evaluate = error
+                return
+            if not marked:
+                self._add(path, "normal", part, "good")
+            elif part == "train":
+                self._add(path, "passed over", reason="a defect, by its mask")
+            else:
+                self._add(path, "defect", part, folder.name, masks)
+        if part in ("train", "") and not self._some("normal", part):
+            self.result.cannot_train = ValueError(
+                f"{folder} has no good image: every image has a mask beside it that is not black"
+            )
+
+    # Any folder
+
+    def _any_folder(self) -> None:
+        self.result.cannot_evaluate = self._no_test()
+        masks = self.folders.mask_folders(self.root)
+        images = self._images(self.root)
+        if masks:
+            self.result.cannot_train = self._incomplete(masks[0].name)
+            return
+        if not images:
+            self.result.cannot_train = no_images(self.root)
+            return
+        if any(path in self._beside for path in images):
+            self._with_masks_beside(images)
+            return
+        doubtful = self._refused(images)
+        self.result.cannot_train = doubtful
+        if doubtful is None:
+            self.result.layout = "folder of images"
+            for path in images:
+                self._add(path, "normal", "train", self.root.name)
+
+    def _with_masks_beside(self, images: list[Path]) -> None:
+        count = sum(path in self._beside for path in images)
+        if count == len(images) and self._refused(images) is None:
+            self.result.layout, self.result.cannot_evaluate = "masks beside images", None
+            self._add_pairs(images, "", self.root)
+            return
+        example = next(iter(self._beside.values()))[0].name
+        self.result.cannot_train = self._refused(images) or ValueError(
+            f"{self.root}: {count} of {len(images)} images have a mask beside them ({example}), "
+            "so the others may be good or not: put the good ones into a folder 'good'"
+        )
+
+    def _refused(self, images: list[Path]) -> ValueError | None:
+        """Why images at any depth cannot all be taken as normal."""
+        says = self.folders.says
+        folders = list(dict.fromkeys(path.parent for path in images))
+        above = {f: [g for g in (f, *f.parents) if self.root in g.parents] for f in folders}
+        normal = {f for f in folders if any(says(g) == "normal" for g in above[f])}
+        every = {*find_images(self.root)}
+        in_masks = next((p.parent for p in sorted(every) if self.folders.in_masks(p)), None)
+        if in_masks is not None:
+            return self._doubtful(in_masks)
+        for folder in folders:
+            said = [says(g) for g in above[folder]]
+            parts = [part_of(g.name) for g in above[folder] if self.folders.named.get(g) is None]
+            doubtful = "defect" in said or "both" in said or any(parts)
+            if doubtful or (normal and folder not in normal):
+                return self._doubtful(folder, min(normal) if normal and not doubtful else None)
+        if normal:
+            return None
+        containing = {g for own in above.values() for g in own}
+        for parent in sorted({g.parent for g in containing}):
+            siblings = [f for f in self.folders.of(parent) if f in containing]
+            if len(siblings) > 1 and not only_groups([f.name for f in siblings]):
+                return self._which(parent, siblings, images)
+        return None
+
+    # The user's word
+
+    def _named_deeper(self) -> bool:
+        """Whether a named folder is not where the layouts look for one."""
+        parts = [f for f in self.folders.of(self.root) if part_of(f.name)]
+        places = {self.root, *parts}
+        named = [f for f, said in self.folders.named.items() if said != "masks"]
+        return any(f == self.root or not {f, f.parent} & places for f in named)
+
+    def _by_the_users_word(self) -> None:
+        self.result.layout = "folders as named"
+        named = {f: said for f, said in self.folders.named.items() if said != "masks"}
+        places = tuple(dict.fromkeys((*(f.parent for f in named), self.root, self.root.parent)))
+        single = list(named.values()).count("defect") == 1
+        for path in self._images(self.root):
+            own = next((f for f in path.parents if f in named), None)
+            if own is None:
+                self._add(path, "passed over", reason="not in a folder that was named")
+            elif named[own] == "normal":
+                self._add(path, "normal", "", own.name)
+            else:
+                masks = self._masks_of(path, own, places, single)
+                self._add(path, "defect", "", own.name, masks)
+        if not self._some("normal", ""):
+            self.result.cannot_train = no_images(*[f for f in named if named[f] == "normal"])
+        if not self._some("defect", ""):
+            self.result.cannot_evaluate = self._no_test()
+
+    # What is left, and what is said
+
+    def _rest(self) -> None:
+        used = [mask for file in self._files.values() for mask in file.masks]
+        for mask in used:
+            self._add(mask, "mask")
+        beside = {mask for masks in self._beside.values() for mask in masks}
+        for path in find_images(self.root):
+            if path in self._files:
+                continue
+            if path in beside or self.folders.in_masks(path) or path in self._orphans:
+                self._add(path, "passed over", reason="a mask of no image of a defect")
+            else:
+                self._add(path, "passed over", reason="outside the folders of the layout")
+
+    def _some(self, role: Role, part: str) -> bool:
+        return any(f.role == role and f.part == part for f in self._files.values())
+
+    def _contradicting(self, found: list[tuple[Path, Path]]) -> Path | None:
+        """A folder within one of a class whose name says another class."""
+        for folder, path in found:
+            own = self.folders.says(folder)
+            for inner in path.parents:
+                if inner == folder:
+                    break
+                said = self.folders.says(inner)
+                if said == "both" or said == ("defect" if own == "normal" else "normal"):
+                    return inner
+        return None
+
+    def _incomplete(self, name: str) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"{self.root} has a folder {name.lower()!r} but no 'train/good' with the normal "
+            "images; give the folder of normal images itself to train on that, or name it with "
+            "--good"
+        )
+
+    def _doubtful(self, folder: Path, beside: Path | None = None) -> ValueError:
+        name = folder.relative_to(self.root)
+        among = f", beside {beside.relative_to(self.root)}" if beside else ""
+        return ValueError(
+            f"{self.root} has images in {name}{among}: they may be defects or masks, or there are "
+            "several data sets. Give one data set, or the folder of normal images itself, or name "
+            f"it with --good; `fastad inspect {self.root}` shows what was found"
+        )
+
+    def _which(
+        self, parent: Path, folders: list[Path], images: list[Path] | None = None
+    ) -> ValueError:
+        """Folders of which nobody can tell what is in them."""
+        counts = ", ".join(
+            f"{f.name} ({n} image{'s' * (n != 1)})" for f in folders for n in [len(self._images(f))]
+        )
+        unclear = (
+            f"none of the folders in {parent} is plainly that of the normal images"
+            if images
+            else f"in {parent} it is unclear what these folders hold"
+        )
+        defects = "" if images else ", those of defects with --defects FOLDER"
+        return ValueError(
+            f"{unclear}: {counts}. Name the folder of good images with --good FOLDER{defects}; "
+            f"`fastad inspect {self.root}` shows what was found"
+        )
+
+    def _no_test(self) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"{self.root} has no folder 'test' (test/good for normal images, test/TYPE for "
+            "defects) and no folders of normal images and of defects itself; name them with "
+            f"--good FOLDER; `fastad inspect {self.root}` shows what was found"
+        )
+
+
+def _masks_of_kind(name: str, kind: str) -> bool:
+    """Whether a folder with masks is of a class: ``NG``, ``NG_mask`` or ``mask_NG`` of ``NG``."""
+    own = owner_of(Path(name))
+    spelled = own is not None and own[0] == kind.lower()
+    return name.lower() == kind.lower() or spelled or name.lower() == f"mask_{kind.lower()}"
