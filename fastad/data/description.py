@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fastad.data.images import ENDINGS, find_images
+from fastad.data.doubts import no_images, no_test_images
+from fastad.data.images import find_images
 from fastad.data.naming import saying
 from fastad.data.visa import SplitRow, read_split
 
@@ -140,18 +141,6 @@ def existing(data: str | Path) -> Path:
     if not data.is_dir():
         raise NotADirectoryError(f"not a folder: {data}")
     return data
-
-
-def no_images(*folders: Path) -> ValueError:
-    """The error of folders without any image."""
-    return ValueError(
-        f"no images in {' or '.join(map(str, folders))} (looked for {' '.join(ENDINGS)})"
-    )
-
-
-def no_test_images(folder: Path) -> ValueError:
-    """The error of a test set without any image."""
-    return ValueError(f"no images in the folders of {folder} (looked for {' '.join(ENDINGS)})")
 
 
 def _as_given(file: FoundFile, root: Path, given: Path) -> FoundFile:

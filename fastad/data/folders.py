@@ -42,7 +42,7 @@ class Folders:
                 for folder in self._find(name, option):
                     if self.named.setdefault(folder, said) != said:
                         raise ValueError(f"{option}: {name} is named as something else, too")
-        self.masks = MaskFolders(self.mask_folders)
+        self.masks = MaskFolders(self.mask_folders, self.of)
 
     def of(self, folder: Path) -> list[Path]:
         """Its subfolders in natural order, without hidden ones."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fastad.data.images import find_images
-from fastad.data.naming import owner_of, without_image_words
+from fastad.data.naming import masks_of_sibling, owner_of, saying, without_image_words
 
 # Without its image beside it a file of such a name is an image: a product may have a label.
 ALSO_PRODUCTS = ("label", "seg")
@@ -52,10 +52,13 @@ class MaskFolders:
 
     Args:
         of: the folders of masks directly in a folder.
+        subfolders: all folders directly in a folder.
     """
 
-    def __init__(self, of: Callable[[Path], list[Path]]) -> None:
-        self._of = of
+    def __init__(
+        self, of: Callable[[Path], list[Path]], subfolders: Callable[[Path], list[Path]]
+    ) -> None:
+        self._of, self._subfolders = of, subfolders
         self._names: dict[Path, dict[str, tuple[Path, ...]]] = {}
 
     def find(self, truth: Path, name: str) -> tuple[Path, ...]:
@@ -66,6 +69,26 @@ class MaskFolders:
                 if key in masks:
                     return masks[key]
         return ()
+
+    def of_class(
+        self, path: Path, kind: Path, around: Iterable[Path], single: bool
+    ) -> tuple[Path, ...]:
+        """Masks of an image in the folder ``kind`` of its class.
+
+        They lie in folders of masks directly in the folders ``around``, or within ``kind``.
+        ``single``: there is no other class of defects, so that masks need no folder of its name.
+        """
+        for folder in around:
+            for truth in self._of(folder):
+                own = [f for f in self._subfolders(truth) if _of_kind(f.name, kind.name)]
+                if masks_of_sibling(truth.name) and saying(truth.name) != "masks":
+                    whole = _of_kind(truth.name, kind.name)
+                else:
+                    whole = single
+                for place in own or ([truth] if whole else []):
+                    if masks := self.find(place, name_below(path, kind)):
+                        return masks
+        return self.around(path, kind, kind)
 
     def around(self, path: Path, data: Path, top: Path) -> tuple[Path, ...]:
         """Masks in any folder of masks between an image and ``top``.
@@ -102,6 +125,13 @@ class MaskFolders:
                     small[key].append(path)
             self._names[truth] = {key: tuple(own) for key, own in {**small, **exact}.items()}
         return self._names[truth]
+
+
+def _of_kind(name: str, kind: str) -> bool:
+    """Whether a folder with masks is of a class: ``NG``, ``NG_mask`` or ``mask_NG`` of ``NG``."""
+    own = owner_of(Path(name))
+    spelled = own is not None and own[0] == kind.lower()
+    return name.lower() == kind.lower() or spelled or name.lower() == f"mask_{kind.lower()}"
 
 
 def name_below(path: Path, folder: Path) -> str:

@@ -4,25 +4,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from fastad.data.description import (
-    DataDescription,
-    FoundFile,
-    Role,
-    no_images,
-    no_test_images,
-)
+from fastad.data import doubts
+from fastad.data.description import DataDescription, FoundFile, Role
 from fastad.data.folders import Folders
 from fastad.data.images import find_images
-from fastad.data.mask_files import name_below, split_masks
+from fastad.data.mask_files import split_masks
 from fastad.data.masks import read_mask
-from fastad.data.naming import (
-    masks_of_sibling,
-    only_groups,
-    owner_of,
-    part_of,
-    part_within,
-    saying,
-)
+from fastad.data.naming import part_of, part_within
 
 Named = Iterable[str | Path]
 
@@ -37,6 +25,7 @@ class Recognition:
         self._files: dict[Path, FoundFile] = {}
         self._beside: dict[Path, list[Path]] = {}
         self._orphans: set[Path] = set()
+        self._masked: set[Path] = set()  # folders of masks that were passed over
 
     def description(self) -> DataDescription:
         """Of the folder."""
@@ -55,7 +44,10 @@ class Recognition:
 
     def _images(self, folder: Path) -> list[Path]:
         """Images at any depth, without masks."""
-        found = [path for path in find_images(folder) if not self.folders.in_masks(path)]
+        every = find_images(folder)
+        found = [path for path in every if not self.folders.in_masks(path)]
+        if len(found) < len(every):
+            self._masked.update(path.parent for path in {*every}.difference(found))
         images, beside, orphans = split_masks(found)
         self._beside |= beside
         self._orphans.update(orphans)
@@ -93,12 +85,12 @@ class Recognition:
             layout = "masks beside images"
             self._add_pairs(pairs, "train", train)
         else:
-            self.result.cannot_train = self._incomplete((train or test).name)  # type: ignore[union-attr]
+            self.result.cannot_train = doubts.incomplete(self.root, (train or test).name)  # type: ignore[union-attr]
         if "private" in names or (test and test.name.lower() != "test" and "public" in test.name):
             layout = "MVTec AD 2"
         self.result.layout = layout
         if test is None:
-            self.result.cannot_evaluate = self._no_test()
+            self.result.cannot_evaluate = doubts.no_test(self.root)
         elif (
             not [f for f in self.folders.of(test) if self.folders.says(f) != "masks"]
             and self.folders.named.get(test) is None
@@ -117,10 +109,10 @@ class Recognition:
         for folder, path in found:
             self._add(path, "normal", part, folder.name)
         if not found:
-            self.result.cannot_train = no_images(*folders)
-        doubtful = self._contradicting(found)
+            self.result.cannot_train = doubts.no_images(*folders)
+        doubtful = doubts.contradicting(self.folders, found)
         if doubtful is not None:
-            self.result.cannot_train = self._doubtful(doubtful)
+            self.result.cannot_train = doubts.doubtful(self.root, doubtful)
 
     def _add_classes(self, test: Path, part: str, around: tuple[Path, ...]) -> None:
         """Test images by the folders of their classes."""
@@ -144,37 +136,22 @@ class Recognition:
             if images and says(folder) is None and not masked:
                 without.append(folder)
         if not found:
-            self.result.cannot_evaluate = no_test_images(test)
+            self.result.cannot_evaluate = doubts.no_test_images(test)
         with_images = {folder for folder, _ in found}
         unclear = [f for f in kinds if f in with_images and says(f) == "both"]
         if not any(says(f) == "normal" for f in with_images) and len(with_images) > 1:
             unclear += without
-        doubtful = self._contradicting(found)
+        doubtful = doubts.contradicting(self.folders, found)
         if unclear:
-            self.result.cannot_evaluate = self._which(test, unclear)
+            self.result.cannot_evaluate = doubts.unclear(self.root, test, self._counts(unclear))
         elif doubtful is not None:
-            self.result.cannot_evaluate = self._doubtful(doubtful)
+            self.result.cannot_evaluate = doubts.doubtful(self.root, doubtful)
 
     def _masks_of(
         self, path: Path, kind: Path, around: tuple[Path, ...], single: bool
     ) -> tuple[Path, ...]:
-        if path in self._beside:
-            return tuple(self._beside[path])
-        find = self.folders.masks.find
-        for folder in around:
-            for truth in self.folders.mask_folders(folder):
-                own = [f for f in self.folders.of(truth) if _masks_of_kind(f.name, kind.name)]
-                others = masks_of_sibling(truth.name)
-                if others and saying(truth.name) != "masks":
-                    single_here = _masks_of_kind(truth.name, kind.name)
-                else:  # masks without folders of types are clear only where there is one type
-                    single_here = single
-                places = own or ([truth] if single_here else [])
-                for place in places:
-                    masks = find(place, name_below(path, kind))
-                    if masks:
-                        return masks
-        return self.folders.masks.around(path, kind, kind)
+        beside = self._beside.get(path)
+        return tuple(beside) if beside else self.folders.masks.of_class(path, kind, around, single)
 
     # Folders by class
 
@@ -187,13 +164,15 @@ class Recognition:
         ]
         if self.root in normal or not others:
             # Normal images alone are more likely those of the training than a test set.
-            self.result.cannot_evaluate = self._no_test()
+            self.result.cannot_evaluate = doubts.no_test(self.root)
         else:
             beside = (self.root, self.root.parent, Path(os.path.realpath(self.root)).parent)
             self._add_classes(self.root, "", tuple(dict.fromkeys(beside)))
             parts = [f for f in others if part_of(f.name)]
             if parts:
-                self.result.cannot_evaluate = self._which(self.root, parts)
+                self.result.cannot_evaluate = doubts.unclear(
+                    self.root, self.root, self._counts(parts)
+                )
         self._part_within_classes()
 
     def _part_within_classes(self) -> None:
@@ -244,14 +223,14 @@ class Recognition:
     # Any folder
 
     def _any_folder(self) -> None:
-        self.result.cannot_evaluate = self._no_test()
+        self.result.cannot_evaluate = doubts.no_test(self.root)
         masks = self.folders.mask_folders(self.root)
         images = self._images(self.root)
         if masks:
-            self.result.cannot_train = self._incomplete(masks[0].name)
+            self.result.cannot_train = doubts.incomplete(self.root, masks[0].name)
             return
         if not images:
-            self.result.cannot_train = no_images(self.root)
+            self.result.cannot_train = doubts.no_images(self.root)
             return
         if any(path in self._beside for path in images):
             self._with_masks_beside(images)
@@ -276,29 +255,7 @@ class Recognition:
         )
 
     def _refused(self, images: list[Path]) -> ValueError | None:
-        """Why images at any depth cannot all be taken as normal."""
-        says = self.folders.says
-        folders = list(dict.fromkeys(path.parent for path in images))
-        above = {f: [g for g in (f, *f.parents) if self.root in g.parents] for f in folders}
-        normal = {f for f in folders if any(says(g) == "normal" for g in above[f])}
-        every = {*find_images(self.root)}
-        in_masks = next((p.parent for p in sorted(every) if self.folders.in_masks(p)), None)
-        if in_masks is not None:
-            return self._doubtful(in_masks)
-        for folder in folders:
-            said = [says(g) for g in above[folder]]
-            parts = [part_of(g.name) for g in above[folder] if self.folders.named.get(g) is None]
-            doubtful = "defect" in said or "both" in said or any(parts)
-            if doubtful or (normal and folder not in normal):
-                return self._doubtful(folder, min(normal) if normal and not doubtful else None)
-        if normal:
-            return None
-        containing = {g for own in above.values() for g in own}
-        for parent in sorted({g.parent for g in containing}):
-            siblings = [f for f in self.folders.of(parent) if f in containing]
-            if len(siblings) > 1 and not only_groups([f.name for f in siblings]):
-                return self._which(parent, siblings, images)
-        return None
+        return doubts.not_all_normal(self.folders, images, self._masked, self._counts)
 
     # The user's word
 
@@ -324,9 +281,9 @@ class Recognition:
                 masks = self._masks_of(path, own, places, single)
                 self._add(path, "defect", "", own.name, masks)
         if not self._some("normal", ""):
-            self.result.cannot_train = no_images(*[f for f in named if named[f] == "normal"])
+            self.result.cannot_train = doubts.no_images(*[f for f in named if named[f] == "normal"])
         if not self._some("defect", ""):
-            self.result.cannot_evaluate = self._no_test()
+            self.result.cannot_evaluate = doubts.no_test(self.root)
 
     # What is left, and what is said
 
@@ -343,65 +300,8 @@ class Recognition:
             else:
                 self._add(path, "passed over", reason="outside the folders of the layout")
 
+    def _counts(self, folders: list[Path]) -> dict[str, int]:
+        return {folder.name: len(self._images(folder)) for folder in folders}
+
     def _some(self, role: Role, part: str) -> bool:
         return any(f.role == role and f.part == part for f in self._files.values())
-
-    def _contradicting(self, found: list[tuple[Path, Path]]) -> Path | None:
-        """A folder within one of a class whose name says another class."""
-        for folder, path in found:
-            own = self.folders.says(folder)
-            for inner in path.parents:
-                if inner == folder:
-                    break
-                said = self.folders.says(inner)
-                if said == "both" or said == ("defect" if own == "normal" else "normal"):
-                    return inner
-        return None
-
-    def _incomplete(self, name: str) -> FileNotFoundError:
-        return FileNotFoundError(
-            f"{self.root} has a folder {name.lower()!r} but no 'train/good' with the normal "
-            "images; give the folder of normal images itself to train on that, or name it with "
-            "--good"
-        )
-
-    def _doubtful(self, folder: Path, beside: Path | None = None) -> ValueError:
-        name = folder.relative_to(self.root)
-        among = f", beside {beside.relative_to(self.root)}" if beside else ""
-        return ValueError(
-            f"{self.root} has images in {name}{among}: they may be defects or masks, or there are "
-            "several data sets. Give one data set, or the folder of normal images itself, or name "
-            f"it with --good; `fastad inspect {self.root}` shows what was found"
-        )
-
-    def _which(
-        self, parent: Path, folders: list[Path], images: list[Path] | None = None
-    ) -> ValueError:
-        """Folders of which nobody can tell what is in them."""
-        counts = ", ".join(
-            f"{f.name} ({n} image{'s' * (n != 1)})" for f in folders for n in [len(self._images(f))]
-        )
-        unclear = (
-            f"none of the folders in {parent} is plainly that of the normal images"
-            if images
-            else f"in {parent} it is unclear what these folders hold"
-        )
-        defects = "" if images else ", those of defects with --defects FOLDER"
-        return ValueError(
-            f"{unclear}: {counts}. Name the folder of good images with --good FOLDER{defects}; "
-            f"`fastad inspect {self.root}` shows what was found"
-        )
-
-    def _no_test(self) -> FileNotFoundError:
-        return FileNotFoundError(
-            f"{self.root} has no folder 'test' (test/good for normal images, test/TYPE for "
-            "defects) and no folders of normal images and of defects itself; name them with "
-            f"--good FOLDER; `fastad inspect {self.root}` shows what was found"
-        )
-
-
-def _masks_of_kind(name: str, kind: str) -> bool:
-    """Whether a folder with masks is of a class: ``NG``, ``NG_mask`` or ``mask_NG`` of ``NG``."""
-    own = owner_of(Path(name))
-    spelled = own is not None and own[0] == kind.lower()
-    return name.lower() == kind.lower() or spelled or name.lower() == f"mask_{kind.lower()}"
