@@ -1,4 +1,4 @@
-"""The command line: ``fastad train | evaluate | predict | export | bench | demo | info``.
+"""The command line: ``fastad train | evaluate | predict | inspect | export | bench | demo | info``.
 
 This file holds the options and the treatment of errors; the work is in `fastad.commands`, imported
 by the command that needs it, so that ``fastad --help`` answers at once.
@@ -416,6 +416,39 @@ def predict(
         device=device,
         precision=precision,
         batch_size=batch_size,
+    )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad inspect bottle\n\n"
+    "fastad inspect parts --good shift_1 --defects rework\n\n"
+    "fastad inspect bottle --json - --quiet\n\n"
+)
+def inspect(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder of images.")],
+    good: GoodFolders = None,
+    defects: DefectFolders = None,
+    masks: MaskFolders = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every file, not its header alone.")
+    ] = False,
+    json: JsonFile = None,
+) -> None:
+    """Show what a folder of images holds, and what train and evaluate would do with it.
+
+    Ends with 1 where something must be settled first: folders of which it is unclear what they
+    hold, or files that cannot be read.
+    """
+    from fastad.commands.inspect import inspect as run
+
+    run(
+        data,
+        good=good or [],
+        defects=defects or [],
+        masks=masks or [],
+        deep=deep,
+        json=json,
     )
 
 

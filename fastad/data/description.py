@@ -13,7 +13,7 @@ from typing import Literal
 
 from fastad.data.doubts import no_images, no_test_images
 from fastad.data.images import find_images
-from fastad.data.naming import saying
+from fastad.data.naming import part_within, saying
 from fastad.data.visa import SplitRow, read_split
 
 Role = Literal["normal", "defect", "mask", "unlabelled", "passed over"]
@@ -52,6 +52,7 @@ class DataDescription:
         files: every image file below the folder, each once.
         cannot_train: the error of `training_images`, None where the normal images are clear.
         cannot_evaluate: the error of `test_samples`, None where the test images are clear.
+        incomplete: there is a folder of training images, but none of normal ones in it.
     """
 
     folder: Path
@@ -59,6 +60,17 @@ class DataDescription:
     files: list[FoundFile] = field(default_factory=list)
     cannot_train: Exception | None = None
     cannot_evaluate: Exception | None = None
+    incomplete: bool = False
+
+    @property
+    def unclear(self) -> list[Exception]:
+        """What must be settled before the folder can be used for all that it seems to be for.
+
+        A folder of good images alone is clear, though it cannot be measured on.
+        """
+        errors = [error for error in (self.cannot_train, self.cannot_evaluate) if error]
+        every = self.incomplete or len(errors) == 2
+        return errors if every else [error for error in errors if isinstance(error, ValueError)]
 
     @property
     def training(self) -> list[FoundFile]:
@@ -141,6 +153,30 @@ def existing(data: str | Path) -> Path:
     if not data.is_dir():
         raise NotADirectoryError(f"not a folder: {data}")
     return data
+
+
+def with_parts_in_classes(files: dict[Path, FoundFile], root: Path) -> dict[Path, FoundFile]:
+    """The files of classes with their parts, of ``good/train`` or ``train_good``.
+
+    As they are where not every normal image is in a part, or none is in that of the training.
+    """
+
+    def part(file: FoundFile) -> str:
+        names = file.path.relative_to(root).parts[:-1]
+        return next((found for name in names if (found := part_within(name))), "")
+
+    parts = {path: part(f) for path, f in files.items() if f.role in ("normal", "defect")}
+    of_normal = {parts[path] for path, f in files.items() if f.role == "normal"}
+    if "train" not in of_normal or "" in of_normal:
+        return files
+    result = dict(files)
+    for path, own in parts.items():
+        if files[path].role == "defect" and own != "test":
+            reason = "a defect outside the test images"
+            result[path] = FoundFile(path, "passed over", reason=reason)
+        else:
+            result[path] = replace(files[path], part=own)
+    return result
 
 
 def _as_given(file: FoundFile, root: Path, given: Path) -> FoundFile:

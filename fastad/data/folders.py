@@ -30,6 +30,7 @@ class Folders:
     ) -> None:
         self.root = root
         self._children: dict[Path, list[Path]] = {}
+        self._real: dict[Path, str] = {}
         self._said: dict[Path, Saying | None] = {}
         self.named: dict[Path, Saying] = {}
         given: tuple[tuple[Saying, str, Iterable[str | Path]], ...] = (
@@ -45,11 +46,24 @@ class Folders:
         self.masks = MaskFolders(self.mask_folders, self.of)
 
     def of(self, folder: Path) -> list[Path]:
-        """Its subfolders in natural order, without hidden ones."""
+        """Its subfolders in natural order, without hidden ones and links upwards."""
         if folder not in self._children:
-            found = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
+            shown = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
+            found = [f for f in shown if not (f.is_symlink() and self._upwards(f))]
             self._children[folder] = sorted(found, key=lambda f: natural_key(f.name))
         return self._children[folder]
+
+    def _upwards(self, link: Path) -> bool:
+        target, real = Path(os.path.realpath(link)), Path(os.path.realpath(link.parent))
+        return target == real or target in real.parents
+
+    def real(self, path: Path) -> str:
+        """The path of a file without links."""
+        if path.is_symlink():
+            return os.path.realpath(path)
+        if path.parent not in self._real:
+            self._real[path.parent] = os.path.realpath(path.parent)
+        return os.path.join(self._real[path.parent], path.name)
 
     def says(self, folder: Path) -> Saying | None:
         """Of what is directly in it: "normal", "defect", "masks", "both" or None for nothing."""
@@ -59,8 +73,17 @@ class Folders:
             if folder not in self.named and rest and said in (None, "both"):
                 others = {words(f.name) for f in self.of(folder.parent) if f != folder}
                 said = "masks" if rest in others else said
+            if said is None and folder.is_symlink():
+                said = self._of_target(folder)
             self._said[folder] = said
         return self._said[folder]
+
+    def _of_target(self, link: Path) -> Saying | None:
+        """What the folder that a link leads to is called, or those around it in the data set."""
+        target, root = Path(os.path.realpath(link)), Path(os.path.realpath(self.root))
+        inside = [folder for folder in target.parents if root in folder.parents]
+        masked = any(saying(folder.name) == "masks" for folder in inside)
+        return "masks" if masked else saying(target.name)
 
     def normal(self, folder: Path | None) -> list[Path]:
         """The folders of normal images directly in a folder, or itself where the user says so."""

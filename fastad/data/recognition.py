@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fastad.data import doubts
-from fastad.data.description import DataDescription, FoundFile, Role
+from fastad.data.description import DataDescription, FoundFile, Role, with_parts_in_classes
 from fastad.data.folders import Folders
 from fastad.data.images import find_images
 from fastad.data.mask_files import split_masks
 from fastad.data.masks import read_mask
-from fastad.data.naming import part_of, part_within
+from fastad.data.naming import part_of
 
 Named = Iterable[str | Path]
+
+
+UNCLEAR = "it is unclear what it is"
 
 
 class Recognition:
@@ -24,6 +27,7 @@ class Recognition:
         self.result = DataDescription(root)
         self._files: dict[Path, FoundFile] = {}
         self._beside: dict[Path, list[Path]] = {}
+        self._first: dict[str, Path] = {}  # of links to the same file
         self._orphans: set[Path] = set()
         self._masked: set[Path] = set()  # folders of masks that were passed over
 
@@ -63,8 +67,13 @@ class Recognition:
         masks: tuple[Path, ...] = (),
         reason: str = "",
     ) -> None:
-        if path not in self._files:
-            self._files[path] = FoundFile(path, role, part, kind, masks, reason)
+        if path in self._files:
+            return
+        first = self._first.setdefault(self.folders.real(path), path)
+        if first != path and (role != self._files[first].role or role != "normal"):
+            role, part, kind, masks = "passed over", "", "", ()
+            reason = f"the same file as {first.relative_to(self.root)}"
+        self._files[path] = FoundFile(path, role, part, kind, masks, reason)
 
     # Layouts with train and test
 
@@ -85,6 +94,7 @@ class Recognition:
             layout = "masks beside images"
             self._add_pairs(pairs, "train", train)
         else:
+            self.result.incomplete = train is not None
             self.result.cannot_train = doubts.incomplete(self.root, (train or test).name)  # type: ignore[union-attr]
         if "private" in names or (test and test.name.lower() != "test" and "public" in test.name):
             layout = "MVTec AD 2"
@@ -106,11 +116,14 @@ class Recognition:
 
     def _add_normal(self, folders: list[Path], part: str) -> None:
         found = [(folder, path) for folder in folders for path in self._images(folder)]
+        doubtful = doubts.contradicting(self.folders, found)
         for folder, path in found:
-            self._add(path, "normal", part, folder.name)
+            if doubtful is None or doubtful not in path.parents:
+                self._add(path, "normal", part, folder.name)
+            else:
+                self._add(path, "passed over", reason=UNCLEAR)
         if not found:
             self.result.cannot_train = doubts.no_images(*folders)
-        doubtful = doubts.contradicting(self.folders, found)
         if doubtful is not None:
             self.result.cannot_train = doubts.doubtful(self.root, doubtful)
 
@@ -143,6 +156,9 @@ class Recognition:
             unclear += without
         doubtful = doubts.contradicting(self.folders, found)
         if unclear:
+            for folder, path in found:
+                if folder in unclear:
+                    self._files[path] = FoundFile(path, "passed over", reason=UNCLEAR)
             self.result.cannot_evaluate = doubts.unclear(self.root, test, self._counts(unclear))
         elif doubtful is not None:
             self.result.cannot_evaluate = doubts.doubtful(self.root, doubtful)
@@ -173,25 +189,7 @@ class Recognition:
                 self.result.cannot_evaluate = doubts.unclear(
                     self.root, self.root, self._counts(parts)
                 )
-        self._part_within_classes()
-
-    def _part_within_classes(self) -> None:
-        """Of ``good/train`` and ``good/test``, or ``train_good`` and ``test_good``."""
-
-        def part(file: FoundFile) -> str:
-            names = file.path.relative_to(self.root).parts[:-1]
-            return next((found for name in names if (found := part_within(name))), "")
-
-        parts = {p: part(f) for p, f in self._files.items() if f.role in ("normal", "defect")}
-        of_normal = {parts[p] for p, f in self._files.items() if f.role == "normal"}
-        if "train" not in of_normal or "" in of_normal:
-            return
-        for path, own in parts.items():
-            file = self._files[path]
-            role: Role = "passed over" if file.role == "defect" and own != "test" else file.role
-            reason = "a defect outside the test images" if role == "passed over" else ""
-            if own or role == "passed over":
-                self._files[path] = FoundFile(path, role, own, file.kind, file.masks, reason)
+        self._files = with_parts_in_classes(self._files, self.root)
 
     # Masks beside images
 
@@ -211,6 +209,8 @@ class Recognition:
                 return
             if not marked:
                 self._add(path, "normal", part, "good")
+                for mask in masks:
+                    self._add(mask, "mask", part)
             elif part == "train":
                 self._add(path, "passed over", reason="a defect, by its mask")
             else:
@@ -247,6 +247,8 @@ class Recognition:
         if count == len(images) and self._refused(images) is None:
             self.result.layout, self.result.cannot_evaluate = "masks beside images", None
             self._add_pairs(images, "", self.root)
+            if not self._some("defect", "") and self.result.cannot_train is None:
+                self.result.cannot_evaluate = doubts.no_test(self.root)
             return
         example = next(iter(self._beside.values()))[0].name
         self.result.cannot_train = self._refused(images) or ValueError(
@@ -296,9 +298,11 @@ class Recognition:
             if path in self._files:
                 continue
             if path in beside or self.folders.in_masks(path) or path in self._orphans:
-                self._add(path, "passed over", reason="a mask of no image of a defect")
+                self._add(path, "passed over", reason="a mask of no defect")
             else:
-                self._add(path, "passed over", reason="outside the folders of the layout")
+                known = self.result.layout != "not recognised"
+                reason = "outside the folders of the layout" if known else UNCLEAR
+                self._add(path, "passed over", reason=reason)
 
     def _counts(self, folders: list[Path]) -> dict[str, int]:
         return {folder.name: len(self._images(folder)) for folder in folders}
