@@ -22,7 +22,8 @@ from fastad.commands.output import (
     write_json,
 )
 from fastad.commands.training_summary import epochs_kept, stage_lines
-from fastad.data import test_samples
+from fastad.data import describe
+from fastad.data.layouts import samples_of
 from fastad.detector import Detector, load
 
 if TYPE_CHECKING:
@@ -52,11 +53,14 @@ def evaluate(
     others; both before any work is done.
     """
     named = {"good": good, "defects": defects, "masks": masks}
-    samples = test_samples(data, **named)  # a folder that is none is found before the model is read
+    found = describe(data, **named)
+    samples = samples_of(found)  # a folder that is none is found before the model is read
     if json not in (None, "-"):
         check_writable(json)
         read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
         refuse_overwriting([Path(json)], read)
+    if unlabelled := len(found.unlabelled):
+        note(f"{unlabelled} test images have no published labels and are not measured")
     if report is not None:
         from fastad.evaluation.report.report import check_report_folder
 

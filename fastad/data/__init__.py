@@ -18,6 +18,7 @@ from fastad.data.layouts import (
     Sample,
     TrainingImages,
     defect_samples,
+    images_without_masks,
     test_samples,
     training_images,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "describe",
     "find_images",
     "image_shape",
+    "images_without_masks",
     "iterate_batches",
     "parse_size",
     "read_ground_truth",

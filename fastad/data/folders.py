@@ -119,6 +119,12 @@ class Folders:
         spelled = [f for f in same if f.name == name] or [f for f in same if f.name.lower() == name]
         return next(iter(spelled or same), None)
 
+    def named_deeper(self) -> bool:
+        """Whether a named folder of images is not where the layouts look for one."""
+        places = {self.root, *(f for f in self.of(self.root) if part_of(f.name))}
+        named = [f for f, said in self.named.items() if said != "masks"]
+        return any(f == self.root or not {f, f.parent} & places for f in named)
+
     def _find(self, name: str | Path, option: str) -> list[Path]:
         for place in (self.root / name, Path(name)):
             folder = Path(os.path.abspath(place))

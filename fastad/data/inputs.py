@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad.data.folder import ImageDataset, Images, iterate_batches
-from fastad.data.images import find_images, read_image, resize, rgb_array
+from fastad.data.images import read_image, resize, rgb_array
+from fastad.data.layouts import images_without_masks
 
 ACCEPTED = (
     "a path, a folder, a Pillow image, a uint8 array (N, H, W, 3), a tensor (N, 3, H, W), or a "
@@ -151,7 +152,7 @@ class ResizedDataset(Dataset):
 
 def _items(images: Any) -> Iterable[Any]:
     if isinstance(images, (str, Path)):
-        return find_images(images) if Path(images).is_dir() else [images]
+        return images_without_masks(images) if Path(images).is_dir() else [images]
     if isinstance(images, Image.Image):
         return [images]
     if not isinstance(images, Iterable) or isinstance(images, (bytes, dict)):

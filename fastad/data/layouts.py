@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastad.data.description import Named, describe, existing
+from fastad.data.description import DataDescription, Named, describe, existing
 from fastad.data.folders import Folders
 from fastad.data.images import find_images
 from fastad.data.mask_files import split_masks
@@ -134,7 +134,11 @@ def test_samples(  # no test of pytest's
         1 hole 1
         1 missing yarn 1
     """
-    found = describe(data, good=good, defects=defects, masks=masks)
+    return samples_of(describe(data, good=good, defects=defects, masks=masks))
+
+
+def samples_of(found: DataDescription) -> list[Sample]:
+    """`test_samples` of a folder that is described already."""
     if found.cannot_evaluate is not None:
         raise found.cannot_evaluate
     return [Sample(f.path, int(f.role == "defect"), f.kind, f.masks) for f in found.test]
@@ -175,6 +179,19 @@ def defect_samples(data: str | Path) -> list[Sample]:
             stacklevel=2,
         )
     return samples
+
+
+def images_without_masks(folder: str | Path) -> list[Path]:
+    """Images at any depth, as `find_images` gives them, without masks.
+
+    Masks are known by the names of their folders or of files beside images. A folder that has
+    nothing else is a folder of images. Raises FileNotFoundError or NotADirectoryError.
+    """
+    root = Path(os.path.abspath(existing(folder)))
+    folders, every = Folders(root), find_images(folder)
+    inside = [path for path in every if not folders.in_masks(Path(os.path.abspath(path)))]
+    known = set(split_masks(inside)[0])
+    return [path for path in inside if path in known] or every
 
 
 def _defects_alone(data: Path) -> list[Sample]:

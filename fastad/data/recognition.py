@@ -34,7 +34,7 @@ class Recognition:
     def description(self) -> DataDescription:
         """Of the folder."""
         train, test = self.folders.part("train"), self.folders.part("test")
-        if self._named_deeper():
+        if self.folders.named_deeper():
             self._by_the_users_word()
         elif train or test:
             self._by_parts(train, test)
@@ -72,7 +72,7 @@ class Recognition:
         first = self._first.setdefault(self.folders.real(path), path)
         if first != path and (role != self._files[first].role or role != "normal"):
             role, part, kind, masks = "passed over", "", "", ()
-            reason = f"the same file as {first.relative_to(self.root)}"
+            reason = f"the same file as {os.path.relpath(first, self.root)}"
         self._files[path] = FoundFile(path, role, part, kind, masks, reason)
 
     # Layouts with train and test
@@ -84,10 +84,7 @@ class Recognition:
         layout = "BTAD" if is_btad else "MVTec AD"
         if train and normal:
             self._add_normal(normal, "train")
-            validation = self.folders.normal(self.folders.part("validation"))
-            for folder in validation:
-                for path in self._images(folder):
-                    self._add(path, "normal", "validation", folder.name)
+            self._add_normal(self.folders.normal(self.folders.part("validation")), "validation")
             if self._some("normal", "validation"):
                 layout = "MVTec LOCO"
         elif train and (pairs := self._pairs(train)):
@@ -101,11 +98,7 @@ class Recognition:
         self.result.layout = layout
         if test is None:
             self.result.cannot_evaluate = doubts.no_test(self.root)
-        elif (
-            not [f for f in self.folders.of(test) if self.folders.says(f) != "masks"]
-            and self.folders.named.get(test) is None
-            and (pairs := self._pairs(test))
-        ):
+        elif not self._classes(test) and (pairs := self._pairs(test)):
             self._add_pairs(pairs, "test", test)
         else:
             self._add_classes(test, "test", (self.root, test))
@@ -122,17 +115,20 @@ class Recognition:
                 self._add(path, "normal", part, folder.name)
             else:
                 self._add(path, "passed over", reason=UNCLEAR)
-        if not found:
+        if not found and part != "validation":
             self.result.cannot_train = doubts.no_images(*folders)
         if doubtful is not None:
             self.result.cannot_train = doubts.doubtful(self.root, doubtful)
 
+    def _classes(self, test: Path) -> list[Path]:
+        if self.folders.named.get(test):
+            return [test]
+        return [f for f in self.folders.of(test) if self.folders.says(f) != "masks"]
+
     def _add_classes(self, test: Path, part: str, around: tuple[Path, ...]) -> None:
         """Test images by the folders of their classes."""
         says = self.folders.says
-        own = self.folders.named.get(test)
-        kinds = [test] if own else [f for f in self.folders.of(test) if says(f) != "masks"]
-        kinds.sort(key=lambda folder: says(folder) != "normal")
+        kinds = sorted(self._classes(test), key=lambda folder: says(folder) != "normal")
         single = len([f for f in kinds if says(f) != "normal"]) == 1
         found, without = [], []
         for folder in kinds:
@@ -260,13 +256,6 @@ class Recognition:
         return doubts.not_all_normal(self.folders, images, self._masked, self._counts)
 
     # The user's word
-
-    def _named_deeper(self) -> bool:
-        """Whether a named folder is not where the layouts look for one."""
-        parts = [f for f in self.folders.of(self.root) if part_of(f.name)]
-        places = {self.root, *parts}
-        named = [f for f, said in self.folders.named.items() if said != "masks"]
-        return any(f == self.root or not {f, f.parent} & places for f in named)
 
     def _by_the_users_word(self) -> None:
         self.result.layout = "folders as named"
