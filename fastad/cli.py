@@ -152,8 +152,8 @@ def train(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Folder in the layout of MVTec AD (train/good), MVTec LOCO, BTAD or VisA, or any "
-            "folder of good images.",
+            help="Folder in the layout of MVTec AD (train/good), MVTec AD 2, MVTec LOCO, BTAD or "
+            "VisA, or any folder of good images. `fastad inspect` shows what is in it.",
         ),
     ],
     # Data
@@ -321,7 +321,12 @@ def train(
 def evaluate(
     detector: Detector,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Folder in MVTec layout (test, ground_truth).")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder in MVTec layout (test, ground_truth), or another that "
+            "`fastad inspect` knows.",
+        ),
     ],
     good: GoodFolders = None,
     defects: DefectFolders = None,

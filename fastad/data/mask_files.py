@@ -5,18 +5,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fastad.data.images import find_images
+from fastad.data.images import find_images, open_image
 from fastad.data.naming import masks_of_sibling, owner_of, saying, without_image_words
 
 # Without its image beside it a file of such a name is an image: a product may have a label.
-ALSO_PRODUCTS = ("label", "seg")
+ALSO_PRODUCTS = ("label", "seg", "label_", "seg_", "mask_", "gt_", "groundtruth_", "ground_truth_")
+PHOTOGRAPHS = (".jpg", ".jpeg")
 
 
 def split_masks(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, list[Path]], list[Path]]:
     """Images, their masks beside them, and masks whose image is missing.
 
     The mask of ``NAME.jpg`` is ``NAME_mask.png``, or another name that
-    `fastad.data.naming.owner_of` knows, in the same folder.
+    `fastad.data.naming.owner_of` knows, in the same folder; or ``NAME.png`` of two values where
+    every ``NAME.jpg`` of the folder has one.
     """
     by_folder: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
@@ -28,19 +30,44 @@ def split_masks(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, list[Path
         owners = {path: owner_of(path) for path in files}
         names = {path.stem.lower() for path in files}
         used = {owner[1] for owner in owners.values() if owner and owner[0] in names}
+        twins = _twins(files)
         own: dict[str, list[Path]] = defaultdict(list)
         for path, owner in owners.items():
-            if owner is None or not (owner[0] in names or _surely(owner[1], used)):
+            if path in twins:
+                beside.setdefault(twins[path], []).append(path)
+            elif owner is None or not (owner[0] in names or _surely(owner[1], used)):
                 own[path.stem.lower()].append(path)
                 images.append(path)
         for path, owner in owners.items():
-            if owner is None or path in own[path.stem.lower()]:
+            if owner is None or path in twins or path in own[path.stem.lower()]:
                 continue
             if owner[0] not in own:
                 orphans.append(path)
             for image in own.get(owner[0], ()):
                 beside.setdefault(image, []).append(path)
     return images, beside, orphans
+
+
+def _twins(files: list[Path]) -> dict[Path, Path]:
+    """Masks ``NAME.png`` beside photographs ``NAME.jpg``, with the photographs.
+
+    Only where every photograph of the folder has one, and all of these have two values at most.
+    """
+    photographs = {f.stem: f for f in files if f.suffix.lower() in PHOTOGRAPHS}
+    drawn = {f: photographs.get(f.stem) for f in files if f.suffix.lower() == ".png"}
+    if not drawn or len(photographs) + len(drawn) != len(files):
+        return {}
+    pairs = {mask: image for mask, image in drawn.items() if image is not None}
+    complete = len(pairs) == len(drawn) == len(photographs)
+    return pairs if complete and all(_two_values(mask) for mask in drawn) else {}
+
+
+def _two_values(path: Path) -> bool:
+    try:
+        with open_image(path) as image:
+            return image.getcolors(2) is not None
+    except (OSError, ValueError):
+        return False  # reading it says why
 
 
 def _surely(word: str, used: set[str]) -> bool:
@@ -130,8 +157,7 @@ class MaskFolders:
 def _of_kind(name: str, kind: str) -> bool:
     """Whether a folder with masks is of a class: ``NG``, ``NG_mask`` or ``mask_NG`` of ``NG``."""
     own = owner_of(Path(name))
-    spelled = own is not None and own[0] == kind.lower()
-    return name.lower() == kind.lower() or spelled or name.lower() == f"mask_{kind.lower()}"
+    return name.lower() == kind.lower() or (own is not None and own[0] == kind.lower())
 
 
 def name_below(path: Path, folder: Path) -> str:

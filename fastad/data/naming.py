@@ -199,14 +199,17 @@ def only_groups(names: Collection[str]) -> bool:
     return len(spelled) == 1 and not CLASSES & set(next(iter(spelled)))
 
 
-_MASK_FILE = re.compile(r"(?i)(.+)[_\-. ](mask|gt|groundtruth|ground_truth|label|seg)s?")
+_WORD = r"(mask|gt|groundtruth|ground_truth|label|seg)s?"
+_MASK_FILE = re.compile(rf"(?i)(.+)[_\-. ]{_WORD}(?:[_\-. ]?\d{{1,2}})?")
+_MASK_FILE_BEFORE = re.compile(rf"(?i){_WORD}[_\-. ](.+)")
 
 
 def owner_of(path: PurePath) -> tuple[str, str] | None:
     """(name of the image, word) where a file is named as the mask of another beside it.
 
-    Of ``NAME_mask.png``, ``NAME-GT.bmp`` or ``NAME.label.tif``: NAME in small letters and the
-    word. None for other names.
+    Of ``NAME_mask.png``, ``NAME-GT.bmp``, ``NAME.label.tif`` or ``NAME_mask_2.png``: NAME in small
+    letters and the word. Of ``mask_NAME.png`` the word has an underscore behind it, as images may
+    well be called so. None for other names.
 
     Examples:
         >>> from pathlib import Path
@@ -214,8 +217,11 @@ def owner_of(path: PurePath) -> tuple[str, str] | None:
         >>> owner_of(Path("bad/007_GT.png")), owner_of(Path("bad/007.png"))
         (('007', 'gt'), None)
     """
-    match = _MASK_FILE.fullmatch(path.stem)
-    return (match[1].lower(), match[2].lower()) if match else None
+    if match := _MASK_FILE.fullmatch(path.stem):
+        return match[1].lower(), match[2].lower()
+    if match := _MASK_FILE_BEFORE.fullmatch(path.stem):
+        return match[2].lower(), f"{match[1].lower()}_"
+    return None
 
 
 def without_image_words(key: str) -> str:

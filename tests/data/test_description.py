@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -88,8 +89,31 @@ def test_masks_beside_good_images_are_not_trained_on(tmp_path):
         training_images(tmp_path / "train/good")
 
 
+@pytest.mark.parametrize("names", [["2_mask_1", "2_mask_2"], ["2_mask1", "mask_2"], ["gt_2"]])
+def test_several_masks_and_words_in_front(tmp_path, names):
+    touch(tmp_path, "good/1.png", "bad/2.png", *(f"bad/{name}.png" for name in names))
+    assert sorted(m.stem for m in labelled(tmp_path)[1].mask_paths) == sorted(names)
+
+
+def test_drawings_beside_photographs_are_masks(tmp_path):
+    touch(tmp_path, "good/1.png")
+    for name in ("2", "3"):
+        draw(tmp_path / f"NG/{name}.jpg", 100)
+        draw(tmp_path / f"NG/{name}.png", 255)
+    expected = [("2.jpg", 1, ["2.png"]), ("3.jpg", 1, ["3.png"])]
+    assert shown(labelled(tmp_path))[1:] == shown(defect_samples(tmp_path)) == expected
+    draw(tmp_path / "NG/4.jpg")  # no mask of it: they may be images of two kinds
+    assert len(labelled(tmp_path)) == 6
+
+
+def test_photographs_in_two_formats_are_images(tmp_path):
+    for ending in ("jpg", "png"):
+        Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(tmp_path / f"1.{ending}")
+    assert len(training_images(tmp_path).paths) == 2
+
+
 def test_views_of_a_label_are_images(tmp_path):
-    paths = touch(tmp_path, "front_label.png", "back_label.png", "front_seg.png")
+    paths = touch(tmp_path, "front_label.png", "back_label.png", "front_seg.png", "mask_1.png")
     assert sorted(training_images(tmp_path).paths) == sorted(paths)
 
 

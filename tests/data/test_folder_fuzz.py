@@ -6,6 +6,7 @@ import random
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,17 +19,17 @@ MASKS = ["mask", "masks", "gt", "ground_truth", "labels", "Annotation", "mask_di
 UNKNOWN = ["hollow", "foo", "negative", "a", "1", "0", "type2"]
 GROUPS = ["monday", "line 2", "img", "images", "cam1", "part", "data"]
 PARTS = ["train", "test", "validation", "Training", "test_public", "val", "test_private"]
-SUFFIXES = ["_mask", "_GT", "-mask", ".mask", "_label", "_gt"]
+SUFFIXES = ["_mask", "_mask_1", "_GT", "-mask", ".mask", "_label", "_gt"]
 ENDINGS = [".png", ".PNG", ".jpg", ".bmp", ".tif"]
 
 
-def encoded(value: int) -> bytes:
+def encoded(*values: int) -> bytes:
     buffer = io.BytesIO()
-    Image.new("L", (2, 2), value).save(buffer, "PNG")
+    Image.fromarray(np.array([values], np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-BLACK, WHITE = encoded(0), encoded(255)
+BLACK, WHITE, PHOTOGRAPH = encoded(0), encoded(255), encoded(1, 2, 3)
 
 
 class Plan:
@@ -89,7 +90,7 @@ class Plan:
                 mask.write_bytes(WHITE if white else BLACK)
                 self.truth[mask] = "mask"
             path = folder / (name + self.rng.choice(ENDINGS))
-            path.write_bytes(BLACK)
+            path.write_bytes(PHOTOGRAPH)
             self.truth[path] = own
 
 
