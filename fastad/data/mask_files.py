@@ -35,7 +35,7 @@ def split_masks(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, list[Path
         for path, owner in owners.items():
             if path in twins:
                 beside.setdefault(twins[path], []).append(path)
-            elif owner is None or not (owner[0] in names or _surely(owner[1], used)):
+            elif owner is None or not _surely(owner[1], used):
                 own[path.stem.lower()].append(path)
                 images.append(path)
         for path, owner in owners.items():

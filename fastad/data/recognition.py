@@ -43,8 +43,11 @@ class Recognition:
         else:
             self._any_folder()
         self._rest()
-        self.result.files = list(self._files.values())
-        return self.result
+        result = self.result
+        result.files = list(self._files.values())
+        if result.cannot_evaluate is None and not result.test:
+            result.cannot_evaluate = doubts.no_test_images(self.root)
+        return result
 
     def _images(self, folder: Path) -> list[Path]:
         """Images at any depth, without masks."""
@@ -79,9 +82,8 @@ class Recognition:
 
     def _by_parts(self, train: Path | None, test: Path | None) -> None:
         normal = self.folders.normal(train)
-        names = {part_of(folder.name) for folder in self.folders.of(self.root)}
-        is_btad = bool(normal) and normal[0].name.lower() == "ok"
-        layout = "BTAD" if is_btad else "MVTec AD"
+        private = [f for f in self.folders.of(self.root) if part_of(f.name) == "private"]
+        layout = "BTAD" if normal and normal[0].name.lower() == "ok" else "MVTec AD"
         if train and normal:
             self._add_normal(normal, "train")
             self._add_normal(self.folders.normal(self.folders.part("validation")), "validation")
@@ -93,7 +95,7 @@ class Recognition:
         else:
             self.result.incomplete = train is not None
             self.result.cannot_train = doubts.incomplete(self.root, (train or test).name)  # type: ignore[union-attr]
-        if "private" in names or (test and test.name.lower() != "test" and "public" in test.name):
+        if private or (test and "public" in test.name.lower()):
             layout = "MVTec AD 2"
         self.result.layout = layout
         if test is None:
@@ -102,10 +104,9 @@ class Recognition:
             self._add_pairs(pairs, "test", test)
         else:
             self._add_classes(test, "test", (self.root, test))
-        for folder in self.folders.of(self.root):
-            if part_of(folder.name) == "private":
-                for path in self._images(folder):
-                    self._add(path, "unlabelled", "test", folder.name)
+        for folder in private:
+            for path in self._images(folder):
+                self._add(path, "unlabelled", "test", folder.name)
 
     def _add_normal(self, folders: list[Path], part: str) -> None:
         found = [(folder, path) for folder in folders for path in self._images(folder)]
@@ -180,11 +181,9 @@ class Recognition:
         else:
             beside = (self.root, self.root.parent, Path(os.path.realpath(self.root)).parent)
             self._add_classes(self.root, "", tuple(dict.fromkeys(beside)))
-            parts = [f for f in others if part_of(f.name)]
-            if parts:
-                self.result.cannot_evaluate = doubts.unclear(
-                    self.root, self.root, self._counts(parts)
-                )
+            if parts := [f for f in others if part_of(f.name)]:
+                counts = self._counts(parts)
+                self.result.cannot_evaluate = doubts.unclear(self.root, self.root, counts)
         self._files = with_parts_in_classes(self._files, self.root)
 
     # Masks beside images
@@ -276,7 +275,7 @@ class Recognition:
         if not self._some("defect", ""):
             self.result.cannot_evaluate = doubts.no_test(self.root)
 
-    # What is left, and what is said
+    # What is left
 
     def _rest(self) -> None:
         used = [mask for file in self._files.values() for mask in file.masks]

@@ -179,6 +179,24 @@ def test_a_relative_folder_is_the_absolute_one(tmp_path, monkeypatch, here):
     assert shown(defect_samples(relative)) == expected[1:]
 
 
+def test_a_link_to_a_good_image_is_no_defect(tmp_path):
+    (good,) = touch(tmp_path, "train/good/1.png")
+    touch(tmp_path, "test/good/2.png", "test/bad/3.png")
+    os.symlink(good, tmp_path / "test/bad/1.png")
+    assert [s.path.name for s in labelled(tmp_path)] == ["2.png", "3.png"]
+    assert roles(tmp_path)["test/bad/1.png"] == "passed over"
+    os.symlink(good, tmp_path / "test/good/1.png")  # the detector warns of images it knows
+    assert [s.path.name for s in labelled(tmp_path)] == ["1.png", "2.png", "3.png"]
+
+
+def test_links_to_a_folder_of_all_images(tmp_path):
+    paths = touch(tmp_path, "all/1.png", "all/2.png", "train/good/x.txt", "test/bad/x.txt")
+    os.symlink(paths[0], tmp_path / "train/good/1.png")
+    os.symlink(paths[1], tmp_path / "test/bad/2.png")
+    assert [p.parent.name for p in training_images(tmp_path).paths] == ["good"]
+    assert [s.path.parent.name for s in labelled(tmp_path)] == ["bad"]
+
+
 def test_a_link_to_a_test_folder(tmp_path):
     data = tmp_path / "data"
     touch(data, "test/good/1.png", "test/bad/2.png", "ground_truth/bad/2_mask.png")

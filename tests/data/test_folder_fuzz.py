@@ -82,6 +82,8 @@ class Plan:
         for _ in range(self.rng.randint(1, 3)):
             name = str(self.rng.randint(0, 20))
             own = truth
+            if any(path.stem == name for path in folder.iterdir()):
+                continue
             if beside and self.rng.random() < 0.8:
                 white = truth == "defect" or (truth == "unknown" and self.rng.random() < 0.5)
                 if truth == "unknown":
