@@ -1,4 +1,4 @@
-"""The command line: ``fastad train | evaluate | predict | export | bench | demo | info``.
+"""The command line: ``fastad train | evaluate | predict | inspect | export | bench | demo | info``.
 
 This file holds the options and the treatment of errors; the work is in `fastad.commands`, imported
 by the command that needs it, so that ``fastad --help`` answers at once.
@@ -76,6 +76,32 @@ Rate = Annotated[
         help="Another threshold than the file's, from the held-out scores that it keeps.",
     ),
 ]
+GoodFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--good",
+        metavar="FOLDER",
+        help="A folder of good images in DATA whose name does not say so; . for DATA itself. May "
+        "be repeated.",
+    ),
+]
+DefectFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--defects",
+        metavar="FOLDER",
+        help="A folder of defective images in DATA whose name does not say so. May be repeated.",
+    ),
+]
+MaskFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--masks",
+        metavar="FOLDER",
+        help="A folder of masks, in DATA or elsewhere, whose name does not say so. May be "
+        "repeated.",
+    ),
+]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - for stdout.")
 ]
@@ -126,8 +152,8 @@ def train(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Folder in the layout of MVTec AD (train/good), MVTec LOCO, BTAD or VisA, or any "
-            "folder of good images.",
+            help="Folder in the layout of MVTec AD (train/good), MVTec AD 2, MVTec LOCO, BTAD or "
+            "VisA, or any folder of good images. `fastad inspect` shows what is in it.",
         ),
     ],
     # Data
@@ -144,6 +170,23 @@ def train(
             metavar="auto|8...16|LOW-HIGH",
             help="Values of 16-bit pixels that become black and white: so many bits, a window like "
             "30000-34000, or auto for what the images use.",
+        ),
+    ] = None,
+    good: Annotated[
+        list[str] | None,
+        _of_data(
+            "--good",
+            metavar="FOLDER",
+            help="A folder of good images in DATA whose name does not say so; . for DATA itself. "
+            "May be repeated.",
+        ),
+    ] = None,
+    masks: Annotated[
+        list[str] | None,
+        _of_data(
+            "--masks",
+            metavar="FOLDER",
+            help="A folder of masks in DATA whose name does not say so. May be repeated.",
         ),
     ] = None,
     skip_bad: Annotated[
@@ -254,6 +297,8 @@ def train(
     with _usage():
         run(
             data,
+            good=good or [],
+            masks=masks or [],
             output=output,
             resume=resume,
             skip_bad=skip_bad,
@@ -288,8 +333,16 @@ def train(
 def evaluate(
     detector: Detector,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Folder in MVTec layout (test, ground_truth).")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder in MVTec layout (test, ground_truth), or another that "
+            "`fastad inspect` knows.",
+        ),
     ],
+    good: GoodFolders = None,
+    defects: DefectFolders = None,
+    masks: MaskFolders = None,
     json: JsonFile = None,
     report: Annotated[
         str | None,
@@ -310,6 +363,9 @@ def evaluate(
     run(
         detector,
         data,
+        good=good or [],
+        defects=defects or [],
+        masks=masks or [],
         json=json,
         report=report,
         false_positive_rate=false_positive_rate,
@@ -377,6 +433,39 @@ def predict(
         device=device,
         precision=precision,
         batch_size=batch_size,
+    )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad inspect bottle\n\n"
+    "fastad inspect parts --good shift_1 --defects rework\n\n"
+    "fastad inspect bottle --json - --quiet\n\n"
+)
+def inspect(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder of images.")],
+    good: GoodFolders = None,
+    defects: DefectFolders = None,
+    masks: MaskFolders = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every file, not its header alone.")
+    ] = False,
+    json: JsonFile = None,
+) -> None:
+    """Show what a folder of images holds, and what train and evaluate would do with it.
+
+    Ends with 1 where something must be settled first: folders of which it is unclear what they
+    hold, or files that cannot be read.
+    """
+    from fastad.commands.inspect import inspect as run
+
+    run(
+        data,
+        good=good or [],
+        defects=defects or [],
+        masks=masks or [],
+        deep=deep,
+        json=json,
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,9 @@ class Detector(Estimator):
 
         Args:
             images: a folder, images in any form of `fastad.data.inputs`, or a map-style data set of
-                images. `fastad.data.layouts` lists what a folder may look like.
+                images. `fastad.data.layouts` lists what a folder may look like. Where names of
+                folders are not enough, give what `fastad.data.training_images` finds by its
+                ``good``.
             y: ignored. scikit-learn passes it.
             epochs: passes over the images. None takes the model's own number. A model with several
                 stages scales the epochs of each stage by the same factor.
@@ -417,7 +419,15 @@ class Detector(Estimator):
         """
         return np.where(self.decision_function(images) < 0, -1, 1)
 
-    def evaluate(self, data: str | Path, **options: Any) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: str | Path,
+        *,
+        good: Iterable[str | Path] = (),
+        defects: Iterable[str | Path] = (),
+        masks: Iterable[str | Path] = (),
+        **options: Any,
+    ) -> dict[str, Any]:
         """Measure the detector on the labelled test images of a folder.
 
         Nothing is chosen on the test images. Images of real defects that the training learned from
@@ -425,6 +435,8 @@ class Detector(Estimator):
 
         Args:
             data: a folder in one of the layouts of `fastad.data.layouts`.
+            good, defects, masks: names of folders in it, of normal images, of defects and of masks,
+                where their names do not say so. See `fastad.data.describe`.
             **options: of `fastad.evaluation.evaluate`, such as ``progress`` and ``skip``.
 
         Returns:
@@ -453,7 +465,7 @@ class Detector(Estimator):
             result = predictor.predict_batch(images)
             return result.score, result.anomaly_map
 
-        found = test_samples(data)
+        found = test_samples(data, good=good, defects=defects, masks=masks)
         self._warn_of_known_images([sample.path for sample in found if sample.label == 0])
         samples = self._without_training_defects(found)
         metrics = evaluate(

@@ -22,7 +22,8 @@ from fastad.commands.output import (
     write_json,
 )
 from fastad.commands.training_summary import epochs_kept, stage_lines
-from fastad.data import test_samples
+from fastad.data import describe
+from fastad.data.layouts import samples_of
 from fastad.detector import Detector, load
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def evaluate(
     detector: str,
     data: str,
     *,
+    good: list[str],
+    defects: list[str],
+    masks: list[str],
     json: str | None,
     report: str | None,
     false_positive_rate: float | None,
@@ -48,11 +52,15 @@ def evaluate(
     Raises ValueError for a report among the test images, FileExistsError for one among files of
     others; both before any work is done.
     """
-    samples = test_samples(data)  # a folder that is none is found before the model is read
+    named = {"good": good, "defects": defects, "masks": masks}
+    found = describe(data, **named)
+    samples = samples_of(found)  # a folder that is none is found before the model is read
     if json not in (None, "-"):
         check_writable(json)
         read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
         refuse_overwriting([Path(json)], read)
+    if unlabelled := len(found.unlabelled):
+        note(f"{unlabelled} test images have no published labels and are not measured")
     if report is not None:
         from fastad.evaluation.report.report import check_report_folder
 
@@ -65,6 +73,7 @@ def evaluate(
     with skipped() as skip, progress("evaluating") as show, _noted() as notes:
         metrics = loaded.evaluate(
             data,
+            **named,
             progress=show,
             skip=skip if skip_bad else None,
             observe=None if watcher is None else watcher.observe,

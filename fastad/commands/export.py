@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastad.commands import UsageError
 from fastad.commands.output import check_writable, note, refuse_overwriting
-from fastad.data import find_images
+from fastad.data import images_without_masks
 from fastad.export.export import TOLERANCE, export_detector
 from fastad.export.formats import FORMATS, check_packages
 from fastad.inference import load
@@ -37,7 +37,7 @@ def _paths(images: str) -> list[Path]:
     path = Path(images)
     if not path.exists():
         raise FileNotFoundError(f"there is no image and no folder {images}")
-    paths = find_images(path) if path.is_dir() else [path]
+    paths = images_without_masks(path) if path.is_dir() else [path]
     if not paths:
         raise ValueError(f"there are no images in the folder {images}")
     return paths

@@ -12,13 +12,14 @@ from fastad._files import write_atomically
 from fastad.commands.output import (
     check_writable,
     log,
+    note,
     progress,
     refuse_overwriting,
     skipped,
     write_csv,
     write_json,
 )
-from fastad.data import find_images, read_image, resize_masks
+from fastad.data import find_images, images_without_masks, read_image, resize_masks
 from fastad.detector import load
 from fastad.inference import PredictionResult, colour_scale, save_heatmap
 
@@ -128,7 +129,11 @@ def _save_mask(path: Path, mask: np.ndarray) -> None:
 def _paths(images: list[str]) -> list[Path]:
     paths = []
     for name in images:
-        found = find_images(name) if Path(name).is_dir() else [Path(name)]
+        found = [Path(name)]
+        if Path(name).is_dir():
+            found = images_without_masks(name)
+            if masks := len(find_images(name)) - len(found):
+                note(f"{masks} masks in {name} are no images and are left out")
         if not found:
             raise ValueError(f"there are no images in the folder {name}")
         if not found[0].exists():

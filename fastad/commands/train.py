@@ -9,7 +9,7 @@ from fastad import models
 from fastad.commands import UsageError
 from fastad.commands.output import check_writable, log, note, refuse_overwriting
 from fastad.commands.settings import parse_settings, parse_stages
-from fastad.data import training_images
+from fastad.data import TrainingImages, training_images
 from fastad.data.depth import parse_range
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import training_size
@@ -30,6 +30,8 @@ def defaults() -> dict[str, Any]:
 def train(
     data: str,
     *,
+    good: list[str],
+    masks: list[str],
     output: str,
     resume: bool,
     skip_bad: bool,
@@ -51,8 +53,10 @@ def train(
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    checkpoint = _checked_checkpoint(data, output, resume)
-    _fit(detector, data, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
+    checkpoint = _checked_checkpoint(output, resume)
+    found = training_images(data, good=good, masks=masks)
+    refuse_overwriting([Path(output), checkpoint], [*found.paths, *found.held_out])
+    _fit(detector, found, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
     interrupted = detector.training_record_["interrupted"]
     # Not where the user stopped it while the first one was being written.
     goes_on = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
@@ -94,7 +98,7 @@ def _checked(
     return Detector(**detector_options, **model_options | for_model), training
 
 
-def _checked_checkpoint(data: str, output: str, resume: bool) -> Path:
+def _checked_checkpoint(output: str, resume: bool) -> Path:
     """The file to resume from; an error where it, or ``output``, cannot be what it must be."""
     check_writable(output)
     checkpoint = Path(f"{output}.checkpoint")
@@ -105,14 +109,12 @@ def _checked_checkpoint(data: str, output: str, resume: bool) -> Path:
             f"{checkpoint} is left from a training that was interrupted: continue it with "
             "--resume, or delete it to start anew"
         )
-    found = training_images(data)
-    refuse_overwriting([Path(output), checkpoint], [*found.paths, *found.held_out])
     return checkpoint
 
 
 def _fit(
     detector: Detector,
-    data: str,
+    found: TrainingImages,
     checkpoint: Path,
     *,
     resume: bool,
@@ -122,7 +124,7 @@ def _fit(
     try:
         with ConsoleProgress() as listener:
             detector.fit(
-                data,
+                found,
                 progress=listener if log.isEnabledFor(logging.INFO) else None,
                 checkpoint=checkpoint,
                 resume=resume,

@@ -4,6 +4,7 @@ Open `layouts` for what a folder may look like, and `images` for reading and res
 """
 
 from fastad.data.depth import PixelRange
+from fastad.data.description import DataDescription, FoundFile, describe
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
@@ -17,6 +18,7 @@ from fastad.data.layouts import (
     Sample,
     TrainingImages,
     defect_samples,
+    images_without_masks,
     test_samples,
     training_images,
 )
@@ -25,6 +27,8 @@ from fastad.data.sizes import auto_size
 from fastad.data.synthesis import PseudoAnomalies
 
 __all__ = [
+    "DataDescription",
+    "FoundFile",
     "ImageDataset",
     "ImageError",
     "PixelRange",
@@ -33,8 +37,10 @@ __all__ = [
     "TrainingImages",
     "auto_size",
     "defect_samples",
+    "describe",
     "find_images",
     "image_shape",
+    "images_without_masks",
     "iterate_batches",
     "parse_size",
     "read_ground_truth",

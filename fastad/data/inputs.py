@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from fastad.data.depth import PixelRange, as_levels
 from fastad.data.folder import ImageDataset, Images, iterate_batches
-from fastad.data.images import find_images, natural_key, read_image, resize
+from fastad.data.images import natural_key, read_image, resize
 from fastad.data.in_memory import (
     Encoded,
     encoded,
@@ -36,6 +36,7 @@ from fastad.data.in_memory import (
     is_encoded,
     with_four_axes,
 )
+from fastad.data.layouts import images_without_masks
 
 ACCEPTED = (
     "a path, a folder, a Pillow image, a uint8 array (N, H, W, 3), a tensor (N, 3, H, W), or a "
@@ -243,7 +244,7 @@ def is_one(images: Any) -> bool:
 
 def _items(images: Any) -> Iterable[Any]:
     if is_path(images) and Path(images).is_dir():
-        return find_images(Path(images))
+        return images_without_masks(Path(images))
     if is_one(images):
         return [images]
     if not isinstance(images, Iterable) or isinstance(images, dict):

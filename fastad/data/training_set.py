@@ -14,7 +14,7 @@ from fastad.data.facts import ImageFacts, facts_of
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import parse_size
 from fastad.data.inputs import gathered, image_dataset, is_one, is_path
-from fastad.data.layouts import training_images
+from fastad.data.layouts import TrainingImages, training_images
 from fastad.data.sizes import ITEMS_READ, auto_size, is_auto
 from fastad.data.survey import choose_range
 
@@ -63,6 +63,8 @@ def read_training_set(
 ) -> TrainingSet:
     """A folder, images in any form (`fastad.data.inputs`), or a data set of them, at one size.
 
+    A folder may be given as what `training_images` found in it, too.
+
     ``image_size`` "auto" keeps the aspect ratio; see `fastad.data.auto_size`. ``skip_bad`` leaves
     unreadable files out. ``bit_depth`` is an option of `fastad.data.depth.parse_range`; "auto" is
     settled by the images (`fastad.data.survey.choose_range`). Up to 4 GiB are decoded once and kept
@@ -76,9 +78,11 @@ def read_training_set(
     image_size = plain(image_size)
     pixel_range = parse_range(bit_depth)
     images = gathered(images)
+    found = images if isinstance(images, TrainingImages) else None
     if is_path(images) and not Path(images).is_file():
         found = training_images(Path(images))
-        name, apart = Path(images).resolve().name, found.held_out
+    if found is not None:
+        name, apart = found.name, found.held_out
         images = [*found.paths, *apart]
         log.info(f"reading {len(images)} normal images from {name} ({found.layout})")
     elif is_path(images):

@@ -452,7 +452,7 @@ def test_many_paths(form, paths):
     assert names == paths
     source = read_training_set(form(paths), 32)
     assert source.dataset.paths == paths
-    assert read_training_set(form(paths), "auto").size == (320, 256)
+    assert read_training_set(form(paths), "auto").size == (288, 224)
     dataset = image_dataset(form(paths), SIZE)
     assert dataset.paths == paths
     assert torch.equal(dataset.images, expected)
