@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad._values import is_integer, plain
+
 DEEPEST = 65535
 BITS = range(8, 17)
 CLIPPED = 0.01  # of an image's pixels outside of the range are worth a word
@@ -87,9 +89,9 @@ def parse_range(bit_depth: BitDepth) -> PixelRange | None:
         >>> parse_range("12"), parse_range("30000-34000"), parse_range("auto")
         (PixelRange(low=0, high=4095), PixelRange(low=30000, high=34000), None)
     """
-    given = bit_depth
-    if isinstance(given, PixelRange):
-        return given
+    if isinstance(bit_depth, PixelRange):
+        return bit_depth
+    given = plain(bit_depth)
     if isinstance(given, str):
         if given.strip().lower() == "auto":
             return None
@@ -97,8 +99,7 @@ def parse_range(bit_depth: BitDepth) -> PixelRange | None:
         ends = tuple(int(end) for end in match.groups() if end is not None) if match else ()
     else:
         values = given if isinstance(given, (tuple, list)) else (given,)
-        whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in values)
-        ends = tuple(int(value) for value in values) if whole else ()
+        ends = tuple(values) if all(is_integer(value, 0) for value in values) else ()
     if len(ends) == 2 and 0 <= ends[0] < ends[1] <= DEEPEST:
         return PixelRange(*ends)
     if len(ends) == 1 and ends[0] in BITS:

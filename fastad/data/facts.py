@@ -20,8 +20,8 @@ from torch import Tensor
 
 from fastad.data.depth import is_deep
 from fastad.data.folder import ImageDataset, Images
-from fastad.data.images import ImageError, image_shape, is_deep_image, open_image
-from fastad.data.in_memory import Encoded, encoded, is_encoded
+from fastad.data.images import ImageError, is_deep_image, open_image
+from fastad.data.in_memory import Encoded, encoded, is_encoded, shape_of
 
 LOOKED_AT = 64  # images of a training, spread evenly over all
 ASPECT = 1.2  # by this factor a ratio of sides may differ
@@ -136,27 +136,19 @@ def _spread(count: int) -> list[int]:
 
 def _shape_and_depth(item: Any) -> tuple[tuple[int, int] | None, bool | None]:
     """((height, width), whether it has 16 bits) of one image."""
-    shape = None
-    if isinstance(item, (str, os.PathLike)) or is_encoded(item):
-        item = encoded(item) if is_encoded(item) else item
-        try:
-            shape = image_shape(item.file() if isinstance(item, Encoded) else Path(item))
-        except (ImageError, OSError):
-            return None, None
-    elif isinstance(item, Image.Image):
-        shape = (item.height, item.width)
-    elif isinstance(item, np.ndarray) and item.ndim in (2, 3):
-        shape = item.shape[:2]
-    elif isinstance(item, Tensor) and item.ndim == 3:
-        shape = (item.shape[1], item.shape[2])
-    return shape, _is_deep(item)
+    if is_encoded(item):
+        item = encoded(item)
+    try:
+        return shape_of(item), _is_deep(item)
+    except (ImageError, OSError):
+        return None, None
 
 
 def _is_deep(item: Any) -> bool | None:
     if isinstance(item, Image.Image):
         return is_deep_image(item)
     if isinstance(item, (np.ndarray, Tensor)):
-        return None if item.dtype in (torch.float32, torch.float64) else is_deep(item)
+        return is_deep(item) if is_deep(item) or item.dtype in (np.uint8, torch.uint8) else None
     try:
         if isinstance(item, Encoded):
             with open_image(item.file()) as image:

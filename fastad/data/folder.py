@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad._values import is_integer, plain
-from fastad.data.depth import PixelRange
+from fastad.data.depth import FULL, PixelRange
 from fastad.data.images import ImageError, parse_size, read_image, resize
 
 # Decoding and resizing release the interpreter lock; more threads than this only add memory.
@@ -165,4 +165,4 @@ class ImageDataset(Dataset):
 
 
 def _decoded_corner(path: Path) -> Tensor:
-    return read_image(path)[:, :1, :1]
+    return read_image(path, FULL)[:, :1, :1]  # the range does not matter

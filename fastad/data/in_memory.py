@@ -8,6 +8,7 @@ import contextlib
 import io
 import mmap
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from fastad.data.depth import PixelRange
-from fastad.data.images import read_image, rgb_array
+from fastad.data.images import image_shape, read_image, rgb_array
+from fastad.data.orientation import orientation
 
 BUFFERS = (bytes, bytearray, memoryview, mmap.mmap)
 CHANNELS = (1, 2, 3, 4)  # grey, grey and alpha, RGB, RGB and alpha
@@ -205,3 +207,24 @@ def _advice_on_tensor(shape: tuple[int, ...]) -> str:
     if len(shape) == 3:
         return ": use images[:, None] for many grey images, images[None] for one with alpha"
     return ""
+
+
+def shape_of(item: Any) -> tuple[int, int] | None:
+    """(height, width) of one image in any form, as it is read; None for what is no image.
+
+    Of files the header is read alone. Raises as `image_shape`.
+    """
+    if isinstance(item, (str, os.PathLike)):
+        return image_shape(Path(item))
+    if isinstance(item, Encoded):
+        return image_shape(item.file())
+    if is_encoded(item):
+        return image_shape(encoded(item).file())
+    if isinstance(item, Image.Image):
+        turned = orientation(item) >= 5
+        return (item.width, item.height) if turned else (item.height, item.width)
+    if isinstance(item, Tensor) and item.ndim == 3:
+        return item.shape[1], item.shape[2]
+    if isinstance(item, np.ndarray) and item.ndim in (2, 3):
+        return item.shape[0], item.shape[1]
+    return None

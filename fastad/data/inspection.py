@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, TiffImagePlugin
 
+from fastad.data.depth import FULL
 from fastad.data.description import DataDescription, FoundFile
 from fastad.data.images import ImageError, image_shape, open_image, read_image
 
@@ -104,7 +105,7 @@ def look(path: Path) -> Look:
 def look_deep(path: Path) -> Look:
     """At the header and all pixels."""
     try:
-        read_image(path)
+        read_image(path, FULL)  # the range does not matter
     except (ImageError, OSError) as error:
         return Look(error=str(error))
     return look(path)

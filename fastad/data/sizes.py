@@ -1,14 +1,15 @@
 """The size that images are resized to, where it follows from their aspect ratio."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastad.data.images import ImageError, image_shape
+from fastad.data.depth import FULL
+from fastad.data.images import ImageError
+from fastad.data.in_memory import shape_of
 from fastad.data.inputs import gathered, is_path, to_tensor
 
 AREA = 256 * 256  # pixels that a size is near to
@@ -95,7 +96,8 @@ def _shape_of(item: Any) -> tuple[int, int]:
         item = item["image"]
     elif isinstance(item, tuple) and item:
         item = item[0]
-    if is_path(item):
-        return image_shape(Path(item))
-    height, width = to_tensor(item).shape[-2:]
-    return height, width
+    shape = shape_of(item)
+    if shape is None:
+        height, width = to_tensor(item, FULL).shape[-2:]
+        return height, width
+    return shape

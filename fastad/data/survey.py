@@ -107,8 +107,12 @@ def _counts(item: Any) -> np.ndarray | None:
 
 def _stored(item: Any) -> np.ndarray | None:
     """Values of one image of more than 8 bits; None for others."""
+    if isinstance(item, Tensor) and is_deep(item):
+        has_alpha = item.ndim == 3 and item.shape[0] in (2, 4)
+        return np.asarray((item[:-1] if has_alpha else item).cpu())
     if is_deep(item):
-        return np.asarray(item.cpu() if isinstance(item, Tensor) else item)
+        has_alpha = item.ndim == 3 and item.shape[2] in (2, 4)
+        return np.asarray(item[..., :-1] if has_alpha else item)
     if isinstance(item, (str, os.PathLike)) or is_encoded(item):
         file = encoded(item).file() if is_encoded(item) else Path(item)
         with open_image(file) as image:

@@ -141,3 +141,14 @@ def test_tall_and_wide_mirror_each_other(tmp_path):
     wide = [put(tmp_path / f"w{i}.png", 20, w) for i, w in enumerate((31, 53))]
     assert auto_size(tall) == auto_size(wide)[::-1]
     assert auto_size(tall) == size_of_ratio(math.sqrt(31 * 53), 20)
+
+
+def test_deep_images_are_not_decoded(tmp_path, recwarn):
+    """Their range is chosen later: nothing is read as nearly black before."""
+    deep = np.full((200, 100), 4000, np.uint16)
+    pictures = [Image.fromarray(deep) for _ in range(3)]
+    pictures[0].save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    for images in (pictures, [deep, deep], [data], [tmp_path / "a.png"]):
+        assert auto_size(images) == (384, 192)
+    assert not recwarn

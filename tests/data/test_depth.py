@@ -286,3 +286,13 @@ def test_many_values_outside_of_the_range_are_told(tmp_path):
 def test_a_wrong_range_is_told():
     with pytest.raises(ValueError, match="within 0 to 65535"):
         PixelRange(5, 5)
+
+
+def test_options_from_other_libraries():
+    for twelve in (np.int64(12), np.array(12), torch.tensor(12), np.str_("12")):
+        assert parse_range(twelve) == PixelRange(0, 4095)
+    for window in (np.array([0, 4095]), [np.uint16(0), 4095], torch.tensor([0, 4095])):
+        assert parse_range(window) == PixelRange(0, 4095)
+    for wrong in (12.0, True, np.array([1.5, 3]), float("nan")):
+        with pytest.raises(ValueError, match="bit_depth must be"):
+            parse_range(wrong)

@@ -137,3 +137,13 @@ def test_files_in_memory_and_generators(tmp_path):
     encoded = read_training_set([path.read_bytes() for path in paths], 32)
     assert torch.equal(encoded.dataset, read_training_set(paths, 32).dataset.images)
     assert encoded.facts == read_training_set(paths, 32).facts
+
+
+def test_alpha_says_nothing_of_the_depth():
+    colour = np.random.default_rng(0).integers(0, 4096, (20, 30, 3), dtype=np.uint16)
+    alpha = np.full((20, 30, 1), 65535, np.uint16)
+    array = np.concatenate([colour, alpha], axis=2)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    grey = np.concatenate([colour[..., :1], alpha], axis=2)
+    for images in ([array], array[None], [tensor], [grey]):
+        assert choose_range(images) == PixelRange(0, 4095)
