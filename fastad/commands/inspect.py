@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastad.commands.output import check_writable, progress, write_json
-from fastad.data.description import DataDescription, describe
-from fastad.data.inspection import FolderRow, Inspection, inspect_files
+from fastad.data.layouts.description import DataDescription, describe
+from fastad.data.layouts.inspection import FolderRow, Inspection, inspect_files
 
 SHOWN = 5  # files named of each kind
 

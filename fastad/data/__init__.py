@@ -4,7 +4,6 @@ Open `layouts` for what a folder may look like, and `images` for reading and res
 """
 
 from fastad.data.depth import PixelRange
-from fastad.data.description import DataDescription, FoundFile, describe
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
@@ -22,6 +21,7 @@ from fastad.data.layouts import (
     test_samples,
     training_images,
 )
+from fastad.data.layouts.description import DataDescription, FoundFile, describe
 from fastad.data.masks import read_ground_truth, read_mask, resize_masks
 from fastad.data.sizes import auto_size
 from fastad.data.synthesis import PseudoAnomalies

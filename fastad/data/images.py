@@ -24,10 +24,10 @@ from torch import Tensor
 
 from fastad import _extension  # noqa: F401  registers the op
 from fastad._values import is_integer, plain
-from fastad.data.decoders import JpegFile, PngFile, TiffFile
-from fastad.data.deep_colour import colour_values, is_deep_colour, name_planes
 from fastad.data.depth import PixelRange, levels_within
-from fastad.data.orientation import orientation, stored_orientation, upright
+from fastad.data.formats.decoders import JpegFile, PngFile, TiffFile
+from fastad.data.formats.deep_colour import colour_values, is_deep_colour, name_planes
+from fastad.data.formats.orientation import orientation, stored_orientation, upright
 
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from fastad.data.depth import PixelRange
+from fastad.data.formats.orientation import orientation
 from fastad.data.images import image_shape, read_image, rgb_array
-from fastad.data.orientation import orientation
 
 BUFFERS = (bytes, bytearray, memoryview, mmap.mmap)
 CHANNELS = (1, 2, 3, 4)  # grey, grey and alpha, RGB, RGB and alpha

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from fastad.data.formats.orientation import upright
 from fastad.data.images import ImageError, deep_values, open_image, rgb_array
-from fastad.data.orientation import upright
 
 _END = 16  # grey levels of 255 that compression or blur add to 0, or take from 255
 _MANY = 16  # values that fill no area anywhere: more than specks of classes

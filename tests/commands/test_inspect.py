@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fastad.data import describe
-from fastad.data.inspection import duplicates, inspect_files, look
+from fastad.data.layouts.inspection import duplicates, inspect_files, look
 
 
 class Done(NamedTuple):

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fastad.data.doubts import no_images, no_test_images
 from fastad.data.images import find_images
-from fastad.data.naming import part_within, saying
-from fastad.data.visa import SplitRow, read_split
+from fastad.data.layouts.doubts import no_images, no_test_images
+from fastad.data.layouts.naming import part_within, saying
+from fastad.data.layouts.visa import SplitRow, read_split
 
 Role = Literal["normal", "defect", "mask", "unlabelled", "passed over"]
 Named = Iterable[str | Path]
@@ -127,7 +127,7 @@ def describe(
         >>> found.layout, len(found.training), len(found.test)
         ('MVTec AD', 3, 4)
     """
-    from fastad.data.recognition import Recognition
+    from fastad.data.layouts.recognition import Recognition
 
     given = existing(data)
     root = Path(os.path.abspath(given))

@@ -91,7 +91,7 @@ def words(name: str) -> tuple[str, ...]:
     """The words of a name in small letters, without its numbers.
 
     Examples:
-        >>> from fastad.data.naming import words
+        >>> from fastad.data.layouts.naming import words
         >>> words("0_okFront"), words("NG-parts 12"), words("i.O.")
         (('ok', 'front'), ('ng', 'parts'), ('io',))
     """
@@ -119,7 +119,7 @@ def saying(name: str) -> Saying | None:
     ``mask_ok``: it may hold masks of good images, or good images of a mask.
 
     Examples:
-        >>> from fastad.data.naming import saying
+        >>> from fastad.data.layouts.naming import saying
         >>> saying("ok_front"), saying("not_good"), saying("GT_dir"), saying("good_and_bad")
         ('normal', 'defect', 'masks', 'both')
     """
@@ -213,7 +213,7 @@ def owner_of(path: PurePath) -> tuple[str, str] | None:
 
     Examples:
         >>> from pathlib import Path
-        >>> from fastad.data.naming import owner_of
+        >>> from fastad.data.layouts.naming import owner_of
         >>> owner_of(Path("bad/007_GT.png")), owner_of(Path("bad/007.png"))
         (('007', 'gt'), None)
     """

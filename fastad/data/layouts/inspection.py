@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, TiffImagePlugin
 
 from fastad.data.depth import FULL
-from fastad.data.description import DataDescription, FoundFile
 from fastad.data.images import ImageError, image_shape, open_image, read_image
+from fastad.data.layouts.description import DataDescription, FoundFile
 
 THREADS = 8
 STEP = 256  # files between two calls of progress

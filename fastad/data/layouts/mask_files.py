@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fastad.data.images import find_images, open_image
-from fastad.data.naming import masks_of_sibling, owner_of, saying, without_image_words
+from fastad.data.layouts.naming import masks_of_sibling, owner_of, saying, without_image_words
 
 # Without its image beside it a file of such a name is an image: a product may have a label.
 ALSO_PRODUCTS = ("label", "seg", "label_", "seg_", "mask_", "gt_", "groundtruth_", "ground_truth_")
@@ -17,8 +17,8 @@ def split_masks(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, list[Path
     """Images, their masks beside them, and masks whose image is missing.
 
     The mask of ``NAME.jpg`` is ``NAME_mask.png``, or another name that
-    `fastad.data.naming.owner_of` knows, in the same folder; or ``NAME.png`` of two values where
-    every ``NAME.jpg`` of the folder has one.
+    `fastad.data.layouts.naming.owner_of` knows, in the same folder; or ``NAME.png`` of two values
+    where every ``NAME.jpg`` of the folder has one.
     """
     by_folder: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from fastad.data.decoders import JpegFile, TiffFile
+from fastad.data.formats.decoders import JpegFile, TiffFile
 
 _XMP_TAG = 700
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's types

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from fastad.data.folders import Folders
 from fastad.data.images import ENDINGS
-from fastad.data.naming import only_groups, part_of
+from fastad.data.layouts.folders import Folders
+from fastad.data.layouts.naming import only_groups, part_of
 
 
 def not_all_normal(

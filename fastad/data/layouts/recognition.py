@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from fastad.data import doubts
-from fastad.data.description import DataDescription, FoundFile, Role, with_parts_in_classes
-from fastad.data.folders import Folders
 from fastad.data.images import find_images
-from fastad.data.mask_files import split_masks
+from fastad.data.layouts import doubts
+from fastad.data.layouts.description import DataDescription, FoundFile, Role, with_parts_in_classes
+from fastad.data.layouts.folders import Folders
+from fastad.data.layouts.mask_files import split_masks
+from fastad.data.layouts.naming import part_of
 from fastad.data.masks import read_mask
-from fastad.data.naming import part_of
 
 Named = Iterable[str | Path]
 

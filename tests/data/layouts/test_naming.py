@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastad.data.naming import masks_of_sibling, only_groups, owner_of, part_of, saying
+from fastad.data.layouts.naming import masks_of_sibling, only_groups, owner_of, part_of, saying
 
 NORMAL = """good Good OK ok okay normal NORMAL pass passed healthy nominal gut i.O. i.O io IO bueno
     normal_dir 0_normal 0.normal ok_front OKImages normal_images train_good no_defect defect_free

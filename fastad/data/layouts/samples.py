@@ -6,13 +6,13 @@ Recognised::
     MVTec AD 2   and validation/good; test_public/TYPE, test_public/ground_truth; test_private
     MVTec LOCO   and validation/good; ground_truth/TYPE/NAME/*.png, several masks an image
     BTAD         train/ok  test/ok  test/ko  ground_truth/ko/NAME.*
-    VisA         ROOT/OBJECT, as published; see `fastad.data.visa`
+    VisA         ROOT/OBJECT, as published; see `fastad.data.layouts.visa`
     by class     good  TYPE ...  ground_truth/TYPE (or masks/TYPE), inside the folder or beside it
     pairs        NAME.*  NAME_mask.*, good where the mask is black, as KolektorSDD2
     any          images at any depth, all normal
 
-`fastad.data.naming` lists the words for normal images, defects and masks. A mask may lie beside
-its image, too: as NAME_mask, NAME_GT, NAME_label or NAME_seg. It is never an image.
+`fastad.data.layouts.naming` lists the words for normal images, defects and masks. A mask may lie
+beside its image, too: as NAME_mask, NAME_GT, NAME_label or NAME_seg. It is never an image.
 
 What the names leave open is refused: a folder whose name says both, several folders side by side
 none of which is plainly normal, and test folders none of which is plainly normal where one is
@@ -26,13 +26,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastad.data.description import DataDescription, Named, describe, existing
-from fastad.data.folders import Folders
 from fastad.data.images import find_images
-from fastad.data.mask_files import split_masks
+from fastad.data.layouts.description import DataDescription, Named, describe, existing
+from fastad.data.layouts.folders import Folders
+from fastad.data.layouts.mask_files import split_masks
+from fastad.data.layouts.naming import saying
+from fastad.data.layouts.visa import read_split
 from fastad.data.masks import read_ground_truth
-from fastad.data.naming import saying
-from fastad.data.visa import read_split
 
 
 @dataclass(frozen=True)

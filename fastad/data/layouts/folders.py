@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from fastad.data.images import natural_key
-from fastad.data.mask_files import MaskFolders
-from fastad.data.naming import Saying, masks_of_sibling, part_of, saying, words
+from fastad.data.layouts.mask_files import MaskFolders
+from fastad.data.layouts.naming import Saying, masks_of_sibling, part_of, saying, words
 
 
 class Folders:
