@@ -254,7 +254,7 @@ def test_every_compiler_vectorises_the_loops(compiler, tmp_path):
     if compiler.startswith("aarch64"):
         pytest.skip(f"{compiler} compiles for another processor")
     compile_all(compiler, tmp_path, [ROOT / "csrc" / "cpu" / "upsampling_loops.cpp"], "-c", "-O3")
-    command = ["objdump", "-d", "--no-show-raw-insn", "rows.o"]
+    command = ["objdump", "-d", "--no-show-raw-insn", "upsampling_loops.o"]
     code = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     functions = re.findall(r"^\w+ <(.*)>:\n((?:.+\n)*)", code, re.MULTILINE)
     baseline, v3, v4 = (

@@ -106,7 +106,8 @@ def settled(**options):
 def test_auto_is_the_papers_where_weights_can_be_had(tmp_path, monkeypatch, caplog):
     for name, layers in (("resnet18", (*LAYERS, "layer4")), ("resnet50", LAYERS)):
         torch.save(backbones.build(name, layers).state_dict(), tmp_path / f"{name}.pth")
-    assert settled(teacher_weights=tmp_path) == ("resnet50", "layer4", tmp_path, "auto")
+    expected = ("resnet50", "layer4", str(tmp_path), "auto")
+    assert settled(teacher_weights=tmp_path) == expected
     monkeypatch.setenv("FASTAD_WEIGHTS", str(tmp_path))
     assert settled() == ("resnet50", "layer4", "auto", "auto")
     monkeypatch.delenv("FASTAD_WEIGHTS")
@@ -130,7 +131,7 @@ def test_auto_is_the_papers_without_weights(source, offline, caplog):
 
 
 def test_auto_is_the_nearest_that_a_folder_allows(folder, monkeypatch, caplog):
-    assert settled(teacher_weights=folder) == ("resnet34", "learned", folder, "auto")
+    assert settled(teacher_weights=folder) == ("resnet34", "learned", str(folder), "auto")
     assert notices(caplog) == [
         "rstpm takes teacher2=resnet34 bottleneck=learned: there are no weights for "
         "teacher2=resnet50 bottleneck=layer4; give others by --teacher-weights PATH "
@@ -162,7 +163,8 @@ def test_a_teacher2_without_a_file_for_teacher1(tmp_path, monkeypatch, caplog):
     assert settled() == ("resnet34", "learned", "auto", "auto")
     first, second = teachers()
     assert (first.origin, second.origin) == ("embedded", "resnet34.pth")
-    assert settled(teacher2_weights=tmp_path) == ("resnet34", "learned", "embedded", tmp_path)
+    expected = ("resnet34", "learned", "embedded", str(tmp_path))
+    assert settled(teacher2_weights=tmp_path) == expected
 
 
 def test_embedded_is_for_both(caplog):
