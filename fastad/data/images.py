@@ -32,6 +32,10 @@ from fastad.data.formats.orientation import orientation, stored_orientation, upr
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+# Folders that file managers and archives make, and the mark of a report of `fastad evaluate`.
+NO_IMAGES = {"__macosx", "@eadir", "thumbs", "thumbnails"}
+REPORT = "fastad-report.json"
+
 # By content, whatever the ending says. Not every decoder of Pillow's: some run other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _READERS = {"PNG": PngFile, "JPEG": JpegFile, "TIFF": TiffFile}
@@ -323,7 +327,8 @@ def image_shape(path: str | Path | io.BytesIO) -> tuple[int, int]:
 def find_images(folder: str | Path) -> list[Path]:
     """Image files below a folder, at any depth, in natural order (2.png before 10.png).
 
-    Recognised by their ending, in upper or lower case; hidden files and folders are passed over.
+    Recognised by their ending, in upper or lower case. Passed over are hidden files and folders,
+    folders of small copies that programs make (`NO_IMAGES`), and reports of fastad.
     Links to folders are followed, but not upwards, and of several links to a file and the file
     itself below the folder one counts. Raises FileNotFoundError or NotADirectoryError.
     """
@@ -340,7 +345,14 @@ def find_images(folder: str | Path) -> list[Path]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = [name for name in sorted(subfolders) if not name.startswith(".")]
+        if REPORT in files and Path(root) != folder:
+            subfolders.clear()
+            continue
+        subfolders[:] = [
+            name
+            for name in sorted(subfolders)
+            if not name.startswith(".") and name.lower() not in NO_IMAGES
+        ]
         found += [
             Path(root, name)
             for name in files

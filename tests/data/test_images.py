@@ -204,3 +204,20 @@ def test_bytes_in_torch():
             torch.ops.fastad.resize_bytes(wrong, 8, 40)
     with pytest.raises(RuntimeError, match="size must not be empty"):
         torch.ops.fastad.resize_bytes(images, 0, 40)
+
+
+def test_what_programs_leave_is_no_image(tmp_path):
+    for name in (
+        "a.png",
+        "__MACOSX/a.png",
+        "thumbs/a.png",
+        "@eaDir/a.png",
+        "report/pictures/a.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "report" / "fastad-report.json").touch()
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
+    # A folder that is named itself is searched.
+    assert find_images(tmp_path / "thumbs") == [tmp_path / "thumbs/a.png"]
+    assert find_images(tmp_path / "report") == [tmp_path / "report/pictures/a.png"]

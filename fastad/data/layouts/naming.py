@@ -116,7 +116,8 @@ def saying(name: str) -> Saying | None:
 
     A negation turns a word: ``not_good`` is a defect, ``no_defect`` and ``defect_free`` are
     normal. A name that says both is "both": nobody can tell what is in ``good_and_bad``. So is
-    ``mask_ok``: it may hold masks of good images, or good images of a mask.
+    ``mask_ok``: it may hold masks of good images, or good images of a mask. So is a good word
+    beside an unknown one, which may take it back: ``almost good``, ``ok_kratzer``.
 
     Examples:
         >>> from fastad.data.layouts.naming import saying
@@ -137,6 +138,8 @@ def saying(name: str) -> Saying | None:
         return "masks" if all(word in MASKS or word in SPLITS for word in of_name) else None
     if len(found) > 1:
         return "both"
+    if found == {"normal"} and not all(map(_is_known, of_name)):
+        return "both"
     return "normal" if "normal" in found else "defect" if found else None
 
 
@@ -152,6 +155,12 @@ def _verdict(word: str) -> str | None:
         if rest != word and rest in NORMAL:
             return "defect"
     return None
+
+
+def _is_known(word: str) -> bool:
+    """Whether a word takes nothing back from a good word beside it."""
+    known = (GROUPS, SPLITS, NOT, FREE, CLASSES)
+    return len(word) == 1 or any(word in words for words in known) or _verdict(word) is not None
 
 
 @lru_cache(maxsize=65536)
@@ -199,7 +208,7 @@ def only_groups(names: Collection[str]) -> bool:
     return len(spelled) == 1 and not CLASSES & set(next(iter(spelled)))
 
 
-_WORD = r"(mask|gt|groundtruth|ground_truth|label|seg)s?"
+_WORD = r"(mask|maske|gt|groundtruth|ground_truth|label|seg|annot|annotation)s?"
 _MASK_FILE = re.compile(rf"(?i)(.+)[_\-. ]{_WORD}(?:[_\-. ]?\d{{1,2}})?")
 _MASK_FILE_BEFORE = re.compile(rf"(?i){_WORD}[_\-. ](.+)")
 

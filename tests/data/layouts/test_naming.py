@@ -90,3 +90,18 @@ def test_masks_of_the_folder_beside():
     assert masks_of_sibling("Broken-GT") == ("broken",)
     assert masks_of_sibling("masks") is None
     assert masks_of_sibling("broken") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["almost good", "good-ish", "ok_kratzer", "gut_mit_Kratzer", "review good", "good_heatmaps"],
+)
+def test_an_unknown_word_may_take_a_good_one_back(name):
+    assert saying(name) == "both"
+
+
+@pytest.mark.parametrize(
+    "name", ["ok_front", "0_normal", "good_images", "good 2", "train_good", "camera1_ok", "OK-B"]
+)
+def test_known_words_take_nothing_back(name):
+    assert saying(name) == "normal"
