@@ -35,7 +35,10 @@ def not_all_normal(
     containing = {g for every in above.values() for g in every}
     for parent in sorted({g.parent for g in containing}):
         siblings = [f for f in folders.of(parent) if f in containing]
-        if len(siblings) > 1 and not only_groups([f.name for f in siblings]):
+        names = [f.name for f in siblings]
+        # Images beside a folder may be those without what the folder's name says.
+        names += [""] * (parent in own and len(siblings) == 1)
+        if len(names) > 1 and not only_groups(names):
             return ValueError(
                 f"none of the folders in {parent} is plainly that of the normal images: "
                 f"{_listed(counts(siblings))}. Name the folder of good images with --good FOLDER, "

@@ -295,3 +295,15 @@ def test_no_defects_with_masks(tmp_path):
         defect_samples(tmp_path / "cracks")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         defect_samples(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("kratzer", True), ("2024-01-02", False)])
+def test_a_folder_beside_images_that_says_something_unknown(tmp_path, name, is_refused):
+    for path in ("a.png", "b.png", f"{name}/c.png"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    if is_refused:
+        with pytest.raises(ValueError, match=rf"none of the folders .*: {name} \(1 image\)"):
+            training_images(tmp_path)
+    else:
+        assert len(training_images(tmp_path).paths) == 3
