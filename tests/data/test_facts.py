@@ -144,3 +144,21 @@ def test_what_differs_is_said_once(said, tmp_path, known, image, words):
 def test_nothing_is_said_of_what_fits(said, known, image):
     Expectation(known, SIZE).look(image, to_tensor(image))
     assert not said
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.bool_])
+def test_arrays_that_are_not_stored_values_have_no_depth(dtype):
+    images = np.zeros((4, 20, 30, 3), dtype)
+    dataset = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    assert facts_of(images, dataset).is_deep is None
+    assert facts_of(images.astype(np.uint8), dataset).is_deep is False
+    assert facts_of(images.astype(np.uint16), dataset).is_deep is True
+
+
+def test_the_aspect_of_a_pillow_image_is_that_after_its_rotation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 20)).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image:
+        facts = facts_of([image], torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert facts.aspect == pytest.approx(20 / 60)
