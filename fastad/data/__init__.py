@@ -24,7 +24,7 @@ from fastad.data.layouts import (
 from fastad.data.layouts.description import DataDescription, FoundFile, describe
 from fastad.data.masks import read_ground_truth, read_mask, resize_masks
 from fastad.data.sizes import auto_size
-from fastad.data.synthesis import PseudoAnomalies
+from fastad.data.synthesis import PseudoAnomalies, TrialDefects
 
 __all__ = [
     "DataDescription",
@@ -35,6 +35,7 @@ __all__ = [
     "PseudoAnomalies",
     "Sample",
     "TrainingImages",
+    "TrialDefects",
     "auto_size",
     "defect_samples",
     "describe",

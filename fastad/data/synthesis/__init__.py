@@ -8,6 +8,7 @@ from fastad.data.synthesis.real_defects import RealDefects, chosen_defects
 from fastad.data.synthesis.shapes import SHAPES, draw_mask
 from fastad.data.synthesis.texture_folder import TextureFolder
 from fastad.data.synthesis.textures import FAMILIES, random_texture
+from fastad.data.synthesis.trial import TrialDefects, trial_defect
 
 __all__ = [
     "AUGMENTATIONS",
@@ -16,6 +17,7 @@ __all__ = [
     "PseudoAnomalies",
     "RealDefects",
     "TextureFolder",
+    "TrialDefects",
     "augment",
     "chosen_defects",
     "draw_mask",
@@ -24,4 +26,5 @@ __all__ = [
     "perlin_noise",
     "random_texture",
     "synthesize",
+    "trial_defect",
 ]
