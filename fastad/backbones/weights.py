@@ -253,14 +253,14 @@ def _at_hand(backbone: str) -> Path | None:
         raise FileNotFoundError(f"FASTAD_WEIGHTS={folder} is not a folder")
     if folder and (path := _in_folder(Path(folder).expanduser(), backbone)):
         return path
-    if path := _in_package(backbone):
+    if path := in_package(backbone):
         return path
     url = download.URLS.get(backbone)
     cached = None if url is None else _cached(url)
     return cached if cached is not None and cached.is_file() else None
 
 
-def _in_package(backbone: str) -> Path | None:
+def in_package(backbone: str) -> Path | None:
     """The file that an installed package brings, found without importing it."""
     package = PACKAGES.get(backbone)
     spec = importlib.util.find_spec(package.replace("-", "_")) if package else None

@@ -106,9 +106,9 @@ def takes_bytes(network: nn.Module) -> bool:
 class Residual(nn.Module):
     """A residual block of folded convolutions.
 
-    Ends in ReLU unless the block is a ``signed`` one. Where it has no projected shortcut, its result takes the place of its input with ``overwrite``:
-    in networks of this package no one needs that any more, as levels that are returned go on
-    through projections.
+    Ends in ReLU unless the block is a ``signed`` one. Where it has no projected shortcut, its
+    result takes the place of its input with ``overwrite``: in networks of this package no one needs
+    that any more, as levels that are returned go on through projections.
     """
 
     def __init__(
