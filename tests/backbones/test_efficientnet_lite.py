@@ -112,6 +112,20 @@ def test_maps_have_the_channels_and_sizes_declared(name, size):
         assert feature.shape == (1, channels, height, width)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("efficientnet_lite0", 2_958_848),
+        ("efficientnet_lite1", 3_723_520),
+        ("efficientnet_lite2", 4_357_952),
+    ],
+)
+def test_parameters_are_those_of_the_packages_files_without_the_head(name, parameters):
+    with torch.device("meta"):
+        backbone = backbones.build(name, ("layer4",))
+    assert sum(p.numel() for p in backbone.parameters()) == parameters
+
+
 def test_only_as_deep_as_asked():
     shallow = backbones.build("efficientnet_lite0", ("layer2",))
     assert len(shallow._blocks) == 5
