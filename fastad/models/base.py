@@ -261,7 +261,7 @@ class AnomalyModel(nn.Module):
         return {k: v for k, v in self.state_dict().items() if not k.startswith(frozen)}
 
     def teacher_origins(self) -> dict[str, str | None]:
-        """Of each frozen teacher where its weights came from; see `fastad.backbones.ResNet`.
+        """Of each frozen teacher where its weights came from; see `fastad.backbones.Backbone`.
 
         Of a module of another class the name of that.
         """
