@@ -30,6 +30,8 @@ SMALL = {
         "bank": 8,
         "smoothing": 1.0,
     },
+    "patchcore": {"memory": 16, "neighbours": 3, "smoothing": 1.0},
+    "subspace": {"smoothing": 1.0},
 }
 
 
@@ -97,6 +99,8 @@ SHORT = {
     "prn": {"pseudo_anomalies": 8},
     "gtrans": {},
     "utad": {},
+    "patchcore": {},
+    "subspace": {},
 }
 
 

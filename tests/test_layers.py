@@ -33,7 +33,7 @@ FORBIDDEN = {("models", "data")}
 # What `fastad` gives by name without the part that it is in.
 LAZY = {"Detector": "detector", "load": "detector"}
 # No file of `models` imports a system but its own; what they share stands beside their folders.
-SYSTEMS = {"stpm", "rstpm", "gtrans", "prn", "utad"}
+SYSTEMS = {"stpm", "rstpm", "gtrans", "prn", "utad", "patchcore", "subspace"}
 # (folder of csrc, folder that it does not include): an op stands alone.
 FORBIDDEN_INCLUDES = {("cpu", "convolution"), ("cpu", "images"), ("cpu", "metrics")}
 VAGUE = {"utils", "util", "common", "helpers", "misc"}
