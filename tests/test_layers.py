@@ -169,7 +169,7 @@ def test_the_tree_in_contributing_is_that_of_the_code():
 def test_systems_are_those_of_the_package():
     models = ROOT / "fastad" / "models"
     folders = {path.parent.name for path in models.glob("*/__init__.py")}
-    assert folders | {"stpm"} == SYSTEMS
+    assert folders | {"stpm", "subspace"} == SYSTEMS
 
 
 @pytest.mark.parametrize(
