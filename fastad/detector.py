@@ -147,7 +147,8 @@ class Detector(Estimator):
                 ``good``.
             y: ignored. scikit-learn passes it.
             epochs: passes over the images. None takes the model's own number. A model with several
-                stages scales the epochs of each stage by the same factor.
+                stages scales the epochs of each stage by the same factor. A model that trains
+                nothing takes none.
             progress: called after every step and every epoch. `fastad.training.ConsoleProgress`
                 shows a bar.
             checkpoint: file that is written after every epoch.
@@ -191,7 +192,7 @@ class Detector(Estimator):
             resume=resume,
             pixel_range=source.pixel_range,
         )
-        _require_an_epoch(record, stages=len(model.stages))
+        _require_an_epoch(record, stages=len(model.stages), trains=model.trains())
         record.notes += _notes_on_skipped(source)
         predictor = Predictor(
             model,
@@ -733,10 +734,11 @@ def load(
     return detector
 
 
-def _require_an_epoch(record: TrainingRecord, stages: int) -> None:
+def _require_an_epoch(record: TrainingRecord, stages: int, trains: bool) -> None:
     """KeyboardInterrupt where Ctrl-C came before the first epoch's end; a warning after it."""
-    if record.best_epoch is None:
-        raise KeyboardInterrupt("stopped before the end of the first epoch")
+    if record.interrupted and record.best_epoch is None:
+        what = "the end of the first epoch" if trains else "all images were read"
+        raise KeyboardInterrupt(f"stopped before {what}")
     if record.interrupted:
         stage = record.stages[-1]
         of_stage = f" of stage {stage.name}" if stages > 1 else ""

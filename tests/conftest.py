@@ -30,6 +30,8 @@ SMALL = {
         "bank": 8,
         "smoothing": 1.0,
     },
+    "patchcore": {"memory": 16, "neighbours": 3, "smoothing": 1.0},
+    "subspace": {"smoothing": 1.0},
 }
 
 
@@ -97,6 +99,8 @@ SHORT = {
     "prn": {"pseudo_anomalies": 8},
     "gtrans": {},
     "utad": {},
+    "patchcore": {},
+    "subspace": {},
 }
 
 
@@ -108,10 +112,19 @@ class TinyModel(NamedTuple):
     training: dict[str, Any]
 
     @property
-    def arguments(self) -> list[str]:
+    def trains(self) -> bool:
+        from fastad import models
+
+        return models.MODELS[self.name].trains()
+
+    def epochs(self, number: int) -> dict[str, int]:
+        """That many epochs as options of a training, none where nothing is trained."""
+        return {"epochs": number} if self.trains else {}
+
+    def arguments(self, epochs: int = 1) -> list[str]:
         """The same for ``fastad train``."""
         words = ["--model", self.name]
-        settings = {**self.options, **self.training}
+        settings = {**self.options, **self.training, **self.epochs(epochs)}
         for stage, options in settings.pop("stages", {}).items():
             for key, value in options.items():
                 words += ["--stage", f"{stage}.{key}={value}"]

@@ -75,8 +75,9 @@ def test_fitted_or_not(tiny_model):
     with pytest.raises(ValueError, match="not fitted"):
         check_is_fitted(detector)
     images = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
+    training = tiny_model.epochs(1) | tiny_model.training
     with pytest.warns(UserWarning, match="false-positive rate"):
-        assert detector.fit(images, y=np.zeros(6), epochs=1, **tiny_model.training) is detector
+        assert detector.fit(images, y=np.zeros(6), **training) is detector
     check_is_fitted(detector)
     assert get_tags(detector).estimator_type == "outlier_detector"
     assert is_outlier_detector(detector)

@@ -33,7 +33,7 @@ FORBIDDEN = {("models", "data")}
 # What `fastad` gives by name without the part that it is in.
 LAZY = {"Detector": "detector", "load": "detector"}
 # No file of `models` imports a system but its own; what they share stands beside their folders.
-SYSTEMS = {"stpm", "rstpm", "gtrans", "prn", "utad"}
+SYSTEMS = {"stpm", "rstpm", "gtrans", "prn", "utad", "patchcore", "subspace"}
 # (folder of csrc, folder that it does not include): an op stands alone.
 FORBIDDEN_INCLUDES = {("cpu", "convolution"), ("cpu", "images"), ("cpu", "metrics")}
 VAGUE = {"utils", "util", "common", "helpers", "misc"}
@@ -169,7 +169,7 @@ def test_the_tree_in_contributing_is_that_of_the_code():
 def test_systems_are_those_of_the_package():
     models = ROOT / "fastad" / "models"
     folders = {path.parent.name for path in models.glob("*/__init__.py")}
-    assert folders | {"stpm"} == SYSTEMS
+    assert folders | {"stpm", "subspace"} == SYSTEMS
 
 
 @pytest.mark.parametrize(

@@ -154,8 +154,9 @@ def _outcome(detector: Detector) -> str:
         f"epoch {stage['best_epoch']} of {stage['config']['epochs']}"
         + (f" ({stage['name']})" if len(stages) > 1 else "")
         for stage in record["stages"]
+        if stage["epochs"]
     )
-    return f"{epochs}, {limit}, {record['seconds']:.0f} s of training"
+    return f"{epochs or 'no epochs'}, {limit}, {record['seconds']:.0f} s of training"
 
 
 def _check_folders(prefix: str, options: Mapping[str, Any]) -> None:

@@ -15,6 +15,8 @@ def has_stages(training: dict[str, Any]) -> bool:
 
 def epochs_kept(training: dict[str, Any]) -> str:
     """Like "9 of 12", of a training in stages like "pairs 9 of 12, discriminator 5 of 5"."""
+    if training.get("epochs") == 0:
+        return "none"
     if not has_stages(training):
         return f"{training.get('best_epoch')} of {training.get('epochs')}"
     return ", ".join(

@@ -9,13 +9,15 @@ from typing import Any
 from fastad._values import plain
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.gtrans import GTrans, GTransConfig
+from fastad.models.patchcore import PatchCore, PatchCoreConfig
 from fastad.models.prn import PRN, PRNConfig
 from fastad.models.rstpm import RSTPM, RSTPMConfig
 from fastad.models.stpm import STPM, STPMConfig
+from fastad.models.subspace import Subspace, SubspaceConfig
 from fastad.models.utad import UTAD, UTADConfig
 
 MODELS: dict[str, type[AnomalyModel]] = {
-    model.name: model for model in (RSTPM, STPM, GTrans, PRN, UTAD)
+    model.name: model for model in (RSTPM, STPM, GTrans, PRN, UTAD, PatchCore, Subspace)
 }
 
 __all__ = [
@@ -29,11 +31,15 @@ __all__ = [
     "GTrans",
     "GTransConfig",
     "PRNConfig",
+    "PatchCore",
+    "PatchCoreConfig",
     "Prediction",
     "RSTPMConfig",
     "STPMConfig",
     "Stage",
     "Step",
+    "Subspace",
+    "SubspaceConfig",
     "UTADConfig",
     "build",
     "model_class",

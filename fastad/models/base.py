@@ -67,7 +67,8 @@ class Stage:
         is_static: whether the losses are the same operations of torch on every batch of a size,
             with no number that Python draws or counts in them: on CUDA they may be recorded.
         steps: what is done in turn with every batch, as where a generator and a discriminator
-            learn from each other.
+            learn from each other. Empty for a stage that trains nothing: it is
+            `AnomalyModel.prepare_stage` and `AnomalyModel.finish_stage` alone, without epochs.
     """
 
     name: str = "training"
@@ -77,6 +78,11 @@ class Stage:
     reads_images: bool = True
     is_static: bool = False
     steps: tuple[Step, ...] = (Step(),)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train, and so epochs and an optimizer."""
+        return len(self.steps) > 0
 
 
 class FrozenTeacher(nn.Module):
@@ -180,6 +186,11 @@ class AnomalyModel(nn.Module):
     def forward(self, images: Tensor) -> Prediction:
         """Score images (N, 3, H, W) in [0, 1]."""
         raise NotImplementedError
+
+    @classmethod
+    def trains(cls) -> bool:
+        """Whether any stage does; a model of no such stage learns in one look at the images."""
+        return any(stage.trains for stage in cls.stages)
 
     def enter_stage(self, stage: Stage | None) -> None:
         """Be ready for a stage of the training, a new or a resumed one; None: training is over.

@@ -29,6 +29,9 @@ STAGE_OPTIONS = (
     "defect_images",
 )
 OF_PSEUDO_ANOMALIES = STAGE_OPTIONS[STAGE_OPTIONS.index("pseudo_anomalies") :]
+# What nothing but a stage that trains has.
+OF_EPOCHS = STAGE_OPTIONS[: STAGE_OPTIONS.index("pseudo_anomalies")]
+OF_EPOCHS = tuple(name for name in OF_EPOCHS if name != "batch_size")
 # What one step of a stage may have otherwise than the others.
 STEP_OPTIONS = ("optimizer", "learning_rate", "momentum", "betas", "weight_decay")
 
@@ -55,7 +58,8 @@ class TrainingConfig(Options):
         seed: of the split, the order of the images, and random layers.
         precision: "auto", "float32", "bfloat16" or "float16" of convolutions and products.
             Parameters and their updates stay float32. "auto" is bfloat16 where the device has units
-            for it, float16 on an older GPU, else float32.
+            for it, float16 on an older GPU, else float32. It is float32 for a model that trains
+            nothing.
         channels_last: memory format of the model and the images.
         device: "auto", "cpu", "cuda" or "cuda:N". "auto" is CUDA where there is a device.
         feature_cache_gib: memory in which the teachers' features of all images are kept, where they
@@ -196,7 +200,7 @@ class TrainingConfig(Options):
         Raises:
             TypeError: an override that is no field.
             ValueError: a value out of range, a stage that the model does not have, or options of
-                pseudo-anomalies for a model that has no use for them.
+                pseudo-anomalies or of epochs for a model that has no use for them.
         """
         fields = [field.name for field in dataclasses.fields(cls)]
         for name in overrides:
@@ -208,11 +212,17 @@ class TrainingConfig(Options):
             for name in OF_PSEUDO_ANOMALIES:
                 if name in overrides and getattr(config, name) != getattr(cls, name):
                     raise ValueError(f"{name}: the training of {model.name} has no use for it")
+        if not model.trains():
+            for name in OF_EPOCHS:
+                if name in overrides:
+                    raise ValueError(
+                        f"{name}: {model.name} trains nothing, it looks at every image once"
+                    )
         return config
 
     def check_stages(self, model: AnomalyModel | type[AnomalyModel]) -> None:
         """Raise ValueError where ``stages`` names one that the model does not have, or gives one
-        options of pseudo-anomalies that has no use for them."""
+        options of pseudo-anomalies or of epochs that has no use for them."""
         known = {stage.name: stage for stage in model.stages}
         steps = {
             f"{stage.name}.{step.name}"
@@ -234,8 +244,10 @@ class TrainingConfig(Options):
                     f"stages: {model.name} has no stage {name!r}; there are: "
                     f"{', '.join([*known, *sorted(steps)])}"
                 )
-            for option in OF_PSEUDO_ANOMALIES:
-                if option in options and not known[name].pseudo_anomalies:
+            unused = () if known[name].pseudo_anomalies else OF_PSEUDO_ANOMALIES
+            unused += () if known[name].trains else OF_EPOCHS
+            for option in unused:
+                if option in options:
                     raise ValueError(f"stages: {name!r} has no use for {option}")
 
     def for_stage(self, model: AnomalyModel | type[AnomalyModel], stage: Stage) -> "TrainingConfig":

@@ -153,7 +153,7 @@ def require_epochs(
     """
     for record, plan in zip(done[:-1], plans, strict=False):
         name, epochs = record.name, plan.config.epochs
-        if record.epochs != epochs:
+        if record.epochs != epochs and plan.stage.trains:
             raise CheckpointError(
                 f"{path}: stage {name} is over after {record.epochs} epochs and the next stage was "
                 f"trained on its result, but {epochs} are asked for now: keep them with --stage "

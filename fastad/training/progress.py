@@ -2,8 +2,11 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from torch import Tensor
 
 if TYPE_CHECKING:  # imported where a bar is shown
     from rich.progress import Progress, TaskID
@@ -14,9 +17,9 @@ class EpochProgress:
     """One step done, or, with ``validation_score`` set, one epoch.
 
     Attributes:
-        epoch, epochs: of this stage, counted from 1.
-        step, steps: steps done in this epoch, and their number.
-        images_per_second: trained on in this epoch so far.
+        epoch, epochs: of this stage, counted from 1. Both 0 for a stage that trains nothing.
+        step, steps: steps done in this epoch, or batches read, and their number.
+        images_per_second: trained on in this epoch, or read, so far.
         seconds_left: estimate to the end of this stage; of later ones nothing is known yet.
         losses: means over the epoch by name, at its end only.
         validation_score: of the held-out images, at the end of an epoch only; lower is better.
@@ -64,6 +67,29 @@ class Clock:
         return self._rate, (now - self._start) * to_do / done
 
 
+def reported(
+    batches: Iterable[tuple[Tensor, dict[str, Any]]],
+    steps: int,
+    progress: Callable[[EpochProgress], None] | None,
+    stage: str,
+    stages: int,
+) -> Iterator[dict[str, Any]]:
+    """Batches of a stage that trains nothing; ``progress`` hears of each that is worked through.
+
+    Args:
+        batches: of each its indices and itself; ``steps`` of them.
+        stage, stages: as of `EpochProgress`.
+    """
+    start, images = time.monotonic(), 0
+    for step, (indices, batch) in enumerate(batches, start=1):
+        yield batch
+        images += len(indices)
+        if progress is not None:
+            seconds = time.monotonic() - start
+            rate, left = images / max(seconds, 1e-9), seconds * (steps - step) / step
+            progress(EpochProgress(0, 0, step, steps, rate, left, stage=stage, stages=stages))
+
+
 class ConsoleProgress:
     """Shows a training: a bar on a terminal, one plain line an epoch elsewhere.
 
@@ -103,7 +129,7 @@ class ConsoleProgress:
     def __call__(self, event: EpochProgress) -> None:
         if self.stream.isatty():
             self._show_bar(event)
-        elif event.validation_score is not None:
+        elif event.validation_score is not None or _is_read(event):
             print(_line(event), file=self.stream, flush=True)
 
     def _show_bar(self, event: EpochProgress) -> None:
@@ -118,17 +144,19 @@ class ConsoleProgress:
                 console=Console(file=self.stream),
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=event.epochs * event.steps, epoch="", text="")
+            total = max(event.epochs, 1) * event.steps
+            self._task = self._bar.add_task("", total=total, epoch="", text="")
             self._bar.start()
-        if event.validation_score is not None:
+        if event.validation_score is not None or _is_read(event):
             self._bar.console.print(_line(event), highlight=False)
         self._bar.update(
             self._task,
-            completed=(event.epoch - 1) * event.steps + event.step,
-            epoch=f"{_stage(event)}epoch {event.epoch}/{event.epochs}",
+            completed=max(event.epoch - 1, 0) * event.steps + event.step,
+            epoch=_where(event),
             text=_speed(event),
         )
-        if event.epoch == event.epochs and event.validation_score is not None:
+        is_last = event.epoch == event.epochs and event.validation_score is not None
+        if is_last or _is_read(event):
             self._stop()
 
     def _stop(self) -> None:
@@ -137,7 +165,20 @@ class ConsoleProgress:
             self._bar = None
 
 
+def _is_read(event: EpochProgress) -> bool:
+    """Whether a stage that trains nothing has seen its images."""
+    return event.epochs == 0 and event.step == event.steps
+
+
+def _where(event: EpochProgress) -> str:
+    if event.epochs == 0:
+        return f"{_stage(event)}batch {event.step}/{event.steps}"
+    return f"{_stage(event)}epoch {event.epoch}/{event.epochs}"
+
+
 def _line(event: EpochProgress) -> str:
+    if event.epochs == 0:
+        return f"{_where(event)}  {event.images_per_second:.1f} images/s"
     losses = "  ".join(f"{name} {value:.5g}" for name, value in (event.losses or {}).items())
     best = " (best)" if event.is_best else ""
     width = len(str(event.epochs))

@@ -16,7 +16,7 @@ class StageRecord:
         name: of the `fastad.models.Stage`.
         n_train: images an epoch, those with synthesised defects where the stage has such.
         config: the options that held for this stage, where stages may differ.
-        epochs: epochs run to their end.
+        epochs: epochs run to their end, 0 of a stage that trains nothing.
         best_epoch: the one whose weights were kept, from 1; None if none ran to its end.
         losses: for each epoch, the mean of each named loss over the images trained on.
         validation_scores: for each epoch, the mean of the model's own score of this stage.
@@ -63,7 +63,7 @@ class TrainingRecord:
         supervision: "normal images only", or "supervised" and how many of those.
         interrupted: stopped by the user before the last epoch.
         notes: what was done otherwise than asked for, and why.
-        stages: those with an epoch that ran to its end, in order.
+        stages: those with an epoch that ran to its end or that train nothing, in order.
     """
 
     model: str

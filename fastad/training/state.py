@@ -83,7 +83,8 @@ class TrainingState:
             for group in step.optimizer.param_groups:
                 group["initial_lr"] = group["lr"]  # which a schedule changes
         self.shuffle = torch.Generator().manual_seed(plan.seed)
-        options = {name: getattr(config, name) for name in STAGE_OPTIONS}
+        names = STAGE_OPTIONS if plan.stage.trains else ("batch_size",)
+        options = {name: getattr(config, name) for name in names}
         if len(self.steps) > 1:
             options["steps"] = {
                 step.step.name: {name: getattr(step.config, name) for name in STEP_OPTIONS}
@@ -107,6 +108,11 @@ class TrainingState:
         if is_best:
             stage.best_epoch = stage.epochs
         return is_best
+
+    def end_without_epochs(self, seconds: float) -> None:
+        """Enter a stage that trains nothing in the record."""
+        self.stage.seconds = seconds
+        self.record.stages.append(self.stage)
 
     def keep(self) -> None:
         """Take the model as it is for the best."""

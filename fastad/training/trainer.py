@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,13 @@ from fastad.models import AnomalyModel
 from fastad.models.base import Batches
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fastad.training.config import TrainingConfig
+from fastad.training.config import OF_EPOCHS, TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
 from fastad.training.loop import StageLoop
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
-from fastad.training.progress import EpochProgress
+from fastad.training.progress import EpochProgress, reported
 from fastad.training.record import TrainingRecord
 from fastad.training.source import FeatureBudget, Placement, Source
 from fastad.training.stages import StagePlan, held_out_notes, plan_stages
@@ -76,7 +77,10 @@ class Trainer:
         self.config = TrainingConfig.for_model(model) if config is None else config
         self.progress = progress
         self.device = resolve_device(self.config.device)
-        self.dtype = resolve_precision(self.config.precision, self.device)
+        precision = self.config.precision
+        if precision == "auto" and not model.trains():
+            precision = "float32"  # one pass gains little time, and all distances have its rounding
+        self.dtype = resolve_precision(precision, self.device)
         memory_format = (
             torch.channels_last if self.config.channels_last else torch.contiguous_format
         )
@@ -121,7 +125,7 @@ class Trainer:
             TrainingDivergedError: a loss or score became NaN or infinite. The model keeps the best
                 epoch before it, if there was one, and the checkpoint the last good epoch.
         """
-        _check(dataset, checkpoint, resume)
+        _check(self.model, dataset, checkpoint, resume)
         config = self.config
         log.debug(f"{len(dataset)} images, {torch.get_num_threads()} threads, {config}")
         if held_out is None:
@@ -133,7 +137,7 @@ class Trainer:
             log.info(f"learning from {len(defects)} images of real defects, too")
         record = TrainingRecord(
             model=self.model.name,
-            config=dataclasses.asdict(config),
+            config=_used(dataclasses.asdict(config), self.model),
             seed=config.seed,
             device=str(self.device),
             precision=str(self.dtype).removeprefix("torch."),
@@ -147,9 +151,9 @@ class Trainer:
         if len(validation) == 0:
             one = len(dataset) == 1 and config.validation_fraction > 0 and held_out is None
             reason = "the data set has one image" if one else "none asked for"
-            record.notes.append(
-                f"no images held out ({reason}): the epoch was chosen by the training images"
-            )
+            so = "the epoch was chosen by the training images"
+            so = so if self.model.trains() else "there is no threshold"
+            record.notes.append(f"no images held out ({reason}): {so}")
 
         self.model.to(self.device)
         if config.channels_last:
@@ -207,7 +211,9 @@ class Trainer:
                     of_stage = f" of stage {plan.stage.name}" if len(plans) > 1 else ""
                     record.notes += changes(found.record, record, of_stage)
                     found = None
-                if state.stage.epochs < plan.config.epochs:
+                if not plan.stage.trains:
+                    state.end_without_epochs(time.monotonic() - begin)
+                elif state.stage.epochs < plan.config.epochs:
                     self._run_stage(plan, state, begin, save_with_seconds)
                 self._finish(plan, dataset, state)
         except KeyboardInterrupt:
@@ -223,9 +229,12 @@ class Trainer:
         """Let the model see images before the first epoch of a stage."""
         source = self._source(plan, dataset)
 
+        progress = None if plan.stage.trains else self.progress
+
         def batches(items: Tensor) -> Batches:
             pieces = items.split(plan.config.batch_size)
-            return lambda: (batch for _, batch in source.batches(pieces))
+            parts = plan.stage.name, len(self.model.stages)
+            return lambda: reported(source.batches(pieces), len(pieces), progress, *parts)
 
         unseen = plan.unseen if len(plan.unseen) else plan.train
         self.model.eval()
@@ -305,9 +314,18 @@ def _defects(plans: Sequence[StagePlan]) -> list[str]:
     return sorted({digest for plan in plans for digest in plan.defects})
 
 
-def _check(dataset: Images, checkpoint: str | Path | None, resume: bool) -> None:
+def _used(options: dict[str, Any], model: AnomalyModel) -> dict[str, Any]:
+    """The options of a training without those that the model has no use for."""
+    return options if model.trains() else {k: options[k] for k in options if k not in OF_EPOCHS}
+
+
+def _check(
+    model: AnomalyModel, dataset: Images, checkpoint: str | Path | None, resume: bool
+) -> None:
     if len(dataset) == 0:
         raise ValueError("dataset: there are no images to train on")
+    if resume and not model.trains():
+        raise ValueError(f"resume: {model.name} trains nothing, there is nothing to go on with")
     if checkpoint is None and resume:
         raise ValueError("resume: name the checkpoint to resume from")
     if checkpoint is not None and not Path(checkpoint).parent.is_dir():

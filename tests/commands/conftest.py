@@ -7,8 +7,8 @@ from PIL import Image
 
 from fastad import backbones, cli
 
-TRAIN = ["--image-size", "64", "--epochs", "1", "--batch-size", "4", "--precision", "float32"]
-STPM = ["--model", "stpm", "--set", "weights=1,1,0.5"]
+TRAIN = ["--image-size", "64", "--batch-size", "4", "--precision", "float32"]
+STPM = ["--model", "stpm", "--epochs", "1", "--set", "weights=1,1,0.5"]
 
 
 @pytest.fixture
@@ -72,6 +72,6 @@ def tiny_detector(tiny_model, images, tmp_path_factory):
     """A detector file of each model in turn."""
     path = tmp_path_factory.mktemp("tiny") / f"{tiny_model.name}.fastad"
     with pytest.raises(SystemExit) as stop:
-        cli.main([*map(str, ("train", images, *TRAIN, *tiny_model.arguments, "--output", path))])
+        cli.main([*map(str, ("train", images, *TRAIN, *tiny_model.arguments(), "--output", path))])
     assert stop.value.code == 0
     return path

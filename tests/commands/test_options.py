@@ -15,8 +15,8 @@ from PIL import Image
 from fastad import Detector, inference
 from fastad.training import ConsoleProgress
 
-TRAIN = ["--image-size", "64", "--batch-size", "4", "--precision", "float32", "--epochs", "3"]
-STPM = ["--model", "stpm"]
+TRAIN = ["--image-size", "64", "--batch-size", "4", "--precision", "float32"]
+STPM = ["--model", "stpm", "--epochs", "3"]
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def train(fastad, images, weights, tmp_path):
 @pytest.fixture
 def train_any(fastad, images, tiny_model, tmp_path):
     def run(*options, output=tmp_path / "d.fastad"):
-        return fastad("train", images, *TRAIN, *tiny_model.arguments, "--output", output, *options)
+        words = [*TRAIN, *tiny_model.arguments(epochs=3)]
+        return fastad("train", images, *words, "--output", output, *options)
 
     return run
 
@@ -49,7 +50,9 @@ def interrupt_in(monkeypatch, epoch):
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_is_resumed(train_any, tmp_path, monkeypatch):
+def test_an_interrupted_training_is_resumed(train_any, tiny_model, tmp_path, monkeypatch):
+    if not tiny_model.trains:
+        pytest.skip("nothing is trained")
     code, _, err = train_any(output=tmp_path / "whole.fastad")
     assert code == 0, err
     assert not (tmp_path / "whole.fastad.checkpoint").exists()

@@ -184,8 +184,10 @@ IMAGES = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 3, 48, 4
 def test_a_predictor_follows_its_model(predictor):
     first = predictor.predict(IMAGES)
     with torch.no_grad():
-        for parameter in predictor.model.student_parameters():
-            parameter.mul_(1.5)
+        model = predictor.model
+        learned = [model.get_buffer(name) for name in getattr(model, "learned", ())]
+        for parameter in (*model.student_parameters(), *learned):
+            parameter.mul_(1.5).add_(0.1)
     second = predictor.predict(IMAGES)
     predictor.fused = False
     plain = predictor.predict(IMAGES)

@@ -97,12 +97,24 @@ def utad():
     return model
 
 
+def without_training(name, images=6, **options):
+    """One that has looked at images."""
+    model = models.build(name, backbone=Pyramid(4, 6), smoothing=1.5, **options)
+    batches = [{"image": torch.rand(images, 3, *SIZE)}]
+    with torch.no_grad():
+        model.prepare_stage(lambda: batches, lambda: batches)
+    return model
+
+
 SMALL = {
     "stpm": lambda: stpm(weights=[1.0, 0.5]),
     "rstpm": lambda: rstpm(smoothing=1.5),
     "gtrans": gtrans,
     "prn": prn,
     "utad": utad,
+    # More vectors than are compared at once.
+    "patchcore": lambda: without_training("patchcore", images=12, memory=1100),
+    "subspace": lambda: without_training("subspace", variance=0.9),
 }
 
 

@@ -100,6 +100,8 @@ def test_on_a_cpu_nothing_is_recorded():
 
 
 def test_a_training_comes_to_the_same_weights(monkeypatch, small_model):
+    if not small_model.trains():
+        pytest.skip("nothing is trained")
     images = torch.randint(0, 256, (18, 3, 64, 64), dtype=torch.uint8)
 
     some = any(stage.pseudo_anomalies for stage in small_model.stages)

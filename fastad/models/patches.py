@@ -1,0 +1,89 @@
+"""What the models without training share: patch features of a frozen network, and their maps.
+
+A patch feature describes a place of an image and what is around it. The features of normal images
+are learned in one pass. Nothing has a gradient.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastad import ops
+from fastad._values import Options, is_number
+from fastad.backbones import check_names
+from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Stage
+from fastad.models.maps import smoothed
+
+
+class PatchOptions(Options):
+    """What the options of these models have in common; ``backbone`` may be a module."""
+
+    backbone: str | nn.Module
+    layers: Sequence[str]
+    smoothing: float
+
+    def _check(self) -> None:
+        self._make_plain()
+        if isinstance(self.backbone, str):
+            check_names(self.backbone, self.layers)
+            self.layers = tuple(self.layers)
+        self._require("smoothing", is_number(self.smoothing, 0), "a number of at least 0")
+
+
+class PatchModel(AnomalyModel):
+    """A model of one stage that trains nothing: subclasses give ``prepare_stage`` and ``forward``.
+
+    Attributes:
+        learned: names of the buffers whose size the training images decide.
+        width: D, the length of a patch feature.
+    """
+
+    stages = (Stage(steps=()),)
+    learned: ClassVar[tuple[str, ...]]
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        backbone = config.backbone
+        if not isinstance(backbone, nn.Module):
+            backbone = self.build_backbone(config.layers)
+        self.teacher = FrozenTeacher(backbone)
+        self.width = sum(shape[0] for shape in self.teacher.shapes())
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] -> patch features (N, D, h, w), in the model's precision.
+
+        Every level is averaged over 3 x 3 places, resized to the first one's grid and put behind
+        it. Places beyond the edge count as zeros, as in the authors' code.
+        """
+        levels = [level.to(self.mean.dtype) for level in self.teacher(self.normalize(images))]
+        first, *others = (functional.avg_pool2d(level, 3, 1, 1) for level in levels)
+        grid = first.shape[-2:]
+        return torch.cat(
+            [first, *(functional.interpolate(x, grid, mode="bilinear") for x in others)], 1
+        )
+
+    def rows_of(self, train: Batches) -> Iterator[Tensor]:
+        """The patch features of each batch of images: (n, D)."""
+        for batch in train():
+            yield as_rows(self.patches(batch["image"]))
+
+    def as_map(self, distances: Tensor, size: tuple[int, int]) -> Tensor:
+        """Distances (N, h, w) -> anomaly map (N, *size)."""
+        anomaly_map = ops.aggregate_maps([distances], size)
+        sigma = self.config.smoothing
+        return smoothed(anomaly_map, sigma) if sigma > 0 else anomaly_map
+
+    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        for name in self.learned:
+            own, found = getattr(self, name), state.get(prefix + name)
+            if found is not None and found.shape[1:] == own.shape[1:]:
+                self.register_buffer(name, own.new_empty(found.shape))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+def as_rows(features: Tensor) -> Tensor:
+    """(N, D, h, w) -> (N * h * w, D)."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
