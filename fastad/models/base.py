@@ -236,6 +236,17 @@ class AnomalyModel(nn.Module):
         training images as in `prepare_stage`.
         """
 
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """Score and anomaly map of a batch as in `loss`, with kept features of teachers."""
+        return self(batch["image"])
+
+    def calibrate_maps(self, unseen: Batches) -> None:
+        """Take from normal images what maps are scaled by, before they are judged.
+
+        Called in eval mode, without gradients; results belong into buffers. ``unseen()`` iterates
+        batches like those of `loss`, of images that the stage was not fitted to.
+        """
+
     def explain(self, images: Tensor) -> dict[str, Tensor]:
         """Pictures that tell why images (N, 3, H, W) in [0, 1] are scored as they are.
 

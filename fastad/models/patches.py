@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad import ops
-from fastad._values import Options, is_number
+from fastad._values import is_number
 from fastad.backbones import check_names
-from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Stage
+from fastad.models.base import Batches, FrozenTeacher, Stage
+from fastad.models.map_model import MapModel, MapOptions
 from fastad.models.maps import smoothed
 
 
-class PatchOptions(Options):
+class PatchOptions(MapOptions):
     """What the options of these models have in common; ``backbone`` may be a module."""
 
     backbone: str | nn.Module
@@ -30,11 +31,12 @@ class PatchOptions(Options):
         if isinstance(self.backbone, str):
             check_names(self.backbone, self.layers)
             self.layers = tuple(self.layers)
+        self._check_maps()
         self._require("smoothing", is_number(self.smoothing, 0), "a number of at least 0")
 
 
-class PatchModel(AnomalyModel):
-    """A model of one stage that trains nothing: subclasses give ``prepare_stage`` and ``forward``.
+class PatchModel(MapModel):
+    """A model of one stage that trains nothing: subclasses give ``prepare_stage`` and its map.
 
     Attributes:
         learned: names of the buffers whose size the training images decide.
@@ -50,6 +52,7 @@ class PatchModel(AnomalyModel):
         if not isinstance(backbone, nn.Module):
             backbone = self.build_backbone(config.layers)
         self.teacher = FrozenTeacher(backbone)
+        self._add_means(1)
         self.width = sum(shape[0] for shape in self.teacher.shapes())
 
     def patches(self, images: Tensor) -> Tensor:
@@ -70,11 +73,14 @@ class PatchModel(AnomalyModel):
         for batch in train():
             yield as_rows(self.patches(batch["image"]))
 
-    def as_map(self, distances: Tensor, size: tuple[int, int]) -> Tensor:
-        """Distances (N, h, w) -> anomaly map (N, *size)."""
-        anomaly_map = ops.aggregate_maps([distances], size)
+    def join(
+        self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """One scaled distance map (N, h, w) -> anomaly map (N, *size), and its maxima (N,)."""
+        anomaly_map = ops.aggregate_maps(maps, size)
         sigma = self.config.smoothing
-        return smoothed(anomaly_map, sigma) if sigma > 0 else anomaly_map
+        anomaly_map = smoothed(anomaly_map, sigma) if sigma > 0 else anomaly_map
+        return anomaly_map, anomaly_map.amax(dim=(1, 2))
 
     def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
         for name in self.learned:

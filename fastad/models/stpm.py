@@ -13,14 +13,15 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fastad import backbones, ops
-from fastad._values import Options, is_number
-from fastad.models.base import AnomalyModel, Batches, Prediction, Stage
+from fastad._values import is_number
+from fastad.models.base import Batches, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
+from fastad.models.map_model import MapModel, MapOptions
 
 
 @dataclass
-class STPMConfig(Options):
+class STPMConfig(MapOptions):
     """Options of `STPM`.
 
     Attributes:
@@ -41,6 +42,12 @@ class STPMConfig(Options):
             much as others, as in EfficientAD (Batzner et al., WACV 2024), which also subtracts the
             mean. "none" does not (the paper). "auto" is "channels" for the embedded teacher, whose
             deeper levels a student follows into defects otherwise, else "none".
+        scale_maps: what the distance maps are divided by for the anomaly map: "none" (the paper),
+            their mean over good images, of the "level" or at each "position", or "auto": what finds
+            more synthesised defects on held-out good images.
+        scale_score: likewise for the score of an image, which often wants another one.
+        pooling: an image's score is the mean of this share of its pixels, the highest ones.
+            "maximum" takes the highest one alone (the paper). "auto" chooses as above.
         eps: smallest norm by which a feature vector is divided.
         student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -53,6 +60,9 @@ class STPMConfig(Options):
     aggregate_size: str = "input"
     weights: Sequence[float] | None = None
     standardize: str = "auto"
+    scale_maps: str = "auto"
+    scale_score: str = "auto"
+    pooling: str | float = "auto"
     eps: float = 1e-12
     student: nn.Module | None = None
 
@@ -68,6 +78,7 @@ class STPMConfig(Options):
             ("standardize", ("auto", "channels", "none")),
         ):
             self._require(field, getattr(self, field) in allowed, " or ".join(map(repr, allowed)))
+        self._check_maps()
         self._require("eps", is_number(self.eps) and self.eps > 0, "a number above 0")
         if self.weights is not None:
             are_numbers = isinstance(self.weights, (list, tuple))
@@ -81,10 +92,10 @@ class STPMConfig(Options):
                 )
 
 
-class STPM(AnomalyModel):
+class STPM(MapModel):
     """A frozen teacher, a student of the same kind, and the distance of their feature maps.
 
-    The score of an image is the maximum of its map. The training defaults are the authors': SGD
+    The training defaults are the authors': SGD
     with learning rate 0.4, momentum 0.9, weight decay 1e-4, batches of 32, 100 epochs.
     """
 
@@ -108,8 +119,10 @@ class STPM(AnomalyModel):
         if config.standardize == "auto" and embedded:
             self.config = dataclasses.replace(self.config, standardize="channels")
         self.scales: nn.Module = nn.Identity()
+        shapes = self.teacher.shapes()
         if self.config.standardize == "channels":
-            self.scales = ChannelScales([shape[0] for shape in self.teacher.shapes()])
+            self.scales = ChannelScales([shape[0] for shape in shapes])
+        self._add_means(len(shapes))
 
     def features(
         self, images: Tensor, teacher: list[Tensor] | None = None
@@ -134,32 +147,45 @@ class STPM(AnomalyModel):
             self.scales.reset()
             self.scales.equalize(channel_deviations(batch["teacher"] for batch in train()))
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
-        return self._compare(images)
+    def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """The distances of the levels (N, H_l, W_l) of a batch as in `loss`."""
+        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        return ops.distances(teacher, student, eps=self.config.eps)
+
+    def join(
+        self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled distance maps -> anomaly map (N, *size), and its maxima (N,)."""
+        options = {"aggregate": self.config.aggregate, "weights": self.config.weights}
+        if self.config.aggregate_size == "input":
+            return ops.aggregate_maps(maps, size, return_maximum=True, **options)
+        first = (maps[0].shape[-2], maps[0].shape[-1])
+        joined = ops.aggregate_maps(maps, first, **options)
+        return ops.aggregate_maps([joined], size, return_maximum=True)
+
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """Score and anomaly map; in one sweep over the features where nothing is scaled."""
+        choice = self.choice()
+        scales = {choice.scale_maps, choice.scale_score}
+        if scales != {"none"} or choice.pooling > 0 or self.config.aggregate_size != "input":
+            return super().answer(batch)
+        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        anomaly_map, score = ops.anomaly_map(
+            teacher,
+            student,
+            (batch["image"].shape[-2], batch["image"].shape[-1]),
+            aggregate=self.config.aggregate,
+            weights=self.config.weights,
+            eps=self.config.eps,
+            return_maximum=True,
+        )
+        return Prediction(score, anomaly_map)
 
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
-        """Mean of the anomaly map of each image, as the authors choose the epoch: (N,)."""
-        prediction = self._compare(batch["image"], batch.get("teacher"))
-        return prediction.anomaly_map.flatten(1).mean(dim=1)
-
-    def _compare(self, images: Tensor, teacher: list[Tensor] | None = None) -> Prediction:
-        teacher, student = self.features(images, teacher)
-        size = (images.shape[-2], images.shape[-1])
-        options = {
-            "aggregate": self.config.aggregate,
-            "weights": self.config.weights,
-            "eps": self.config.eps,
-        }
-        if self.config.aggregate_size == "input":
-            anomaly_map, score = ops.anomaly_map(
-                teacher, student, size, return_maximum=True, **options
-            )
-        else:
-            first = (teacher[0].shape[-2], teacher[0].shape[-1])
-            joined = ops.anomaly_map(teacher, student, first, **options)
-            anomaly_map, score = ops.aggregate_maps([joined], size, return_maximum=True)
-        return Prediction(score, anomaly_map)
+        """Mean of the anomaly map of each image, not scaled, as the authors choose the epoch."""
+        size = (batch["image"].shape[-2], batch["image"].shape[-1])
+        anomaly_map, _ = self.join(self.level_maps(batch), [], size)
+        return anomaly_map.flatten(1).mean(dim=1)
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Squared distances of normalised features, averaged per level and summed over levels.

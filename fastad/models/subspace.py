@@ -5,15 +5,16 @@ convolutional network. Or the Mahalanobis distance of one normal distribution, a
 et al., 2021), here one for all places. Both are closed forms of mean and covariance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad._values import is_number
-from fastad.models.base import Batches, Prediction
+from fastad.models.base import Batches
 from fastad.models.patches import PatchModel, PatchOptions, as_rows
 
 LEAST_VARIANCE = 0.01  # of the mean: directions that vary less would drown the others
@@ -36,6 +37,12 @@ class SubspaceConfig(PatchOptions):
             "mahalanobis" counts every direction, in units of its standard deviation.
         variance: share of the variance that the components explain, between 0 and 1. Of "residual".
         smoothing: standard deviation, in pixels, of the Gaussian over the anomaly map. 0 for none.
+        scale_maps: what the distance map is divided by for the anomaly map: "none" (the paper), its
+            mean over good images, of the "level" or at each "position", or "auto": what finds more
+            synthesised defects on held-out good images.
+        scale_score: likewise for the score of an image, which often wants another one.
+        pooling: an image's score is the mean of this share of its pixels, the highest ones.
+            "maximum" takes the highest patch alone (the paper). "auto" chooses as above.
     """
 
     backbone: str | nn.Module = "resnet18"
@@ -44,6 +51,9 @@ class SubspaceConfig(PatchOptions):
     distance: str = "residual"
     variance: float = 0.99
     smoothing: float = 4.0
+    scale_maps: str = "auto"
+    scale_score: str = "auto"
+    pooling: str | float = "auto"
 
     def __post_init__(self) -> None:
         self._check()
@@ -56,7 +66,7 @@ class SubspaceConfig(PatchOptions):
 class Subspace(PatchModel):
     """A frozen network, and mean and covariance of what it says of patches of normal images.
 
-    The distance of a patch feature x is ‖A x - b‖. The score of an image is the maximum of its map.
+    The distance of a patch feature x is ‖A x - b‖.
 
     Attributes:
         directions: A, (R, D), R at most D. The identity in a new model.
@@ -95,16 +105,14 @@ class Subspace(PatchModel):
         self.directions = directions.to(self.directions)
         self.offset = (directions @ mean).to(self.offset)
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
-        patches = self.patches(images)
-        count, _, height, width = patches.shape
+    def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """Lengths of what is left of the patch features: one map (N, h, w)."""
+        patches = self.patches(batch["image"])
         # Half precision would round away what little is left of a normal patch.
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(patches.device.type, enabled=False):
             left = functional.linear(as_rows(patches), self.directions, -self.offset)
-        distances = left.square().sum(dim=1).sqrt().view(count, height, width)
-        anomaly_map = self.as_map(distances, (images.shape[-2], images.shape[-1]))
-        return Prediction(anomaly_map.amax((1, 2)), anomaly_map)
+        distances = left.square().sum(dim=1).sqrt()
+        return [distances.view(len(patches), patches.shape[-2], patches.shape[-1])]
 
 
 def unexplained(variances: Tensor, share: float) -> int:

@@ -63,6 +63,8 @@ class TrainingRecord:
         supervision: "normal images only", or "supervised" and how many of those.
         interrupted: stopped by the user before the last epoch.
         notes: what was done otherwise than asked for, and why.
+        choice: how maps are scaled and pooled where that was "auto", and by which numbers; see
+            `fastad.training.map_choice.ChoiceRecord`. None where nothing was chosen.
         stages: those with an epoch that ran to its end or that train nothing, in order.
     """
 
@@ -82,6 +84,7 @@ class TrainingRecord:
     seconds: float = 0.0
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+    choice: dict[str, Any] | None = None
     stages: list[StageRecord] = field(default_factory=list)
 
     @property

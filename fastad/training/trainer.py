@@ -13,10 +13,13 @@ from torch import Tensor
 import fastad
 from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
+from fastad.data.synthesis import TrialDefects
 from fastad.models import AnomalyModel
 from fastad.models.base import Batches
+from fastad.models.map_model import MapModel
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fastad.training.map_choice import DEFECTS, LEAST_IMAGES, choose, has_choice
 from fastad.training.config import OF_EPOCHS, TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
@@ -216,6 +219,7 @@ class Trainer:
                 elif state.stage.epochs < plan.config.epochs:
                     self._run_stage(plan, state, begin, save_with_seconds)
                 self._finish(plan, dataset, state)
+            self._choose(plans[-1], dataset, record)
         except KeyboardInterrupt:
             record.interrupted = True
             if record.stages and self.model.stage is plans[len(record.stages) - 1].stage:
@@ -255,6 +259,31 @@ class Trainer:
         finally:
             source.close()
         state.keep()
+
+    def _choose(self, plan: StagePlan, dataset: Images, record: TrainingRecord) -> None:
+        """Let synthesised defects on the held-out images choose how maps are joined."""
+        model, held_out = self.model, plan.held_out
+        if not isinstance(model, MapModel) or not has_choice(model):
+            return
+        if len(held_out) < LEAST_IMAGES:
+            record.notes.append(
+                f"scales and pooling of the maps are not chosen but as without a choice: "
+                f"{len(held_out)} images are held out, and {LEAST_IMAGES} are needed"
+            )
+            return
+        defects = TrialDefects(dataset, held_out.tolist(), count=DEFECTS, seed=self.config.seed)
+        sources = [self._source(plan, images) for images in (dataset, defects)]
+        items = held_out, torch.arange(len(defects))
+        try:
+            with torch.no_grad(), self._placement.autocast():
+                good, bad = (
+                    (batch for _, batch in source.batches(of.split(plan.config.batch_size)))
+                    for source, of in zip(sources, items, strict=True)
+                )
+                record.choice = dataclasses.asdict(choose(model, good, bad))
+        finally:
+            for source in sources:
+                source.close()
 
     def _run_stage(
         self, plan: StagePlan, state: TrainingState, begin: float, save: Callable[[], None]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from torch import nn
 
 from fastad import backbones
-from fastad._values import Options, is_integer, is_number
+from fastad._values import is_integer, is_number
 from fastad.models.checks import check_student
+from fastad.models.map_model import MapOptions
 
 LAYERS = ("layer1", "layer2", "layer3")
 
 
 @dataclass
-class GTransConfig(Options):
+class GTransConfig(MapOptions):
     """Options of `GTrans`.
 
     Attributes:
@@ -26,6 +27,12 @@ class GTransConfig(Options):
         tokens: for each of the three levels.
         token_width: numbers in a token.
         smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
+        scale_maps: what the distance maps are divided by for the anomaly map: "none" (the paper),
+            their mean over good images, of the "level" or at each "position", or "auto": what finds
+            more synthesised defects on held-out good images.
+        scale_score: likewise for the score of an image, which often wants another one.
+        pooling: an image's score is the mean of this share of its pixels, the highest ones.
+            "maximum" takes the highest one alone (the paper). "auto" chooses as above.
         eps: smallest norm by which a feature vector is divided.
         student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -36,6 +43,9 @@ class GTransConfig(Options):
     tokens: int = 8
     token_width: int = 256
     smoothing: float = 4.0
+    scale_maps: str = "auto"
+    scale_score: str = "auto"
+    pooling: str | float = "auto"
     eps: float = 1e-12
     student: nn.Module | None = None
 
@@ -44,6 +54,7 @@ class GTransConfig(Options):
         check_student(self.backbone, self.student)
         if isinstance(self.backbone, str) and self.backbone != "auto":
             backbones.check_names(self.backbone, LAYERS)
+        self._check_maps()
         for field in ("tokens", "token_width"):
             holds = is_integer(getattr(self, field), 1)
             self._require(field, holds, "an integer of at least 1")

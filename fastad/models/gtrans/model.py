@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from fastad import backbones, ops
 from fastad.backbones import weights
-from fastad.models.base import AnomalyModel, Prediction, Stage
+from fastad.models.base import Stage
 from fastad.models.gtrans.config import LAYERS, GTransConfig
 from fastad.models.gtrans.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
+from fastad.models.map_model import MapModel
 from fastad.models.maps import smoothed
 
 log = logging.getLogger("fastad")
@@ -29,10 +30,10 @@ PUBLISHED, ALTERNATIVE = "resnet34", "resnet18"
 ROUNDS = 2  # encoder and decoder are applied twice, with the same weights
 
 
-class GTrans(AnomalyModel):
+class GTrans(MapModel):
     """A frozen teacher, a student, and a transformer between their tokens.
 
-    The score of an image is the maximum of its map. The training defaults are the authors': Adam
+    The training defaults are the authors': Adam
     with learning rate 0.001, which falls to 0.9 of that, betas 0.9 and 0.99, weight decay 1e-4,
     batches of 32, 100 epochs. They crop images of 256x256 to 224x224, which is not done here.
     """
@@ -61,6 +62,7 @@ class GTrans(AnomalyModel):
                 f"backbone must return three feature maps; it returned {len(channels)}"
             )
         tokens, width = config.tokens, config.token_width
+        self._add_means(len(LAYERS))
         self.tokenizers = nn.ModuleList(Tokenizer(c, tokens, width) for c in channels)
         self.encoder, self.decoder = (TokenBlock(len(LAYERS) * tokens, width) for _ in range(2))
         self.projectors = nn.ModuleList(Projector(c, width) for c in channels)
@@ -94,25 +96,31 @@ class GTrans(AnomalyModel):
         """``{"teacher": list of (N, C_l, H_l, W_l)}`` for images (N, 3, H, W) in [0, 1]."""
         return {"teacher": self.teacher(self.normalize(images))}
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W).
+    def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """The distances of the levels (N, H_l, W_l), each times the index of its image.
 
-        The map is the product of the levels' distances, each times the index of its image (see
-        `guidance_index`), the third level twice as in the authors' code; constant factors, which
-        change no order, are left out. The authors' code takes the index of the whole batch, by
-        which an image's score depends on its neighbours.
+        See `guidance_index`. The authors' code takes the index of the whole batch, by which an
+        image's score depends on its neighbours.
         """
-        teacher, student = self.features(images)
+        teacher, student = self.features(batch["image"], batch.get("teacher"))
         maps = ops.distances(teacher, student, eps=self.config.eps)
-        maps = [
+        return [
             level * guidance_index(t, s, level, self.config.eps)[:, None, None]
             for level, t, s in zip(maps, teacher, student, strict=True)
         ]
-        size = (images.shape[-2], images.shape[-1])
+
+    def join(
+        self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled distance maps -> anomaly map (N, *size), and its maxima (N,).
+
+        The product of the levels, the third level twice as in the authors' code. Constant factors,
+        which change no order, are left out.
+        """
         joined = ops.aggregate_maps(maps, size, weights=[1.0, 1.0, 2.0])
         if self.config.smoothing > 0:
             joined = smoothed(joined, self.config.smoothing)
-        return Prediction(joined.flatten(1).amax(dim=1), joined)
+        return joined, joined.flatten(1).amax(dim=1)
 
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
         """The loss of each image, as the authors choose the epoch: (N,)."""

@@ -26,6 +26,12 @@ class PatchCoreConfig(PatchOptions):
         neighbours: b of the paper's factor of the image score, of at least 2. 0 leaves the factor
             out: the score is then the largest distance of a patch.
         smoothing: standard deviation, in pixels, of the Gaussian over the anomaly map. 0 for none.
+        scale_maps: what the distance map is divided by for the anomaly map: "none" (the paper), its
+            mean over good images, of the "level" or at each "position", or "auto": what finds more
+            synthesised defects on held-out good images.
+        scale_score: likewise for the score of an image, which often wants another one.
+        pooling: an image's score is the mean of this share of its pixels, the highest ones.
+            "maximum" takes the highest patch alone (the paper). "auto" chooses as above.
     """
 
     backbone: str | nn.Module = "resnet18"
@@ -34,6 +40,9 @@ class PatchCoreConfig(PatchOptions):
     memory: int = 2048
     neighbours: int = 9
     smoothing: float = 4.0
+    scale_maps: str = "auto"
+    scale_score: str = "auto"
+    pooling: str | float = "auto"
 
     def __post_init__(self) -> None:
         self._check()

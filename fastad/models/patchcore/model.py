@@ -5,6 +5,8 @@ Nothing is trained. A coreset of the patch features of normal images is kept.
 """
 
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,22 +50,36 @@ class PatchCore(PatchModel):
         chosen = farthest_first(projected(candidates, PROJECTED), kept)
         self.memory = candidates[chosen].clone()
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
+    def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """Distances to the nearest patch of the memory: one map (N, h, w)."""
+        return [self._nearest(self.patches(batch["image"]))[0]]
+
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """Score and anomaly map; the score has the paper's factor."""
+        images = batch["image"]
         patches = self.patches(images)
-        count, _, height, width = patches.shape
-        rows = as_rows(patches)
-        distances, index = nearest(rows, self.memory)
-        anomaly_map = self.as_map(
-            distances.view(count, height, width), (images.shape[-2], images.shape[-1])
-        )
-        places = (count, height * width)
-        score, place = distances.view(places).max(dim=1)
+        distances, index = self._nearest(patches)
+        prediction = self.judge([distances], (images.shape[-2], images.shape[-1]))
         if self.config.neighbours > 0 and len(self.memory) > 1:
-            patch = rows.view(*places, self.width)[torch.arange(count, device=rows.device), place]
-            found = index.view(places).gather(1, place[:, None])[:, 0]
-            score = score * self._factor(patch, score, found)
-        return Prediction(score, anomaly_map)
+            largest, place = distances.flatten(1).max(dim=1)
+            patch = patches.flatten(2).gather(2, place[:, None, None].expand(-1, self.width, 1))
+            found = index.flatten(1).gather(1, place[:, None])[:, 0]
+            factor = self._factor(patch[:, :, 0], largest, found)
+            return Prediction(prediction.score * factor, prediction.anomaly_map)
+        return prediction
+
+    def join(
+        self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """As of `PatchModel`, but the maxima are those of patches, before any smoothing."""
+        anomaly_map, _ = super().join(maps, factors, size)
+        return anomaly_map, maps[0].amax(dim=(1, 2))
+
+    def _nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Of patch features (N, D, h, w) distance and index of the nearest: (N, h, w) each."""
+        places = (len(patches), patches.shape[-2], patches.shape[-1])
+        distances, index = nearest(as_rows(patches), self.memory)
+        return distances.view(places), index.view(places)
 
     def _factor(self, patches: Tensor, distances: Tensor, index: Tensor) -> Tensor:
         """1 - exp(s) / Σ exp(‖p - m‖) over the b vectors m nearest to the one nearest to p: (N,).

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from fastad import backbones
-from fastad._values import Options, is_integer, is_number
+from fastad._values import is_integer, is_number
+from fastad.models.map_model import SCALES, MapOptions
 
 LAYERS = ("layer1", "layer2", "layer3")
 
 
 @dataclass
-class RSTPMConfig(Options):
+class RSTPMConfig(MapOptions):
     """Options of `RSTPM`.
 
     Attributes:
@@ -39,11 +40,17 @@ class RSTPMConfig(Options):
         attention_reduction: the gates' hidden channels are the level's divided by this, 8 at least.
         decoder_blocks: residual blocks of the second student's levels, the largest level first,
             each at least 2. More take longer and rebuild finer detail.
-        scale_maps: before the pairs' maps are added, divide every distance map by its mean over
-            good images that the students were not fitted to: at each "position" of the image, or
-            over the whole "level". By position, edges where students err on every image stand out
-            no more. No position is divided by less than the level's mean. "none" adds the maps as
-            they are, and the noisier pair wins. The paper says nothing of it.
+        scale_maps: what the pairs' distance maps are divided by before they are added: their mean
+            over good images that the students were not fitted to, of the "level" or at each
+            "position". By position, edges where students err on every image stand out no more. No
+            position is divided by less than the level's mean. "none" adds the maps as they are.
+            "auto" is what finds more synthesised defects on held-out good images. The paper says
+            nothing of it.
+        scale_score: likewise for the score of an image, which often wants another one.
+        scale_inputs: likewise for what the discriminative network sees. "auto" is ``scale_maps``,
+            and "position" where that is "auto".
+        pair_weights: factors of the first and the second pair's maps before they are added. 0
+            leaves a pair out that only adds noise. "auto" chooses as above.
         aggregate: "product" of the summed maps (as STPM) or their "sum". A product is low wherever
             one level is low. A sum forgives a level that misses the defect.
         discriminator: multiply by the discriminative network's map (the paper). The second stage of
@@ -55,8 +62,8 @@ class RSTPMConfig(Options):
             larger, the less easy pixels count.
         l1_weight: factor of a mean absolute error beside the focal loss (as in DeSTSeg).
         smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
-        pooling: an image's score is the mean of this share of its pixels, the highest ones. 0 takes
-            the highest one alone (as STPM).
+        pooling: an image's score is the mean of this share of its pixels, the highest ones.
+            "maximum" takes the highest one alone. "auto" chooses as above.
         eps: smallest norm by which a feature vector is divided.
         student1: the student of a ``teacher1`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -70,7 +77,10 @@ class RSTPMConfig(Options):
     attention: bool = True
     attention_reduction: int = 16
     decoder_blocks: Sequence[int] = (2, 2, 2)
-    scale_maps: str = "position"
+    scale_maps: str = "auto"
+    scale_score: str = "auto"
+    scale_inputs: str = "auto"
+    pair_weights: str | Sequence[float] = "auto"
     aggregate: str = "product"
     discriminator: bool = True
     discriminator_stride: int = 4
@@ -78,7 +88,7 @@ class RSTPMConfig(Options):
     focal_gamma: float = 2.0
     l1_weight: float = 0.0
     smoothing: float = 0.0
-    pooling: float = 0.003
+    pooling: str | float = "auto"
     eps: float = 1e-12
     student1: nn.Module | None = None
 
@@ -99,7 +109,7 @@ class RSTPMConfig(Options):
         for field, allowed in (
             ("bottleneck", ("auto", "layer4", "learned")),
             ("aggregate", ("product", "sum")),
-            ("scale_maps", ("position", "level", "none")),
+            ("scale_inputs", ("auto", *SCALES)),
         ):
             holds = getattr(self, field) in allowed
             self._require(field, holds, " or ".join(map(repr, allowed)))
@@ -119,6 +129,11 @@ class RSTPMConfig(Options):
         for field in ("focal_gamma", "l1_weight", "smoothing"):
             self._require(field, is_number(getattr(self, field), 0), "a number of at least 0")
         self._require("smoothing", self.smoothing <= 100, "at most 100 pixels")
-        pooling = self.pooling
-        self._require("pooling", is_number(pooling, 0) and pooling <= 1, "a share from 0 to 1")
+        self._check_maps()
+        if self.pair_weights != "auto":
+            weights = self.pair_weights
+            two = isinstance(weights, (list, tuple)) and len(weights) == 2
+            two = two and all(is_number(weight, 0) for weight in weights) and any(weights)
+            self._require("pair_weights", two, "'auto' or two numbers of at least 0, not both 0")
+            self.pair_weights = tuple(map(float, weights))
         self._require("eps", is_number(self.eps, 0) and self.eps > 0, "a number above 0")

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from fastad import backbones, ops
-from fastad.models.base import PROBE, AnomalyModel, Batches, FrozenTeacher, Prediction, Stage
+from fastad.models.base import PROBE, Batches, FrozenTeacher, Stage
 from fastad.models.bottleneck import bottleneck_stage
-from fastad.models.maps import GRID, PositionMeans, mean_of_highest, smoothed
+from fastad.models.map_model import MapChoice, MapModel
+from fastad.models.maps import smoothed
 from fastad.models.rstpm.config import LAYERS, RSTPMConfig
 from fastad.models.rstpm.decoder import Decoder
 from fastad.models.rstpm.teachers import build_teachers, resolve_auto
@@ -26,7 +27,7 @@ from fastad.models.rstpm.unet import UNet
 LEARNED_CHANNELS = 512  # of the learned bottleneck, as many as ResNet-18's layer4
 
 
-class RSTPM(AnomalyModel):
+class RSTPM(MapModel):
     """Two student-teacher pairs and a discriminative network.
 
     Teacher1 and Student1 are STPM's. Student2 rebuilds Teacher2's levels from the bottleneck alone.
@@ -51,6 +52,8 @@ class RSTPM(AnomalyModel):
 
     name = "rstpm"
     pair = ("teacher1", "student1")
+    pairs = 2
+    unchosen = MapChoice("position", "position", 0.003, (1.0, 1.0))
     Config = RSTPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 20,
@@ -72,7 +75,6 @@ class RSTPM(AnomalyModel):
         ),
     )
 
-    distance_means: Tensor
     level_means: Tensor
     level_deviations: Tensor
 
@@ -107,7 +109,7 @@ class RSTPM(AnomalyModel):
         )
         self.discriminator = UNet(len(LAYERS), config.discriminator_width)
         # Over normal images: means of the distance maps; means and deviations of the summed maps.
-        self.register_buffer("distance_means", torch.ones(2 * len(LAYERS), GRID, GRID))
+        self._add_means(2 * len(LAYERS))
         self.register_buffer("level_means", torch.zeros(len(LAYERS)))
         self.register_buffer("level_deviations", torch.ones(len(LAYERS)))
 
@@ -155,24 +157,17 @@ class RSTPM(AnomalyModel):
         """Images (N, 3, H, W) in [0, 1] -> the six distance maps (N, H_l, W_l), as `features`."""
         return ops.distances(*self.features(images, kept), eps=self.config.eps)
 
-    def scaled_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:
-        """The six distance maps (N, H_l, W_l), over their means where ``scale_maps`` says so."""
-        if self.config.scale_maps == "none":
-            return list(distances)
-        if self.config.scale_maps == "level":
-            return [d / mean.mean() for d, mean in zip(distances, self.distance_means, strict=True)]
-        # Nothing is amplified where normal images are quieter than elsewhere: the background.
-        means = [torch.maximum(mean, mean.mean()) for mean in self.distance_means]
-        return [
-            d / ops.aggregate_maps([mean[None]], d.shape[-2:])
-            for d, mean in zip(distances, means, strict=True)
-        ]
-
-    def summed_maps(self, distances: Sequence[Tensor]) -> list[Tensor]:
-        """The six distance maps, scaled, of both pairs added: three of (N, H_l, W_l)."""
-        distances = self.scaled_maps(distances)
-        pairs = zip(distances[: len(LAYERS)], distances[len(LAYERS) :], strict=True)
+    def summed_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Six scaled maps (N, H_l, W_l), those of both pairs added: three of (N, H_l, W_l)."""
+        pairs = zip(maps[: len(LAYERS)], maps[len(LAYERS) :], strict=True)
         return [first + ops.aggregate_maps([second], first.shape[-2:]) for first, second in pairs]
+
+    def inputs(self, distances: Sequence[Tensor]) -> list[Tensor]:
+        """What the discriminative network sees of the six distance maps: three summed ones."""
+        config = self.config
+        scale = self.unchosen.scale_maps if config.scale_maps == "auto" else config.scale_maps
+        scale = scale if config.scale_inputs == "auto" else config.scale_inputs
+        return self.summed_maps(self.scaled(distances, scale))
 
     def discriminate(self, summed: Sequence[Tensor]) -> Tensor:
         """Summed maps -> probability of a defect, (N, h, w), by the discriminative network, at its
@@ -187,23 +182,38 @@ class RSTPM(AnomalyModel):
         # Half precision under autocast is too coarse for probabilities.
         return self.discriminator(inputs).to(inputs.dtype).sigmoid()
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
-        return self.join(self.distances(images), (images.shape[-2], images.shape[-1]))
+    def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """The six distance maps (N, H_l, W_l) of a batch as in `loss`, kept ones if there are."""
+        if "distances" in batch:
+            return [d[:, 0].to(self.distance_means.dtype) for d in batch["distances"]]
+        return self.distances(batch["image"], batch)
 
-    def join(self, distances: Sequence[Tensor], size: tuple[int, int]) -> Prediction:
-        """The six distance maps (N, H_l, W_l) -> score (N,) and anomaly map (N, *size)."""
-        summed = self.summed_maps(distances)
-        factors = [self.discriminate(summed)] if self.config.discriminator else []
+    def factors(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The discriminative network's map (N, h, w); none while the pairs are trained."""
+        trained = self.stage is None or self._discriminates
+        return (
+            [self.discriminate(self.inputs(maps))] if self.config.discriminator and trained else []
+        )
+
+    def join(
+        self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Six scaled distance maps -> anomaly map (N, *size), and its maxima (N,)."""
+        summed = self.summed_maps(maps)
         if self.config.aggregate == "sum":
             summed = [ops.aggregate_maps(summed, size, aggregate="sum")]
-        anomaly_map, score = ops.aggregate_maps([*summed, *factors], size, return_maximum=True)
+        anomaly_map, maxima = ops.aggregate_maps([*summed, *factors], size, return_maximum=True)
         if self.config.smoothing > 0:
             anomaly_map = smoothed(anomaly_map, self.config.smoothing)
-            score = anomaly_map.amax(dim=(1, 2))
-        if self.config.pooling > 0:
-            score = mean_of_highest(anomaly_map, self.config.pooling)
-        return Prediction(score, anomaly_map)
+            maxima = anomaly_map.amax(dim=(1, 2))
+        return anomaly_map, maxima
+
+    def choose(self, choice: MapChoice) -> None:
+        """As of every such model; what the discriminative network was trained on stays."""
+        config = self.config
+        if config.scale_inputs == "auto" and config.scale_maps == "auto":
+            self.config = dataclasses.replace(config, scale_inputs=self.unchosen.scale_maps)
+        super().choose(choice)
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """The teachers' levels (N, C_l, H_l, W_l); in the second stage the distance maps
@@ -213,20 +223,20 @@ class RSTPM(AnomalyModel):
         images = self.normalize(images)
         return {"teacher1": self.teacher1(images), "teacher2": self.teacher2(images)}
 
+    def finish_stage(self, train: Batches) -> None:
+        """Nothing: `prepare_stage` has taken the means that the discriminative network knows."""
+
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Before the second stage, take the statistics of the maps from images that the students
         were not fitted to: on those that they were fitted to, distances are smaller."""
         if not self._discriminates:
             return
-        batches = [self._distances(batch) for batch in unseen()]
-        distances = [torch.cat(maps) for maps in zip(*batches, strict=True)]
-        tiny = self.config.eps  # a level without any distance stays without
-        means = torch.stack([_means_by_position(d) for d in distances])
-        self.distance_means.copy_(means.clamp_min(tiny))
-        summed = self.summed_maps(distances)
+        self.calibrate_maps(unseen)
+        batches = [self.inputs(self.level_maps(batch)) for batch in unseen()]
+        summed = [torch.cat(maps) for maps in zip(*batches, strict=True)]
         self.level_means.copy_(torch.stack([m.mean() for m in summed]))
         deviations = torch.stack([m.std(correction=0) for m in summed])
-        self.level_deviations.copy_(deviations.clamp_min(tiny))
+        self.level_deviations.copy_(deviations.clamp_min(self.config.eps))
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of the pairs: the squared distances of normalised features, averaged per level and summed
@@ -255,29 +265,18 @@ class RSTPM(AnomalyModel):
         distances = self.distances(batch["image"], batch)
         return torch.stack([d.flatten(1).mean(dim=1) for d in distances]).sum(dim=0)
 
-    def _distances(self, batch: Mapping[str, Any]) -> list[Tensor]:
-        """The distance maps of a batch of the second stage, kept ones where there are."""
-        if "distances" in batch:
-            return [d[:, 0].to(self.distance_means.dtype) for d in batch["distances"]]
-        with torch.no_grad():
-            return self.distances(batch["image"])
-
     def _discriminator_errors(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Focal loss and weighted absolute error of each image: (N,), (N,)."""
         mask = batch["mask"]
-        found = self.discriminate(self.summed_maps(self._distances(batch)))
+        with torch.no_grad():
+            inputs = self.inputs(self.level_maps(batch))
+        found = self.discriminate(inputs)
         found = ops.aggregate_maps([found], mask.shape[-2:])
         # Off the ends, where the logarithm or the gradient of the power is infinite.
         right = torch.where(mask > 0, found, 1 - found).clamp(1e-6, 1 - 1e-6)
         focal = (1 - right) ** self.config.focal_gamma * -right.log()
         error = self.config.l1_weight * (1 - right)
         return focal.flatten(1).mean(dim=1), error.flatten(1).mean(dim=1)
-
-
-def _means_by_position(maps: Tensor) -> Tensor:
-    means = PositionMeans()
-    means.add(maps)
-    return means.result()
 
 
 def _require_levels(option: str, teacher: FrozenTeacher, shapes: Sequence, levels: int) -> None:

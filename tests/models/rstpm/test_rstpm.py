@@ -71,7 +71,7 @@ def plain_sums(model, distances):
     means = model.distance_means.double()
     if model.config.scale_maps == "level":
         distances = [d / m.mean() for d, m in zip(distances, means, strict=True)]
-    elif model.config.scale_maps == "position":
+    elif model.config.scale_maps in ("position", "auto"):
         grids = zip(distances, means.clamp_min(means.mean((1, 2), keepdim=True)), strict=True)
         distances = [d / upsampled(m[None], d.shape[-2:]) for d, m in grids]
     return [distances[i] + upsampled(distances[i + 3], distances[i].shape[-2:]) for i in range(3)]
@@ -134,7 +134,7 @@ def test_the_discriminative_network_works_at_its_stride(model, stride):
     model.config.discriminator_stride = stride
     images = random_images(1, 3, 48, 64)
     with torch.no_grad():
-        found = model.discriminate(model.summed_maps(model.distances(images)))
+        found = model.discriminate(model.inputs(model.distances(images)))
     assert found.shape == (1, 48 // stride, 64 // stride)
     assert found.std() > 0.01
     assert_map(model, images, plain_map(model, images, stride))
@@ -169,7 +169,7 @@ def test_an_untrained_discriminative_network_changes_no_rank():
     model = build()
     images = random_images(4, 3, 64, 64)
     with torch.no_grad():
-        summed = model.summed_maps(model.distances(images))
+        summed = model.inputs(model.distances(images))
         assert model.discriminate(summed).eq(0.5).all()
         with_it = model(images)
         model.config.discriminator = False
@@ -299,9 +299,9 @@ def test_a_place_that_differs_on_every_image_stands_out_no_more(model):
     model.enter_stage(DISCRIMINATOR)
     with torch.no_grad():
         model.prepare_stage(None, lambda: iter([{"distances": ordinary}]))
-        summed = model.summed_maps([d[:, 0] for d in ordinary])
+        summed = model.inputs([d[:, 0] for d in ordinary])
         model.config.scale_maps = "level"
-        by_level = model.summed_maps([d[:, 0] for d in ordinary])
+        by_level = model.inputs([d[:, 0] for d in ordinary])
     for m, plain in zip(summed, by_level, strict=True):
         assert m[..., 0].mean() < 2 * m[..., 1:].mean()
         assert plain[..., 0].mean() > 8 * plain[..., 1:].mean()

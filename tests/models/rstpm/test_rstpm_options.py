@@ -112,7 +112,11 @@ def test_another_number_of_feature_maps_is_named(options, match):
         ("bottleneck", "layer3", "must be 'auto' or 'layer4' or 'learned'; got 'layer3'"),
         ("aggregate", "mean", "aggregate must be 'product' or 'sum'; got 'mean'"),
         ("attention", 1, "attention must be True or False; got 1"),
-        ("scale_maps", True, "scale_maps must be 'position' or 'level' or 'none'; got True"),
+        (
+            "scale_maps",
+            True,
+            "scale_maps must be 'auto' or 'none' or 'level' or 'position'; got True",
+        ),
         ("discriminator", None, "discriminator must be True or False; got None"),
         ("attention_reduction", 0, "attention_reduction must be an integer of at least 1; got 0"),
         (
@@ -135,7 +139,7 @@ def test_another_number_of_feature_maps_is_named(options, match):
         ("l1_weight", float("nan"), "l1_weight must be a number of at least 0; got nan"),
         ("smoothing", "4", "smoothing must be a number of at least 0; got '4'"),
         ("smoothing", 1000, "smoothing must be at most 100 pixels; got 1000"),
-        ("pooling", 1.1, "pooling must be a share from 0 to 1; got 1.1"),
+        ("pooling", 1.1, "pooling must be 'auto', 'maximum' or a share from 0 to 1; got 1.1"),
         ("eps", 0, "eps must be a number above 0; got 0"),
     ],
 )

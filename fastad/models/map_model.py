@@ -1,0 +1,185 @@
+"""Models that answer with distance maps: how the maps become one map and one score.
+
+Where a student errs on good images too, at edges or on a texture, the map is high without a defect.
+Dividing by the mean over good images, at each position, takes that out. It helps where the product
+lies still, and hurts where defects lie at the places that vary. The score of an image is pooled
+from its highest pixels: one for small defects, many for large ones. No choice is right for all
+products, so "auto" leaves it to synthesised defects (`fastad.training.map_choice`).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastad import ops
+from fastad._values import Options, is_number
+from fastad.models.base import AnomalyModel, Batches, Prediction
+from fastad.models.maps import GRID, PositionMeans, mean_of_highest
+
+SCALES = ("none", "level", "position")  # the plainest first
+LEAST_MEAN = 1e-12  # a level without any distance stays without
+POOLINGS = (0.0, 0.003, 0.01, 0.03)  # shares that "auto" chooses from; 0 is the maximum
+
+
+@dataclass(frozen=True)
+class MapChoice:
+    """How distance maps are joined and pooled.
+
+    Attributes:
+        scale_maps, scale_score: what they are divided by for the anomaly map, and for the score.
+        pooling: the score is the mean of this share of the pixels, the highest ones. 0 takes the
+            maximum.
+        pair_weights: factors of the pairs of a model that adds pairs.
+    """
+
+    scale_maps: str = "none"
+    scale_score: str = "none"
+    pooling: float = 0.0
+    pair_weights: tuple[float, ...] = ()
+
+
+class MapOptions(Options):
+    """The options that such models have in common."""
+
+    scale_maps: str
+    scale_score: str
+    pooling: str | float
+
+    def _check_maps(self) -> None:
+        for field in ("scale_maps", "scale_score"):
+            allowed = ("auto", *SCALES)
+            self._require(field, getattr(self, field) in allowed, " or ".join(map(repr, allowed)))
+        share = self.pooling
+        holds = share in ("auto", "maximum") or (is_number(share, 0) and share <= 1)
+        self._require("pooling", holds, "'auto', 'maximum' or a share from 0 to 1")
+
+
+class MapModel(AnomalyModel):
+    """A model whose answer is joined from distance maps: subclasses give `level_maps` and `join`.
+
+    Attributes:
+        unchosen: what "auto" is until it is chosen, and where nothing can choose.
+        pairs: whose maps are added, each with a weight.
+        distance_means: (levels, 64, 64) means of the distance maps over normal images, at each
+            position of a grid over the image; ones until `calibrate_maps`.
+    """
+
+    unchosen: ClassVar[MapChoice] = MapChoice()
+    pairs: ClassVar[int] = 1
+    distance_means: Tensor
+
+    def _add_means(self, levels: int) -> None:
+        """Called by a subclass's constructor, once the number of its distance maps is known."""
+        self.register_buffer("distance_means", torch.ones(levels, GRID, GRID))
+
+    def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """The distance maps (N, H_l, W_l), not scaled, of a batch as in `loss`."""
+        raise NotImplementedError
+
+    def factors(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Further maps (N, h, w) by which the joined one is multiplied, from the distance maps."""
+        return []
+
+    def join(
+        self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled distance maps -> anomaly map (N, *size), and its maxima (N,)."""
+        raise NotImplementedError
+
+    def choice(self) -> MapChoice:
+        """What the options say, and `unchosen` for what is "auto"."""
+        config, unchosen = self.config, self.unchosen
+        given: dict[str, Any] = {}
+        if config.scale_maps != "auto":
+            given["scale_maps"] = given["scale_score"] = config.scale_maps
+        if config.scale_score != "auto":
+            given["scale_score"] = config.scale_score
+        if config.pooling != "auto":
+            given["pooling"] = 0.0 if config.pooling == "maximum" else float(config.pooling)
+        weights = getattr(config, "pair_weights", "auto")
+        if weights != "auto":
+            given["pair_weights"] = tuple(weights)
+        return dataclasses.replace(unchosen, **given)
+
+    def choose(self, choice: MapChoice) -> None:
+        """Take over what was chosen for the options that are "auto"."""
+        found: dict[str, Any] = {}
+        for name, value in dataclasses.asdict(choice).items():
+            if getattr(self.config, name, None) == "auto":
+                found[name] = value
+        self.config = dataclasses.replace(self.config, **found)
+
+    def scaled(self, maps: Sequence[Tensor], scale: str) -> list[Tensor]:
+        """Distance maps (N, H_l, W_l), divided by their means as ``scale`` says.
+
+        Nothing is amplified where normal images are quieter than elsewhere, as on the background:
+        where the mean is below that of the level, that is taken.
+        """
+        if scale == "none":
+            return list(maps)
+        pairs = zip(maps, self.distance_means, strict=True)
+        if scale == "level":
+            return [level / mean.mean() for level, mean in pairs]
+        return [
+            level / ops.aggregate_maps([torch.maximum(mean, mean.mean())[None]], level.shape[-2:])
+            for level, mean in pairs
+        ]
+
+    def weighted(self, maps: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
+        """Distance maps times the weights of their pairs."""
+        if not weights or all(weight == 1 for weight in weights):
+            return list(maps)
+        each = len(maps) // len(weights)
+        return [level * weights[index // each] for index, level in enumerate(maps)]
+
+    def judge(
+        self,
+        maps: Sequence[Tensor],
+        size: tuple[int, int],
+        factors: Sequence[Tensor] | None = None,
+        choice: MapChoice | None = None,
+    ) -> Prediction:
+        """Distance maps, not scaled -> score (N,) and anomaly map (N, *size)."""
+        choice = self.choice() if choice is None else choice
+        factors = self.factors(maps) if factors is None else factors
+        weighted = self.weighted(maps, choice.pair_weights)
+        anomaly_map, maxima = self.join(self.scaled(weighted, choice.scale_maps), factors, size)
+        scored = anomaly_map
+        if choice.scale_score != choice.scale_maps:
+            scored, maxima = self.join(self.scaled(weighted, choice.scale_score), factors, size)
+        score = mean_of_highest(scored, choice.pooling) if choice.pooling > 0 else maxima
+        return Prediction(score, anomaly_map)
+
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """Score and anomaly map of a batch as in `loss`."""
+        like = batch["image"] if "image" in batch else batch["mask"]
+        return self.judge(self.level_maps(batch), (like.shape[-2], like.shape[-1]))
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
+        return self.answer({"image": images})
+
+    def calibrate_maps(self, unseen: Batches) -> None:
+        """Take the means of the distance maps from normal images."""
+        means = [PositionMeans() for _ in self.distance_means]
+        for batch in unseen():
+            for mean, level in zip(means, self.level_maps(batch), strict=True):
+                mean.add(level.to(self.distance_means.dtype))
+        found = torch.stack([mean.result() for mean in means])
+        self.distance_means.copy_(found.clamp_min(LEAST_MEAN))
+
+    def finish_stage(self, train: Batches) -> None:
+        """Take the means of the maps from the training images, of which there are most.
+
+        Those of held-out images would make these look better than new ones: the threshold is theirs.
+        """
+        self.calibrate_maps(train)
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        # Files of models that had no means yet scale by none.
+        state.setdefault(prefix + "distance_means", torch.ones_like(self.distance_means))
+        super()._load_from_state_dict(state, prefix, *rest)

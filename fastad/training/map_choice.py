@@ -1,0 +1,165 @@
+"""How distance maps are scaled and pooled, chosen by synthesised defects on held-out images.
+
+The defects are those of `fastad.data.TrialDefects`: of other kinds than a model is trained on. The
+anomaly map is chosen by its AUPRO, the score by its image AUROC. The plainest way wins that is
+within `MARGIN` of the best.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastad.evaluation import aupro, image_metrics
+from fastad.models.map_model import POOLINGS, SCALES, MapChoice, MapModel
+from fastad.models.maps import mean_of_highest
+
+MARGIN = 0.005  # by which a less plain way must be better
+LEAST_IMAGES = 8  # held out: with fewer, chance would choose
+DEFECTS = 300  # images with a defect
+REDUCED = 4  # pixels along a side that are one where a map is judged: outlines are not in question
+
+
+@dataclass
+class ChoiceRecord:
+    """What was chosen, and by which numbers.
+
+    Attributes:
+        chosen: the fields of `fastad.models.map_model.MapChoice`.
+        images, defects: numbers of held-out good images, and of images with a synthesised defect.
+        maps: AUPRO of each way to scale and weigh the map.
+        scores: image AUROC of each way to scale and pool the score.
+    """
+
+    chosen: dict[str, Any]
+    images: int
+    defects: int
+    maps: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+
+
+def has_choice(model: MapModel) -> bool:
+    """Whether any of the options is "auto"."""
+    options = (getattr(model.config, f.name, None) for f in dataclasses.fields(MapChoice))
+    return any(isinstance(value, str) and value == "auto" for value in options)
+
+
+def choose(
+    model: MapModel, good: Iterable[Mapping[str, Any]], defects: Iterable[Mapping[str, Any]]
+) -> ChoiceRecord:
+    """Choose what is "auto" in the options of a trained model, and take it over.
+
+    Args:
+        good: batches of held-out good images, as of the model's loss.
+        defects: batches of such images with defects, with a "mask" (N, H, W) bool.
+    """
+    seen: list[tuple[list[Tensor], list[Tensor], Tensor]] = []
+    images = 0
+    for is_defect, batches in ((False, good), (True, defects)):
+        for batch in batches:
+            like = batch["mask"] if is_defect else batch["image"][:, 0]
+            mask = like.bool() if is_defect else torch.zeros_like(like, dtype=torch.bool)
+            maps = model.level_maps(batch)
+            seen.append((maps, model.factors(maps), mask))
+            images += 0 if is_defect else len(mask)
+    masks = np.concatenate([_reduced(mask.float()).cpu().numpy() > 0 for _, _, mask in seen])
+    labels = np.arange(len(masks)) >= images
+    maps_of: dict[tuple[Any, ...], float] = {}
+    scores_of: dict[tuple[Any, ...], float] = {}
+    for scale, weights in itertools.product(_scales(model), _weights(model)):
+        judged = [
+            model.join(model.scaled(model.weighted(maps, weights), scale), factors, _size(mask))
+            for maps, factors, mask in seen
+        ]
+        reduced = np.concatenate([_reduced(found).cpu().numpy() for found, _ in judged])
+        maps_of[scale, weights] = aupro(masks, reduced)
+        for pooling in _poolings(model):
+            parts = [m if pooling == 0 else mean_of_highest(f, pooling) for f, m in judged]
+            scores = torch.cat(parts).double().cpu().numpy()
+            scores_of[scale, weights, pooling] = image_metrics(labels, scores)["image_auroc"]
+    choice = _best(model, maps_of, scores_of)
+    model.choose(choice)
+    return ChoiceRecord(
+        dataclasses.asdict(choice),
+        images,
+        len(masks) - images,
+        [_row(("scale_maps", "pair_weights"), key, "aupro", v) for key, v in maps_of.items()],
+        [
+            _row(("scale_score", "pair_weights", "pooling"), key, "image_auroc", v)
+            for key, v in scores_of.items()
+        ],
+    )
+
+
+def plainest(values: Mapping[Any, float], margin: float = MARGIN) -> Any:
+    """The first key whose value is within ``margin`` of the largest; keys come plainest first."""
+    best = max(values.values())
+    return next(key for key, value in values.items() if value >= best - margin)
+
+
+def _best(
+    model: MapModel,
+    maps: Mapping[tuple[Any, ...], float],
+    scores: Mapping[tuple[Any, ...], float],
+) -> MapChoice:
+    """Weights first, by the best map and the best score with them; then scales and pooling."""
+    given = model.choice()
+    weights = plainest(
+        {
+            w: max(v for key, v in maps.items() if key[1] == w)
+            + max(v for key, v in scores.items() if key[1] == w)
+            for w in dict.fromkeys(key[1] for key in maps)
+        },
+        2 * MARGIN,
+    )
+    scale_maps, scale_score, pooling = given.scale_maps, given.scale_score, given.pooling
+    config = model.config
+    if config.scale_maps == "auto":
+        scale_maps = plainest({key[0]: v for key, v in maps.items() if key[1] == weights})
+    left = {
+        (scale, share): value
+        for (scale, w, share), value in scores.items()
+        if w == weights and (config.scale_score == "auto" or scale == scale_score)
+    }
+    if left and (config.scale_score == "auto" or config.pooling == "auto"):
+        scale_score, pooling = plainest(left)
+    return MapChoice(scale_maps, scale_score, pooling, weights)
+
+
+def _scales(model: MapModel) -> Sequence[str]:
+    given = {model.config.scale_maps, model.config.scale_score}
+    if "auto" not in given:
+        return sorted(given, key=SCALES.index)
+    # A factor of a whole level changes nothing in a product.
+    return [scale for scale in SCALES if model.pairs > 1 or scale != "level" or scale in given]
+
+
+def _weights(model: MapModel) -> list[tuple[float, ...]]:
+    given = model.choice().pair_weights
+    if getattr(model.config, "pair_weights", None) != "auto":
+        return [given]
+    alone = [tuple(float(i == j) for j in range(model.pairs)) for i in range(model.pairs)]
+    return [given, *alone]
+
+
+def _poolings(model: MapModel) -> Sequence[float]:
+    return POOLINGS if model.config.pooling == "auto" else [model.choice().pooling]
+
+
+def _size(mask: Tensor) -> tuple[int, int]:
+    return mask.shape[-2], mask.shape[-1]
+
+
+def _reduced(maps: Tensor) -> Tensor:
+    """The largest values of maps (N, H, W) in squares of `REDUCED` pixels."""
+    return functional.max_pool2d(maps[:, None].float(), REDUCED, ceil_mode=True)[:, 0]
+
+
+def _row(names: Sequence[str], key: Sequence[Any], name: str, value: float) -> dict[str, Any]:
+    return dict(zip(names, key, strict=True)) | {name: value}
