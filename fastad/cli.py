@@ -206,10 +206,10 @@ def train(
         str | None,
         _of_model(
             metavar="auto|embedded|random|PATH",
-            help="Pretrained weights. auto: from FASTAD_WEIGHTS, torch.hub's cache or a download, "
-            "otherwise embedded. embedded: the ResNet-18 in the package, trained on generated "
-            "images. A folder: a file for each teacher, found by its name. A file: for the first "
-            "teacher. random: none, to compare with.",
+            help="Pretrained weights. auto: from FASTAD_WEIGHTS, an installed package, "
+            "torch.hub's cache or a download, otherwise embedded. embedded: the ResNet-18 in "
+            "fastad, trained on generated images. A folder: a file for each teacher, found by its "
+            "name. A file: for the first teacher. random: none, to compare with.",
         ),
     ] = None,
     settings: Annotated[

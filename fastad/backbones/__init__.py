@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fastad.backbones import embedded
-from fastad.backbones.resnet import ARCHITECTURES, STAGES, ResNet
+from fastad.backbones.base import LAYERS, Backbone
+from fastad.backbones.efficientnet_lite import EfficientNetLite
+from fastad.backbones.networks import NAMES, make
+from fastad.backbones.resnet import ResNet
 from fastad.backbones.weights import (
     IncompleteWeightsError,
     WeightsNotFoundError,
@@ -23,10 +26,10 @@ from fastad.backbones.weights import (
     resolve,
 )
 
-NAMES = tuple(ARCHITECTURES)
-
 __all__ = [
     "NAMES",
+    "Backbone",
+    "EfficientNetLite",
     "IncompleteWeightsError",
     "ResNet",
     "WeightsNotFoundError",
@@ -44,10 +47,10 @@ def build(
     name: str,
     layers: Sequence[str] = ("layer1", "layer2", "layer3"),
     weights: str | os.PathLike | None = None,
-) -> ResNet:
+) -> Backbone:
     """Make a backbone that returns the feature maps of ``layers``, in the order given.
 
-    Stages after the deepest of ``layers`` are neither made nor run.
+    What comes after the deepest of ``layers`` is neither made nor run.
 
     Args:
         name: one of `NAMES`.
@@ -69,7 +72,7 @@ def build(
         [(2, 256, 4, 4), (2, 64, 16, 16)]
     """
     check_names(name, layers)
-    backbone = ResNet(ARCHITECTURES[name], layers)
+    backbone = make(name, layers)
     path = load(weights, name, backbone)
     if path is not None:
         backbone.origin = "embedded" if path == embedded.PATH else path.name
@@ -104,17 +107,17 @@ def has_weights(name: str, layers: Sequence[str], weights: str | os.PathLike) ->
 
 def _check_file(path: Path, name: str, layers: Sequence[str]) -> None:
     with torch.random.fork_rng(devices=[]):  # looking must not change what is drawn afterwards
-        backbone = ResNet(ARCHITECTURES[name], layers)
+        backbone = make(name, layers)
     matching_state(path, name, backbone)
 
 
 def check_names(name: str, layers: Sequence[str]) -> None:
     """ValueError for an unknown backbone, or for layers that it does not have."""
-    if name not in ARCHITECTURES:
+    if name not in NAMES:
         raise ValueError(f"unknown backbone {name!r}; there are {', '.join(NAMES)}")
-    if isinstance(layers, str) or not layers or not set(layers) <= set(STAGES):
+    if isinstance(layers, str) or not layers or not set(layers) <= set(LAYERS):
         raise ValueError(
-            f"layers must be a sequence of names among {', '.join(STAGES)}; got {layers!r}"
+            f"layers must be a sequence of names among {', '.join(LAYERS)}; got {layers!r}"
         )
 
 

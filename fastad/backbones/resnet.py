@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-STAGES = ("layer1", "layer2", "layer3", "layer4")
+from fastad.backbones.base import LAYERS, Backbone
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -99,27 +99,17 @@ ARCHITECTURES = {
 }
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """The trunk of a residual network, as deep as the deepest of ``layers``.
 
-    Input (N, 3, H, W), already normalised as its weights expect. Output: one feature map
-    (N, channels[i], H / strides[i], W / strides[i]) for each of ``layers``, in their order. Sizes
-    that strides do not divide round up (the pool of the Caffe layout gives one less on odd sizes).
+    The pool of the Caffe layout gives one position less on odd sizes.
 
     Attributes:
-        layers: names of the stages returned, "layer1" to "layer4".
         stages: names of those that there are, from "layer1" to the deepest returned.
-        channels: their channels.
-        strides: pixels of the input a step in the feature map.
-        origin: "embedded" or the name of the file that its weights were loaded from by
-            `fastad.backbones.build`; None where they were drawn at random.
     """
 
-    origin: str | None = None
-
     def __init__(self, architecture: Architecture, layers: Sequence[str]):
-        super().__init__()
-        self.layers = tuple(layers)
+        super().__init__(layers)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -129,8 +119,8 @@ class ResNet(nn.Module):
         )
         expansion = Bottleneck.expansion if architecture.bottleneck else BasicBlock.expansion
         inputs, channels, strides = 64, {}, {}
-        depth = 1 + max(STAGES.index(layer) for layer in self.layers)
-        self.stages = STAGES[:depth]
+        depth = 1 + max(LAYERS.index(layer) for layer in self.layers)
+        self.stages = LAYERS[:depth]
         for index, stage in enumerate(self.stages):
             planes = 64 << index
             self.add_module(stage, _stage(architecture, index, inputs, planes))

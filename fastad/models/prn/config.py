@@ -15,11 +15,11 @@ class PRNConfig(Options):
     """Options of `PRN`.
 
     Attributes:
-        backbone: name of the frozen network: "resnet18", "resnet34", "resnet50", "wide_resnet50_2"
-            or "resnet50_caffe". In Python also the network itself: any module that returns a list
-            of three feature maps, or four, large to small, each of half of the size of the one
-            before it. It gets images of ImageNet's mean and deviation. ``teacher_weights`` is then
-            unused.
+        backbone: name of the frozen network: "resnet18", "resnet34", "resnet50", "wide_resnet50_2",
+            "resnet50_caffe" or "efficientnet_lite0" to "efficientnet_lite2". In Python
+            also the network itself: any module that returns a list of three feature maps, or four,
+            large to small, each of half of the size of the one before it. It gets images of
+            ImageNet's mean and deviation. ``teacher_weights`` is then unused.
         teacher_weights: "auto", "embedded", a path, or None ("random") for a network whose weights
             are loaded later. Of a built model it is "embedded" where "auto" came to that.
         bottleneck: what the decoder begins with: the network's "layer4" (the paper, the fourth

@@ -17,13 +17,16 @@ class RSTPMConfig(Options):
 
     Attributes:
         teacher1: network of the first teacher: "resnet18", "resnet34", "resnet50",
-            "wide_resnet50_2" or "resnet50_caffe". Student1 has the same architecture. In Python
-            also the network itself: any module that returns a list of three feature maps, large to
-            small, and a fourth where ``bottleneck`` is "layer4". It gets images of ImageNet's mean
-            and deviation. Its weights' option is then unused, and the detector cannot be saved.
+            "wide_resnet50_2", "resnet50_caffe" or "efficientnet_lite0" to "efficientnet_lite2".
+            Student1 has the same architecture. In Python also the network itself: any module that
+            returns a list of three feature maps, large to small, and a fourth where ``bottleneck``
+            is "layer4". It gets images of ImageNet's mean and deviation. Its weights' option is
+            then unused, and the detector cannot be saved.
         teacher2: network of the second teacher: the same names, a module of three feature maps, or
             "auto". Another network than Teacher1 looks at other regions. "auto" is resnet50 (the
-            paper) where its weights can be had, else the nearest for which there are.
+            paper) where its weights can be had, else the nearest for which there are. A module
+            whose feature maps hold values below 0 says so by an attribute ``signed = True``:
+            Student2 then ends without ReLU.
         teacher_weights: Teacher1's: "auto", "embedded", a file, a folder, or None ("random") for
             one that is loaded later.
         teacher2_weights: Teacher2's, likewise. "auto" looks in the folder that ``teacher_weights``

@@ -39,11 +39,13 @@ class Gate(nn.Module):
 class Block(nn.Module):
     """A bottleneck block; with a projected shortcut where the channels change.
 
-    It may end at another size, to which nearest neighbours are repeated.
+    It may end at another size, to which nearest neighbours are repeated. A ``signed`` one ends
+    without ReLU.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, projected: bool):
+    def __init__(self, inputs: int, outputs: int, *, projected: bool, signed: bool = False):
         super().__init__()
+        self.signed = signed
         planes = max(outputs // Bottleneck.expansion, MIN_PLANES)
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
@@ -65,7 +67,8 @@ class Block(nn.Module):
         if size is not None:
             shortcut, x = functional.interpolate(shortcut, size), functional.interpolate(x, size)
         x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = self.bn3(self.conv3(x)) + shortcut
+        return x if self.signed else self.relu(x)
 
 
 class _Level(nn.Module):
@@ -75,14 +78,16 @@ class _Level(nn.Module):
     their channels before they are compared, and a positive factor a position would cancel.
     """
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, gate_hidden: int | None):
+    def __init__(
+        self, inputs: int, outputs: int, blocks: int, gate_hidden: int | None, signed: bool
+    ):
         super().__init__()
         self.up = Block(inputs, outputs, projected=True)
         self.blocks = nn.Sequential(
             *(Block(outputs, outputs, projected=False) for _ in range(blocks - 2))
         )
         self.gate = None if gate_hidden is None else Gate(outputs, gate_hidden)
-        self.last = Block(outputs, outputs, projected=False)
+        self.last = Block(outputs, outputs, projected=False, signed=signed)
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         x = self.blocks(self.up(x, guide.shape[-2:]))
@@ -102,6 +107,8 @@ class Decoder(nn.Module):
         blocks: residual blocks of every level, at least 2.
         attention: gate every level by the teacher's feature map of it.
         attention_reduction: the gates' hidden channels are the level's divided by this, 8 at least.
+        signed: whether the teacher's features hold values below 0; the levels then end without
+            ReLU, after which these could not be met.
 
     ``forward`` takes the bottleneck and the teacher's levels, of which only gates and sizes see
     anything, and returns levels of the same shapes.
@@ -115,12 +122,13 @@ class Decoder(nn.Module):
         blocks: Sequence[int],
         attention: bool,
         attention_reduction: int,
+        signed: bool = False,
     ):
         super().__init__()
         levels = []
         for outputs, depth in reversed(list(zip(channels, blocks, strict=True))):
             hidden = max(outputs // attention_reduction, MIN_GATE) if attention else None
-            levels.append(_Level(inputs, outputs, depth, hidden))
+            levels.append(_Level(inputs, outputs, depth, hidden, signed))
             inputs = outputs
         self.levels = nn.ModuleList(levels)
         for module in self.modules():

@@ -103,6 +103,7 @@ class RSTPM(AnomalyModel):
             blocks=config.decoder_blocks,
             attention=config.attention,
             attention_reduction=config.attention_reduction,
+            signed=getattr(second, "signed", False),
         )
         self.discriminator = UNet(len(LAYERS), config.discriminator_width)
         # Over normal images: means of the distance maps; means and deviations of the summed maps.

@@ -17,7 +17,14 @@ log = logging.getLogger("fastad")
 
 PUBLISHED = {"teacher2": "resnet50", "bottleneck": "layer4"}
 # To take instead of a Teacher2 without weights, the one most like the paper's first.
-ALTERNATIVES = ("resnet50", "resnet50_caffe", "wide_resnet50_2", "resnet34", "resnet18")
+ALTERNATIVES = (
+    "resnet50",
+    "resnet50_caffe",
+    "wide_resnet50_2",
+    "resnet34",
+    "resnet18",
+    "efficientnet_lite0",
+)
 
 Source = str | os.PathLike | None
 
