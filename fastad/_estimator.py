@@ -6,10 +6,12 @@ config: each is an attribute of the same name.
 
 import dataclasses
 import inspect
+from collections import Counter
 from typing import Any
 
 from fastad import models
 from fastad._values import plain
+from fastad.data.layouts.naming import saying
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -87,3 +89,59 @@ def model_options(model: Any, otherwise: dict[str, Any]) -> list[str]:
     if kind is None:
         return list(otherwise)
     return [field.name for field in dataclasses.fields(kind.Config)]
+
+
+def count_normal_labels(y: Any) -> int | None:
+    """How many labels ``y`` has, if all of them mark normal images; None without labels.
+
+    Normal images are 0 or False, all of them 1 as `Detector.predict_labels` gives, or words such
+    as "good" (`fastad.data.layouts.naming`). Two numbers are never normal together: one convention
+    marks defects with 1, another one good images.
+
+    Raises ValueError or TypeError; the message names ``y`` and what selects the normal images.
+
+    Examples:
+        >>> from fastad._estimator import count_normal_labels
+        >>> count_normal_labels(["good", "good"]), count_normal_labels(None)
+        (2, None)
+    """
+    if y is None:
+        return None
+    labels = plain(y)
+    if (
+        isinstance(labels, list)
+        and labels
+        and all(isinstance(label, list) and len(label) == 1 for label in labels)
+    ):
+        labels = [label[0] for label in labels]  # a column (N, 1)
+    if not isinstance(labels, (list, tuple)) or not all(
+        isinstance(label, (bool, int, float, str)) for label in labels
+    ):
+        raise TypeError(f"y must be one label for each image, or None; got {y!r:.200}")
+    counts = Counter((type(label) is bool, label) for label in labels)
+    are_words = all(isinstance(label, str) for label in labels)
+    if all(_is_normal(label) for _, label in counts) and (are_words or len(counts) < 2):
+        return len(labels)
+    found = ", ".join(f"{label!r} ({count})" for (_, label), count in counts.most_common(5))
+    more = ", ..." if len(counts) > 5 else ""
+    raise ValueError(
+        f"y: fit trains on normal images alone, but the labels are {found}{more}. "
+        f"{_selection([label for _, label in counts])}"
+    )
+
+
+def _is_normal(label: bool | float | str) -> bool:
+    if isinstance(label, str):
+        return saying(label) == "normal"
+    return label is False or (label is not True and label in (0, 1))
+
+
+def _selection(labels: list[Any]) -> str:
+    """What to do with labels of which not all are normal."""
+    normal = [label for label in labels if _is_normal(label)]
+    if 0 in normal and -1 not in labels:
+        normal = [label for label in normal if label == 0]  # 1 is a defect then
+    if len(normal) != 1:
+        return "Give the normal images only, without y"
+    chosen = f"[image for image, label in zip(images, y) if label == {normal[0]!r}]"
+    return f"If {normal[0]!r} marks normal images, give fit({chosen})"

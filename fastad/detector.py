@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastad import inference, models
-from fastad._estimator import Estimator, NotFittedError
+from fastad._estimator import Estimator, NotFittedError, count_normal_labels
 from fastad._values import is_number, plain
 from fastad.data import Sample, test_samples
 from fastad.data.depth import BitDepth, parse_range
@@ -145,7 +145,8 @@ class Detector(Estimator):
                 images. `fastad.data.layouts` lists what a folder may look like. Where names of
                 folders are not enough, give what `fastad.data.training_images` finds by its
                 ``good``.
-            y: ignored. scikit-learn passes it.
+            y: None, or one label for each image, which must all mark normal images: 0, False, a
+                word like "good", or 1 where all are 1. scikit-learn passes it.
             epochs: passes over the images. None takes the model's own number. A model with several
                 stages scales the epochs of each stage by the same factor.
             progress: called after every step and every epoch. `fastad.training.ConsoleProgress`
@@ -179,7 +180,11 @@ class Detector(Estimator):
         config = self._training_config(epochs, training)
         model = self._new_model(config.seed, checkpoint if resume else None)
         check_defects(type(model), config)
+        labels = count_normal_labels(y)
         source = read_training_set(images, self.image_size, skip_bad, self.bit_depth)
+        given = len(source.dataset) + len(source.skipped)
+        if labels is not None and labels != given:
+            raise ValueError(f"y has {labels} labels, but there are {given} images")
         trainer = Trainer(model, config, progress)
         precision = str(trainer.dtype).removeprefix("torch.")
         height, width = source.size
