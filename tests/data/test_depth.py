@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fastad.data import ImageDataset, ImageError, PixelRange, read_image
+from fastad.data import ImageDataset, ImageError, PixelRange, auto_size, read_image
 from fastad.data.depth import FULL, as_levels, parse_range
-from fastad.data.images import open_image, stored_values, zero_is_white
+from fastad.data.images import is_deep_image, open_image, stored_values, zero_is_white
+from fastad.data.in_memory import shape_of
 from fastad.data.inputs import image_batches, to_tensor
+from fastad.data.survey import choose_range
 
 sys.path.insert(0, str(Path(__file__).parent))
 from deep_files import write_png, write_tiff
@@ -197,11 +199,27 @@ def test_memory_and_file_give_the_same(tmp_path, write, channels):
         assert torch.equal(batch[0], expected)
 
 
-def test_a_decoded_image_that_has_lost_its_lower_bits_is_refused(tmp_path):
-    image = Image.open(write_tiff(tmp_path / "a.tif", RGB))
+@pytest.mark.parametrize("write", [write_png, write_tiff])
+def test_a_decoded_image_that_has_lost_its_lower_bits_is_refused(tmp_path, write):
+    image = Image.open(write(tmp_path / "a", RGB))
     image.load()
-    with pytest.raises(ValueError, match="a Pillow image that is decoded already"):
+    assert is_deep_image(image)
+    with pytest.raises(ValueError, match="a Pillow image that is decoded already: give its path"):
         to_tensor(image, TWELVE)
+    Image.fromarray((RGB >> 8).astype(np.uint8)).save(tmp_path / "8.png")
+    eight = Image.open(tmp_path / "8.png")
+    eight.load()
+    assert not is_deep_image(eight)
+
+
+@pytest.mark.parametrize("look", [shape_of, choose_range, auto_size])
+def test_looking_at_an_open_pillow_image_leaves_it_whole(tmp_path, look):
+    """What is decoded has lost its lower bits; and its owner may go on with it."""
+    path = write_png(tmp_path / "a.png", RGB)
+    image = Image.open(path)
+    look(image if look is shape_of else [image])
+    assert np.array_equal(to_tensor(image, FULL), read_image(path, FULL))
+    assert np.array_equal(np.asarray(image), RGB >> 8)
 
 
 def test_without_a_range_65535_is_white():
@@ -275,6 +293,14 @@ def test_many_values_outside_of_the_range_are_told(tmp_path):
             UserWarning, match="more than 1% of an image's pixels are outside of 0 to 4095"
         ):
             to_tensor(form, TWELVE)
+    for top, share in ((2000, "10%"), (2600, "25%"), (6000, "50%"), (9950, "99%")):
+        values.flat[:top] = 4096
+        with pytest.warns(UserWarning, match=f"^more than {share} .* and become white: "):
+            to_tensor(values, TWELVE)
+    with pytest.warns(UserWarning, match="^more than 99% .* and become black: "):
+        to_tensor(values, PixelRange(5000, 6000))
+    with pytest.warns(UserWarning, match="^more than 99% .* and become black or white: "):
+        to_tensor(values, PixelRange(10, 20))
     values[:] = 65535
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")

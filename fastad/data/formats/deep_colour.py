@@ -23,12 +23,16 @@ _LOST = (
     "the lower 8 of its 16 bits cannot be read {how}: save it uncompressed, with its colours side "
     "by side, as grey, or with 8 bits"
 )
+_DECODED = (
+    "the lower 8 of its 16 bits cannot be read from a Pillow image that is decoded already: give "
+    "its path, or open it anew"
+)
 
 
 def is_deep_colour(image: Image.Image) -> bool:
     """Whether a file's pixels are colours of 16 bits, or grey of 16 bits with alpha.
 
-    Known until they are decoded, of a TIFF afterwards, too.
+    Known until they are decoded, of a TIFF, and a PNG whose file is there, afterwards, too.
     """
     return _has_16_bits(image) if image.mode in ("RGB", "RGBA", "LA") else False
 
@@ -45,7 +49,7 @@ def colour_values(image: Image.Image, reopen: Reopen, upright: Upright) -> np.nd
         ValueError: the pixels are decoded already, or so stored that Pillow cannot give all bits.
     """
     if not isinstance(image, ImageFile.ImageFile) or not image.tile:
-        raise ValueError(_LOST.format(how="from a Pillow image that is decoded already"))
+        raise ValueError(_DECODED)
     stored = _unpackers(image)[0]
     upper, lower = (
         np.asarray(upright(_unpacked_by(reopen(image), lower))).astype(np.uint16)
@@ -68,9 +72,19 @@ def _has_16_bits(image: Image.Image) -> bool:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         photometric = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
         return photometric == 2 and 16 in image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())
-    if isinstance(image, PngImagePlugin.PngImageFile) and image.tile:
-        return ";16" in _unpackers(image)[0]
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        return ";16" in _unpackers(image)[0] if image.tile else _header_has_16_bits(image.filename)
     return False
+
+
+def _header_has_16_bits(path: Any) -> bool:
+    """Of the file that a PNG was decoded from; Pillow keeps its name, but not its depth."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(25)
+    except (OSError, TypeError, ValueError):  # none, or gone
+        return False
+    return header.startswith(b"\x89PNG") and header[24:] == b"\x10"
 
 
 def _name(tile: Any) -> str:
