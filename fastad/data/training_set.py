@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageFile
+
 from fastad._values import plain
 from fastad.data.depth import BitDepth, PixelRange, parse_range
 from fastad.data.facts import ImageFacts, facts_of, holds_16_bits, warn_of_constant_images
 from fastad.data.folder import ImageDataset, Images
-from fastad.data.images import parse_size
+from fastad.data.images import FORMATS, parse_size
 from fastad.data.in_memory import encoded, is_encoded
 from fastad.data.inputs import gathered, image_dataset, is_one, is_path
 from fastad.data.layouts import TrainingImages, training_images
@@ -127,6 +129,9 @@ def _begun(images: Iterable[Any], image_size: Any) -> tuple[Any, Iterable[Any]]:
 
 def _held(item: Any) -> Any:
     """An item whose file may be closed as soon as the next item is asked for."""
+    is_open = isinstance(item, ImageFile.ImageFile) and item.tile and item.fp and not item.tell()
+    if is_open and item.format in FORMATS:
+        return encoded(item.fp)  # a Pillow image that is not decoded yet
     return encoded(item) if is_encoded(item) else item
 
 

@@ -211,8 +211,14 @@ def test_generators_are_looked_at_in_every_form(tmp_path, size, colour):
             with open(path, "rb") as file:
                 yield file
 
+    def closed():
+        for path in paths:
+            with Image.open(path) as image:
+                yield image
+
     forms = [
         (Image.open(path) for path in paths),
+        closed(),
         (path.read_bytes() for path in paths),
         (io.BytesIO(path.read_bytes()) for path in paths),
         handles(),

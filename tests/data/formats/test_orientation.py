@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from fastad.data import ImageError, read_image, read_mask
-from fastad.data.formats.orientation import orientation
+from fastad.data.formats.orientation import orientation as orientation_of
 from fastad.data.images import image_shape, rgb_array
 
 PICTURE = np.zeros((24, 40), np.uint8)
@@ -289,8 +289,8 @@ def test_the_turn_of_an_open_pillow_image_is_known_without_decoding(tmp_path, va
     exif[0x0112] = value
     Image.fromarray(PICTURE).save(tmp_path / "a.png", exif=exif)
     with Image.open(tmp_path / "a.png") as image:
-        assert orientation(image) == value
+        assert orientation_of(image) == value
         assert image.tile  # not decoded
         expected = SHOWN[value](PICTURE)
         assert np.array_equal(rgb_array(image)[..., 0], expected)
-        assert orientation(image) == value
+        assert orientation_of(image) == value
