@@ -1,7 +1,9 @@
 """Pixels of more than 8 bits: every bit is read, and one range makes grey levels of them."""
 
+import base64
 import sys
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +212,31 @@ def test_a_decoded_image_that_has_lost_its_lower_bits_is_refused(tmp_path, write
     eight = Image.open(tmp_path / "8.png")
     eight.load()
     assert not is_deep_image(eight)
+
+
+# (128, 128, 3) of 4095, 2000, 100, written by OpenJPEG with 16 bits a value, which Pillow cannot.
+JPEG_2000 = zlib.decompress(
+    base64.b85decode(
+        "c-s5#|38pHp8*6Kpcn>F`ON%`j1crch=B(vz{tqJ!otA#KZb$Dq2YfDgDL}~b5UwyNotBhQl)}_L28~?fUCPgS!z*n"
+        "W`3T6k)ElZ$^QuqTp+`kdVm@yKmX6hQ~%*$|33-C|B1~Ef&n4x|JUzpZctBw*~!US|G%DE;t%Sloc}cQU$FhD1elU~"
+        "7X^fhKaL+D95x}L|8*)x3<zG0;~891^&`Qo2mc+X|B<Xe2qYLp7-E3tzU)j8?SrKa#+H`-{}i6#u%>=+>iB;X0H4vq"
+        "mH"
+    )
+)
+
+
+def test_colour_of_16_bits_in_jpeg_2000_is_told_or_refused(tmp_path):
+    """Its lower bits cannot be had, so 12 of 16 bits must not pass for a dark picture of 8."""
+    (tmp_path / "a.jp2").write_bytes(JPEG_2000)
+    with open_image(tmp_path / "a.jp2") as image:
+        assert is_deep_image(image)
+        assert np.asarray(image)[0, 0].tolist() == [16, 8, 0]  # what Pillow makes of it
+    with pytest.warns(UserWarning, match="is read as nearly black"):
+        read_image(tmp_path / "a.jp2")
+    with pytest.raises(ImageError, match=r"a\.jp2: .*16 bits cannot be read from JPEG 2000: save"):
+        read_image(tmp_path / "a.jp2", TWELVE)
+    Image.fromarray((RGB >> 8).astype(np.uint8)).save(tmp_path / "8.jp2", irreversible=False)
+    assert np.array_equal(levels_of(tmp_path / "8.jp2", TWELVE), RGB >> 8)
 
 
 @pytest.mark.parametrize("look", [shape_of, choose_range, auto_size])
