@@ -59,7 +59,8 @@ def choose_range(images: Any, given: PixelRange | None = None) -> PixelRange | N
         None where no image has more than 8 bits and no range was asked for.
 
     Raises:
-        ValueError: practically all pixels are outside of the range that was asked for.
+        ValueError: practically all pixels are outside of the range that was asked for, or none was
+            asked for and all images of 16 bits are black.
     """
     items = _sample(images)
     with ThreadPoolExecutor(READER_THREADS) as pool:
@@ -72,7 +73,13 @@ def choose_range(images: Any, given: PixelRange | None = None) -> PixelRange | N
         _refuse_what_clips(total, given, deep)
         chosen = given
     else:
-        chosen = PixelRange(0, 2 ** _usual_bits(int(np.flatnonzero(total)[-1])) - 1)
+        largest = int(np.flatnonzero(total)[-1])
+        if largest == 0:
+            raise ValueError(
+                f"bit_depth auto: all {len(deep)} images of 16 bits a value are black, for example "
+                f"{deep[0].name}: give images with light, or the bit_depth"
+            )
+        chosen = PixelRange(0, 2 ** _usual_bits(largest) - 1)
         log.info(f"16-bit values are read as {chosen} (bit_depth={chosen.option})")
     shallow = [look for look in looks if not look.counts.any()]
     if shallow:
@@ -173,8 +180,7 @@ def _refuse_what_clips(counts: np.ndarray, given: PixelRange, deep: list[_Look])
 
 def _warn_of_several_depths(deep: list[_Look], chosen: PixelRange) -> None:
     """Images of one camera differ in brightness little by little, and not by bits."""
-    pictures = [look for look in deep if np.count_nonzero(look.counts) > 1]
-    pictures.sort(key=lambda look: look.high)
+    pictures = sorted((look for look in deep if look.high > 0), key=lambda look: look.high)
     groups: list[list[_Look]] = []
     for look in pictures:
         last = groups[-1][-1] if groups else None

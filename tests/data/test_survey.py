@@ -110,7 +110,8 @@ def test_what_cannot_be_read_is_passed_over(tmp_path):
 def test_images_are_looked_at_over_the_whole_set():
     images = pictures(1000, 0, 1023, (4, 4))
     images[-1] = 4000
-    assert chosen(list(images)) == PixelRange(0, 4095)
+    with pytest.warns(UserWarning, match=r"63 use 10 bits .*, 1 use 12 bits .*image 999\)"):
+        assert choose_range(list(images)) == PixelRange(0, 4095)
 
 
 @pytest.mark.parametrize("image", [False, True])
@@ -175,7 +176,15 @@ def test_several_depths_within_16_bits_are_told(tmp_path):
 def test_brightness_that_differs_little_by_little_is_one_depth():
     images = [pictures(1, 0, high)[0] for high in (900, 1500, 3000, 4095, 9000, 16000)]
     assert chosen(images) == PixelRange(0, 16383)
-    assert chosen([*pictures(3, 0, 3000), np.full((4, 4), 40, np.uint16)]).bits == 12  # no picture
+    assert chosen([*pictures(3, 0, 3000), np.zeros((4, 4), np.uint16)]).bits == 12  # no picture
+
+
+def test_black_images_alone_have_no_range(tmp_path):
+    images = [np.zeros((4, 4), np.uint16)] * 2
+    for form in (images, files(tmp_path, images)):
+        with pytest.raises(ValueError, match=r"^bit_depth auto: all 2 images .* black, .*0"):
+            choose_range(form)
+        assert choose_range(form, PixelRange(0, 4095)) == PixelRange(0, 4095)
 
 
 @pytest.mark.parametrize("window", [(30000, 34000), (5, 9), (0, 1)])
