@@ -47,7 +47,7 @@ class Encoded(NamedTuple):
 
 def is_encoded(item: Any) -> bool:
     """Whether an item is the bytes of a file, or a file: something that can be read."""
-    if isinstance(item, BUFFERS):
+    if isinstance(item, (Encoded, *BUFFERS)):
         return True
     has_reader = hasattr(item, "read") or hasattr(item, "read_bytes")
     return has_reader and not hasattr(item, "__getitem__") and not isinstance(item, os.PathLike)
@@ -60,6 +60,8 @@ def encoded(item: Any) -> Encoded:
 
     Raises TypeError where reading does not give bytes, and what the file itself raises.
     """
+    if isinstance(item, Encoded):
+        return item
     kind = type(item).__name__
     if isinstance(item, BUFFERS):
         return Encoded(bytes(item), kind)
@@ -216,8 +218,6 @@ def shape_of(item: Any) -> tuple[int, int] | None:
     """
     if isinstance(item, (str, os.PathLike)):
         return image_shape(Path(item))
-    if isinstance(item, Encoded):
-        return image_shape(item.file())
     if is_encoded(item):
         return image_shape(encoded(item).file())
     if isinstance(item, Image.Image):

@@ -28,7 +28,6 @@ from fastad.data.depth import PixelRange, as_levels
 from fastad.data.folder import ImageDataset, Images, iterate_batches
 from fastad.data.images import natural_key, read_image, resize
 from fastad.data.in_memory import (
-    Encoded,
     encoded,
     from_arrays,
     from_pillow,
@@ -87,8 +86,6 @@ def to_tensor(item: Any, pixel_range: PixelRange | None = None) -> Tensor:
     """
     if is_path(item):
         return read_image(Path(item), pixel_range)
-    if isinstance(item, Encoded):
-        return item.read(pixel_range)
     if isinstance(item, Image.Image):
         return from_pillow(item, pixel_range)
     if is_encoded(item):
