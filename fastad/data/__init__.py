@@ -4,10 +4,10 @@ Open `layouts` for what a folder may look like, and `images` for reading and res
 """
 
 from fastad.data.depth import PixelRange
+from fastad.data.finding import find_images
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
-    find_images,
     image_shape,
     parse_size,
     read_image,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fastad.data.images import find_images
+from fastad.data.finding import find_images, given_path, walk
 from fastad.data.layouts.doubts import no_images, no_test_images
 from fastad.data.layouts.naming import part_within, saying
 from fastad.data.layouts.visa import SplitRow, read_split
@@ -53,6 +53,9 @@ class DataDescription:
         cannot_train: the error of `training_images`, None where the normal images are clear.
         cannot_evaluate: the error of `test_samples`, None where the test images are clear.
         incomplete: there is a folder of training images, but none of normal ones in it.
+        unjudged: folders whose names say that nobody has judged their images; passed over.
+        repeats: links to files and folders that count already.
+        outputs: folders with what fastad wrote, which is passed over.
     """
 
     folder: Path
@@ -61,6 +64,9 @@ class DataDescription:
     cannot_train: Exception | None = None
     cannot_evaluate: Exception | None = None
     incomplete: bool = False
+    unjudged: list[Path] = field(default_factory=list)
+    repeats: list[Path] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
 
     @property
     def unclear(self) -> list[Exception]:
@@ -106,7 +112,9 @@ def describe(
 
     Args:
         data: a folder in one of the layouts of `fastad.data.layouts`.
-        good: folders of normal images, as paths or names at any depth, whatever their names say.
+        good: folders of normal images, as paths or names, whatever their names say. A name stands
+            for the folder nearest to ``data``. Nothing below a folder of test or validation images
+            is trained on.
         defects: folders of defects.
         masks: folders of masks; they may lie elsewhere.
 
@@ -117,7 +125,7 @@ def describe(
     Raises:
         FileNotFoundError: there is no such folder.
         NotADirectoryError: it is a file.
-        ValueError: the table of a VisA data set is damaged, or a folder is named twice.
+        ValueError: a folder is named twice, several folders have the name, or fastad wrote it.
 
     Examples:
         >>> from fastad.data import describe
@@ -136,10 +144,11 @@ def describe(
         for names in (good, defects, masks)
     )
     named = bool(good or defects or masks)
-    split = None if named else read_split(root)
-    found = _of_visa(root, split) if split is not None else None
+    found = None if named else _of_visa(root)
     if found is None:
         found = Recognition(root, good, defects, masks).description()
+    seen = walk(root)
+    found.repeats, found.outputs = seen.repeats, seen.outputs
     if not given.is_absolute() and found.layout != "VisA":
         found.files = [_as_given(file, root, given) for file in found.files]
     return found
@@ -147,7 +156,7 @@ def describe(
 
 def existing(data: str | Path) -> Path:
     """The folder; FileNotFoundError or NotADirectoryError where it is none."""
-    data = Path(data)
+    data = given_path(data)
     if not data.exists():
         raise FileNotFoundError(f"no such folder: {data}")
     if not data.is_dir():
@@ -186,7 +195,17 @@ def _as_given(file: FoundFile, root: Path, given: Path) -> FoundFile:
     return replace(file, path=spelled(file.path), masks=tuple(map(spelled, file.masks)))
 
 
-def _of_visa(root: Path, split: list[SplitRow]) -> DataDescription:
+def _of_visa(root: Path) -> DataDescription | None:
+    try:
+        split = read_split(root)
+    except (FileNotFoundError, ValueError) as error:
+        reason = "of no readable split"
+        files = [FoundFile(path, "passed over", reason=reason) for path in find_images(root)]
+        return DataDescription(root, "VisA", files, error, error, incomplete=True)
+    return None if split is None else _of_split(root, split)
+
+
+def _of_split(root: Path, split: list[SplitRow]) -> DataDescription:
     found: dict[Path, FoundFile] = {}
     for row in split:
         normal = saying(row.label) == "normal"
