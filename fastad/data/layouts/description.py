@@ -13,7 +13,8 @@ from typing import Literal
 
 from fastad.data.finding import find_images, given_path, walk
 from fastad.data.layouts.doubts import no_images, no_test_images
-from fastad.data.layouts.naming import part_within, saying
+from fastad.data.layouts.named import part_above
+from fastad.data.layouts.naming import part_of, part_within, saying
 from fastad.data.layouts.visa import SplitRow, read_split
 
 Role = Literal["normal", "defect", "mask", "unlabelled", "passed over"]
@@ -167,24 +168,30 @@ def existing(data: str | Path) -> Path:
 def with_parts_in_classes(files: dict[Path, FoundFile], root: Path) -> dict[Path, FoundFile]:
     """The files of classes with their parts, of ``good/train`` or ``train_good``.
 
-    As they are where not every normal image is in a part, or none is in that of the training.
+    As they are where no normal image is in a part. Otherwise normal images in no part are for the
+    training where there are test images or others for the training.
     """
 
     def part(file: FoundFile) -> str:
-        names = file.path.relative_to(root).parts[:-1]
-        return next((found for name in names if (found := part_within(name))), "")
+        for name in file.path.relative_to(root).parts[:-1]:
+            found = part_of(name) or (part_within(name) if name == file.kind else "")
+            if found:
+                return "test" if found == "private" else found
+        return part_above(file.path, root)  # of what a link leads to
 
     parts = {path: part(f) for path, f in files.items() if f.role in ("normal", "defect")}
     of_normal = {parts[path] for path, f in files.items() if f.role == "normal"}
-    if "train" not in of_normal or "" in of_normal:
+    if of_normal <= {""}:
         return files
     result = dict(files)
     for path, own in parts.items():
-        if files[path].role == "defect" and own != "test":
+        if files[path].role == "normal":
+            result[path] = replace(files[path], part=own or "train")
+        elif own == "test" or (own == "" and "" in of_normal):
+            result[path] = replace(files[path], part="test")
+        else:
             reason = "a defect outside the test images"
             result[path] = FoundFile(path, "passed over", reason=reason)
-        else:
-            result[path] = replace(files[path], part=own)
     return result
 
 

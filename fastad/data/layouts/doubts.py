@@ -9,7 +9,7 @@ from pathlib import Path
 from fastad.data.finding import ENDINGS
 from fastad.data.layouts.folders import Folders
 from fastad.data.layouts.named import part_above
-from fastad.data.layouts.naming import is_group, only_groups, part_of, words
+from fastad.data.layouts.naming import is_group, is_unjudged, only_groups, part_of, words
 
 MOST_LISTED = 20  # folders in one message
 
@@ -33,7 +33,8 @@ def not_all_normal(
     for folder in own:
         said = [says(g) for g in above[folder]]
         parts = [part_of(g.name) for g in above[folder] if folders.named.get(g) is None]
-        bad = "defect" in said or "both" in said or any(parts)
+        unjudged = any(is_unjudged(g.name) for g in above[folder] if g not in folders.named)
+        bad = "defect" in said or "both" in said or any(parts) or unjudged
         if bad or (normal and folder not in normal):
             return doubtful(root, folder, min(normal) if normal and not bad else None)
     if normal:
@@ -91,8 +92,10 @@ def nested(root: Path, good: Path, inner: Path) -> ValueError:
     )
 
 
-def contradicting(folders: Folders, found: list[tuple[Path, Path]]) -> Path | None:
-    """A folder within one of a class whose name says another class.
+def contradicting(
+    folders: Folders, found: list[tuple[Path, Path]], parts: bool = False
+) -> Path | None:
+    """A folder within one of a class whose name says another class, or a part where ``parts``.
 
     ``found`` are images with the folders of their classes, folder first.
     """
@@ -101,7 +104,7 @@ def contradicting(folders: Folders, found: list[tuple[Path, Path]]) -> Path | No
         for inner in path.parents:
             if inner == folder:
                 break
-            if folders.says(inner) in ("both", other):
+            if folders.says(inner) in ("both", other) or (parts and part_of(inner.name)):
                 return inner
     return None
 
@@ -151,12 +154,17 @@ def no_normal(root: Path, named: Sequence[Path]) -> Exception:
             "--good FOLDER"
         )
     if any(part_above(folder, root) for folder in named):
-        places = ", ".join(str(folder.relative_to(root)) for folder in named)
-        return ValueError(
-            f"{places} in {root}: these are test or validation images, which are never trained on. "
-            "Name a folder of training images with --good FOLDER, or give the folder itself"
-        )
+        return of_tests(root, named)
     return no_images(*named)
+
+
+def of_tests(root: Path, folders: Sequence[Path]) -> ValueError:
+    """The error of folders of test images alone, where images to train on are needed."""
+    places = ", ".join(os.path.relpath(folder, root) for folder in folders)
+    return ValueError(
+        f"{places} in {root}: these are test or validation images, which are never trained on. "
+        "Name a folder of training images with --good FOLDER, or give the folder itself"
+    )
 
 
 def unused_masks(root: Path, folder: Path) -> ValueError:

@@ -34,6 +34,8 @@ def find_named(
         folder = Path(os.path.abspath(place))
         inside = folder == root or root in folder.parents
         if folder.is_dir() and (inside or option == "masks"):
+            if folder != root and _is_above(folder, root):
+                raise ValueError(f"{option}: {name} is {root} itself, or above it")
             if option != "masks" and inside and (output := output_above(folder, root)):
                 raise ValueError(f"{option}: {name} holds what fastad wrote to {output}")
             return [folder]
@@ -57,9 +59,18 @@ def find_named(
 
 
 def part_above(path: Path, root: Path) -> str:
-    """ "test" or "validation" for what lies in such a folder, "" for everything else."""
-    parts = {part_of(folder.name) for folder in (path, *_above(path, root))}
+    """ "test" or "validation" for what lies, or a link leads, in such a folder, else ""."""
+    folders = [path, *_above(path, root)]
+    target, real = Path(os.path.realpath(path)), Path(os.path.realpath(root))
+    if real in target.parents:
+        folders += [target, *_above(target, real)]
+    parts = {part_of(folder.name) for folder in folders}
     return "test" if parts & {"test", "private"} else "validation" if "validation" in parts else ""
+
+
+def _is_above(folder: Path, root: Path) -> bool:
+    target, real = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
+    return target == real or target in real.parents
 
 
 def _nearness(folder: Path) -> tuple:
@@ -77,5 +88,5 @@ def _of_this_name(root: Path, name: str) -> Iterator[Path]:
         for folder in (Path(top, sub) for sub in subfolders):
             spelled = (folder.name, os.path.relpath(folder, root))
             is_named = wanted in (plain(text).casefold() for text in spelled)
-            if is_named and output_above(folder, root) is None:
+            if is_named and output_above(folder, root) is None and not _is_above(folder, root):
                 yield folder

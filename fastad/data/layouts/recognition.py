@@ -72,7 +72,7 @@ class Recognition(Roles):
 
     def _add_normal(self, folders: list[Path], part: str) -> None:
         found = [(folder, path) for folder in folders for path in self._images(folder)]
-        doubtful = doubts.contradicting(self.folders, found)
+        doubtful = doubts.contradicting(self.folders, found, parts=bool(part))
         for folder, path in found:
             if doubtful is None or doubtful not in path.parents:
                 self._add(path, "normal", part, folder.name)
@@ -151,6 +151,10 @@ class Recognition(Roles):
                 counts = self._counts(parts)
                 self.result.cannot_evaluate = doubts.unclear(self.root, self.root, counts)
         self._files = with_parts_in_classes(self._files, self.root)
+        if not self._some("normal", "") and not self._some("normal", "train"):
+            self.result.cannot_train = self.result.cannot_train or doubts.of_tests(
+                self.root, normal
+            )
 
     # Masks beside images
 
@@ -168,7 +172,9 @@ class Recognition(Roles):
             except (OSError, ValueError) as error:
                 self.result.cannot_train = self.result.cannot_evaluate = error
                 return
-            if not marked:
+            if not marked and part == "train" and part_above(path, self.root):
+                self._add(path, "passed over", reason=UNCLEAR)
+            elif not marked:
                 self._add(path, "normal", part, "good")
                 for mask in masks:
                     self._add(mask, "mask", part)

@@ -64,7 +64,8 @@ class Roles:
         return role == first.role and (role == "mask" or (role == "normal" and part != first.part))
 
     def _is_unjudged(self, folder: Path) -> bool:
-        return folder not in self.folders.named and is_unjudged(folder.name)
+        names = {folder.name, os.path.basename(os.path.realpath(folder))}  # it may be a link
+        return folder not in self.folders.named and any(map(is_unjudged, names))
 
     def _pass_over(self, paths: list[Path], reason: str) -> None:
         for path in paths:

@@ -102,6 +102,21 @@ def test_what_fastad_wrote_is_never_named(bottle, mark):
         training_images(bottle, good=["out/good"])
 
 
+@pytest.mark.parametrize("option", ["good", "defects", "masks"])
+def test_a_link_upwards_is_not_named(tmp_path, option):
+    touch(tmp_path, "data/a/1.png", "other/2.png")
+    os.symlink("..", tmp_path / "data" / "up")
+    with pytest.raises(ValueError, match=f"{option}: up is .* itself, or above it"):
+        describe(tmp_path / "data", **{option: ["up"]})
+
+
+def test_a_link_to_test_images_is_not_trained_on(tmp_path):
+    touch(tmp_path, "test_private/good/1.png")
+    os.symlink(tmp_path / "test_private", tmp_path / "foo")
+    with pytest.raises(ValueError, match="foo in .*never trained on"):
+        training_images(tmp_path, good=["foo"])
+
+
 def test_both_unicode_forms_of_a_name(tmp_path):
     touch(tmp_path, "a/godka\u0308nd x/1.png", "b/2.png")
     assert learned(tmp_path, good=["godk\u00e4nd x"]) == ["a/godka\u0308nd x/1.png"]
