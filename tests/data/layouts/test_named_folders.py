@@ -106,14 +106,14 @@ def test_what_fastad_wrote_is_never_named(bottle, mark):
 def test_a_link_upwards_is_not_named(tmp_path, option):
     touch(tmp_path, "data/a/1.png", "other/2.png")
     os.symlink("..", tmp_path / "data" / "up")
-    with pytest.raises(ValueError, match=f"{option}: up is .* itself, or above it"):
+    with pytest.raises(ValueError, match=rf"{option}: up is .* itself, or above it"):
         describe(tmp_path / "data", **{option: ["up"]})
 
 
 def test_a_link_to_test_images_is_not_trained_on(tmp_path):
     touch(tmp_path, "test_private/good/1.png")
     os.symlink(tmp_path / "test_private", tmp_path / "foo")
-    with pytest.raises(ValueError, match="foo in .*never trained on"):
+    with pytest.raises(ValueError, match=r"foo in .*never trained on"):
         training_images(tmp_path, good=["foo"])
 
 
