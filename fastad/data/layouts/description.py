@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fastad.data.finding import find_images, given_path, walk
+from fastad.data.finding import find_images, given_path
 from fastad.data.layouts.doubts import no_images, no_test_images
 from fastad.data.layouts.named import part_above
 from fastad.data.layouts.naming import part_of, part_within, saying
@@ -148,8 +148,6 @@ def describe(
     found = None if named else _of_visa(root)
     if found is None:
         found = Recognition(root, good, defects, masks).description()
-    seen = walk(root)
-    found.repeats, found.outputs = seen.repeats, seen.outputs
     if not given.is_absolute() and found.layout != "VisA":
         found.files = [_as_given(file, root, given) for file in found.files]
     return found

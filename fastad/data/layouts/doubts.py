@@ -71,10 +71,10 @@ def mixed(folders: Folders, found: list[tuple[Path, Path]]) -> Path | None:
     named is not.
     """
     inner: dict[Path, dict[tuple, Path]] = {}
-    for folder, path in found:
+    for folder, place in dict.fromkeys((folder, path.parent) for folder, path in found):
         if folder in folders.named:
             continue
-        between = [f for f in path.parents if folder in f.parents]
+        between = [f for f in (place, *place.parents) if folder in f.parents]
         unknown = [f for f in between if f not in folders.named and not is_group(f.name)]
         key = tuple(words(f.name) for f in unknown)
         inner.setdefault(folder, {}).setdefault(key, unknown[-1] if unknown else folder)

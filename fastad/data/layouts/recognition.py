@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fastad.data.finding import find_images
+from fastad.data.finding import walk
 from fastad.data.layouts import doubts
 from fastad.data.layouts.dagm import read_labels
 from fastad.data.layouts.description import DataDescription, with_parts_in_classes
@@ -278,7 +278,9 @@ class Recognition(Roles):
         for mask in used:
             self._add(mask, "mask")
         beside = {mask for masks in self._beside.values() for mask in masks}
-        for path in find_images(self.root):
+        seen = walk(self.root)
+        self.result.repeats, self.result.outputs = seen.repeats, seen.outputs
+        for path in seen.paths:
             if path in self._files:
                 continue
             if path in beside or self.folders.in_masks(path) or path in self._orphans:
@@ -290,7 +292,9 @@ class Recognition(Roles):
 
     def _check_named_masks(self) -> None:
         """A folder that the user named, and that has no mask of any defect, is a mistake."""
-        used = {parent for f in self._files.values() for mask in f.masks for parent in mask.parents}
-        for folder, said in self.folders.named.items():
-            if said == "masks" and folder not in used and self.result.cannot_evaluate is None:
+        named = [f for f, said in self.folders.named.items() if said == "masks"]
+        used = {mask.parent for f in self._files.values() for mask in f.masks} if named else set()
+        for folder in named:
+            is_used = any(folder == place or folder in place.parents for place in used)
+            if not is_used and self.result.cannot_evaluate is None:
                 self.result.cannot_evaluate = doubts.unused_masks(self.root, folder)
