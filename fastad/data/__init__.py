@@ -1,6 +1,7 @@
 """Images on disk: reading, the package's one resize, folders as data sets, pseudo-anomalies.
 
-Open `layouts` for what a folder may look like, and `images` for reading and resizing.
+Open `layouts` for what a folder may look like, `finding` for which files are images, and `images`
+for reading and resizing.
 """
 
 from fastad.data.depth import PixelRange
