@@ -13,6 +13,7 @@ from PIL import ImageFile
 from fastad._values import plain
 from fastad.data.depth import BitDepth, PixelRange, parse_range
 from fastad.data.facts import ImageFacts, facts_of, holds_16_bits, warn_of_constant_images
+from fastad.data.finding import given_path
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import FORMATS, parse_size
 from fastad.data.in_memory import encoded, is_encoded
@@ -82,8 +83,8 @@ def read_training_set(
     pixel_range = parse_range(bit_depth)
     images = gathered(images)
     found = images if isinstance(images, TrainingImages) else None
-    if is_path(images) and not Path(images).is_file():
-        found = training_images(Path(images))
+    if is_path(images) and not given_path(images).is_file():
+        found = training_images(given_path(images))
     if found is not None:
         name, apart = found.name, found.held_out
         images = [*found.paths, *apart]
