@@ -6,10 +6,19 @@ config: each is an attribute of the same name.
 
 import dataclasses
 import inspect
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Subset
 
 from fastad import models
 from fastad._values import plain
+from fastad.data.inputs import gathered, is_one
+from fastad.data.layouts.naming import saying
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -87,3 +96,81 @@ def model_options(model: Any, otherwise: dict[str, Any]) -> list[str]:
     if kind is None:
         return list(otherwise)
     return [field.name for field in dataclasses.fields(kind.Config)]
+
+
+def normal_images(images: Any, y: Any) -> tuple[Any, int | None]:
+    """Images without those that scikit-learn's ``y`` marks as anomalies, and how many there are.
+
+    Of 1 and -1, as `Detector.predict_labels` gives them, those of -1 are left out with a warning.
+    Other labels must all mark normal images: 0 or False, 1, or words such as "good"
+    (`fastad.data.layouts.naming`). Where 0 and 1 are together nobody knows which is the defect.
+
+    Raises ValueError or TypeError; the message names ``y`` and what selects the normal images.
+
+    Examples:
+        >>> from fastad._estimator import normal_images
+        >>> normal_images(["a.png", "b.png"], ["good", "good"])
+        (['a.png', 'b.png'], 2)
+        >>> normal_images(["a.png", "b.png"], None)
+        (['a.png', 'b.png'], None)
+    """
+    if y is None:
+        return images, None
+    labels = plain(y)
+    if isinstance(labels, list) and all(isinstance(x, list) and len(x) == 1 for x in labels):
+        labels = [label[0] for label in labels]  # a column (N, 1)
+    if not isinstance(labels, (list, tuple)) or not all(
+        isinstance(label, (bool, int, float, str)) for label in labels
+    ):
+        raise TypeError(f"y must be one label for each image, or None; got {y!r:.200}")
+    counts = Counter((type(label) is bool, label) for label in labels)
+    if set(counts) == {(False, 1), (False, -1)}:
+        return _without_anomalies(images, labels)
+    are_words = all(isinstance(label, str) for label in labels)
+    if all(_is_normal(label) for _, label in counts) and (are_words or len(counts) < 2):
+        return images, len(labels)
+    found = ", ".join(f"{label!r} ({count})" for (_, label), count in counts.most_common(5))
+    more = ", ..." if len(counts) > 5 else ""
+    raise ValueError(
+        f"y: fit trains on normal images alone, but the labels are {found}{more}. "
+        f"{_selection([label for _, label in counts])}"
+    )
+
+
+def _without_anomalies(images: Any, labels: Sequence[Any]) -> tuple[Any, int]:
+    images = gathered(images)
+    if is_one(images) or not (hasattr(images, "__getitem__") or isinstance(images, Iterable)):
+        raise ValueError("y: labels are of images given one by one; give a list of them")
+    items = images if hasattr(images, "__len__") else list(images)
+    if len(items) != len(labels):
+        raise ValueError(f"y has {len(labels)} labels, but there are {len(items)} images")
+    kept = [i for i, label in enumerate(labels) if label == 1]
+    warnings.warn(
+        f"y: {len(labels) - len(kept)} of {len(labels)} labels are -1, for anomalies: fit leaves "
+        "those images out",
+        stacklevel=4,
+    )
+    if isinstance(items, (np.ndarray, Tensor)):
+        return items[kept], len(kept)
+    normal = [items[i] for i in kept] if isinstance(items, Sequence) else Subset(items, kept)
+    return normal, len(kept)
+
+
+def _is_normal(label: bool | float | str) -> bool:
+    if isinstance(label, str):
+        return saying(label) == "normal"
+    return label is False or (label is not True and label in (0, 1))
+
+
+def _selection(labels: list[Any]) -> str:
+    """What to do with labels of which not all are normal."""
+    normal = [label for label in labels if _is_normal(label)]
+    if 0 in normal:
+        normal = [label for label in normal if label == 0]  # 1 is a defect then
+    if len(normal) != 1:
+        return "Give the normal images only, without y"
+    chosen = f"[image for image, label in zip(images, y) if label == {normal[0]!r}]"
+    return (
+        f"If {normal[0]!r} marks normal images, give fit({chosen}), or give 1 for normal images "
+        "and -1 for anomalies, which are left out"
+    )

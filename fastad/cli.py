@@ -177,8 +177,8 @@ def train(
         _of_data(
             "--good",
             metavar="FOLDER",
-            help="A folder of good images in DATA whose name does not say so; . for DATA itself. "
-            "May be repeated.",
+            help="A folder of good images in DATA whose name does not say so: its path, or the "
+            "name of the nearest one; . for DATA itself. May be repeated.",
         ),
     ] = None,
     masks: Annotated[

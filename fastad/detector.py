@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastad import inference, models
-from fastad._estimator import Estimator, NotFittedError
+from fastad._estimator import Estimator, NotFittedError, normal_images
 from fastad._values import is_number, plain
 from fastad.data import Sample, test_samples
 from fastad.data.depth import BitDepth, parse_range
@@ -145,7 +145,9 @@ class Detector(Estimator):
                 images. `fastad.data.layouts` lists what a folder may look like. Where names of
                 folders are not enough, give what `fastad.data.training_images` finds by its
                 ``good``.
-            y: ignored. scikit-learn passes it.
+            y: None, or one label for each image, as scikit-learn passes them. Of 1 and -1, for
+                anomalies, the latter are left out with a warning. Others must all mark normal
+                images: 0, False, 1, or words like "good".
             epochs: passes over the images. None takes the model's own number. A model with several
                 stages scales the epochs of each stage by the same factor. A model that trains
                 nothing takes none.
@@ -180,7 +182,11 @@ class Detector(Estimator):
         config = self._training_config(epochs, training)
         model = self._new_model(config.seed, checkpoint if resume else None)
         check_defects(type(model), config)
+        images, labels = normal_images(images, y)
         source = read_training_set(images, self.image_size, skip_bad, self.bit_depth)
+        given = len(source.dataset) + len(source.skipped)
+        if labels is not None and labels != given:
+            raise ValueError(f"y has {labels} labels, but there are {given} images")
         trainer = Trainer(model, config, progress)
         precision = str(trainer.dtype).removeprefix("torch.")
         height, width = source.size

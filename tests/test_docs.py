@@ -307,7 +307,7 @@ def test_numbers_in_the_text_are_the_codes():
     assert f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels" in page
     assert f"{IN_MEMORY_BYTES // (3 * 256 * 256):,} images of 256x256" in page
     assert f"Sides go from {MIN_SIDE} to {fastad.data.images.MAX_SIDE}" in page
-    assert all(f"`{ending}`" in page for ending in fastad.data.images.ENDINGS)
+    assert all(f"`{ending}`" in page for ending in fastad.data.finding.ENDINGS)
 
 
 def templates() -> list[str]:

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastad.backbones.base import LAYERS, Backbone
+from fastad.backbones.base import IMAGENET_MEAN, IMAGENET_STD, LAYERS, Backbone
 
-# ImageNet's mean and deviation, which images come with.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPS = 1e-3  # of batch norm, as the weights were trained
 STEM = 32  # channels of the first convolution, of every width
 KERNELS = (3, 3, 5, 3, 5, 5, 3)  # sides of the depthwise convolutions of the seven stages
@@ -131,7 +129,10 @@ class EfficientNetLite(Backbone):
         indices = [LAYERS.index(layer) for layer in self.layers]
         self.channels = [architecture.widths[ENDS[index]] for index in indices]
         self.strides = [4 << index for index in indices]
-        mean, std = (torch.tensor(x, dtype=torch.float64).view(1, 3, 1, 1) for x in (MEAN, STD))
+        mean, std = (
+            torch.tensor(x, dtype=torch.float64).view(1, 3, 1, 1)
+            for x in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         for name, value in (("scale", 255 * std / 128), ("shift", (255 * mean - 127) / 128)):
             value = value.to(torch.get_default_dtype())
             self.register_buffer(name, value, persistent=False)  # no part of the files

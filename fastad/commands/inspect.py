@@ -1,12 +1,16 @@
 """``fastad inspect``: what a folder of images holds, and what the commands would do with it."""
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fastad.commands.output import check_writable, progress, write_json
+from fastad.data.depth import PixelRange
 from fastad.data.layouts.description import DataDescription, describe
 from fastad.data.layouts.inspection import FolderRow, Inspection, inspect_files
+from fastad.data.survey import choose_range
 
 SHOWN = 5  # files named of each kind
 
@@ -29,10 +33,11 @@ def inspect(
     found = describe(data, good=good, defects=defects, masks=masks)
     with progress("looking") as show:
         seen = inspect_files(found, deep=deep, progress=show)
+    chosen = choose_range([f.path for f in found.training]) if found.cannot_train is None else None
     if json is not None:
-        write_json(json, as_dict(found, seen))
+        write_json(json, as_dict(found, seen, chosen))
     if json != "-":
-        _print(found, seen)
+        _print(found, seen, chosen)
     if found.unclear:
         raise ValueError(_short(found.unclear[0]))
     if seen.unreadable:
@@ -40,7 +45,9 @@ def inspect(
         raise ValueError(f"{count} of {len(found.files)} files cannot be read: {_first(seen)}")
 
 
-def as_dict(found: DataDescription, seen: Inspection) -> dict[str, Any]:
+def as_dict(
+    found: DataDescription, seen: Inspection, chosen: PixelRange | None = None
+) -> dict[str, Any]:
     """What JSON gets."""
     return {
         "folder": str(found.folder),
@@ -48,6 +55,7 @@ def as_dict(found: DataDescription, seen: Inspection) -> dict[str, Any]:
         "train": {
             "images": len(found.training),
             "held_out": len(found.held_out),
+            "bit_depth": None if chosen is None else chosen.option,
             "problem": _short(found.cannot_train),
         },
         "evaluate": {
@@ -67,6 +75,9 @@ def as_dict(found: DataDescription, seen: Inspection) -> dict[str, Any]:
             for row in seen.rows
         ],
         "unlabelled": len(found.unlabelled),
+        "unjudged": [str(path) for path in found.unjudged],
+        "counted_already": [str(path) for path in found.repeats],
+        "written_by_fastad": [str(path) for path in found.outputs],
         "duplicates": [[str(path) for path in pair] for pair in seen.duplicates],
         "masks_without_image": [str(path) for path in seen.masks_alone],
         "defects_without_mask": [str(path) for path in seen.defects_without_mask],
@@ -93,7 +104,7 @@ def intentions(found: DataDescription) -> list[str]:
     return [f"train     {train}", f"evaluate  {evaluate}"]
 
 
-def _print(found: DataDescription, seen: Inspection) -> None:
+def _print(found: DataDescription, seen: Inspection, chosen: PixelRange | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -113,7 +124,12 @@ def _print(found: DataDescription, seen: Inspection) -> None:
         count = _count(len(found.unlabelled), "image")
         console.print(f"{count} without published labels: `fastad predict` takes them")
     pairs = [f"{train.name} = {test.name}" for train, test in seen.duplicates]
+    if chosen is not None:
+        console.print(f"16-bit values would be read as {chosen} (--bit-depth {chosen.option})")
     for what, names in (
+        ("folders that nobody has judged are passed over", _below(found, found.unjudged)),
+        ("folders of what fastad wrote are passed over", _below(found, found.outputs)),
+        ("links lead to what counts already", _below(found, found.repeats)),
         ("test images have the same bytes as training images", pairs),
         ("masks belong to no image of a defect", [p.name for p in seen.masks_alone]),
         ("images of defects have no mask", [p.name for p in seen.defects_without_mask]),
@@ -123,6 +139,10 @@ def _print(found: DataDescription, seen: Inspection) -> None:
             console.print(f"{len(names)} {what}: {_some(names)}")
     for line in intentions(found):
         console.print(line)
+
+
+def _below(found: DataDescription, paths: Sequence[Path]) -> list[str]:
+    return [os.path.relpath(path, found.folder) for path in paths]
 
 
 def _aspects(row: FolderRow) -> str:

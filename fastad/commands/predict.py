@@ -1,6 +1,7 @@
 """``fastad predict``: scores, decisions and heat maps for images."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastad.commands.output import (
     write_json,
 )
 from fastad.data import find_images, images_without_masks, read_image, resize_masks
+from fastad.data.finding import PICTURES, drawn_by_predict, given_path
 from fastad.detector import load
 from fastad.inference import PredictionResult, colour_scale, save_heatmap
 
@@ -45,6 +47,7 @@ def predict(
 
     Rows go to the CSV or JSON file named, else to scores.csv in the output folder, else to stdout
     as CSV. Heat maps and masks go to the output folder, named after the images; the rows name them.
+    A list of them is written, too, by which they are passed over where images are looked for.
     Beside a heat map are the image and what the model shows of it, where it shows anything.
     """
     for target in filter(None, (json, csv)):
@@ -75,6 +78,8 @@ def predict(
     refuse_overwriting(targets, [*paths, Path(detector)])
     if output is not None:
         folder.mkdir(parents=True, exist_ok=True)
+        if drawn := [t for t in targets if t.suffix == ".png"]:
+            _list_pictures(folder, drawn)
     rows: list[dict[str, Any]] = []
     with skipped() as skip, progress("predicting") as report:
         for result in loaded.stream(paths, skip=skip if skip_bad else None):
@@ -116,6 +121,13 @@ def _refuse_pictures_among(images: list[str], output: str) -> None:
             )
 
 
+def _list_pictures(folder: Path, pictures: Iterable[Path]) -> None:
+    """Written before them, so that no data set that they lie in takes them for images."""
+    names = [path.relative_to(folder).as_posix() for path in pictures]
+    every = sorted({*drawn_by_predict(folder), *names})
+    write_json(str(folder / PICTURES), {"written_by": "fastad predict", "files": every})
+
+
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -129,8 +141,8 @@ def _save_mask(path: Path, mask: np.ndarray) -> None:
 def _paths(images: list[str]) -> list[Path]:
     paths = []
     for name in images:
-        found = [Path(name)]
-        if Path(name).is_dir():
+        found = [given_path(name)]
+        if found[0].is_dir():
             found = images_without_masks(name)
             if masks := len(find_images(name)) - len(found):
                 note(f"{masks} masks in {name} are no images and are left out")

@@ -1,13 +1,14 @@
 """Images on disk: reading, the package's one resize, folders as data sets, pseudo-anomalies.
 
-Open `layouts` for what a folder may look like, and `images` for reading and resizing.
+Open `layouts` for what a folder may look like, `finding` for which files are images, and `images`
+for reading and resizing.
 """
 
 from fastad.data.depth import PixelRange
+from fastad.data.finding import find_images
 from fastad.data.folder import ImageDataset, iterate_batches
 from fastad.data.images import (
     ImageError,
-    find_images,
     image_shape,
     parse_size,
     read_image,

@@ -18,7 +18,7 @@ from fastad._values import is_integer, plain
 
 DEEPEST = 65535
 BITS = range(8, 17)
-CLIPPED = 0.01  # of an image's pixels outside of the range are worth a word
+CLIPPED = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)  # shares of an image that are worth a word
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,18 @@ def levels_within(values: np.ndarray, pixel_range: PixelRange | None) -> np.ndar
     """`PixelRange.levels`, with a warning where many values lie outside; see `as_levels`."""
     chosen = pixel_range or FULL
     if chosen != FULL:
-        outside = np.count_nonzero((values < chosen.low) | (values > chosen.high))
-        if outside > CLIPPED * values.size:
-            warnings.warn(
-                f"more than {CLIPPED:.0%} of an image's pixels are outside of "
+        black, white = (
+            np.count_nonzero(values < chosen.low),
+            np.count_nonzero(values > chosen.high),
+        )
+        share = (black + white) / max(values.size, 1)
+        least = max((step for step in CLIPPED if share > step), default=None)
+        if least is not None:
+            become = "black" if not white else "white" if not black else "black or white"
+            warnings.warn(  # a text for each step, so that Python shows it once and not each time
+                f"more than {least:.0%} of an image's pixels are outside of "
                 f"{chosen.low} to {chosen.high} and become "
-                "black or white: see whether the camera was set otherwise, or train with a "
+                f"{become}: see whether the camera was set otherwise, or train with a "
                 "bit_depth that holds them (said once)",
                 stacklevel=3,
             )

@@ -30,15 +30,13 @@ from fastad.data.formats.deep_colour import colour_values, is_deep_colour, name_
 from fastad.data.formats.orientation import orientation, stored_orientation, upright
 
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-# Folders that file managers and archives make, and the mark of a report of `fastad evaluate`.
-NO_IMAGES = {"__macosx", "@eadir", "thumbs", "thumbnails"}
-REPORT = "fastad-report.json"
 
 # By content, whatever the ending says. Not every decoder of Pillow's: some run other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _READERS = {"PNG": PngFile, "JPEG": JpegFile, "TIFF": TiffFile}
+
+
+_FOLDER = "a folder; give it by itself, or the list of its files by fastad.data.find_images"
 
 
 class ImageError(ValueError):
@@ -154,7 +152,7 @@ def open_image(path: str | Path | io.BytesIO) -> Iterator[Image.Image]:
     name: str | Path = getattr(path, "name", "BytesIO") if isinstance(path, io.BytesIO) else path
     mode = stat.S_IFREG if isinstance(path, io.BytesIO) else os.stat(path).st_mode
     if not stat.S_ISREG(mode):  # a named pipe would wait for its writer for ever
-        raise ImageError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
+        raise ImageError(f"{path}: is {_FOLDER if stat.S_ISDIR(mode) else 'no regular file'}")
     with path if isinstance(path, io.BytesIO) else open(path, "rb") as file:
         try:
             image = _decoder(file, name)
@@ -322,61 +320,3 @@ def image_shape(path: str | Path | io.BytesIO) -> tuple[int, int]:
     with open_image(path) as image:
         width, height = image.size
         return (width, height) if orientation(image) >= 5 else (height, width)
-
-
-def find_images(folder: str | Path) -> list[Path]:
-    """Image files below a folder, at any depth, in natural order (2.png before 10.png).
-
-    Recognised by their ending, in upper or lower case. Passed over are hidden files and folders,
-    folders of small copies that programs make (`NO_IMAGES`), and reports of fastad.
-    Links to folders are followed, but not upwards, and of several links to a file and the file
-    itself below the folder one counts. Raises FileNotFoundError or NotADirectoryError.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"no such folder: {folder}")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"not a folder: {folder}")
-    found, seen = [], set()
-    above = {os.fspath(parent) for parent in Path(os.path.realpath(folder)).parents}
-    for root, subfolders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen or real in above:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        if REPORT in files and Path(root) != folder:
-            subfolders.clear()
-            continue
-        subfolders[:] = [
-            name
-            for name in sorted(subfolders)
-            if not name.startswith(".") and name.lower() not in NO_IMAGES
-        ]
-        found += [
-            Path(root, name)
-            for name in files
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
-        ]
-    found = _without_links_to_each_other(found)
-    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
-
-
-def _without_links_to_each_other(paths: list[Path]) -> list[Path]:
-    links = [path for path in paths if path.is_symlink()]
-    if not links:
-        return paths
-    files = [path for path in paths if not path.is_symlink()]
-    known = {os.path.realpath(path) for path in files}
-    for path in links:
-        target = os.path.realpath(path)
-        if target not in known:
-            known.add(target)
-            files.append(path)
-    return files
-
-
-def natural_key(text: str) -> tuple:
-    """Sort key that orders numbers inside names by value; equal names by their exact spelling."""
-    pieces = re.split(r"([0-9]+)", text)
-    return [int(p) if i % 2 else p.lower() for i, p in enumerate(pieces)], text

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastad.data.depth import PixelRange
+from fastad.data.finding import ENDINGS
 from fastad.data.formats.orientation import orientation
 from fastad.data.images import image_shape, read_image, rgb_array
 
@@ -47,7 +48,7 @@ class Encoded(NamedTuple):
 
 def is_encoded(item: Any) -> bool:
     """Whether an item is the bytes of a file, or a file: something that can be read."""
-    if isinstance(item, BUFFERS):
+    if isinstance(item, (Encoded, *BUFFERS)):
         return True
     has_reader = hasattr(item, "read") or hasattr(item, "read_bytes")
     return has_reader and not hasattr(item, "__getitem__") and not isinstance(item, os.PathLike)
@@ -58,11 +59,20 @@ def encoded(item: Any) -> Encoded:
 
     A file is read from its beginning, where it can be, and left at the position at which it was.
 
-    Raises TypeError where reading does not give bytes, and what the file itself raises.
+    Raises TypeError where reading does not give bytes, or the bytes are a path, and what the file
+    itself raises.
     """
+    if isinstance(item, Encoded):
+        return item
     kind = type(item).__name__
     if isinstance(item, BUFFERS):
-        return Encoded(bytes(item), kind)
+        content = bytes(item)
+        if content.lower().endswith(tuple(map(str.encode, ENDINGS))):
+            raise TypeError(
+                f"images: bytes are the content of an image file; of the path {content!r} give "
+                f"os.fsdecode({content!r})"
+            )
+        return Encoded(content, kind)
     name = str(getattr(item, "name", kind))
     if hasattr(item, "read_bytes"):
         return Encoded(item.read_bytes(), name)
@@ -216,8 +226,6 @@ def shape_of(item: Any) -> tuple[int, int] | None:
     """
     if isinstance(item, (str, os.PathLike)):
         return image_shape(Path(item))
-    if isinstance(item, Encoded):
-        return image_shape(item.file())
     if is_encoded(item):
         return image_shape(encoded(item).file())
     if isinstance(item, Image.Image):

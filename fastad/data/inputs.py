@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad.data.depth import PixelRange, as_levels
+from fastad.data.finding import given_path, natural_key
 from fastad.data.folder import ImageDataset, Images, iterate_batches
-from fastad.data.images import natural_key, read_image, resize
+from fastad.data.images import read_image, resize
 from fastad.data.in_memory import (
-    Encoded,
     encoded,
     from_arrays,
     from_pillow,
@@ -86,9 +86,7 @@ def to_tensor(item: Any, pixel_range: PixelRange | None = None) -> Tensor:
     Raises TypeError or ValueError that says what is accepted; `read_image`'s errors for a path.
     """
     if is_path(item):
-        return read_image(Path(item), pixel_range)
-    if isinstance(item, Encoded):
-        return item.read(pixel_range)
+        return read_image(given_path(item), pixel_range)
     if isinstance(item, Image.Image):
         return from_pillow(item, pixel_range)
     if is_encoded(item):
@@ -200,7 +198,9 @@ def image_dataset(
             f"images must be {ACCEPTED}, or a map-style data set; got {shortened(images)}"
         ) from None
     # One by one, so that of a generator no more than one image is held at its full size.
-    read: list[Any] = [item if is_path(item) else _read(item, size, pixel_range) for item in items]
+    read: list[Any] = [
+        given_path(item) if is_path(item) else _read(item, size, pixel_range) for item in items
+    ]
     if not read:
         raise ValueError("images: there are none")
     if are_paths(read):
@@ -243,8 +243,8 @@ def is_one(images: Any) -> bool:
 
 
 def _items(images: Any) -> Iterable[Any]:
-    if is_path(images) and Path(images).is_dir():
-        return images_without_masks(Path(images))
+    if is_path(images) and given_path(images).is_dir():
+        return images_without_masks(given_path(images))
     if is_one(images):
         return [images]
     if not isinstance(images, Iterable) or isinstance(images, dict):

@@ -1,6 +1,8 @@
 """The size that images are resized to, where it follows from their aspect ratio."""
 
 import math
+import warnings
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastad.data.depth import FULL
+from fastad.data.facts import ASPECT
 from fastad.data.images import ImageError
 from fastad.data.in_memory import shape_of
 from fastad.data.inputs import gathered, is_path, to_tensor
@@ -16,6 +19,7 @@ AREA = 256 * 256  # pixels that a size is near to
 STEP = 32  # pixels: sides are multiples of it, as networks halve them five times
 LONGEST = 2048  # pixels of a side
 SHAPES_READ = 256  # headers of files that are looked at
+SHAPES_NAMED = 5
 ITEMS_READ = 32  # other images, which are read whole
 
 
@@ -29,7 +33,8 @@ def auto_size(images: Any) -> tuple[int, int]:
 
     Sides are multiples of 32 and at most 2048. Square images give 256x256. Of files the headers are
     read alone, of at most 256 spread evenly, and unreadable ones are passed over. Of a map-style
-    data set or a list of other images at most 32 are read.
+    data set or a list of other images at most 32 are read. A warning names the shapes where one is
+    stretched by more than 20 %.
 
     Args:
         images: paths, images in any form of `fastad.data.inputs`, or a map-style data set of them.
@@ -57,18 +62,21 @@ def auto_size(images: Any) -> tuple[int, int]:
         )
     if not len(images):
         raise ValueError("images: at least one image is needed")
-    ratios, first_error = [], None
+    shapes: Counter[tuple[int, int]] = Counter()
+    first_error = None
     are_paths = not isinstance(images, Dataset) and is_path(images[0])
     most = SHAPES_READ if are_paths else ITEMS_READ
     for i in np.unique(np.linspace(0, len(images) - 1, most).round().astype(int)):
         try:
-            height, width = _shape_of(images[int(i)])
-            ratios.append(math.log(height / width))
+            shapes[_shape_of(images[int(i)])] += 1
         except (ImageError, OSError) as error:
             first_error = first_error or error
-    if not ratios:
+    if not shapes:
         raise ImageError(f"image size auto: no image is readable; the first error: {first_error}")
-    return size_of_ratio(math.exp(float(np.median(ratios))), 1)
+    ratios = [math.log(height / width) for height, width in shapes.elements()]
+    size = size_of_ratio(math.exp(float(np.median(ratios))), 1)
+    _warn_of_stretched(shapes, size)
+    return size
 
 
 def size_of_ratio(height: float, width: float) -> tuple[int, int]:
@@ -88,6 +96,23 @@ def size_of_ratio(height: float, width: float) -> tuple[int, int]:
     wrong = np.round(stretched + area / 4, 9)  # equal whichever side is the longer
     first, second = np.unravel_index(np.argmin(wrong), wrong.shape)
     return int(sides[first]), int(sides[second])
+
+
+def _warn_of_stretched(shapes: Counter[tuple[int, int]], size: tuple[int, int]) -> None:
+    height, width = size
+    by = {shape: abs(math.log(shape[0] / shape[1] / (height / width))) for shape in shapes}
+    count = sum(shapes[shape] for shape in shapes if by[shape] > math.log(ASPECT))
+    if not count:
+        return
+    found = ", ".join(f"{h}x{w} ({number})" for (h, w), number in shapes.most_common(SHAPES_NAMED))
+    more = ", ..." if len(shapes) > SHAPES_NAMED else ""
+    warnings.warn(
+        f"the images looked at are of {found}{more} (height x width): image size auto takes "
+        f"{height}x{width}, and {count} of {shapes.total()} are stretched by more than "
+        f"{ASPECT - 1:.0%}, up to {math.exp(max(by.values())):.1f} times. Cut them to one shape, "
+        "train a detector for each, or give the size",
+        stacklevel=3,
+    )
 
 
 def _shape_of(item: Any) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +23,80 @@ LOOKED_AT = 64  # images, spread evenly over all
 USUAL_BITS = (8, 10, 12, 14, 16)  # of cameras
 TAIL = 0.001  # of all pixels, at either end: dead and hot ones say nothing of the window
 NARROW = 8  # a window of less than this part of the range leaves fewer than 32 grey levels
+GAP = 3  # from one image's brightest values to the next brighter one's: two bits more are four
+EVERYTHING = 0.99  # of all pixels
 MARGIN = 0.1  # of the window's width, at either end of the one proposed
 
 log = logging.getLogger("fastad")
 
 
-def choose_range(images: Any) -> PixelRange | None:
+@dataclass(frozen=True)
+class _Look:
+    """One image: what messages call it, and how many pixels have each value, (65536,)."""
+
+    name: str
+    counts: np.ndarray  # of 8 bits none
+
+    @property
+    def high(self) -> int:
+        """The value that all but the brightest pixels stay below or have."""
+        return _quantile(self.counts, 1 - TAIL)
+
+
+def choose_range(images: Any, given: PixelRange | None = None) -> PixelRange | None:
     """The smallest usual range that holds all values of the images with more than 8 bits.
 
     At most `LOOKED_AT` images are read, spread evenly, and of files with 8 bits the header alone.
-    What cannot be read is passed over. A warning names a narrow window, which is never chosen by
-    itself: an image darker than all others may be a defect.
+    What cannot be read is passed over. A warning tells of several depths. Another one names a
+    narrow window, which is never chosen by itself: an image darker than all others may be a defect.
 
     Args:
         images: paths, Pillow images, arrays or tensors, or one array or tensor of many, or a
             map-style data set of them.
+        given: the range that was asked for, which is then checked instead.
 
     Returns:
-        None where no image has more than 8 bits.
+        None where no image has more than 8 bits and no range was asked for.
+
+    Raises:
+        ValueError: practically all pixels are outside of the range that was asked for, or none was
+            asked for and all images of 16 bits are black.
     """
     items = _sample(images)
     with ThreadPoolExecutor(READER_THREADS) as pool:
-        counts = [found for found in pool.map(_counts, items) if found is not None]
-    deep = [found for found in counts if found.any()]
+        looks = [look for look in pool.map(_look, items) if look is not None]
+    deep = [look for look in looks if look.counts.any()]
     if not deep:
-        return None
-    total = np.sum(deep, axis=0)
-    largest = int(np.flatnonzero(total)[-1])
-    chosen = PixelRange(0, 2 ** next(n for n in USUAL_BITS if largest < 2**n) - 1)
-    log.info(f"16-bit values are read as {chosen} (bit_depth={chosen.option})")
-    if len(deep) < len(counts):
+        return given
+    total = np.sum([look.counts for look in deep], axis=0)
+    if given is not None:
+        _refuse_what_clips(total, given, deep)
+        chosen = given
+    else:
+        largest = int(np.flatnonzero(total)[-1])
+        if largest == 0:
+            raise ValueError(
+                f"bit_depth auto: all {len(deep)} images of 16 bits a value are black, for example "
+                f"{deep[0].name}: give images with light, or the bit_depth"
+            )
+        chosen = PixelRange(0, 2 ** _usual_bits(largest) - 1)
+        log.info(f"16-bit values are read as {chosen} (bit_depth={chosen.option})")
+    shallow = [look for look in looks if not look.counts.any()]
+    if shallow:
         warnings.warn(
-            f"{len(counts) - len(deep)} of {len(counts)} images looked at have 8 bits, the others "
-            f"16: white is 255 in those, {chosen.high} in these. If all are values of one camera, "
-            "save all with 16 bits",
+            f"{len(shallow)} of {len(looks)} images looked at have 8 bits, the others 16, for "
+            f"example {shallow[0].name} and {deep[0].name}: white is 255 in those, {chosen.high} "
+            "in these. If all are values of one camera, save all with 16 bits",
             stacklevel=2,
         )
-    _warn_of_a_narrow_window(total, chosen)
+    _warn_of_several_depths(deep, chosen)
+    if given is None:
+        _warn_of_a_narrow_window(total, chosen)
     return chosen
 
 
-def _sample(images: Any) -> list[Any]:
+def _sample(images: Any) -> list[tuple[int, Any]]:
+    """Positions and images."""
     if isinstance(images, (np.ndarray, Tensor)):
         if not is_deep(images):
             return []
@@ -78,9 +112,9 @@ def _sample(images: Any) -> list[Any]:
         return []
     chosen = np.unique(np.linspace(0, count - 1, LOOKED_AT).round().astype(int)).tolist()
     if isinstance(images, (Sequence, np.ndarray, Tensor)):
-        return [images[i] for i in chosen]
+        return [(i, images[i]) for i in chosen]
     first = _image_of(images[0])  # items of a data set may be costly, and are of one kind
-    return [_image_of(images[i]) for i in chosen] if _may_be_deep(first) else []
+    return [(i, _image_of(images[i])) for i in chosen] if _may_be_deep(first) else []
 
 
 def _image_of(item: Any) -> Any:
@@ -94,15 +128,16 @@ def _may_be_deep(item: Any) -> bool:
     return is_deep(item) or isinstance(item, (str, os.PathLike, Image.Image)) or is_encoded(item)
 
 
-def _counts(item: Any) -> np.ndarray | None:
-    """(65536,) how many pixels have each value, of 8 bits none. None for what cannot be read."""
+def _look(place: tuple[int, Any]) -> _Look | None:
+    """None for what cannot be read."""
+    position, item = place
     try:
         values = _stored(item)
     except (ImageError, OSError, ValueError):
         return None
-    if values is None:
-        return np.zeros(DEEPEST + 1, np.int64)
-    return np.bincount(values.ravel(), minlength=DEEPEST + 1)
+    values = np.empty(0, np.int64) if values is None else values.ravel()
+    name = str(item) if isinstance(item, (str, os.PathLike)) else f"image {position}"
+    return _Look(name, np.bincount(values, minlength=DEEPEST + 1))
 
 
 def _stored(item: Any) -> np.ndarray | None:
@@ -121,9 +156,58 @@ def _stored(item: Any) -> np.ndarray | None:
     return stored_values(item) if is_deep_one else None
 
 
-def _warn_of_a_narrow_window(counts: np.ndarray, chosen: PixelRange) -> None:
+def _quantile(counts: np.ndarray, share: float) -> int:
     below = np.cumsum(counts)
-    low, high = (int(np.searchsorted(below, q * below[-1])) for q in (TAIL, 1 - TAIL))
+    return int(np.searchsorted(below, share * below[-1]))
+
+
+def _usual_bits(value: int) -> int:
+    return next(bits for bits in USUAL_BITS if value < 2**bits)
+
+
+def _refuse_what_clips(counts: np.ndarray, given: PixelRange, deep: list[_Look]) -> None:
+    outside = 1 - counts[given.low : given.high + 1].sum() / counts.sum()
+    if outside <= EVERYTHING:
+        return
+    low, high = _quantile(counts, TAIL), _quantile(counts, 1 - TAIL)
+    raise ValueError(
+        f"bit_depth {given.option}: {outside:.1%} of the pixels of the images looked at are "
+        f"outside of {given.low} to {given.high} and would become black or white. Nearly all lie "
+        f"between {low} and {high}, for example in {deep[0].name}: give a range that holds them, "
+        "or auto"
+    )
+
+
+def _warn_of_several_depths(deep: list[_Look], chosen: PixelRange) -> None:
+    """Images of one camera differ in brightness little by little, and not by bits."""
+    pictures = sorted((look for look in deep if look.high > 0), key=lambda look: look.high)
+    groups: list[list[_Look]] = []
+    for look in pictures:
+        last = groups[-1][-1] if groups else None
+        is_alike = last is not None and (
+            look.high < GAP * last.high or _usual_bits(look.high) == _usual_bits(last.high)
+        )
+        if is_alike:
+            groups[-1].append(look)
+        else:
+            groups.append([look])
+    if len(groups) < 2:
+        return
+    found = ", ".join(
+        f"{len(group)} use {_usual_bits(group[-1].high)} bits (values up to {group[-1].high}, for "
+        f"example {group[-1].name})"
+        for group in groups
+    )
+    warnings.warn(
+        f"of {len(deep)} images looked at with 16 bits a value, {found}. One range is for all, "
+        f"{chosen}, so those of fewer bits are read as nearly black. Bring all to one depth, or "
+        "train a detector for each",
+        stacklevel=3,
+    )
+
+
+def _warn_of_a_narrow_window(counts: np.ndarray, chosen: PixelRange) -> None:
+    low, high = _quantile(counts, TAIL), _quantile(counts, 1 - TAIL)
     if not 0 < (high - low) * NARROW < chosen.high:
         return
     step = 10 ** max(math.floor(math.log10(high - low)) - 1, 0)

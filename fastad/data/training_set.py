@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageFile
+
 from fastad._values import plain
-from fastad.data.depth import BitDepth, PixelRange, is_deep, parse_range
-from fastad.data.facts import ImageFacts, facts_of
+from fastad.data.depth import BitDepth, PixelRange, parse_range
+from fastad.data.facts import ImageFacts, facts_of, holds_16_bits, warn_of_constant_images
+from fastad.data.finding import given_path
 from fastad.data.folder import ImageDataset, Images
-from fastad.data.images import parse_size
+from fastad.data.images import FORMATS, parse_size
+from fastad.data.in_memory import encoded, is_encoded
 from fastad.data.inputs import gathered, image_dataset, is_one, is_path
 from fastad.data.layouts import TrainingImages, training_images
 from fastad.data.sizes import ITEMS_READ, auto_size, is_auto
@@ -79,8 +83,8 @@ def read_training_set(
     pixel_range = parse_range(bit_depth)
     images = gathered(images)
     found = images if isinstance(images, TrainingImages) else None
-    if is_path(images) and not Path(images).is_file():
-        found = training_images(Path(images))
+    if is_path(images) and not given_path(images).is_file():
+        found = training_images(given_path(images))
     if found is not None:
         name, apart = found.name, found.held_out
         images = [*found.paths, *apart]
@@ -88,21 +92,18 @@ def read_training_set(
     elif is_path(images):
         images = [images]
     elif isinstance(images, Iterable) and not hasattr(images, "__getitem__") and not is_one(images):
-        images = _listed_paths(images)
-        if is_auto(image_size) and not isinstance(images, list):
-            first = list(itertools.islice(images, ITEMS_READ))
-            image_size, images = auto_size(first), itertools.chain(first, images)
+        image_size, images = _begun(images, image_size)
     size = auto_size(images) if is_auto(image_size) else training_size(image_size)
     count = len(images) if hasattr(images, "__len__") else 1
     in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
-    if pixel_range is None:
-        pixel_range = choose_range(images)
+    pixel_range = choose_range(images, pixel_range)
     dataset = image_dataset(
         images, size, in_memory=in_memory, skip_bad=skip_bad, pixel_range=pixel_range
     )
     skipped = getattr(dataset, "skipped", [])
     for path, reason in skipped:
         log.warning(f"skipped: {reason}" if str(path) in reason else f"skipped {path}: {reason}")
+    warn_of_constant_images(dataset)
     held_out = None
     if apart:
         wanted = set(apart)
@@ -113,16 +114,26 @@ def read_training_set(
     )
 
 
-def _listed_paths(images: Iterable[Any]) -> Iterable[Any]:
-    """A list of what iterates over paths, or images of 16 bits, whose range is not known before.
+def _begun(images: Iterable[Any], image_size: Any) -> tuple[Any, Iterable[Any]]:
+    """The size, and all images of what iterates over them; "auto" is settled by the first ones.
 
-    Other images are left to be read one by one.
+    They are a list where paths, or values of 16 bits, whose range is not known before, are among
+    the first. Others are left to be read one by one.
     """
-    iterator = iter(images)
-    first = list(itertools.islice(iterator, 1))
-    together = itertools.chain(iter(first), iterator)
-    listed = bool(first) and (is_path(first[0]) or is_deep(first[0]))
-    return list(together) if listed else together
+    iterator = map(_held, images)
+    first = list(itertools.islice(iterator, ITEMS_READ if is_auto(image_size) else 1))
+    if any(is_path(item) or holds_16_bits(item) for item in first):
+        return image_size, [*first, *iterator]
+    size = auto_size(first) if is_auto(image_size) else image_size
+    return size, itertools.chain(iter(first), iterator)
+
+
+def _held(item: Any) -> Any:
+    """An item whose file may be closed as soon as the next item is asked for."""
+    is_open = isinstance(item, ImageFile.ImageFile) and item.tile and item.fp and not item.tell()
+    if is_open and item.format in FORMATS:
+        return encoded(item.fp)  # a Pillow image that is not decoded yet
+    return encoded(item) if is_encoded(item) else item
 
 
 def file_digests(paths: Iterable[str | Path]) -> list[str]:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fastad import backbones
+from fastad.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 Batches = Callable[[], Iterable[Mapping[str, Any]]]  # iterates anew every time
 
 PROBE = 64  # pixels a side of the image on which teachers show their channels

@@ -169,3 +169,65 @@ def test_unlabelled_test_images_are_said(run, detector, bottle):
     done = run("evaluate", detector, bottle)
     assert "1 test images have no published labels and are not measured" in done.err
     assert "1 normal images, 2 with defects" in done.out
+
+
+def test_the_range_that_would_be_chosen(run, tmp_path):
+    Image.fromarray(np.full((20, 20), 1000, np.uint16)).save(tmp_path / "1.png")
+    done = run("inspect", tmp_path)
+    assert "16-bit values would be read as 10 bits, 0 to 1023 (--bit-depth 10)" in done.out
+    found = json.loads(run("inspect", tmp_path, "--json", "-").out)
+    assert found["train"]["bit_depth"] == 10
+
+
+def test_a_folder_of_visa_without_its_table(run, tmp_path):
+    images = tmp_path / "candle/Data/Images"
+    draw(images / "Normal/1.png")
+    draw(images / "Anomaly/2.png")
+    draw(tmp_path / "candle/Data/Masks/Anomaly/2.png", 255, mode="L")
+    done = run("inspect", tmp_path / "candle")
+    assert done.status == 1
+    assert "Data/Images/Normal" in done.out.splitlines()[2] + done.out.splitlines()[3]
+    assert "--good Data/Images/Normal --defects Data/Images/Anomaly" in done.err
+    named = ["--good", "Data/Images/Normal", "--defects", "Data/Images/Anomaly"]
+    done = run("inspect", tmp_path / "candle", *named, "--masks", "Data/Masks/Anomaly")
+    assert done.status == 0
+    assert "measures on 1 normal and 1 defective images, 1 with masks" in done.out
+
+
+def test_what_is_passed_over_is_named(run, bottle):
+    draw(bottle / "test/todo/3.png")
+    draw(bottle / "report/pictures/1.png")
+    (bottle / "report/fastad-report.json").write_text("{}")
+    os.symlink(bottle / "test/hole", bottle / "test/link")
+    done = run("inspect", bottle)
+    assert "1 folders that nobody has judged are passed over: test/todo" in done.out
+    assert "1 folders of what fastad wrote are passed over: report" in done.out
+    assert "1 links lead to what counts already: test/link" in done.out
+
+
+def test_folders_named_wrongly(run, bottle):
+    done = run("inspect", bottle, "--masks", "test/hole")
+    assert (done.status, "no file in test/hole is the mask of a defect" in done.err) == (1, True)
+    done = run("inspect", bottle, "--defects", "train/good")
+    assert done.status == 1
+    assert "--good FOLDER" in done.err
+
+
+def test_pictures_of_predict_are_no_images(run, detector, bottle):
+    done = run("predict", detector, bottle / "test/hole", "--output", bottle / "out", "--heatmaps")
+    assert done.status == 0, done.err
+    done = run("predict", detector, bottle / "test/good", "--output", bottle / "out", "--masks")
+    assert done.status == 0, done.err
+    listed = json.loads((bottle / "out/fastad-pictures.json").read_text())["files"]
+    assert listed == ["0.png", "0_mask.png", "1.png"]
+    assert not any("out" in file.path.parts for file in describe(bottle).files)
+    assert "1 folders of what fastad wrote are passed over: out" in run("inspect", bottle).out
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("*.png", "patterns are not expanded"), ("http://host/1.png", "is an address: download")],
+)
+def test_what_is_no_path(run, detector, name, said):
+    done = run("predict", detector, name)
+    assert (done.status, said in done.err) == (1, True)

@@ -152,3 +152,28 @@ def test_deep_images_are_not_decoded(tmp_path, recwarn):
     for images in (pictures, [deep, deep], [data], [tmp_path / "a.png"]):
         assert auto_size(images) == (384, 192)
     assert not recwarn
+
+
+def test_shapes_that_differ_are_named_with_what_it_does_to_them(tmp_path):
+    wide = [put(tmp_path / f"w{i}.png", 64, 160) for i in range(4)]
+    tall = [put(tmp_path / f"t{i}.png", 160, 64) for i in range(3)]
+    words = (
+        r"^the images looked at are of 64x160 \(4\), 160x64 \(3\) \(height x width\): image size "
+    )
+    words += r"auto takes 160x416, and 3 of 7 are stretched by more than 20%, up to 6\.5 times\."
+    for images in (wide + tall, [Image.open(path) for path in wide + tall]):
+        with pytest.warns(UserWarning, match=words) as said:
+            assert auto_size(images) == (160, 416)
+        assert len(said) == 1
+    with pytest.warns(UserWarning, match=r"takes 256x256, and 6 of 6 .* up to 2\.5 times"):
+        auto_size(wide[:3] + tall)
+    many = [put(tmp_path / f"{i}.png", 20, 40 + 20 * i) for i in range(6)]
+    with pytest.warns(UserWarning, match=r"20x120 \(1\), \.\.\. \(height"):
+        auto_size(many)
+
+
+def test_nothing_is_said_of_shapes_alike(tmp_path, recwarn):
+    auto_size([put(tmp_path / f"{w}.png", 100, w) for w in (100, 110, 119)])
+    for height, width in ((100, 103), (640, 256), (1080, 1920), (480, 640), (9, 70)):
+        auto_size([put(tmp_path / "a.png", height, width)])
+    assert not recwarn

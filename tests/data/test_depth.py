@@ -1,7 +1,9 @@
 """Pixels of more than 8 bits: every bit is read, and one range makes grey levels of them."""
 
+import base64
 import sys
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fastad.data import ImageDataset, ImageError, PixelRange, read_image
+from fastad.data import ImageDataset, ImageError, PixelRange, auto_size, read_image
 from fastad.data.depth import FULL, as_levels, parse_range
-from fastad.data.images import open_image, stored_values, zero_is_white
+from fastad.data.images import is_deep_image, open_image, stored_values, zero_is_white
+from fastad.data.in_memory import shape_of
 from fastad.data.inputs import image_batches, to_tensor
+from fastad.data.survey import choose_range
 
 sys.path.insert(0, str(Path(__file__).parent))
 from deep_files import write_png, write_tiff
@@ -197,11 +201,52 @@ def test_memory_and_file_give_the_same(tmp_path, write, channels):
         assert torch.equal(batch[0], expected)
 
 
-def test_a_decoded_image_that_has_lost_its_lower_bits_is_refused(tmp_path):
-    image = Image.open(write_tiff(tmp_path / "a.tif", RGB))
+@pytest.mark.parametrize("write", [write_png, write_tiff])
+def test_a_decoded_image_that_has_lost_its_lower_bits_is_refused(tmp_path, write):
+    image = Image.open(write(tmp_path / "a", RGB))
     image.load()
-    with pytest.raises(ValueError, match="a Pillow image that is decoded already"):
+    assert is_deep_image(image)
+    with pytest.raises(ValueError, match="a Pillow image that is decoded already: give its path"):
         to_tensor(image, TWELVE)
+    Image.fromarray((RGB >> 8).astype(np.uint8)).save(tmp_path / "8.png")
+    eight = Image.open(tmp_path / "8.png")
+    eight.load()
+    assert not is_deep_image(eight)
+
+
+# (128, 128, 3) of 4095, 2000, 100, written by OpenJPEG with 16 bits a value, which Pillow cannot.
+JPEG_2000 = zlib.decompress(
+    base64.b85decode(
+        "c-s5#|38pHp8*6Kpcn>F`ON%`j1crch=B(vz{tqJ!otA#KZb$Dq2YfDgDL}~b5UwyNotBhQl)}_L28~?fUCPgS!z*n"
+        "W`3T6k)ElZ$^QuqTp+`kdVm@yKmX6hQ~%*$|33-C|B1~Ef&n4x|JUzpZctBw*~!US|G%DE;t%Sloc}cQU$FhD1elU~"
+        "7X^fhKaL+D95x}L|8*)x3<zG0;~891^&`Qo2mc+X|B<Xe2qYLp7-E3tzU)j8?SrKa#+H`-{}i6#u%>=+>iB;X0H4vq"
+        "mH"
+    )
+)
+
+
+def test_colour_of_16_bits_in_jpeg_2000_is_told_or_refused(tmp_path):
+    """Its lower bits cannot be had, so 12 of 16 bits must not pass for a dark picture of 8."""
+    (tmp_path / "a.jp2").write_bytes(JPEG_2000)
+    with open_image(tmp_path / "a.jp2") as image:
+        assert is_deep_image(image)
+        assert np.asarray(image)[0, 0].tolist() == [16, 8, 0]  # what Pillow makes of it
+    with pytest.warns(UserWarning, match="is read as nearly black"):
+        read_image(tmp_path / "a.jp2")
+    with pytest.raises(ImageError, match=r"a\.jp2: .*16 bits cannot be read from JPEG 2000: save"):
+        read_image(tmp_path / "a.jp2", TWELVE)
+    Image.fromarray((RGB >> 8).astype(np.uint8)).save(tmp_path / "8.jp2", irreversible=False)
+    assert np.array_equal(levels_of(tmp_path / "8.jp2", TWELVE), RGB >> 8)
+
+
+@pytest.mark.parametrize("look", [shape_of, choose_range, auto_size])
+def test_looking_at_an_open_pillow_image_leaves_it_whole(tmp_path, look):
+    """What is decoded has lost its lower bits; and its owner may go on with it."""
+    path = write_png(tmp_path / "a.png", RGB)
+    image = Image.open(path)
+    look(image if look is shape_of else [image])
+    assert np.array_equal(to_tensor(image, FULL), read_image(path, FULL))
+    assert np.array_equal(np.asarray(image), RGB >> 8)
 
 
 def test_without_a_range_65535_is_white():
@@ -275,6 +320,14 @@ def test_many_values_outside_of_the_range_are_told(tmp_path):
             UserWarning, match="more than 1% of an image's pixels are outside of 0 to 4095"
         ):
             to_tensor(form, TWELVE)
+    for top, share in ((2000, "10%"), (2600, "25%"), (6000, "50%"), (9950, "99%")):
+        values.flat[:top] = 4096
+        with pytest.warns(UserWarning, match=f"^more than {share} .* and become white: "):
+            to_tensor(values, TWELVE)
+    with pytest.warns(UserWarning, match="^more than 99% .* and become black: "):
+        to_tensor(values, PixelRange(5000, 6000))
+    with pytest.warns(UserWarning, match="^more than 99% .* and become black or white: "):
+        to_tensor(values, PixelRange(10, 20))
     values[:] = 65535
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from fastad.data import ImageDataset
-from fastad.data.facts import Expectation, ImageFacts, facts_of
+from fastad.data.depth import PixelRange
+from fastad.data.facts import Expectation, ImageFacts, facts_of, warn_of_constant_images
 from fastad.data.inputs import image_dataset, to_tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -55,8 +56,8 @@ def test_facts_are_the_same_in_all_forms(tmp_path, image):
 def test_facts_of_deep_images(tmp_path):
     deep = GREY.astype(np.uint16) * 16
     path = write_png(tmp_path / "a.png", deep)
-    assert facts([path]) == ImageFacts(pytest.approx(2), True, True)
-    assert facts([deep]) == ImageFacts(pytest.approx(2), True, True)
+    assert facts([path]) == ImageFacts(pytest.approx(2), True, True, 15)
+    assert facts([deep]) == ImageFacts(pytest.approx(2), True, True, 15)
     assert facts([deep, GREY]).is_deep is None  # both kinds
 
 
@@ -104,7 +105,7 @@ def test_unreadable_files_and_data_sets_are_passed_over(tmp_path):
         (ImageFacts(is_deep=True), COLOUR, "has 8 bits a value, but the training images 16"),
         (
             ImageFacts(is_deep=False),
-            COLOUR.astype(np.uint16),
+            COLOUR.astype(np.uint16) * 257,
             "has 16 bits a value, but the training images 8",
         ),
     ],
@@ -136,9 +137,12 @@ def test_what_differs_is_said_once(said, tmp_path, known, image, words):
         (ImageFacts(2, True, False), GREY),
         (ImageFacts(aspect=2), COLOUR[:, :51]),  # by less than 20 %
         (ImageFacts(aspect=2), COLOUR.repeat(4, 0).repeat(4, 1)),
-        (ImageFacts(aspect=2), np.zeros((*SIZE, 3), np.uint8)),  # resized by the user
+        (
+            ImageFacts(aspect=2),
+            COLOUR.repeat(3, 0)[:64].repeat(2, 1)[:, :64],
+        ),  # resized by the user
         (ImageFacts(is_grey=True), np.clip(GREY + np.array([0, 1, 0]), 0, 255).astype(np.uint8)),
-        (ImageFacts(is_deep=True), COLOUR.astype(np.uint16)),
+        (ImageFacts(is_deep=True), COLOUR.astype(np.uint16) * 257),
     ],
 )
 def test_nothing_is_said_of_what_fits(said, known, image):
@@ -162,3 +166,85 @@ def test_the_aspect_of_a_pillow_image_is_that_after_its_rotation(tmp_path):
     with Image.open(tmp_path / "a.jpg") as image:
         facts = facts_of([image], torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     assert facts.aspect == pytest.approx(20 / 60)
+
+
+def test_a_picture_of_fewer_bits_is_told(said, tmp_path):
+    """10 bits where the training had 12: read as nearly black."""
+    twelve = PixelRange(0, 4095)
+    picture = RNG.integers(0, 4096, (30, 60), dtype=np.uint16)
+    dataset = image_dataset([picture], SIZE, pixel_range=twelve)
+    known = facts_of([picture], dataset)
+    assert 180 < known.brightest <= 255
+    write_png(tmp_path / "odd.png", picture // 4)
+    for form in (picture // 4, tmp_path / "odd.png", Image.open(tmp_path / "odd.png")):
+        expectation = Expectation(known, SIZE)
+        for _ in range(2):
+            expectation.look(form, to_tensor(form, twelve))
+        (text,) = texts(said)
+        assert re.search(
+            rf"is less than half as bright .* below {known.brightest // 2} of 255, theirs reach "
+            rf"{known.brightest}\. If it has fewer bits",
+            text,
+        )
+        assert ("odd.png" in text) == isinstance(form, Path)
+        said.clear()
+    stack = np.stack([picture, picture // 4])[..., None]
+    Expectation(known, SIZE).look(stack, torch.stack([to_tensor(i, twelve) for i in stack]))
+    assert len(said) == 1
+    said.clear()
+    for fits in (picture, picture // 4 * 3):
+        Expectation(known, SIZE).look(fits, to_tensor(fits, twelve))
+    Expectation(ImageFacts(), SIZE).look(picture // 4, to_tensor(picture // 4, twelve))
+    assert not said
+
+
+def test_a_few_bright_pixels_make_no_picture_bright(said):
+    deep = np.full((40, 50), 40, np.uint16)
+    deep[0, :2] = 255  # a thousandth
+    Expectation(ImageFacts(is_deep=True, brightest=100), SIZE).look(
+        deep, to_tensor(deep, PixelRange(0, 255))
+    )
+    assert "less than half as bright" in texts(said)[0]
+
+
+@pytest.mark.parametrize("value", [0, 99, 255])
+def test_an_image_of_one_colour_is_told(said, tmp_path, value):
+    image = np.full((20, 40, 3), (value, 7, 7), np.uint8)
+    Image.fromarray(image).save(tmp_path / "odd.png")
+    stack = np.stack([COLOUR[:20, :40], image])
+    for form in (image, tmp_path / "odd.png", stack):
+        expectation = Expectation(ImageFacts(), SIZE)
+        pixels = torch.from_numpy(stack).permute(0, 3, 1, 2) if form is stack else to_tensor(form)
+        for _ in range(2):
+            expectation.look(form, pixels)
+        (text,) = texts(said)
+        assert re.search(r"has one colour everywhere: its score means little.*\(said once\)", text)
+        assert ("odd.png" in text) == isinstance(form, Path)
+        said.clear()
+    image[-1, -1, 0] ^= 1
+    Expectation(ImageFacts(), SIZE).look(image, to_tensor(image))
+    assert not said
+
+
+def test_training_images_of_one_colour_are_counted(said, tmp_path):
+    black = np.zeros_like(COLOUR)
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for path, image in zip(paths, (COLOUR, GREY, black, COLOUR, black + 200), strict=True):
+        Image.fromarray(image).save(path)
+    for in_memory in (True, False):
+        warn_of_constant_images(ImageDataset(paths, SIZE, in_memory=in_memory))
+    arrays = [COLOUR, black]
+    warn_of_constant_images(image_dataset(arrays, SIZE))
+    of_files, again, of_arrays = texts(said)
+    assert of_files == again
+    assert re.match(r"2 of 5 images looked at have one colour .*, for example .*2\.png: ", of_files)
+    assert re.match(r"1 of 2 images looked at .*, for example image 1: ", of_arrays)
+    warn_of_constant_images(image_dataset([COLOUR, GREY], SIZE))
+    assert len(said) == 3
+
+
+def test_images_of_one_colour_are_looked_for_among_all_in_memory(said):
+    images = torch.randint(0, 256, (200, 3, 32, 32), dtype=torch.uint8)
+    images[101] = 0
+    warn_of_constant_images(images)
+    assert "1 of 200 images" in texts(said)[0]

@@ -198,3 +198,34 @@ def test_a_folder_is_a_list_of_its_images(paths, tmp_path):
     dataset = image_dataset(tmp_path, (9, 7))
     assert [Path(path) for path in dataset.paths] == paths
     assert torch.equal(dataset.images, TENSOR)
+
+
+@pytest.mark.parametrize(
+    ("item", "error", "said"),
+    [
+        ("http://host/1.png", FileNotFoundError, "is an address: download the file"),
+        ("s3://bucket/1.png", FileNotFoundError, "is an address"),
+        ("some/*.png", FileNotFoundError, r"patterns are not expanded: give the folder, or glob"),
+        (b"some/1.PNG", TypeError, "bytes are the content of an image file; of the path"),
+    ],
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_what_is_no_path_says_so(item, error, said, many):
+    given = [item] if many else item
+    with pytest.raises(error, match=said):
+        list(image_batches(given, (8, 8), 1))
+    with pytest.raises(error, match=said):
+        image_dataset(given, (8, 8))
+
+
+def test_the_home_of_the_user(paths, monkeypatch):
+    monkeypatch.setenv("HOME", str(paths[0].parent))
+    monkeypatch.setenv("USERPROFILE", str(paths[0].parent))
+    given = f"~/{paths[0].name}"
+    assert torch.equal(to_tensor(given), to_tensor(paths[0]))
+    assert len(image_dataset([given], (8, 8))) == 1
+
+
+def test_a_list_of_folders_says_what_to_give(paths):
+    with pytest.raises(ImageError, match="is a folder; give it by itself, or the list of its file"):
+        list(image_batches([paths[0].parent], (8, 8), 1))

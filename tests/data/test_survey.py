@@ -91,8 +91,13 @@ def test_mixed_depths_are_told(tmp_path, caplog):
     caplog.set_level(logging.INFO, "fastad")
     paths = files(tmp_path, pictures(2, 0, 4095))
     Image.fromarray(np.full((20, 30), 255, np.uint8)).save(tmp_path / "8.png")
-    with pytest.warns(UserWarning, match=r"^1 of 3 images looked at have 8 bits, the others 16"):
+    words = (
+        r"^1 of 3 images looked at have 8 bits, the others 16, for example .*8\.png and .*0\.x: "
+    )
+    with pytest.warns(UserWarning, match=words):
         assert choose_range([*paths, tmp_path / "8.png"]) == PixelRange(0, 4095)
+    with pytest.warns(UserWarning, match=words):
+        assert choose_range([*paths, tmp_path / "8.png"], PixelRange(0, 4095)).bits == 12
     assert "16-bit values are read as 12 bits, 0 to 4095 (bit_depth=12)" in caplog.messages
 
 
@@ -105,7 +110,8 @@ def test_what_cannot_be_read_is_passed_over(tmp_path):
 def test_images_are_looked_at_over_the_whole_set():
     images = pictures(1000, 0, 1023, (4, 4))
     images[-1] = 4000
-    assert chosen(list(images)) == PixelRange(0, 4095)
+    with pytest.warns(UserWarning, match=r"63 use 10 bits .*, 1 use 12 bits .*image 999\)"):
+        assert choose_range(list(images)) == PixelRange(0, 4095)
 
 
 @pytest.mark.parametrize("image", [False, True])
@@ -147,3 +153,87 @@ def test_alpha_says_nothing_of_the_depth():
     grey = np.concatenate([colour[..., :1], alpha], axis=2)
     for images in ([array], array[None], [tensor], [grey]):
         assert choose_range(images) == PixelRange(0, 4095)
+
+
+def test_several_depths_within_16_bits_are_told(tmp_path):
+    """A camera that was changed, or files of two programs: one range reads some as nearly black."""
+    images = [*pictures(3, 0, 4095), *pictures(2, 0, 65535)]
+    words = (
+        r"^of 5 images looked at with 16 bits a value, 3 use 12 bits \(values up to 40\d\d, for "
+        r"example .*\), 2 use 16 bits \(values up to 65\d\d\d, for example .*\)\. One range is for "
+        r"all, 16 bits, 0 to 65535, so those of fewer bits are read as nearly black"
+    )
+    for form in (images, files(tmp_path, images)):
+        with pytest.warns(UserWarning, match=words) as said:
+            assert choose_range(form) == PixelRange(0, 65535)
+        assert len(said) == 1
+        with pytest.warns(UserWarning, match=words):
+            choose_range(form, PixelRange(0, 65535))
+    with pytest.warns(UserWarning, match="2 use 8 bits .*, 3 use 12 bits .*, 2 use 16 bits"):
+        choose_range([*pictures(2, 0, 255), *images])
+
+
+def test_brightness_that_differs_little_by_little_is_one_depth():
+    images = [pictures(1, 0, high)[0] for high in (900, 1500, 3000, 4095, 9000, 16000)]
+    assert chosen(images) == PixelRange(0, 16383)
+    assert chosen([*pictures(3, 0, 3000), np.zeros((4, 4), np.uint16)]).bits == 12  # no picture
+
+
+def test_black_images_alone_have_no_range(tmp_path):
+    images = [np.zeros((4, 4), np.uint16)] * 2
+    for form in (images, files(tmp_path, images)):
+        with pytest.raises(ValueError, match=r"^bit_depth auto: all 2 images .* black, .*0"):
+            choose_range(form)
+        assert choose_range(form, PixelRange(0, 4095)) == PixelRange(0, 4095)
+
+
+@pytest.mark.parametrize("window", [(30000, 34000), (5, 9), (0, 1)])
+def test_a_range_that_clips_practically_everything_is_refused(tmp_path, window):
+    images = pictures(2, 500, 4000, (60, 60))
+    images.reshape(2, -1)[:, :30] = sum(window) // 2  # less than 1 % of them
+    words = (
+        r"^bit_depth \d+-\d+: 99\.\d% of the pixels .* would become black or white\. Nearly all "
+    )
+    for form in (list(images), files(tmp_path, images)):
+        with pytest.raises(ValueError, match=words):
+            choose_range(form, PixelRange(*window))
+    images.reshape(2, -1)[:, :40] = sum(window) // 2
+    assert choose_range(images[..., None], PixelRange(*window)) == PixelRange(*window)
+    with pytest.raises(ValueError, match="bit_depth 8: 100"):
+        read_training_set(np.full((2, 60, 60, 1), 4000, np.uint16), 32, bit_depth=8)
+
+
+def test_a_given_range_stays_where_all_have_8_bits():
+    assert choose_range(np.zeros((2, 4, 4, 3), np.uint8), PixelRange(0, 4095)).bits == 12
+
+
+@pytest.mark.parametrize("size", [32, "auto"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_generators_are_looked_at_in_every_form(tmp_path, size, colour):
+    images = pictures(40, 0, 4095, (40, 40, 3) if colour else (40, 40))
+    paths = files(tmp_path, images)
+    expected = read_training_set(paths, size)
+    assert expected.pixel_range.bits == 12
+
+    def handles():
+        for path in paths:
+            with open(path, "rb") as file:
+                yield file
+
+    def closed():
+        for path in paths:
+            with Image.open(path) as image:
+                yield image
+
+    forms = [
+        (Image.open(path) for path in paths),
+        closed(),
+        (path.read_bytes() for path in paths),
+        (io.BytesIO(path.read_bytes()) for path in paths),
+        handles(),
+        iter(images),
+    ]
+    for form in forms:
+        found = read_training_set(form, size)
+        assert (found.pixel_range, found.facts) == (expected.pixel_range, expected.facts)
+        assert torch.equal(found.dataset, expected.dataset.images)

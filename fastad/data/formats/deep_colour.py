@@ -9,26 +9,31 @@ compression, and whatever Pillow checks is checked.
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
-from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
+from PIL import Image, ImageFile, Jpeg2KImagePlugin, PngImagePlugin, TiffImagePlugin
 
 Reopen = Callable[[ImageFile.ImageFile], ImageFile.ImageFile]
 Upright = Callable[[Image.Image], Image.Image]
 
 _OTHER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _UNPACKER = re.compile(r"(RGBA|RGBa|RGBX|RGB|LA|[RGBAX;]);16([LBN])")
+_ENOUGH = 2**20  # bytes of boxes before the pixels
 _LOST = (
     "the lower 8 of its 16 bits cannot be read {how}: save it uncompressed, with its colours side "
     "by side, as grey, or with 8 bits"
+)
+_DECODED = (
+    "the lower 8 of its 16 bits cannot be read from a Pillow image that is decoded already: give "
+    "its path, or open it anew"
 )
 
 
 def is_deep_colour(image: Image.Image) -> bool:
     """Whether a file's pixels are colours of 16 bits, or grey of 16 bits with alpha.
 
-    Known until they are decoded, of a TIFF afterwards, too.
+    Known until they are decoded, of a TIFF, and a PNG whose file is there, afterwards, too.
     """
     return _has_16_bits(image) if image.mode in ("RGB", "RGBA", "LA") else False
 
@@ -45,7 +50,9 @@ def colour_values(image: Image.Image, reopen: Reopen, upright: Upright) -> np.nd
         ValueError: the pixels are decoded already, or so stored that Pillow cannot give all bits.
     """
     if not isinstance(image, ImageFile.ImageFile) or not image.tile:
-        raise ValueError(_LOST.format(how="from a Pillow image that is decoded already"))
+        raise ValueError(_DECODED)
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        raise ValueError(_LOST.format(how="from JPEG 2000"))
     stored = _unpackers(image)[0]
     upper, lower = (
         np.asarray(upright(_unpacked_by(reopen(image), lower))).astype(np.uint16)
@@ -68,9 +75,31 @@ def _has_16_bits(image: Image.Image) -> bool:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         photometric = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
         return photometric == 2 and 16 in image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())
-    if isinstance(image, PngImagePlugin.PngImageFile) and image.tile:
-        return ";16" in _unpackers(image)[0]
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        return ";16" in _unpackers(image)[0] if image.tile else _header_has_16_bits(image.filename)
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile) and image.tile:
+        return _declares_16_bits(image)
     return False
+
+
+def _declares_16_bits(image: Jpeg2KImagePlugin.Jpeg2KImageFile) -> bool:
+    """Of JPEG 2000's first colour. Fewer bits that are declared are scaled as 8 bits are."""
+    file = cast(IO[bytes], image.fp)
+    position = file.tell()
+    file.seek(0)
+    _, marker, header = file.read(_ENOUGH).partition(b"\xff\x4f\xff\x51")
+    file.seek(position)
+    return bool(marker) and header[38:39] == b"\x0f"  # one less than the number of bits
+
+
+def _header_has_16_bits(path: Any) -> bool:
+    """Of the file that a PNG was decoded from; Pillow keeps its name, but not its depth."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(25)
+    except (OSError, TypeError, ValueError):  # none, or gone
+        return False
+    return header.startswith(b"\x89PNG") and header[24:] == b"\x10"
 
 
 def _name(tile: Any) -> str:

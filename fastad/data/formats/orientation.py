@@ -10,11 +10,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-from fastad.data.formats.decoders import JpegFile, TiffFile
+from fastad.data.formats.decoders import JpegFile, PngFile, TiffFile
 
 _XMP_TAG = 700
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's types
@@ -47,7 +47,17 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """1 to 8 of a decoded image, or of one of `open_image`, where it is known before."""
+    """1 to 8 of an image, which is not decoded by it.
+
+    Pillow's own PNGs would be, and of what is decoded nobody knows that it had 16 bits.
+    """
+    if (
+        isinstance(image, PngImagePlugin.PngImageFile)
+        and not isinstance(image, PngFile)
+        and image.tile
+        and image.fp is not None
+    ):
+        return stored_orientation(cast(BinaryIO, image.fp), image)
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # an image that somebody else opened; its EXIF may be broken anyhow

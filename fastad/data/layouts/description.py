@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fastad.data.images import find_images
+from fastad.data.finding import find_images, given_path
 from fastad.data.layouts.doubts import no_images, no_test_images
-from fastad.data.layouts.naming import part_within, saying
+from fastad.data.layouts.named import part_above
+from fastad.data.layouts.naming import part_of, part_within, saying
 from fastad.data.layouts.visa import SplitRow, read_split
 
 Role = Literal["normal", "defect", "mask", "unlabelled", "passed over"]
@@ -53,6 +54,9 @@ class DataDescription:
         cannot_train: the error of `training_images`, None where the normal images are clear.
         cannot_evaluate: the error of `test_samples`, None where the test images are clear.
         incomplete: there is a folder of training images, but none of normal ones in it.
+        unjudged: folders whose names say that nobody has judged their images; passed over.
+        repeats: links to files and folders that count already.
+        outputs: folders with what fastad wrote, which is passed over.
     """
 
     folder: Path
@@ -61,6 +65,9 @@ class DataDescription:
     cannot_train: Exception | None = None
     cannot_evaluate: Exception | None = None
     incomplete: bool = False
+    unjudged: list[Path] = field(default_factory=list)
+    repeats: list[Path] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
 
     @property
     def unclear(self) -> list[Exception]:
@@ -106,7 +113,9 @@ def describe(
 
     Args:
         data: a folder in one of the layouts of `fastad.data.layouts`.
-        good: folders of normal images, as paths or names at any depth, whatever their names say.
+        good: folders of normal images, as paths or names, whatever their names say. A name stands
+            for the folder nearest to ``data``. Nothing below a folder of test or validation images
+            is trained on.
         defects: folders of defects.
         masks: folders of masks; they may lie elsewhere.
 
@@ -117,7 +126,7 @@ def describe(
     Raises:
         FileNotFoundError: there is no such folder.
         NotADirectoryError: it is a file.
-        ValueError: the table of a VisA data set is damaged, or a folder is named twice.
+        ValueError: a folder is named twice, several folders have the name, or fastad wrote it.
 
     Examples:
         >>> from fastad.data import describe
@@ -136,8 +145,7 @@ def describe(
         for names in (good, defects, masks)
     )
     named = bool(good or defects or masks)
-    split = None if named else read_split(root)
-    found = _of_visa(root, split) if split is not None else None
+    found = None if named else _of_visa(root)
     if found is None:
         found = Recognition(root, good, defects, masks).description()
     if not given.is_absolute() and found.layout != "VisA":
@@ -147,7 +155,7 @@ def describe(
 
 def existing(data: str | Path) -> Path:
     """The folder; FileNotFoundError or NotADirectoryError where it is none."""
-    data = Path(data)
+    data = given_path(data)
     if not data.exists():
         raise FileNotFoundError(f"no such folder: {data}")
     if not data.is_dir():
@@ -158,24 +166,30 @@ def existing(data: str | Path) -> Path:
 def with_parts_in_classes(files: dict[Path, FoundFile], root: Path) -> dict[Path, FoundFile]:
     """The files of classes with their parts, of ``good/train`` or ``train_good``.
 
-    As they are where not every normal image is in a part, or none is in that of the training.
+    As they are where no normal image is in a part. Otherwise normal images in no part are for the
+    training where there are test images or others for the training.
     """
 
     def part(file: FoundFile) -> str:
-        names = file.path.relative_to(root).parts[:-1]
-        return next((found for name in names if (found := part_within(name))), "")
+        for name in file.path.relative_to(root).parts[:-1]:
+            found = part_of(name) or (part_within(name) if name == file.kind else "")
+            if found:
+                return "test" if found == "private" else found
+        return part_above(file.path, root)  # of what a link leads to
 
     parts = {path: part(f) for path, f in files.items() if f.role in ("normal", "defect")}
     of_normal = {parts[path] for path, f in files.items() if f.role == "normal"}
-    if "train" not in of_normal or "" in of_normal:
+    if of_normal <= {""}:
         return files
     result = dict(files)
     for path, own in parts.items():
-        if files[path].role == "defect" and own != "test":
+        if files[path].role == "normal":
+            result[path] = replace(files[path], part=own or "train")
+        elif own == "test" or (own == "" and "" in of_normal):
+            result[path] = replace(files[path], part="test")
+        else:
             reason = "a defect outside the test images"
             result[path] = FoundFile(path, "passed over", reason=reason)
-        else:
-            result[path] = replace(files[path], part=own)
     return result
 
 
@@ -186,7 +200,17 @@ def _as_given(file: FoundFile, root: Path, given: Path) -> FoundFile:
     return replace(file, path=spelled(file.path), masks=tuple(map(spelled, file.masks)))
 
 
-def _of_visa(root: Path, split: list[SplitRow]) -> DataDescription:
+def _of_visa(root: Path) -> DataDescription | None:
+    try:
+        split = read_split(root)
+    except (FileNotFoundError, ValueError) as error:
+        reason = "of no readable split"
+        files = [FoundFile(path, "passed over", reason=reason) for path in find_images(root)]
+        return DataDescription(root, "VisA", files, error, error, incomplete=True)
+    return None if split is None else _of_split(root, split)
+
+
+def _of_split(root: Path, split: list[SplitRow]) -> DataDescription:
     found: dict[Path, FoundFile] = {}
     for row in split:
         normal = saying(row.label) == "normal"

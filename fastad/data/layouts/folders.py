@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from fastad.data.images import natural_key
+from fastad.data.finding import holds_images, natural_key
 from fastad.data.layouts.mask_files import MaskFolders
+from fastad.data.layouts.named import find_named
 from fastad.data.layouts.naming import Saying, masks_of_sibling, part_of, saying, words
 
 
@@ -15,8 +16,8 @@ class Folders:
 
     Args:
         root: the data set, absolute.
-        good, defects, masks: folders that the user named: paths, paths below ``root``, or names
-            of folders at any depth. "." is ``root`` itself.
+        good, defects, masks: folders that the user named, as `find_named` takes them. "." is
+            ``root`` itself.
 
     Raises FileNotFoundError for a named folder that is not there, ValueError for one named twice.
     """
@@ -40,15 +41,15 @@ class Folders:
         )
         for said, option, names in given:
             for name in [names] if isinstance(names, (str, Path)) else names:
-                for folder in self._find(name, option):
+                for folder in find_named(root, name, option, self._of_masks):
                     if self.named.setdefault(folder, said) != said:
                         raise ValueError(f"{option}: {name} is named as something else, too")
         self.masks = MaskFolders(self.mask_folders, self.of)
 
     def of(self, folder: Path) -> list[Path]:
-        """Its subfolders in natural order, without hidden ones and links upwards."""
+        """Its subfolders in natural order, without links upwards and those of no images."""
         if folder not in self._children:
-            shown = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
+            shown = [f for f in folder.iterdir() if f.is_dir() and holds_images(f)]
             found = [f for f in shown if not (f.is_symlink() and self._upwards(f))]
             self._children[folder] = sorted(found, key=lambda f: natural_key(f.name))
         return self._children[folder]
@@ -93,6 +94,10 @@ class Folders:
             return [folder]
         return [f for f in self.of(folder) if self.says(f) == "normal"]
 
+    def named_normal(self) -> list[Path]:
+        """Folders that the user named as good."""
+        return [f for f, said in self.named.items() if said == "normal"]
+
     def mask_folders(self, folder: Path) -> list[Path]:
         """The folders of masks directly in a folder; of the data set those named elsewhere, too."""
         try:
@@ -125,15 +130,5 @@ class Folders:
         named = [f for f, said in self.named.items() if said != "masks"]
         return any(f == self.root or not {f, f.parent} & places for f in named)
 
-    def _find(self, name: str | Path, option: str) -> list[Path]:
-        for place in (self.root / name, Path(name)):
-            folder = Path(os.path.abspath(place))
-            inside = folder == self.root or self.root in folder.parents
-            if folder.is_dir() and (inside or option == "masks"):
-                return [folder]
-        every = [Path(top, sub) for top, subs, _ in os.walk(self.root) for sub in subs]
-        found = [folder for folder in every if folder.name.lower() == str(name).lower()]
-        if not found:
-            has = ", ".join(folder.name for folder in self.of(self.root)) or "no folder"
-            raise FileNotFoundError(f"{option}: there is no folder {name} in {self.root}: {has}")
-        return found
+    def _of_masks(self, folder: Path) -> bool:
+        return saying(folder.name) == "masks"

@@ -5,11 +5,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fastad.data.images import find_images, open_image
-from fastad.data.layouts.naming import masks_of_sibling, owner_of, saying, without_image_words
+from fastad.data.finding import find_images
+from fastad.data.images import open_image
+from fastad.data.layouts.naming import (
+    file_key,
+    masks_of_sibling,
+    owner_of,
+    saying,
+    without_image_words,
+)
+from fastad.data.layouts.vocabulary import PRODUCT_LABELS, plain
 
-# Without its image beside it a file of such a name is an image: a product may have a label.
-ALSO_PRODUCTS = ("label", "seg", "label_", "seg_", "mask_", "gt_", "groundtruth_", "ground_truth_")
 PHOTOGRAPHS = (".jpg", ".jpeg")
 
 
@@ -28,7 +34,7 @@ def split_masks(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, list[Path
     orphans: list[Path] = []
     for files in by_folder.values():
         owners = {path: owner_of(path) for path in files}
-        names = {path.stem.lower() for path in files}
+        names = {file_key(path) for path in files}
         used = {owner[1] for owner in owners.values() if owner and owner[0] in names}
         twins = _twins(files)
         own: dict[str, list[Path]] = defaultdict(list)
@@ -36,10 +42,10 @@ def split_masks(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, list[Path
             if path in twins:
                 beside.setdefault(twins[path], []).append(path)
             elif owner is None or not _surely(owner[1], used):
-                own[path.stem.lower()].append(path)
+                own[file_key(path)].append(path)
                 images.append(path)
         for path, owner in owners.items():
-            if owner is None or path in twins or path in own[path.stem.lower()]:
+            if owner is None or path in twins or path in own[file_key(path)]:
                 continue
             if owner[0] not in own:
                 orphans.append(path)
@@ -71,7 +77,8 @@ def _two_values(path: Path) -> bool:
 
 
 def _surely(word: str, used: set[str]) -> bool:
-    return word not in ALSO_PRODUCTS or word in used
+    # Without its image beside it the file of such a name is an image: a product may have a label.
+    return word in used or not (word in PRODUCT_LABELS or word.endswith("_"))
 
 
 class MaskFolders:
@@ -136,11 +143,11 @@ class MaskFolders:
 
     def _by_name(self, truth: Path) -> dict[str, tuple[Path, ...]]:
         """Masks by their name without ending, and all masks of a folder by its name with a slash;
-        as spelled, and in small letters."""
+        as spelled, and as `file_key`."""
         if truth not in self._names:
             exact: dict[str, list[Path]] = defaultdict(list)
             small: dict[str, list[Path]] = defaultdict(list)
-            for path in find_images(truth):
+            for path in find_images(truth, every_link=True):
                 name = name_below(path, truth)
                 folder = name.rpartition("/")[0] + "/"
                 keys = {without_image_words(name), without_image_words(folder)}
@@ -157,7 +164,8 @@ class MaskFolders:
 def _of_kind(name: str, kind: str) -> bool:
     """Whether a folder with masks is of a class: ``NG``, ``NG_mask`` or ``mask_NG`` of ``NG``."""
     own = owner_of(Path(name))
-    return name.lower() == kind.lower() or (own is not None and own[0] == kind.lower())
+    kind = plain(kind).casefold()
+    return plain(name).casefold() == kind or (own is not None and own[0] == kind)
 
 
 def name_below(path: Path, folder: Path) -> str:

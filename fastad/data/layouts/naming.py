@@ -6,84 +6,33 @@ understood. Letter case never matters.
 """
 
 import re
-import unicodedata
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Literal
 
+from fastad.data.layouts.vocabulary import (
+    CLASSES,
+    DEFECT,
+    FREE,
+    GROUPS,
+    IMAGES,
+    LINKS,
+    MASKS,
+    NEUTRAL,
+    NORMAL,
+    NOT,
+    SPLITS,
+    UNJUDGED,
+    plain,
+)
+
 Saying = Literal["normal", "defect", "masks", "both"]
 
-NORMAL = {
-    *("good", "ok", "okay", "normal", "pass", "passed", "healthy", "nominal"),
-    *("flawless", "acceptable", "accepted", "conforming", "conform", "perfect", "undamaged"),
-    *("io", "gut", "intakt", "fehlerfrei"),  # German
-    *("bueno", "buena", "buenos", "buenas", "bon", "bons", "bonne", "buono", "buoni"),
-    *("conforme", "conformes", "conformi", "dobry", "dobre", "goed", "bom"),
-    *("正常", "合格", "良品", "양품", "정상"),
-}
-DEFECT = {
-    *("bad", "ng", "nok", "ko", "nio", "fail", "fails", "failed", "failure", "failures"),
-    *("reject", "rejects", "rejected", "def", "defect", "defects", "defective", "defected"),
-    *("anomaly", "anomalies", "anomalous", "abnormal", "abnormals", "abnormality"),
-    *("abnormalities", "fault", "faults", "faulty", "flaw", "flaws", "flawed", "scrap"),
-    *("damage", "damaged", "damages", "broken", "nonconforming", "unacceptable", "notok"),
-    *("notgood", "nogood", "outlier", "outliers", "nonconform"),
-    *("schlecht", "fehler", "fehlerhaft", "defekt", "defekte", "ausschuss", "schaden"),  # German
-    *("malo", "mala", "malos", "defecto", "defectos", "defectuoso", "defaut", "defauts"),
-    *("mauvais", "difetto", "difetti", "difettoso", "wada", "wady", "vadny", "fout"),
-    *("异常", "异物", "缺陷", "不良", "不良品", "不合格", "불량"),
-    # Kinds of defects, as data sets call them.
-    *("crack", "cracks", "cracked", "scratch", "scratches", "scratched", "dent", "dents"),
-    *("dented", "stain", "stains", "stained", "contamination", "contaminated", "rust", "burr"),
-    *("corrosion", "corroded", "misplaced", "bent", "blowhole", "fracture", "fray"),
-}
-# Alone, before a word of the other kind, or behind it.
-NOT = {"not", "no", "non", "un", "without", "nicht", "keine", "ohne", "sin", "sans", "zero"}
-FREE = {"free", "less"}
-LINKS = {"of", "from", "any", "the"}
-
-MASKS = {
-    *("mask", "masks", "gt", "gts", "groundtruth", "groundtruths", "label", "labels"),
-    *("annotation", "annotations", "seg", "segs", "segmentation", "segmentations", "maske"),
-    *("masken", "segmask", "segmasks", "labelmask", "labelmasks"),
-}
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-    "tests": "test",
-}
-# These say nothing of what is in a folder.
-IMAGES = {"image", "images", "img", "imgs", "rgb", "color", "colour", "picture", "pictures"}
-NEUTRAL = {
-    *IMAGES,
-    *("dir", "folder", "data", "dataset", "set", "file", "files", "png", "jpg", "bmp", "tif"),
-    *("photo", "photos", "sample", "samples", "bilder", "all", "raw"),
-}
-# Folders of these names group images by when, where and how they were taken.
-GROUPS = {
-    *NEUTRAL,
-    *("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
-    *("january", "february", "march", "april", "may", "june", "july", "august", "september"),
-    *("october", "november", "december", "jan", "feb", "mar", "apr", "jun", "jul", "aug"),
-    *("sep", "oct", "nov", "dec", "mon", "tue", "wed", "thu", "fri", "sat", "sun", "day"),
-    *("week", "month", "year", "date", "morning", "evening", "night", "am", "pm", "shift"),
-    *("line", "station", "machine", "cell", "camera", "cam", "view", "lens", "light"),
-    *("batch", "lot", "run", "session", "series", "part", "parts", "product", "products"),
-    *("item", "items", "serial", "sn", "id", "no", "nr", "number", "kw", "tag", "woche"),
-    *("left", "right", "top", "bottom", "front", "back", "rear", "side", "up", "down", "new"),
-    *("old", "first", "second", "third"),
-}
-# What differs only in its number may be a class behind these words.
-CLASSES = {"class", "classes", "cls", "category", "cat", "type", "kind", "grade", "c"}
-
+SHORT = 3  # letters of a serial number, at most
 
 _ABBREVIATION = re.compile(r"(?i)(?<![^\W\d_])(?:[a-z]\.\s?)+[a-z]\.?(?![^\W\d_])")
+_CAPITAL_O = re.compile(r"(?<![^\W\d_])n?iO(?![^\W\d_])")  # "in Ordnung", or not
 
 
 @lru_cache(maxsize=65536)
@@ -95,12 +44,11 @@ def words(name: str) -> tuple[str, ...]:
         >>> words("0_okFront"), words("NG-parts 12"), words("i.O.")
         (('ok', 'front'), ('ng', 'parts'), ('io',))
     """
-    # Accents and wide letters as plain ones, "n.i.O." as one word.
-    plain = [c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)]
-    name = unicodedata.normalize("NFC", "".join(plain))
-    name = _ABBREVIATION.sub(lambda found: re.sub(r"[.\s]", "", found[0]).lower(), name)
-    apart = re.sub(r"(?<=[a-zß-ÿ])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    found = [word.lower() for word in re.findall(r"[^\W\d_]+", apart)]
+    # "n.i.O." and "niO" are one word.
+    name = _ABBREVIATION.sub(lambda found: re.sub(r"[.\s]", "", found[0]).lower(), plain(name))
+    name = _CAPITAL_O.sub(lambda found: found[0].lower(), name)
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    found = [word.casefold() for word in re.findall(r"[^\W\d_]+", apart)]
     joined: list[str] = []
     for word in found:
         if word in ("truth", "truths") and joined and joined[-1] == "ground":
@@ -208,17 +156,41 @@ def only_groups(names: Collection[str]) -> bool:
     return len(spelled) == 1 and not CLASSES & set(next(iter(spelled)))
 
 
-_WORD = r"(mask|maske|gt|groundtruth|ground_truth|label|seg|annot|annotation)s?"
-_MASK_FILE = re.compile(rf"(?i)(.+)[_\-. ]{_WORD}(?:[_\-. ]?\d{{1,2}})?")
-_MASK_FILE_BEFORE = re.compile(rf"(?i){_WORD}[_\-. ](.+)")
+@lru_cache(maxsize=65536)
+def is_group(name: str) -> bool:
+    """Whether a folder's name says when, where or how its images were taken, and nothing else.
+
+    So do dates, numbers, and words for cameras, lots and the like. Short letters with a number,
+    ``kos01`` or ``SN-1234``, are a serial number.
+    """
+    if any(digit.isdigit() for digit in name):
+        if re.fullmatch(r"[0-9a-fA-F\-]{6,}", name):
+            return True
+        return all(len(word) <= SHORT or _is_known(word) for word in words(name))
+    return all(map(_is_known, words(name)))
+
+
+def is_unjudged(name: str) -> bool:
+    """Whether a name says that nobody has judged the images: ``todo``, ``review``, ``repaired``."""
+    return saying(name) is None and not UNJUDGED.isdisjoint(words(name))
+
+
+_WORD = rf"({'|'.join(sorted({*MASKS, 'ground_truth'}, key=len, reverse=True))})"
+_MASK_FILE = re.compile(rf"(.+)[_\-. ]{_WORD}(?:[_\-. ]?\d{{1,2}})?")
+_MASK_FILE_BEFORE = re.compile(rf"{_WORD}[_\-. ](.+)")
+
+
+def file_key(path: PurePath) -> str:
+    """The name of a file without ending, as names of images and masks are compared."""
+    return plain(path.stem).casefold()
 
 
 def owner_of(path: PurePath) -> tuple[str, str] | None:
     """(name of the image, word) where a file is named as the mask of another beside it.
 
-    Of ``NAME_mask.png``, ``NAME-GT.bmp``, ``NAME.label.tif`` or ``NAME_mask_2.png``: NAME in small
-    letters and the word. Of ``mask_NAME.png`` the word has an underscore behind it, as images may
-    well be called so. None for other names.
+    Of ``NAME_mask.png``, ``NAME-GT.bmp``, ``NAME.label.tif`` or ``NAME_mask_2.png``: NAME as
+    `file_key` and the word. Of ``mask_NAME.png`` the word has an underscore behind it, as images
+    may well be called so. None for other names.
 
     Examples:
         >>> from pathlib import Path
@@ -226,14 +198,15 @@ def owner_of(path: PurePath) -> tuple[str, str] | None:
         >>> owner_of(Path("bad/007_GT.png")), owner_of(Path("bad/007.png"))
         (('007', 'gt'), None)
     """
-    if match := _MASK_FILE.fullmatch(path.stem):
-        return match[1].lower(), match[2].lower()
-    if match := _MASK_FILE_BEFORE.fullmatch(path.stem):
-        return match[2].lower(), f"{match[1].lower()}_"
+    key = file_key(path)
+    if match := _MASK_FILE.fullmatch(key):
+        return match[1], match[2]
+    if match := _MASK_FILE_BEFORE.fullmatch(key):
+        return match[2], f"{match[1]}_"
     return None
 
 
 def without_image_words(key: str) -> str:
-    """A path in small letters without folders such as ``images`` or ``rgb``, which name nothing."""
-    *folders, name = key.lower().split("/")
+    """A path, as `file_key`, without folders such as ``images`` or ``rgb``, which name nothing."""
+    *folders, name = plain(key).casefold().split("/")
     return "/".join([*(part for part in folders if part not in IMAGES), name])

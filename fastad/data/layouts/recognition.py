@@ -1,35 +1,20 @@
 """Recognises the layout of a folder and gives every image file in it one role."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from fastad.data.images import find_images
+from fastad.data.finding import walk
 from fastad.data.layouts import doubts
-from fastad.data.layouts.description import DataDescription, FoundFile, Role, with_parts_in_classes
-from fastad.data.layouts.folders import Folders
-from fastad.data.layouts.mask_files import split_masks
+from fastad.data.layouts.dagm import read_labels
+from fastad.data.layouts.description import DataDescription, with_parts_in_classes
+from fastad.data.layouts.named import part_above
 from fastad.data.layouts.naming import part_of
+from fastad.data.layouts.roles import UNCLEAR, UNJUDGED, Roles
 from fastad.data.masks import read_mask
 
-Named = Iterable[str | Path]
 
-
-UNCLEAR = "it is unclear what it is"
-
-
-class Recognition:
+class Recognition(Roles):
     """One pass over a folder: ``root`` is absolute; the other arguments are those of `describe`."""
-
-    def __init__(self, root: Path, good: Named, defects: Named, masks: Named) -> None:
-        self.root = root
-        self.folders = Folders(root, good, defects, masks)
-        self.result = DataDescription(root)
-        self._files: dict[Path, FoundFile] = {}
-        self._beside: dict[Path, list[Path]] = {}
-        self._first: dict[str, Path] = {}  # of links to the same file
-        self._orphans: set[Path] = set()
-        self._masked: set[Path] = set()  # folders of masks that were passed over
 
     def description(self) -> DataDescription:
         """Of the folder."""
@@ -44,51 +29,26 @@ class Recognition:
             self._any_folder()
         self._rest()
         result = self.result
+        self._check_named_masks()
         result.files = list(self._files.values())
         if result.cannot_evaluate is None and not result.test:
             result.cannot_evaluate = doubts.no_test_images(self.root)
         return result
 
-    def _images(self, folder: Path) -> list[Path]:
-        """Images at any depth, without masks."""
-        every = find_images(folder)
-        found = [path for path in every if not self.folders.in_masks(path)]
-        if len(found) < len(every):
-            self._masked.update(path.parent for path in {*every}.difference(found))
-        images, beside, orphans = split_masks(found)
-        self._beside |= beside
-        self._orphans.update(orphans)
-        known = set(images)
-        return [path for path in found if path in known]
-
-    def _add(
-        self,
-        path: Path,
-        role: Role,
-        part: str = "",
-        kind: str = "",
-        masks: tuple[Path, ...] = (),
-        reason: str = "",
-    ) -> None:
-        if path in self._files:
-            return
-        first = self._first.setdefault(self.folders.real(path), path)
-        if first != path and (role != self._files[first].role or role != "normal"):
-            role, part, kind, masks = "passed over", "", "", ()
-            reason = f"the same file as {os.path.relpath(first, self.root)}"
-        self._files[path] = FoundFile(path, role, part, kind, masks, reason)
-
     # Layouts with train and test
 
     def _by_parts(self, train: Path | None, test: Path | None) -> None:
-        normal = self.folders.normal(train)
+        named = [f for f in self.folders.named_normal() if f.parent == self.root]
+        normal = [f for f in named if not part_above(f, self.root)] or self.folders.normal(train)
         private = [f for f in self.folders.of(self.root) if part_of(f.name) == "private"]
         layout = "BTAD" if normal and normal[0].name.lower() == "ok" else "MVTec AD"
-        if train and normal:
+        if normal:
             self._add_normal(normal, "train")
             self._add_normal(self.folders.normal(self.folders.part("validation")), "validation")
             if self._some("normal", "validation"):
                 layout = "MVTec LOCO"
+        elif train and self._by_table(train, "train"):
+            layout = "DAGM"
         elif train and (pairs := self._pairs(train)):
             layout = "masks beside images"
             self._add_pairs(pairs, "train", train)
@@ -100,6 +60,8 @@ class Recognition:
         self.result.layout = layout
         if test is None:
             self.result.cannot_evaluate = doubts.no_test(self.root)
+        elif self._by_table(test, "test"):
+            pass
         elif not self._classes(test) and (pairs := self._pairs(test)):
             self._add_pairs(pairs, "test", test)
         else:
@@ -110,7 +72,7 @@ class Recognition:
 
     def _add_normal(self, folders: list[Path], part: str) -> None:
         found = [(folder, path) for folder in folders for path in self._images(folder)]
-        doubtful = doubts.contradicting(self.folders, found)
+        doubtful = doubts.contradicting(self.folders, found, parts=bool(part))
         for folder, path in found:
             if doubtful is None or doubtful not in path.parents:
                 self._add(path, "normal", part, folder.name)
@@ -120,6 +82,9 @@ class Recognition:
             self.result.cannot_train = doubts.no_images(*folders)
         if doubtful is not None:
             self.result.cannot_train = doubts.doubtful(self.root, doubtful)
+        elif (inner := doubts.mixed(self.folders, found)) is not None:
+            good = next(f for f in inner.parents if f in folders)
+            self.result.cannot_train = doubts.nested(self.root, good, inner)
 
     def _classes(self, test: Path) -> list[Path]:
         if self.folders.named.get(test):
@@ -143,7 +108,11 @@ class Recognition:
                 masks = self._masks_of(path, folder, around, single)
                 masked += bool(masks)
                 self._add(path, "defect", part, folder.name, masks)
-            if images and says(folder) is None and not masked:
+            if images and not masked and self._is_unjudged(folder):
+                self._pass_over(images, UNJUDGED)
+                self.result.unjudged.append(folder)
+                found = [(kind, path) for kind, path in found if kind != folder]
+            elif images and says(folder) is None and not masked:
                 without.append(folder)
         if not found:
             self.result.cannot_evaluate = doubts.no_test_images(test)
@@ -153,18 +122,13 @@ class Recognition:
             unclear += without
         doubtful = doubts.contradicting(self.folders, found)
         if unclear:
-            for folder, path in found:
-                if folder in unclear:
-                    self._files[path] = FoundFile(path, "passed over", reason=UNCLEAR)
+            self._pass_over([path for folder, path in found if folder in unclear], UNCLEAR)
             self.result.cannot_evaluate = doubts.unclear(self.root, test, self._counts(unclear))
         elif doubtful is not None:
             self.result.cannot_evaluate = doubts.doubtful(self.root, doubtful)
-
-    def _masks_of(
-        self, path: Path, kind: Path, around: tuple[Path, ...], single: bool
-    ) -> tuple[Path, ...]:
-        beside = self._beside.get(path)
-        return tuple(beside) if beside else self.folders.masks.of_class(path, kind, around, single)
+        elif inner := doubts.mixed(self.folders, [f for f in found if says(f[0]) == "normal"]):
+            good = next(f for f in inner.parents if f in kinds)
+            self.result.cannot_evaluate = doubts.nested(self.root, good, inner)
 
     # Folders by class
 
@@ -181,10 +145,16 @@ class Recognition:
         else:
             beside = (self.root, self.root.parent, Path(os.path.realpath(self.root)).parent)
             self._add_classes(self.root, "", tuple(dict.fromkeys(beside)))
+            if self.result.unjudged and not self._some("defect", ""):
+                self.result.cannot_evaluate = doubts.no_test(self.root)
             if parts := [f for f in others if part_of(f.name)]:
                 counts = self._counts(parts)
                 self.result.cannot_evaluate = doubts.unclear(self.root, self.root, counts)
         self._files = with_parts_in_classes(self._files, self.root)
+        if not self._some("normal", "") and not self._some("normal", "train"):
+            self.result.cannot_train = self.result.cannot_train or doubts.of_tests(
+                self.root, normal
+            )
 
     # Masks beside images
 
@@ -202,7 +172,9 @@ class Recognition:
             except (OSError, ValueError) as error:
                 self.result.cannot_train = self.result.cannot_evaluate = error
                 return
-            if not marked:
+            if not marked and part == "train" and part_above(path, self.root):
+                self._add(path, "passed over", reason=UNCLEAR)
+            elif not marked:
                 self._add(path, "normal", part, "good")
                 for mask in masks:
                     self._add(mask, "mask", part)
@@ -214,6 +186,26 @@ class Recognition:
             self.result.cannot_train = ValueError(
                 f"{folder} has no good image: every image has a mask beside it that is not black"
             )
+
+    def _by_table(self, folder: Path, part: str) -> bool:
+        """Whether a table beside the masks says of every image what it is, as in DAGM 2007."""
+        images = self._images(folder)
+        try:
+            labels = read_labels(folder, self.folders.mask_folders(folder))
+        except ValueError as error:
+            self.result.cannot_train = self.result.cannot_evaluate = error
+            return True
+        if labels is None or not all(path.name.lower() in labels for path in images):
+            return False
+        for path in images:
+            if not labels[path.name.lower()]:
+                self._add(path, "normal", part, "good")
+            elif part == "train":
+                self._add(path, "passed over", reason="a defect, by the table")
+            else:
+                masks = self._masks_of(path, folder, (folder,), single=True)
+                self._add(path, "defect", part, folder.name, masks)
+        return True
 
     # Any folder
 
@@ -261,17 +253,21 @@ class Recognition:
         named = {f: said for f, said in self.folders.named.items() if said != "masks"}
         places = tuple(dict.fromkeys((*(f.parent for f in named), self.root, self.root.parent)))
         single = list(named.values()).count("defect") == 1
-        for path in self._images(self.root):
-            own = next((f for f in path.parents if f in named), None)
+        images = self._images(self.root)
+        normal = [f for f in named if named[f] == "normal"]
+        owners = {path: next((f for f in path.parents if f in named), None) for path in images}
+        parts = {path: part_above(path, self.root) for path, own in owners.items() if own in normal}
+        outside = "train" if "test" in parts.values() else ""
+        for path, own in owners.items():
             if own is None:
                 self._add(path, "passed over", reason="not in a folder that was named")
-            elif named[own] == "normal":
-                self._add(path, "normal", "", own.name)
+            elif own in normal:
+                self._add(path, "normal", parts[path] or outside, own.name)
             else:
                 masks = self._masks_of(path, own, places, single)
                 self._add(path, "defect", "", own.name, masks)
-        if not self._some("normal", ""):
-            self.result.cannot_train = doubts.no_images(*[f for f in named if named[f] == "normal"])
+        if not self._some("normal", outside):
+            self.result.cannot_train = doubts.no_normal(self.root, normal)
         if not self._some("defect", ""):
             self.result.cannot_evaluate = doubts.no_test(self.root)
 
@@ -282,7 +278,9 @@ class Recognition:
         for mask in used:
             self._add(mask, "mask")
         beside = {mask for masks in self._beside.values() for mask in masks}
-        for path in find_images(self.root):
+        seen = walk(self.root)
+        self.result.repeats, self.result.outputs = seen.repeats, seen.outputs
+        for path in seen.paths:
             if path in self._files:
                 continue
             if path in beside or self.folders.in_masks(path) or path in self._orphans:
@@ -292,8 +290,11 @@ class Recognition:
                 reason = "outside the folders of the layout" if known else UNCLEAR
                 self._add(path, "passed over", reason=reason)
 
-    def _counts(self, folders: list[Path]) -> dict[str, int]:
-        return {folder.name: len(self._images(folder)) for folder in folders}
-
-    def _some(self, role: Role, part: str) -> bool:
-        return any(f.role == role and f.part == part for f in self._files.values())
+    def _check_named_masks(self) -> None:
+        """A folder that the user named, and that has no mask of any defect, is a mistake."""
+        named = [f for f, said in self.folders.named.items() if said == "masks"]
+        used = {mask.parent for f in self._files.values() for mask in f.masks} if named else set()
+        for folder in named:
+            is_used = any(folder == place or folder in place.parents for place in used)
+            if not is_used and self.result.cannot_evaluate is None:
+                self.result.cannot_evaluate = doubts.unused_masks(self.root, folder)

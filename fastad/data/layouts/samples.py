@@ -8,6 +8,7 @@ Recognised::
     BTAD         train/ok  test/ok  test/ko  ground_truth/ko/NAME.*
     VisA         ROOT/OBJECT, as published; see `fastad.data.layouts.visa`
     by class     good  TYPE ...  ground_truth/TYPE (or masks/TYPE), inside the folder or beside it
+    DAGM         Train  Test, each with Label/Labels.txt, which says what every image is
     pairs        NAME.*  NAME_mask.*, good where the mask is black, as KolektorSDD2
     any          images at any depth, all normal
 
@@ -16,8 +17,9 @@ beside its image, too: as NAME_mask, NAME_GT, NAME_label or NAME_seg. It is neve
 
 What the names leave open is refused: a folder whose name says both, several folders side by side
 none of which is plainly normal, and test folders none of which is plainly normal where one is
-neither named as a defect nor has masks. `describe` shows all of it; ``good``, ``defects`` and
-``masks`` name such folders.
+neither named as a defect nor has masks. So is a folder among good images whose name says nothing
+of when or how they were taken. Folders such as ``todo`` or ``repaired`` are passed over.
+`describe` shows all of it; ``good``, ``defects`` and ``masks`` name such folders.
 """
 
 import os
@@ -26,7 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastad.data.images import find_images
+from fastad.data.finding import find_images, once
 from fastad.data.layouts.description import DataDescription, Named, describe, existing
 from fastad.data.layouts.folders import Folders
 from fastad.data.layouts.mask_files import split_masks
@@ -100,7 +102,7 @@ def training_images(data: str | Path, *, good: Named = (), masks: Named = ()) ->
     if found.cannot_train is not None:
         raise found.cannot_train
     paths, held_out = ([f.path for f in files] for files in (found.training, found.held_out))
-    return TrainingImages(paths, held_out, found.layout, Path(data).resolve().name)
+    return TrainingImages(paths, held_out, found.layout, found.folder.resolve().name)
 
 
 def test_samples(  # no test of pytest's
@@ -141,6 +143,13 @@ def samples_of(found: DataDescription) -> list[Sample]:
     """`test_samples` of a folder that is described already."""
     if found.cannot_evaluate is not None:
         raise found.cannot_evaluate
+    if found.unjudged:
+        names = ", ".join(folder.name for folder in found.unjudged)
+        warnings.warn(
+            f"not measured on, as their names say that nobody has judged the images: {names}; "
+            "--good FOLDER or --defects FOLDER says what they hold",
+            stacklevel=3,
+        )
     return [Sample(f.path, int(f.role == "defect"), f.kind, f.masks) for f in found.test]
 
 
@@ -188,18 +197,19 @@ def images_without_masks(folder: str | Path) -> list[Path]:
     nothing else is a folder of images. Raises FileNotFoundError or NotADirectoryError.
     """
     root = Path(os.path.abspath(existing(folder)))
-    folders, every = Folders(root), find_images(folder)
+    folders, every = Folders(root), find_images(folder, every_link=True)
     inside = [path for path in every if not folders.in_masks(Path(os.path.abspath(path)))]
     known = set(split_masks(inside)[0])
-    return [path for path in inside if path in known] or every
+    return once([path for path in inside if path in known] or every)
 
 
 def _defects_alone(data: Path) -> list[Sample]:
     """Images at any depth, with their masks as far as there are any."""
     folders = Folders(data)
-    every = [path for path in find_images(data) if not folders.in_masks(path)]
+    every = find_images(data, every_link=True)  # many images may share one mask
+    every = [path for path in every if not folders.in_masks(path)]
     images, beside, _ = split_masks(every)
-    known = set(images)
+    known = set(once(images))
     samples = []
     for path in every:
         above = [folder for folder in path.parents if data in folder.parents]

@@ -41,7 +41,9 @@ def read_split(data: Path) -> list[SplitRow] | None:
         if not (root / TABLE).is_file():
             raise FileNotFoundError(
                 f"{data} looks like an object of VisA, but {root / TABLE} with its split is not "
-                f"there; give {data / 'Data' / 'Images' / 'Normal'} to train on every normal image"
+                f"there; give {data / 'Data' / 'Images' / 'Normal'} to train on every normal "
+                "image, or name the folders: --good Data/Images/Normal --defects "
+                "Data/Images/Anomaly --masks Data/Masks/Anomaly"
             )
     else:
         return None

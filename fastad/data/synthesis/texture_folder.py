@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fastad.data.images import ImageError, find_images, read_image, resize
+from fastad.data.images import ImageError, read_image, resize
+from fastad.data.layouts import images_without_masks
 from fastad.data.training_set import file_digests
 
 _CACHE_BYTES = 128 * 2**20
@@ -31,7 +32,7 @@ class TextureFolder:
 
     def __init__(self, folder: str | Path) -> None:
         try:
-            found = find_images(folder)
+            found = images_without_masks(folder)
         except OSError as error:
             raise type(error)(f"textures: {error}") from error
         self.paths = [path for path in found if _is_readable(path)]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from fastad.data import ImageError, read_image, read_mask
+from fastad.data.formats.orientation import orientation as orientation_of
 from fastad.data.images import image_shape, rgb_array
 
 PICTURE = np.zeros((24, 40), np.uint8)
@@ -280,3 +281,16 @@ def test_pillow_itself_is_left_as_it_was(tmp_path):
     with Image.open(tmp_path / "a.png") as image:
         assert type(image) is PngImagePlugin.PngImageFile
         assert image.text == {"name": "value"}
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_the_turn_of_an_open_pillow_image_is_known_without_decoding(tmp_path, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    Image.fromarray(PICTURE).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        assert orientation_of(image) == value
+        assert image.tile  # not decoded
+        expected = SHOWN[value](PICTURE)
+        assert np.array_equal(rgb_array(image)[..., 0], expected)
+        assert orientation_of(image) == value

@@ -1,16 +1,19 @@
 """Random folders of images, made from a plan: no image has two roles, and no mask is an image."""
 
+import contextlib
 import io
+import json
 import os
 import random
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fastad.data import describe, find_images
+from fastad.data import DataDescription, describe, find_images
 
 TREES = 300
 NORMAL = ["good", "ok", "normal", "0_normal", "ok_front", "gut", "pass", "no_defect", "normal_dir"]
@@ -19,6 +22,8 @@ MASKS = ["mask", "masks", "gt", "ground_truth", "labels", "Annotation", "mask_di
 UNKNOWN = ["hollow", "foo", "negative", "a", "1", "0", "type2"]
 GROUPS = ["monday", "line 2", "img", "images", "cam1", "part", "data"]
 PARTS = ["train", "test", "validation", "Training", "test_public", "val", "test_private"]
+UNJUDGED = ["todo", "repaired", "review", "Unsorted"]
+NESTED = ["kratzer", "beule", "2024-01-02/kratzer"]
 SUFFIXES = ["_mask", "_mask_1", "_GT", "-mask", ".mask", "_label", "_gt"]
 ENDINGS = [".png", ".PNG", ".jpg", ".bmp", ".tif"]
 
@@ -52,6 +57,12 @@ class Plan:
             if self.rng.random() < 0.2:
                 names.insert(self.rng.randint(0, len(names)), GROUPS)
             self._fill([(self._spelled(self.rng.choice(own)), own) for own in names])
+        if self.rng.random() < 0.3:
+            self._nest()
+        if self.rng.random() < 0.3:
+            self._predict()
+        if shape == "classes" and self.rng.random() < 0.3:
+            self._add(root / self.rng.choice(UNJUDGED) / "1.png", "unjudged")
         if self.rng.random() < 0.2:
             (root / ".thumbnails").mkdir(exist_ok=True)
             (root / ".thumbnails" / "1.png").write_bytes(BLACK)
@@ -60,10 +71,29 @@ class Plan:
         if self.rng.random() < 0.2 and not (root / "linked").exists():
             os.symlink(
                 self.rng.choice(
-                    [p for p in root.iterdir() if p.is_dir() and p.name[0] != "."] or [root]
+                    [p for p in sorted(root.iterdir()) if p.is_dir() and p.name[0] != "."] or [root]
                 ),
                 root / "linked",
             )
+
+    def _add(self, path: Path, truth: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PHOTOGRAPH)
+        self.truth[path] = truth
+
+    def _nest(self) -> None:
+        """Defects in a folder among good images, which does not say so."""
+        good = [p.parent for p, truth in self.truth.items() if truth == "normal"]
+        if good:
+            self._add(self.rng.choice(good) / self.rng.choice(NESTED) / "77.png", "defect")
+
+    def _predict(self) -> None:
+        """Heat maps by class, as of ``fastad predict --output``."""
+        folder = self.root / "heat"
+        names = [f"{self.rng.choice(NORMAL + DEFECT)}/{i}.png" for i in range(3)]
+        for name in names:
+            self._add(folder / name, "picture")
+        (folder / "fastad-pictures.json").write_text(json.dumps({"files": names}))
 
     def _class(self) -> list[str]:
         return self.rng.choice([NORMAL, DEFECT, UNKNOWN, MASKS, NORMAL, DEFECT])
@@ -108,28 +138,45 @@ def check(root: Path, seed: int) -> tuple[bool, bool]:
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*the mask marks")  # the plan has white masks
         found = describe(root)
+        verify(found, truth)
+        for name in plan.rng.sample([*NORMAL[:3], ".", "linked", "kratzer", "heat"], 2):
+            with contextlib.suppress(FileNotFoundError, ValueError):  # there is none, or several
+                verify(describe(root, good=[name]), truth, named=name)
+    real = {os.path.realpath(path) for path in (file.path for file in found.files)}
+    assert real == {os.path.realpath(path) for path in find_images(root)}
+    return found.cannot_train is None, found.cannot_evaluate is None
+
+
+def verify(found: DataDescription, truth: Callable[[Path], str], named: str = "") -> None:
+    """No image has two roles, no mask is an image, and nothing is trained on that is not good."""
     paths = [file.path for file in found.files]
     assert len(set(paths)) == len(paths)
-    real = {os.path.realpath(path) for path in paths}
     roles = {(os.path.realpath(f.path), f.role) for f in found.files if f.role != "passed over"}
     assert len({path for path, _ in roles}) == len(roles)
-    assert real == {os.path.realpath(path) for path in find_images(root)}
     used = [file for file in found.files if file.role in ("normal", "defect", "unlabelled")]
-    assert [f.path for f in used if truth(f.path) == "mask"] == []
+    never = {"mask", "picture"} if named else {"mask", "picture", "unjudged"}
+    never -= {"mask"} if named == "linked" else set()  # a user may call masks good by a link
+    assert [f.path for f in used if truth(f.path) in never] == []
     masks = [mask for file in used for mask in file.masks]
     assert [mask for mask in masks if truth(mask) != "mask"] == []
     assert {file.path for file in found.files if file.role == "mask"} >= set(masks)
     if found.cannot_train is None:
         learned = [*found.training, *found.held_out]
         assert found.training
-        assert [f.path for f in learned if truth(f.path) == "defect"] == []
-    if found.cannot_evaluate is None:
+        tests = {"test", "test_public", "test_private", "validation", "val"}
+        files = [os.path.realpath(f.path) for f in found.training]
+        root = os.path.realpath(found.folder)
+        below = [set(os.path.relpath(f, root).lower().split(os.sep)) for f in files]
+        assert not any(parts & tests for parts in below)
+        assert len(set(files)) == len(files)
+        if not named:  # the user's word is taken
+            assert [f.path for f in learned if truth(f.path) == "defect"] == []
+    if found.cannot_evaluate is None and not named:
         assert found.test
         wrong = {"normal": "defect", "defect": "normal"}
         # The evaluation refuses a defect whose mask is black.
         used = [f for f in found.test if not any(m.read_bytes() == BLACK for m in f.masks)]
         assert [f.path for f in used if truth(f.path) == wrong[f.role]] == []
-    return found.cannot_train is None, found.cannot_evaluate is None
 
 
 @pytest.mark.parametrize("first", range(0, TREES, 50))

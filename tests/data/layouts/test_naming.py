@@ -1,10 +1,20 @@
 """What names of folders and files say."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from fastad.data.layouts.naming import masks_of_sibling, only_groups, owner_of, part_of, saying
+from fastad.data.layouts.mask_files import split_masks
+from fastad.data.layouts.naming import (
+    file_key,
+    is_group,
+    masks_of_sibling,
+    only_groups,
+    owner_of,
+    part_of,
+    saying,
+)
 
 NORMAL = """good Good OK ok okay normal NORMAL pass passed healthy nominal gut i.O. i.O io IO bueno
     normal_dir 0_normal 0.normal ok_front OKImages normal_images train_good no_defect defect_free
@@ -105,3 +115,41 @@ def test_an_unknown_word_may_take_a_good_one_back(name):
 )
 def test_known_words_take_nothing_back(name):
     assert saying(name) == "normal"
+
+
+PAIRS = """Gutteile/Schlechtteile GutTeile/SchlechtTeile in_Ordnung/nicht_in_Ordnung iO/niO IO/NIO
+    0_iO/1_niO unbeschädigt/beschädigt godkänd/underkänd godkendt/ikke_godkendt hyvä/huono
+    bon/mauvais bonnes/mauvaises sans_défaut/défaut conforme/non_conforme bueno/malo apto/no_apto
+    correctos/defectuosos buono/scarto aprovado/reprovado bom/ruim goed/fout goedgekeurd/afgekeurd
+    dobre/złe dobré/špatné jó/rossz iyi/kötü sağlam/kusurlu хорошие/брак годные/негодные
+    καλά/κακά 良品/不良品 正常/異常 合格/不合格 정상/불량"""
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("pair", PAIRS.split())
+def test_pairs_of_names_in_other_languages(pair, form):
+    for spelled in (pair, pair.upper() if "iO" not in pair and "Teile" not in pair else pair):
+        good, bad = unicodedata.normalize(form, spelled).split("/")
+        assert (saying(good), saying(bad)) == ("normal", "defect")
+        assert saying(good.replace("_", " ")) == "normal"
+
+
+MASK_WORDS = """mask Maske masque máscara maschera masker maska маска マスク 掩码 掩膜 마스크 annot
+    annotation annots étiquettes Segmentation GT groundtruth ground_truth"""
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("word", MASK_WORDS.split())
+def test_words_for_masks_in_other_languages(word, form):
+    word = unicodedata.normalize(form, word)
+    image, mask, front = (Path(f"{name}.png") for name in ("Größe 7", f"GRÖSSE 7_{word}", word))
+    assert saying(word) == "masks"
+    assert owner_of(mask) is not None
+    assert owner_of(mask)[0] == file_key(image)
+    assert owner_of(front) is None
+    assert split_masks([image, mask])[:2] == ([image], {image: [mask]})
+
+
+@pytest.mark.parametrize("name", ["kratzer1", "riss", "Neuer Ordner", "almost", "xyz"])
+def test_folders_that_say_something_unknown(name):
+    assert not is_group(name)

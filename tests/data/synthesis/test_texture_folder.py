@@ -105,3 +105,10 @@ def test_a_folder_without_a_readable_image_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(ValueError, match="textures: there are no readable images below"):
         TextureFolder(tmp_path)
+
+
+def test_masks_are_no_textures(tmp_path):
+    for name in ("1.png", "1_Maske.png", "masks/1.png", "2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    assert [path.name for path in TextureFolder(tmp_path).paths] == ["1.png", "2.png"]
