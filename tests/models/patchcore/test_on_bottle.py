@@ -46,7 +46,7 @@ def test_as_good_as_a_plain_implementation(shared_data):
     generator = torch.Generator().manual_seed(0)
     features = []
     for i in train:
-        rows = plain_features(backbone, images[i]["image"][None] / 255)
+        rows = plain_features(backbone, images[i][None] / 255)
         features.append(rows[torch.randperm(len(rows), generator=generator)[:200]])
     features = torch.cat(features)
     directions = torch.randn(features.shape[1], 128, generator=generator).double()
