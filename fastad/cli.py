@@ -199,7 +199,8 @@ def train(
         _of_model(
             help="rstpm: two student-teacher pairs and a discriminative network. stpm: one pair, "
             "faster. gtrans: one pair and a transformer. prn: segments by residuals to prototypes, "
-            "learns from real defects, too. utad: rebuilds the image in two stages and shows both."
+            "learns from real defects, too. utad: rebuilds the image in two stages and shows both. "
+            "patchcore, subspace: compare patches with those of good images, without training."
         ),
     ] = None,
     teacher_weights: Annotated[

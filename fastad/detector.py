@@ -743,7 +743,7 @@ def load(
 def _require_an_epoch(record: TrainingRecord, stages: int, trains: bool) -> None:
     """KeyboardInterrupt where Ctrl-C came before the first epoch's end; a warning after it."""
     if record.interrupted and record.best_epoch is None:
-        what = "the end of the first epoch" if trains else "all images were read"
+        what = "the end of the first epoch" if trains else "anything was learnt"
         raise KeyboardInterrupt(f"stopped before {what}")
     if record.interrupted:
         stage = record.stages[-1]

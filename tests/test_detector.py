@@ -322,7 +322,7 @@ def test_stopping_before_the_first_epoch_is_over_leaves_it_unfitted(tiny_model):
         raise KeyboardInterrupt
 
     detector = tiny(tiny_model)
-    what = "the end of the first epoch" if tiny_model.trains else "all images were read"
+    what = "the end of the first epoch" if tiny_model.trains else "anything was learnt"
     with pytest.raises(KeyboardInterrupt, match=f"before {what}"):
         detector.fit(IMAGES, **short(tiny_model), progress=stop)
     with pytest.raises(ValueError, match="not trained yet: call fit"):

@@ -27,7 +27,7 @@ from fastad.backbones import build
 from fastad.cli import app
 from fastad.data.training_set import IN_MEMORY_BYTES, MIN_SIDE
 from fastad.inference.threshold import conformal_threshold
-from fastad.models import GTransConfig, PRNConfig, RSTPMConfig, STPMConfig, UTADConfig
+from fastad.models import MODELS
 from fastad.training import TrainingConfig
 from fastad.training.batches import split_indices
 from fastad.training.config import STAGE_OPTIONS
@@ -179,7 +179,7 @@ def generated(name: str) -> str:
     return reference.generated(text(f"reference/{name}.md"))
 
 
-CONFIGS = [TrainingConfig, STPMConfig, RSTPMConfig, GTransConfig, PRNConfig, UTADConfig]
+CONFIGS = [TrainingConfig, *(model.Config for model in MODELS.values())]
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -47,6 +47,8 @@ def recipes_table() -> str:
         for stage in kind.stages:
             own = dataclasses.asdict(config.for_stage(kind, stage))
             unused = {"sgd": {"betas"}}.get(own["optimizer"], {"momentum"})
+            if not stage.trains:
+                unused = set(names) - {"batch_size"}
             if not stage.pseudo_anomalies:
                 unused |= {"pseudo_anomalies", "own_patches", "on_foreground"}
             cells = {n: "" if n in unused else f"`{written(own[n])}`" for n in names}

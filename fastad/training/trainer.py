@@ -154,9 +154,11 @@ class Trainer:
         if len(validation) == 0:
             one = len(dataset) == 1 and config.validation_fraction > 0 and held_out is None
             reason = "the data set has one image" if one else "none asked for"
-            so = "the epoch was chosen by the training images"
-            so = so if self.model.trains() else "there is no threshold"
-            record.notes.append(f"no images held out ({reason}): {so}")
+            record.notes.append(
+                f"no images held out ({reason}): the epoch was chosen by the training images"
+                if self.model.trains()
+                else f"no images held out ({reason}): there is no threshold"
+            )
 
         self.model.to(self.device)
         if config.channels_last:
