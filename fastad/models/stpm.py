@@ -93,7 +93,9 @@ class STPM(AnomalyModel):
     Config = STPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
+        "min_steps": 400,
         "batch_size": 32,
+        "min_batches": 4,
         "optimizer": "sgd",
         "learning_rate": 0.4,
         "momentum": 0.9,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastad.models import AnomalyModel, Step
+from fastad.training.batch_norm import chosen_batches, taken_anew, trained_norms
 from fastad.training.batches import shuffled_batches
 from fastad.training.divergence import require_finite
 from fastad.training.graphs import StepGraphs, recorder
@@ -55,6 +56,7 @@ class StageLoop:
                 self.plan.train_items, self.plan.config.batch_size, state.shuffle
             )
             losses = self._train_epoch(batches, state, clock)
+            self._renew_statistics()
             score = self._validate(epoch)
             is_best = state.end_epoch(losses, score, before + time.monotonic() - begin)
             save()
@@ -130,6 +132,22 @@ class StageLoop:
                 "cannot learn: take a batch_size of at least 2, more images, or an image_size of "
                 "at least 64"
             ) from None
+
+    @torch.no_grad()
+    def _renew_statistics(self) -> None:
+        """Take batch norm's statistics anew, from the same training images in every epoch."""
+        self.model.train()
+        norms = trained_norms(self.model)
+        if not norms:
+            return
+        device = self.placement.device
+        chosen = chosen_batches(self.plan.train_items, self.plan.config.batch_size)
+        # What random layers draw here must change nothing of what they draw in training.
+        with torch.random.fork_rng([device] if self._on_cuda else []), taken_anew(norms):
+            torch.manual_seed(self.plan.seed)
+            for _, batch in self.train.batches(chosen, epoch=0):
+                for step in self.plan.stage.steps:
+                    self._losses(batch, step)
 
     @torch.inference_mode()
     def _validate(self, epoch: int) -> float:

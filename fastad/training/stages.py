@@ -13,6 +13,7 @@ from fastad.data.synthesis import PseudoAnomalies, RealDefects, TextureFolder, c
 from fastad.data.training_set import file_digests
 from fastad.models import AnomalyModel, Stage
 from fastad.training.config import TrainingConfig
+from fastad.training.small_sets import fitted
 
 # Validation of a stage that learns from synthesised defects: enough items that chance does not
 # choose the epoch, and each held-out image with and without defects.
@@ -27,7 +28,7 @@ class StagePlan:
 
     Attributes:
         stage: of the model.
-        config: the options of this stage.
+        config: the options of this stage, epochs and batches fitted to the number of its items.
         steps: the options of each of the stage's steps.
         seed: of its order, random layers and synthesised defects.
         train: indices of the images that were not held out before this stage.
@@ -113,7 +114,7 @@ def plan_stages(
         plans.append(
             StagePlan(
                 stage=stage,
-                config=own,
+                config=fitted(own, len(items[0])),
                 steps=tuple(config.for_step(model, stage, step) for step in stage.steps),
                 seed=seed,
                 train=train,

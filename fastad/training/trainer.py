@@ -24,6 +24,7 @@ from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress
 from fastad.training.record import TrainingRecord
+from fastad.training.small_sets import step_notes
 from fastad.training.source import FeatureBudget, Placement, Source
 from fastad.training.stages import StagePlan, held_out_notes, plan_stages
 from fastad.training.state import TrainingState
@@ -129,6 +130,8 @@ class Trainer:
         else:
             train, validation = split_off(len(dataset), held_out)
         plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
+        for note in step_notes(self.model, config, plans):
+            log.info(note)
         if defects := _defects(plans):
             log.info(f"learning from {len(defects)} images of real defects, too")
         record = TrainingRecord(
@@ -286,7 +289,7 @@ class Trainer:
             record.defects = _defects(ran)
             if record.defects:
                 record.supervision = f"supervised, {len(record.defects)} images of real defects"
-        record.notes += held_out_notes(ran)
+        record.notes += held_out_notes(ran) + step_notes(self.model, self.config, ran)
         if record.interrupted:
             if len(plans) > 1 and missing:
                 names = ", ".join(plan.stage.name for plan in missing)

@@ -43,7 +43,9 @@ class GTrans(AnomalyModel):
     Config = GTransConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
+        "min_steps": 400,
         "batch_size": 32,
+        "min_batches": 4,
         "optimizer": "adam",
         "learning_rate": 1e-3,
         "schedule": "exponential",

@@ -54,7 +54,9 @@ class RSTPM(AnomalyModel):
     Config = RSTPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 20,
+        "min_steps": 400,
         "batch_size": 8,
+        "min_batches": 4,
         "optimizer": "adam",
         "learning_rate": 5e-3,
         "schedule": "cosine",
@@ -64,7 +66,7 @@ class RSTPM(AnomalyModel):
         Stage("pairs", is_static=True),
         Stage(
             "discriminator",
-            {"epochs": 6, "learning_rate": 1e-3},
+            {"epochs": 6, "min_steps": 0, "learning_rate": 1e-3},
             pseudo_anomalies=True,
             unseen=True,
             reads_images=False,
