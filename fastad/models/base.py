@@ -66,6 +66,8 @@ class Stage:
             "mask" alone: "image" is then missing from batches whose features were kept.
         is_static: whether the losses are the same operations of torch on every batch of a size,
             with no number that Python draws or counts in them: on CUDA they may be recorded.
+        judged_by_defects: whether `AnomalyModel.answer` tells defects apart in this stage already:
+            its epoch is then chosen by synthesised ones on held-out images, too.
         steps: what is done in turn with every batch, as where a generator and a discriminator
             learn from each other.
     """
@@ -76,6 +78,7 @@ class Stage:
     unseen: bool = False
     reads_images: bool = True
     is_static: bool = False
+    judged_by_defects: bool = False
     steps: tuple[Step, ...] = (Step(),)
 
 
@@ -181,6 +184,21 @@ class AnomalyModel(nn.Module):
         """Score images (N, 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """What `forward` says of ``batch["image"]``, in training too.
+
+        ``batch`` as in `loss`. A model with `teacher_features` takes those that are kept in it.
+        """
+        return self(batch["image"])
+
+    def calibrate_maps(self, unseen: Batches) -> None:
+        """Take what maps are scaled by from images that the stage does not train on.
+
+        Called in eval mode, without gradients, before an epoch is judged by `answer`, and at the
+        end of a stage; results belong into buffers. ``unseen()`` iterates batches of held-out
+        images as in `prepare_stage` (training images where there are none).
+        """
+
     def enter_stage(self, stage: Stage | None) -> None:
         """Be ready for a stage of the training, a new or a resumed one; None: training is over.
 
@@ -276,4 +294,4 @@ class AnomalyModel(nn.Module):
 
         The mean of an image's anomaly map, unless a model knows better. ``batch`` as in `loss`.
         """
-        return self(batch["image"]).anomaly_map.flatten(1).mean(dim=1)
+        return self.answer(batch).anomaly_map.flatten(1).mean(dim=1)

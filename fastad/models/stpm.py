@@ -89,7 +89,7 @@ class STPM(AnomalyModel):
 
     name = "stpm"
     pair = ("teacher", "student")
-    stages = (Stage(is_static=True),)
+    stages = (Stage(is_static=True, judged_by_defects=True),)
     Config = STPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
@@ -139,10 +139,9 @@ class STPM(AnomalyModel):
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
         return self._compare(images)
 
-    def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
-        """Mean of the anomaly map of each image, as the authors choose the epoch: (N,)."""
-        prediction = self._compare(batch["image"], batch.get("teacher"))
-        return prediction.anomaly_map.flatten(1).mean(dim=1)
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """As `forward`, by the teacher's features in the batch where they are kept."""
+        return self._compare(batch["image"], batch.get("teacher"))
 
     def _compare(self, images: Tensor, teacher: list[Tensor] | None = None) -> Prediction:
         teacher, student = self.features(images, teacher)

@@ -103,6 +103,8 @@ def identify(
                     identity[f"{prefix}step {step.name}: training option {name}"] = getattr(
                         of_step, name
                     )
+        if plan.trial is not None:
+            identity[f"{prefix}epoch chosen by"] = f"{len(plan.trial)} synthesised defects"
         if of_stage:
             fingerprint = getattr(plan.train_set, "fingerprint", None)
             identity[f"{prefix}pseudo-anomalies"] = fingerprint

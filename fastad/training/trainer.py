@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from fastad.training.config import TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
-from fastad.training.loop import StageLoop
+from fastad.training.loop import Sources, StageLoop
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress
@@ -28,6 +29,7 @@ from fastad.training.small_sets import step_notes
 from fastad.training.source import FeatureBudget, Placement, Source
 from fastad.training.stages import StagePlan, held_out_notes, plan_stages
 from fastad.training.state import TrainingState
+from fastad.training.trial import KeptDefects
 
 log = logging.getLogger("fastad")
 
@@ -36,7 +38,8 @@ class Trainer:
     """Trains a model's students on normal images and keeps the best epoch.
 
     A share of the images is held out. After each epoch the model's own `validation_score` is
-    averaged over them. At the end the weights of the epoch with the lowest mean are restored.
+    averaged over them, and where the stage can, the model tells them from synthesised defects on
+    them. `fastad.training.choice` says which epoch's weights are restored at the end.
 
     A model with several ``stages`` is trained in one after the other, each on the best epoch of the
     one before. `fastad.training.stages` says which images they see. The same seed, machine and
@@ -225,16 +228,12 @@ class Trainer:
     def _prepare(self, plan: StagePlan, dataset: Images) -> None:
         """Let the model see images before the first epoch of a stage."""
         source = self._source(plan, dataset)
-
-        def batches(items: Tensor) -> Batches:
-            pieces = items.split(plan.config.batch_size)
-            return lambda: (batch for _, batch in source.batches(pieces))
-
         unseen = plan.unseen if len(plan.unseen) else plan.train
         self.model.eval()
         try:
             with torch.no_grad(), self._placement.autocast():
-                self.model.prepare_stage(batches(plan.train), batches(unseen))
+                train = _batches(source, plan.train, plan)
+                self.model.prepare_stage(train, _batches(source, unseen, plan))
         finally:
             source.close()
 
@@ -242,10 +241,11 @@ class Trainer:
         """Let the model take from the images what the best epoch of a stage asks for."""
         state.restore_best()
         source = self._source(plan, dataset)
-        items = plan.train.split(plan.config.batch_size)
+        unseen = plan.held_out if len(plan.held_out) else plan.train
         try:
             with torch.no_grad(), self._placement.autocast():
-                self.model.finish_stage(lambda: (batch for _, batch in source.batches(items)))
+                self.model.calibrate_maps(_batches(source, unseen, plan))
+                self.model.finish_stage(_batches(source, plan.train, plan))
         finally:
             source.close()
         state.keep()
@@ -257,23 +257,26 @@ class Trainer:
             epochs = f"epochs {state.stage.epochs + 1} to {plan.config.epochs}"
             log.info(f"stage {plan.stage.name}: {epochs}, {len(plan.train_items)} images each")
         train = self._source(plan, plan.train_set)
-        validation = train
+        validation, trial = train, None
         try:
             # Two sets of synthesised defects; otherwise one set holds all images.
             if plan.validation_set is not plan.train_set:
                 validation = self._source(plan, plan.validation_set)
+            if plan.trial is not None:
+                trial = self._source(plan, KeptDefects(plan.trial, plan.seed))
             memory, disk = self.config.feature_cache_gib, self.config.feature_disk_gib
             room = FeatureBudget(
                 min(memory * 2**30, memory_limit(self.device)),
                 disk * 2**30 if memory > 0 else 0.0,
             )
-            for source in dict.fromkeys((train, validation)):
+            for source in filter(None, dict.fromkeys((train, validation, trial))):
                 source.keep_features(plan.config.batch_size, room)
-            loop = StageLoop(self.model, plan, self._placement, train, validation, self.progress)
+            sources = Sources(train, validation, trial)
+            loop = StageLoop(self.model, plan, self._placement, sources, self.progress)
             loop.run(state, begin, save)
         finally:
-            train.close()
-            validation.close()
+            for source in filter(None, (train, validation, trial)):
+                source.close()
 
     def _source(self, plan: StagePlan, dataset: Images) -> Source:
         workers = plan.config.workers
@@ -296,12 +299,25 @@ class Trainer:
                 record.notes.append(f"stopped by the user: stage {names} is missing")
             return
         for stage in record.stages:
-            if stage.still_falling:
-                what = f" of stage {stage.name}" if len(plans) > 1 else ""
-                record.notes.append(
-                    f"the validation score{what} was still falling at the last epoch: more epochs "
-                    "would help"
+            what = f" of stage {stage.name}" if len(plans) > 1 else ""
+            if stage.still_improving:
+                improving = (
+                    f"synthesised defects{what} were told apart better and better"
+                    if stage.qualities
+                    else f"the validation score{what} was still falling"
                 )
+                record.notes.append(f"{improving} at the last epoch: more epochs would help")
+            if stage.is_early:
+                warnings.warn(
+                    f"epoch {stage.best_epoch} of {stage.epochs}{what} is kept: no later one was "
+                    "better; a lower learning rate or other images may help",
+                    stacklevel=3,
+                )
+
+
+def _batches(source: Source, items: Tensor, plan: StagePlan) -> Batches:
+    pieces = items.split(plan.config.batch_size)
+    return lambda: (batch for _, batch in source.batches(pieces))
 
 
 def _defects(plans: Sequence[StagePlan]) -> list[str]:

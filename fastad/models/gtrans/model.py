@@ -39,7 +39,7 @@ class GTrans(AnomalyModel):
 
     name = "gtrans"
     pair = ("teacher", "student")
-    stages = (Stage(is_static=True),)
+    stages = (Stage(is_static=True, judged_by_defects=True),)
     Config = GTransConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
@@ -104,7 +104,14 @@ class GTrans(AnomalyModel):
         change no order, are left out. The authors' code takes the index of the whole batch, by
         which an image's score depends on its neighbours.
         """
-        teacher, student = self.features(images)
+        return self._compare(images)
+
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """As `forward`, by the teacher's features in the batch where they are kept."""
+        return self._compare(batch["image"], batch.get("teacher"))
+
+    def _compare(self, images: Tensor, teacher: list[Tensor] | None = None) -> Prediction:
+        teacher, student = self.features(images, teacher)
         maps = ops.distances(teacher, student, eps=self.config.eps)
         maps = [
             level * guidance_index(t, s, level, self.config.eps)[:, None, None]

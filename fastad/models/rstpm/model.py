@@ -35,7 +35,7 @@ class RSTPM(AnomalyModel):
 
     Trained in two stages: the students on normal images, with STPM's loss; then, with the students
     frozen, the discriminative network on pseudo-anomalies, with the focal loss. A model whose
-    second stage never ran answers with half the pairs' map: ranks, but no scales of the maps.
+    second stage never ran answers with half the pairs' map.
 
     The recipe is not published: the students' optimizer is that of reverse distillation.
 
@@ -43,10 +43,10 @@ class RSTPM(AnomalyModel):
         teacher1, teacher2: frozen.
         student1, student2, bottleneck: trained in the first stage.
         discriminator: trained in the second stage.
-        distance_means: (6, 64, 64) means of the distance maps over normal images, at each position
-            of a grid over the image; ones before the second stage, which sets them
-            (`prepare_stage`).
-        level_means, level_deviations: (3,) of the summed maps, likewise.
+        distance_means: (6, 64, 64) means of the distance maps over held-out normal images, at each
+            position of a grid over the image. Before the second stage it takes them anew, from the
+            half of these images that it trains on (`prepare_stage`).
+        level_means, level_deviations: (3,) of the summed maps, from that half.
     """
 
     name = "rstpm"
@@ -63,7 +63,7 @@ class RSTPM(AnomalyModel):
         "betas": (0.5, 0.999),
     }
     stages: ClassVar[tuple[Stage, ...]] = (
-        Stage("pairs", is_static=True),
+        Stage("pairs", is_static=True, judged_by_defects=True),
         Stage(
             "discriminator",
             {"epochs": 6, "min_steps": 0, "learning_rate": 1e-3},
@@ -192,10 +192,32 @@ class RSTPM(AnomalyModel):
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
         return self.join(self.distances(images), (images.shape[-2], images.shape[-1]))
 
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """As `forward`, by the teachers' features in the batch where they are kept; of the pairs
+        alone while they are trained, before the discriminative network is."""
+        images = batch["image"]
+        return self.join(self.distances(images, batch), (images.shape[-2], images.shape[-1]))
+
+    def calibrate_maps(self, unseen: Batches) -> None:
+        """Take the means of the distance maps, by which the noisier pair wins no more.
+
+        Those of the second stage stay as it was prepared with them.
+        """
+        if self._discriminates:
+            return
+        means = [PositionMeans() for _ in self.distance_means]
+        for batch in unseen():
+            for mean, level in zip(means, self.distances(batch["image"], batch), strict=True):
+                mean.add(level)
+        found = torch.stack([mean.result() for mean in means])
+        self.distance_means.copy_(found.clamp_min(self.config.eps))
+
     def join(self, distances: Sequence[Tensor], size: tuple[int, int]) -> Prediction:
         """The six distance maps (N, H_l, W_l) -> score (N,) and anomaly map (N, *size)."""
         summed = self.summed_maps(distances)
-        factors = [self.discriminate(summed)] if self.config.discriminator else []
+        is_trained = self.stage is None or self._discriminates
+        discriminates = self.config.discriminator and is_trained
+        factors = [self.discriminate(summed)] if discriminates else []
         if self.config.aggregate == "sum":
             summed = [ops.aggregate_maps(summed, size, aggregate="sum")]
         anomaly_map, score = ops.aggregate_maps([*summed, *factors], size, return_maximum=True)
