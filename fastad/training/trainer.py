@@ -24,7 +24,7 @@ from fastad.training.loop import Sources, StageLoop
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress
-from fastad.training.record import TrainingRecord
+from fastad.training.record import StageRecord, TrainingRecord
 from fastad.training.small_sets import step_notes
 from fastad.training.source import FeatureBudget, Placement, Source
 from fastad.training.stages import StagePlan, held_out_notes, plan_stages
@@ -284,6 +284,10 @@ class Trainer:
 
     def _close(self, record: TrainingRecord, plans: Sequence[StagePlan], size: int) -> None:
         """Say in the record what came of the stages."""
+
+        def of(stage: StageRecord) -> str:
+            return f" of stage {stage.name}" if len(plans) > 1 else ""
+
         ran, missing = plans[: len(record.stages)], plans[len(record.stages) :]
         if ran:
             record.held_out = ran[-1].held_out.tolist()
@@ -293,24 +297,25 @@ class Trainer:
             if record.defects:
                 record.supervision = f"supervised, {len(record.defects)} images of real defects"
         record.notes += held_out_notes(ran) + step_notes(self.model, self.config, ran)
+        for stage in record.stages:
+            log.info(f"kept epoch {stage.best_epoch} of {stage.epochs}{of(stage)}: {stage.reason}")
         if record.interrupted:
             if len(plans) > 1 and missing:
                 names = ", ".join(plan.stage.name for plan in missing)
                 record.notes.append(f"stopped by the user: stage {names} is missing")
             return
         for stage in record.stages:
-            what = f" of stage {stage.name}" if len(plans) > 1 else ""
             if stage.still_improving:
                 improving = (
-                    f"synthesised defects{what} were told apart better and better"
+                    f"synthesised defects{of(stage)} were told apart better and better"
                     if stage.qualities
-                    else f"the validation score{what} was still falling"
+                    else f"the validation score{of(stage)} was still falling"
                 )
                 record.notes.append(f"{improving} at the last epoch: more epochs would help")
             if stage.is_early:
                 warnings.warn(
-                    f"epoch {stage.best_epoch} of {stage.epochs}{what} is kept: no later one was "
-                    "better; a lower learning rate or other images may help",
+                    f"epoch {stage.best_epoch} of {stage.epochs}{of(stage)} is kept: no later "
+                    "one was better; a lower learning rate or other images may help",
                     stacklevel=3,
                 )
 
