@@ -226,13 +226,17 @@ def train(
         int | None,
         _of_training(
             min=1,
-            help="Passes over the images; by default the model's own. A training in several stages "
-            "has these in the first stage, and others in proportion.",
+            help="Passes over the images; by default the model's own, more where there are few "
+            "images. A training in several stages has these in the first stage, and others in "
+            "proportion.",
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        _of_training(min=1, help="Images in a step; by default the model's own."),
+        _of_training(
+            min=1,
+            help="Images in a step; by default the model's own, fewer where there are few images.",
+        ),
     ] = None,
     device: Annotated[str | None, _of_training(help="auto, cpu, cuda or cuda:N.")] = None,
     precision: Annotated[

@@ -40,7 +40,8 @@ def options_table(config: type) -> str:
 def recipes_table() -> str:
     """What each stage of each model's training takes, where models differ."""
     names = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "momentum", "betas")
-    names += ("weight_decay", "pseudo_anomalies", "own_patches", "on_foreground")
+    names += ("weight_decay", "min_steps", "min_batches")
+    names += ("pseudo_anomalies", "own_patches", "on_foreground")
     columns = []
     for model, kind in MODELS.items():
         config = TrainingConfig.for_model(kind)

@@ -14,11 +14,13 @@ def has_stages(training: dict[str, Any]) -> bool:
 
 
 def epochs_kept(training: dict[str, Any]) -> str:
-    """Like "9 of 12", of a training in stages like "pairs 9 of 12, discriminator 5 of 5"."""
+    """Like "9 of 12: why", of a training in stages like "pairs 9 of 12, discriminator 5 of 5"."""
     if training.get("epochs") == 0:
         return "none"
     if not has_stages(training):
-        return f"{training.get('best_epoch')} of {training.get('epochs')}"
+        stages = training.get("stages") or [{}]
+        why = f": {stages[0]['reason']}" if stages[0].get("reason") else ""
+        return f"{training.get('best_epoch')} of {training.get('epochs')}{why}"
     return ", ".join(
         f"{stage['name']} {stage['best_epoch']} of {stage['config']['epochs']}"
         for stage in training["stages"]
@@ -33,11 +35,12 @@ def stage_lines(training: dict[str, Any]) -> list[tuple[str, str]]:
     for stage in training["stages"]:
         config = stage["config"]
         planned = config["epochs"]
+        why = f" ({stage['reason']})" if stage.get("reason") else ""
         stopped = f", stopped after {stage['epochs']}" if stage["epochs"] < planned else ""
         lines.append(
             (
                 stage["name"],
-                f"epoch {stage['best_epoch']} of {planned} kept{stopped}, {stage['n_train']} "
+                f"epoch {stage['best_epoch']} of {planned} kept{why}{stopped}, {stage['n_train']} "
                 f"images an epoch, {config.get('optimizer')} at {config.get('learning_rate'):g}, "
                 f"{stage['seconds']:.0f} s",
             )

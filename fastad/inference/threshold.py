@@ -5,9 +5,10 @@ k-th smallest, k = ceil((n + 1)(1 - a)), with probability at most a (Vovk et al.
 Learning in a Random World, 2005; Bates et al., Annals of Statistics 51, 2023, for p-values).
 
 The guarantee holds for images like the held-out ones, on average over the draw of the calibration
-set. Training keeps the epoch with the lowest mean `AnomalyModel.validation_score` on the same
-held-out images. This makes their scores a little smaller than those of images that nothing was
-chosen on. The true false-alarm rate can lie slightly above the one asked for.
+set. Training chooses the epoch by the same held-out images: by their mean
+`AnomalyModel.validation_score`, and by synthesised defects on them (`fastad.training.choice`). This
+makes their scores a little smaller than those of images that nothing was chosen on. The true
+false-alarm rate can lie slightly above the one asked for.
 """
 
 import math

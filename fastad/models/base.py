@@ -65,6 +65,8 @@ class Stage:
             "mask" alone: "image" is then missing from batches whose features were kept.
         is_static: whether the losses are the same operations of torch on every batch of a size,
             with no number that Python draws or counts in them: on CUDA they may be recorded.
+        judged_by_defects: whether `AnomalyModel.answer` tells defects apart in this stage already:
+            its epoch is then chosen by synthesised ones on held-out images, too.
         steps: what is done in turn with every batch, as where a generator and a discriminator
             learn from each other. Empty for a stage that trains nothing: it is
             `AnomalyModel.prepare_stage` and `AnomalyModel.finish_stage` alone, without epochs.
@@ -76,6 +78,7 @@ class Stage:
     unseen: bool = False
     reads_images: bool = True
     is_static: bool = False
+    judged_by_defects: bool = False
     steps: tuple[Step, ...] = (Step(),)
 
     @property
@@ -186,6 +189,21 @@ class AnomalyModel(nn.Module):
         """Score images (N, 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
+    def answer(self, batch: Mapping[str, Any]) -> Prediction:
+        """What `forward` says of ``batch["image"]``, in training too.
+
+        ``batch`` as in `loss`. A model with `teacher_features` takes those that are kept in it.
+        """
+        return self(batch["image"])
+
+    def calibrate_maps(self, good: Batches) -> None:
+        """Take what maps are scaled by from good images.
+
+        Called in eval mode, without gradients; results belong into buffers. ``good()`` iterates
+        batches as in `prepare_stage`: of held-out images before an epoch is judged by `answer`, of
+        training images at the end of a stage.
+        """
+
     @classmethod
     def trains(cls) -> bool:
         """Whether any stage does; a model of no such stage learns in one look at the images."""
@@ -233,17 +251,6 @@ class AnomalyModel(nn.Module):
         Called at the end of a stage, also of one that the user stopped, with its best epoch, in
         eval mode, without gradients; results belong into buffers. ``train()`` iterates batches of
         training images as in `prepare_stage`.
-        """
-
-    def answer(self, batch: Mapping[str, Any]) -> Prediction:
-        """Score and anomaly map of a batch as in `loss`, with kept features of teachers."""
-        return self(batch["image"])
-
-    def calibrate_maps(self, unseen: Batches) -> None:
-        """Take from normal images what maps are scaled by, before they are judged.
-
-        Called in eval mode, without gradients; results belong into buffers. ``unseen()`` iterates
-        batches like those of `loss`, of images that the stage was not fitted to.
         """
 
     def explain(self, images: Tensor) -> dict[str, Tensor]:
@@ -297,4 +304,4 @@ class AnomalyModel(nn.Module):
 
         The mean of an image's anomaly map, unless a model knows better. ``batch`` as in `loss`.
         """
-        return self(batch["image"]).anomaly_map.flatten(1).mean(dim=1)
+        return self.answer(batch).anomaly_map.flatten(1).mean(dim=1)

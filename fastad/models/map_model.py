@@ -163,21 +163,14 @@ class MapModel(AnomalyModel):
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
         return self.answer({"image": images})
 
-    def calibrate_maps(self, unseen: Batches) -> None:
+    def calibrate_maps(self, good: Batches) -> None:
         """Take the means of the distance maps from normal images."""
         means = [PositionMeans() for _ in self.distance_means]
-        for batch in unseen():
+        for batch in good():
             for mean, level in zip(means, self.level_maps(batch), strict=True):
                 mean.add(level.to(self.distance_means.dtype))
         found = torch.stack([mean.result() for mean in means])
         self.distance_means.copy_(found.clamp_min(LEAST_MEAN))
-
-    def finish_stage(self, train: Batches) -> None:
-        """Take the means of the maps from the training images, of which there are most.
-
-        Those of held-out images would make these look better than new ones: the threshold is theirs.
-        """
-        self.calibrate_maps(train)
 
     def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
         # Files of models that had no means yet scale by none.

@@ -101,11 +101,13 @@ class STPM(MapModel):
 
     name = "stpm"
     pair = ("teacher", "student")
-    stages = (Stage(is_static=True),)
+    stages = (Stage(is_static=True, judged_by_defects=True),)
     Config = STPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
+        "min_steps": 400,
         "batch_size": 32,
+        "min_batches": 4,
         "optimizer": "sgd",
         "learning_rate": 0.4,
         "momentum": 0.9,

@@ -57,6 +57,13 @@ def shuffled_batches(indices: Tensor, batch_size: int, generator: torch.Generato
     return batches
 
 
+def steps_an_epoch(items: int, batch_size: int) -> int:
+    """How many batches `shuffled_batches` makes of that many items."""
+    steps = -(-items // batch_size)
+    left_out = steps > 1 and batch_size > 1 and items % batch_size == 1
+    return steps - left_out
+
+
 def is_fixed(dataset: Images) -> bool:
     """Whether an index always gives the same image: a tensor, or a data set that says so."""
     return isinstance(dataset, Tensor) or getattr(dataset, "is_fixed", False) is True

@@ -21,6 +21,8 @@ STAGE_OPTIONS = (
     "momentum",
     "betas",
     "weight_decay",
+    "min_steps",
+    "min_batches",
     "pseudo_anomalies",
     "textures",
     "own_patches",
@@ -34,6 +36,8 @@ OF_EPOCHS = STAGE_OPTIONS[: STAGE_OPTIONS.index("pseudo_anomalies")]
 OF_EPOCHS = tuple(name for name in OF_EPOCHS if name != "batch_size")
 # What one step of a stage may have otherwise than the others.
 STEP_OPTIONS = ("optimizer", "learning_rate", "momentum", "betas", "weight_decay")
+# Which floor falls away where an option is given: what is asked for is taken as it is.
+FLOORS = {"epochs": "min_steps", "batch_size": "min_batches"}
 
 
 @dataclass
@@ -53,6 +57,11 @@ class TrainingConfig(Options):
         momentum: of "sgd".
         betas: of "adam" and "adamw".
         weight_decay: of the optimizer.
+        min_steps: fewest steps of a stage. On a small set of images its epochs become more until
+            there are as many. 0 for none, also where ``epochs`` is given and this is not.
+        min_batches: fewest steps of an epoch. On a small set of images batches get smaller until
+            there are as many, down to 4 images. 0 for none, also where ``batch_size`` is given and
+            this is not.
         validation_fraction: share of the images held out to choose the epoch by, in [0, 1). Without
             effect where the layout of the folder sets images apart.
         seed: of the split, the order of the images, and random layers.
@@ -105,6 +114,8 @@ class TrainingConfig(Options):
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    min_steps: int = 0
+    min_batches: int = 0
     validation_fraction: float = 0.2
     seed: int = 0
     precision: str = "auto"
@@ -126,7 +137,8 @@ class TrainingConfig(Options):
         self._make_plain()
         for name in ("epochs", "batch_size", "pseudo_anomalies"):
             self._require(name, is_integer(getattr(self, name), 1), "an integer of at least 1")
-        self._require("seed", is_integer(self.seed, 0), "an integer of at least 0")
+        for name in ("seed", "min_steps", "min_batches"):
+            self._require(name, is_integer(getattr(self, name), 0), "an integer of at least 0")
         self._require("seed", self.seed < 2**63, "below 2**63")
         self._require(
             "workers",
@@ -206,7 +218,8 @@ class TrainingConfig(Options):
         for name in overrides:
             if name not in fields:
                 raise TypeError(f"unknown training option {name!r}; there are: {', '.join(fields)}")
-        config = cls(**{**model.training_defaults, **overrides})
+        as_asked = {floor: 0 for option, floor in FLOORS.items() if option in overrides}
+        config = cls(**{**model.training_defaults, **as_asked, **overrides})
         config.check_stages(model)
         if not any(stage.pseudo_anomalies for stage in model.stages):
             for name in OF_PSEUDO_ANOMALIES:
@@ -259,7 +272,9 @@ class TrainingConfig(Options):
         defaults = dict(stage.training_defaults)
         whole = model.training_defaults.get("epochs", type(self).epochs)
         epochs = max(1, round(self.epochs * defaults.pop("epochs", whole) / whole))
-        options = {**defaults, "epochs": epochs, **self.stages.get(stage.name, {})}
+        own = self.stages.get(stage.name, {})
+        as_asked = {floor: 0 for option, floor in FLOORS.items() if option in own}
+        options = {**defaults, "epochs": epochs, **as_asked, **own}
         return dataclasses.replace(self, stages={}, **options)
 
     def for_step(

@@ -35,9 +35,18 @@ _OPAQUE = (
     "training option defects",
 )
 _LATER = ("schedule", "own_patches", "on_foreground", "defects", "defect_images")
-# These may differ: epochs may be added; workers change nothing; the others change the rounding,
-# which `changes` says.
-_FREE = ("epochs", "workers", "device", "precision", "feature_cache_gib", "feature_disk_gib")
+# These may differ: epochs may be added; floors change epochs and batches, which are compared;
+# workers change nothing; the others change the rounding, which `changes` says.
+_FREE = (
+    "epochs",
+    "min_steps",
+    "min_batches",
+    "workers",
+    "device",
+    "precision",
+    "feature_cache_gib",
+    "feature_disk_gib",
+)
 
 
 def identify(
@@ -94,6 +103,8 @@ def identify(
                     identity[f"{prefix}step {step.name}: training option {name}"] = getattr(
                         of_step, name
                     )
+        if plan.trial is not None:
+            identity[f"{prefix}epoch chosen by"] = f"{len(plan.trial)} synthesised defects"
         if of_stage:
             fingerprint = getattr(plan.train_set, "fingerprint", None)
             identity[f"{prefix}pseudo-anomalies"] = fingerprint

@@ -1,14 +1,16 @@
 """The one loop over epochs and steps, for every stage of every model."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from fastad.models import AnomalyModel, Step
+from fastad.training.batch_norm import chosen_batches, taken_anew, trained_norms
 from fastad.training.batches import shuffled_batches
 from fastad.training.divergence import require_finite
 from fastad.training.graphs import StepGraphs, recorder
@@ -17,6 +19,17 @@ from fastad.training.schedule import rate_factor
 from fastad.training.source import Placement, Source
 from fastad.training.stages import StagePlan
 from fastad.training.state import RunningStep, TrainingState
+from fastad.training.trial import MOST_CLEAN, quality, spread
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Of the images that a stage trains on, of those it is validated on (may be the same), and of
+    the defects that it is judged by, if any."""
+
+    train: Source
+    validation: Source
+    trial: Source | None
 
 
 class StageLoop:
@@ -24,7 +37,7 @@ class StageLoop:
 
     Args:
         model: in that stage.
-        train, validation: where batches of the plan's items come from; may be the same.
+        sources: where batches of the plan's items come from.
         progress: called after every step and every epoch.
     """
 
@@ -33,12 +46,11 @@ class StageLoop:
         model: AnomalyModel,
         plan: StagePlan,
         placement: Placement,
-        train: Source,
-        validation: Source,
+        sources: Sources,
         progress: Callable[[EpochProgress], None] | None,
     ):
         self.model, self.plan, self.placement = model, plan, placement
-        self.train, self.validation = train, validation
+        self.sources = sources
         self.progress = progress
         self._on_cuda = placement.device.type == "cuda"
         self._graphs = StepGraphs(recorder(placement.device) if plan.stage.is_static else None)
@@ -55,10 +67,13 @@ class StageLoop:
                 self.plan.train_items, self.plan.config.batch_size, state.shuffle
             )
             losses = self._train_epoch(batches, state, clock)
+            self._renew_statistics()
+            found = self._judge(epoch)
             score = self._validate(epoch)
-            is_best = state.end_epoch(losses, score, before + time.monotonic() - begin)
+            seconds = before + time.monotonic() - begin
+            is_best = state.end_epoch(losses, score, found, seconds)
             save()
-            self._report(clock, len(batches), len(batches), losses, score, is_best)
+            self._report(clock, len(batches), len(batches), losses, score, is_best, found)
 
     def _train_epoch(
         self, batches: list[Tensor], state: TrainingState, clock: Clock
@@ -69,7 +84,7 @@ class StageLoop:
         sums: dict[str, Tensor] = {}
         totals: list[list[Tensor]] = []  # of each batch, of each step
         with self._own_stream():
-            loaded = self.train.batches(batches, clock.epoch)
+            loaded = self.sources.train.batches(batches, clock.epoch)
             for number, (indices, batch) in enumerate(loaded, start=1):
                 done = (clock.epoch - 1) * len(batches) + number - 1
                 factor = rate_factor(config.schedule, done, config.epochs * len(batches))
@@ -131,15 +146,54 @@ class StageLoop:
                 "at least 64"
             ) from None
 
+    @torch.no_grad()
+    def _renew_statistics(self) -> None:
+        """Take batch norm's statistics anew, from the same training images in every epoch."""
+        self.model.train()
+        norms = trained_norms(self.model)
+        if not norms:
+            return
+        device = self.placement.device
+        chosen = chosen_batches(self.plan.train_items, self.plan.config.batch_size)
+        # What random layers draw here must change nothing of what they draw in training.
+        with torch.random.fork_rng([device] if self._on_cuda else []), taken_anew(norms):
+            torch.manual_seed(self.plan.seed)
+            for _, batch in self.sources.train.batches(chosen, epoch=0):
+                for step in self.plan.stage.steps:
+                    self._losses(batch, step)
+
+    @torch.no_grad()
+    def _judge(self, epoch: int) -> float | None:
+        """How well the model tells held-out images from defects on them; None without such."""
+        source, trial = self.sources.validation, self.sources.trial
+        if trial is None or self.plan.trial is None:
+            return None
+        held_out, defects = self.plan.held_out, torch.arange(len(self.plan.trial))
+        clean = spread(held_out, MOST_CLEAN)
+        self.model.eval()
+        with self.placement.autocast():
+            self.model.calibrate_maps(lambda: _second(self._fixed_batches(source, held_out)))
+            found = quality(
+                self.model.answer,
+                _second(self._fixed_batches(source, clean)),
+                _second(self._fixed_batches(trial, defects)),
+            )
+        self._require_finite(found, "anomaly score", f"epoch {epoch}")
+        return float(found)
+
+    def _fixed_batches(
+        self, source: Source, items: Tensor
+    ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """With the same draws in every epoch, so that what is made of them can be compared."""
+        return source.batches(items.split(self.plan.config.batch_size), epoch=0)
+
     @torch.inference_mode()
     def _validate(self, epoch: int) -> float:
         """Mean of the model's validation score over the validation items."""
         self.model.eval()
         total = torch.zeros((), dtype=torch.float64)
         items = self.plan.validation_items
-        # The same draws in every epoch, so that their scores can be compared.
-        loaded = self.validation.batches(items.split(self.plan.config.batch_size), epoch=0)
-        for indices, batch in loaded:
+        for indices, batch in self._fixed_batches(self.sources.validation, items):
             with self.placement.autocast():
                 scores = self.model.validation_score(batch)
             if scores.shape != (len(indices),):
@@ -174,6 +228,7 @@ class StageLoop:
         losses: dict[str, float] | None = None,
         score: float | None = None,
         is_best: bool = False,
+        quality: float | None = None,
     ) -> None:
         if self.progress is None:
             return
@@ -190,6 +245,7 @@ class StageLoop:
             is_best,
             self.plan.stage.name,
             len(self.model.stages),
+            quality,
         )
         self.progress(event)
 
@@ -215,6 +271,10 @@ def _update(step: RunningStep, factor: float) -> None:
         group["lr"] = factor * group["initial_lr"]
     step.scaler.step(step.optimizer)
     step.scaler.update()
+
+
+def _second(pairs: Iterable[tuple[Any, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    return (batch for _, batch in pairs)
 
 
 def _total(losses: Mapping[str, Tensor]) -> Tensor:

@@ -23,9 +23,10 @@ class EpochProgress:
         seconds_left: estimate to the end of this stage; of later ones nothing is known yet.
         losses: means over the epoch by name, at its end only.
         validation_score: of the held-out images, at the end of an epoch only; lower is better.
-        is_best: whether it is the lowest so far.
+        is_best: whether this epoch is kept so far.
         stage: name of the part of the training.
         stages: number of the parts.
+        quality: AUROC on synthesised defects, at the end of an epoch of a stage judged by them.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class EpochProgress:
     is_best: bool = False
     stage: str = "training"
     stages: int = 1
+    quality: float | None = None
 
 
 class Clock:
@@ -181,10 +183,11 @@ def _line(event: EpochProgress) -> str:
         return f"{_where(event)}  {event.images_per_second:.1f} images/s"
     losses = "  ".join(f"{name} {value:.5g}" for name, value in (event.losses or {}).items())
     best = " (best)" if event.is_best else ""
+    defects = "" if event.quality is None else f"  defects {event.quality:.4f}"
     width = len(str(event.epochs))
     return (
         f"{_stage(event)}epoch {event.epoch:{width}d}/{event.epochs}  {losses}  "
-        f"validation {event.validation_score:.5g}{best}  {_speed(event)}"
+        f"validation {event.validation_score:.5g}{defects}{best}  {_speed(event)}"
     )
 
 

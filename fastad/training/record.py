@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastad.training.choice import MARGIN, reason, replaces
+
 NORMAL_ONLY = "normal images only"
 
 
@@ -20,6 +22,9 @@ class StageRecord:
         best_epoch: the one whose weights were kept, from 1; None if none ran to its end.
         losses: for each epoch, the mean of each named loss over the images trained on.
         validation_scores: for each epoch, the mean of the model's own score of this stage.
+        qualities: for each epoch, the mean of the AUROC of images and of pixels on synthesised
+            defects and held-out images; empty for a stage that is not judged by them.
+        reason: why that epoch was kept, in a line.
         seconds: from its begin to the end of its last epoch, without interruptions.
     """
 
@@ -30,14 +35,40 @@ class StageRecord:
     best_epoch: int | None = None
     losses: list[dict[str, float]] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
+    qualities: list[float] = field(default_factory=list)
+    reason: str = ""
     seconds: float = 0.0
 
+    def end_epoch(self, losses: dict[str, float], score: float, quality: float | None) -> bool:
+        """Enter an epoch; True where it is the one to keep."""
+        self.losses.append(losses)
+        self.validation_scores.append(score)
+        if quality is not None:
+            self.qualities.append(quality)
+        self.epochs += 1
+        is_kept = replaces(self.best_epoch, self.validation_scores, self.qualities)
+        if is_kept:
+            self.best_epoch = self.epochs
+        assert self.best_epoch is not None  # the first one is kept
+        self.reason = reason(self.best_epoch, self.validation_scores, self.qualities)
+        return is_kept
+
     @property
-    def still_falling(self) -> bool:
-        """Whether the last epoch is the best and the last tenth of them brought more than 10 %."""
+    def is_early(self) -> bool:
+        """Whether the epoch kept is of the first fifth: what came after was for nothing."""
+        return self.best_epoch is not None and 5 * self.best_epoch <= self.epochs
+
+    @property
+    def still_improving(self) -> bool:
+        """Whether the last epoch is kept and the last tenth of them brought much.
+
+        That is more quality by `choice.MARGIN`, or a score lower by 10 % where there is none.
+        """
         if self.epochs < 3 or self.best_epoch != self.epochs:
             return False
         last = max(1, round(self.epochs / 10))
+        if self.qualities:
+            return self.qualities[-1] - self.qualities[-1 - last] > MARGIN
         before, after = self.validation_scores[-1 - last], self.validation_scores[-1]
         return before - after > 0.1 * abs(before)
 

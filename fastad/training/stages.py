@@ -9,16 +9,24 @@ from torch import Tensor
 
 from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
-from fastad.data.synthesis import PseudoAnomalies, RealDefects, TextureFolder, chosen_defects
+from fastad.data.synthesis import (
+    PseudoAnomalies,
+    RealDefects,
+    TextureFolder,
+    TrialDefects,
+    chosen_defects,
+)
 from fastad.data.training_set import file_digests
 from fastad.models import AnomalyModel, Stage
 from fastad.training.config import TrainingConfig
+from fastad.training.small_sets import fitted
+from fastad.training.trial import trial_defects
 
 # Validation of a stage that learns from synthesised defects: enough items that chance does not
 # choose the epoch, and each held-out image with and without defects.
 MIN_VALIDATION_ITEMS = 100
 MIN_VALIDATION_REPEATS = 4
-TRAINING, VALIDATION = 1, 2  # whose seeds differ
+TRAINING, VALIDATION, TRIAL = 1, 2, 3  # whose seeds differ
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class StagePlan:
 
     Attributes:
         stage: of the model.
-        config: the options of this stage.
+        config: the options of this stage, epochs and batches fitted to the number of its items.
         steps: the options of each of the stage's steps.
         seed: of its order, random layers and synthesised defects.
         train: indices of the images that were not held out before this stage.
@@ -35,6 +43,7 @@ class StagePlan:
         held_out: indices of the images that stay held out.
         train_set, train_items: what an epoch goes through: items of a data set.
         validation_set, validation_items: what the epoch is chosen by.
+        trial: defects that it is chosen by, too; None for a stage that is not.
     """
 
     stage: Stage
@@ -48,6 +57,7 @@ class StagePlan:
     train_items: Tensor
     validation_set: Images
     validation_items: Tensor
+    trial: TrialDefects | None = None
 
     @property
     def defects(self) -> list[str]:
@@ -110,10 +120,13 @@ def plan_stages(
             train_set = validation_set = images
             seen = torch.cat([train, unseen]).sort().values
             items = seen, held_out if len(held_out) else seen
+        trial = None
+        if stage.judged_by_defects:
+            trial = trial_defects(images, held_out, _seed(config.seed, index, TRIAL))
         plans.append(
             StagePlan(
                 stage=stage,
-                config=own,
+                config=fitted(own, len(items[0])),
                 steps=tuple(config.for_step(model, stage, step) for step in stage.steps),
                 seed=seed,
                 train=train,
@@ -123,6 +136,7 @@ def plan_stages(
                 train_items=items[0],
                 validation_set=validation_set,
                 validation_items=items[1],
+                trial=trial,
             )
         )
         train = torch.cat([train, unseen]).sort().values

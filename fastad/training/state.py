@@ -92,21 +92,16 @@ class TrainingState:
             }
         self.stage = StageRecord(plan.stage.name, len(plan.train_items), options)
 
-    def end_epoch(self, losses: dict[str, float], score: float, seconds: float) -> bool:
+    def end_epoch(
+        self, losses: dict[str, float], score: float, quality: float | None, seconds: float
+    ) -> bool:
         """Enter an epoch in the record; keep its weights and return True where it is the best."""
-        stage = self.stage
-        if stage.epochs == 0:
-            self.record.stages.append(stage)
-        best = stage.best_epoch
-        is_best = best is None or score < stage.validation_scores[best - 1]
+        if self.stage.epochs == 0:
+            self.record.stages.append(self.stage)
+        self.stage.seconds = seconds
+        is_best = self.stage.end_epoch(losses, score, quality)
         if is_best:
             self.keep()
-        stage.losses.append(losses)
-        stage.validation_scores.append(score)
-        stage.epochs += 1
-        stage.seconds = seconds
-        if is_best:
-            stage.best_epoch = stage.epochs
         return is_best
 
     def end_without_epochs(self, seconds: float) -> None:

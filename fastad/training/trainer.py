@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,20 @@ from fastad.models.base import Batches
 from fastad.models.map_model import MapModel
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fastad.training.map_choice import DEFECTS, LEAST_IMAGES, choose, has_choice
 from fastad.training.config import OF_EPOCHS, TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
-from fastad.training.loop import StageLoop
+from fastad.training.loop import Sources, StageLoop
+from fastad.training.map_choice import DEFECTS, LEAST_IMAGES, choose, has_choice
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress, reported
-from fastad.training.record import TrainingRecord
+from fastad.training.record import StageRecord, TrainingRecord
+from fastad.training.small_sets import step_notes
 from fastad.training.source import FeatureBudget, Placement, Source
 from fastad.training.stages import StagePlan, held_out_notes, plan_stages
 from fastad.training.state import TrainingState
+from fastad.training.trial import KeptDefects
 
 log = logging.getLogger("fastad")
 
@@ -39,7 +42,8 @@ class Trainer:
     """Trains a model's students on normal images and keeps the best epoch.
 
     A share of the images is held out. After each epoch the model's own `validation_score` is
-    averaged over them. At the end the weights of the epoch with the lowest mean are restored.
+    averaged over them, and where the stage can, the model tells them from synthesised defects on
+    them. `fastad.training.choice` says which epoch's weights are restored at the end.
 
     A model with several ``stages`` is trained in one after the other, each on the best epoch of the
     one before. `fastad.training.stages` says which images they see. The same seed, machine and
@@ -136,6 +140,8 @@ class Trainer:
         else:
             train, validation = split_off(len(dataset), held_out)
         plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
+        for note in step_notes(self.model, config, plans):
+            log.info(note)
         if defects := _defects(plans):
             log.info(f"learning from {len(defects)} images of real defects, too")
         record = TrainingRecord(
@@ -219,7 +225,8 @@ class Trainer:
                 if not plan.stage.trains:
                     state.end_without_epochs(time.monotonic() - begin)
                 elif state.stage.epochs < plan.config.epochs:
-                    self._run_stage(plan, state, begin, save_with_seconds)
+                    self._run_stage(plan, dataset, state, begin, save_with_seconds)
+                    continue
                 self._finish(plan, dataset, state)
             self._choose(plans[-1], dataset, record)
         except KeyboardInterrupt:
@@ -250,16 +257,23 @@ class Trainer:
         finally:
             source.close()
 
-    def _finish(self, plan: StagePlan, dataset: Images, state: TrainingState) -> None:
-        """Let the model take from the images what the best epoch of a stage asks for."""
+    def _finish(
+        self, plan: StagePlan, dataset: Images, state: TrainingState, source: Source | None = None
+    ) -> None:
+        """Let the model take from the images what the best epoch of a stage asks for.
+
+        ``source`` of the data set, where one is open: it has kept the teachers' features.
+        """
         state.restore_best()
-        source = self._source(plan, dataset)
-        items = plan.train.split(plan.config.batch_size)
+        opened = source or self._source(plan, dataset)
         try:
             with torch.no_grad(), self._placement.autocast():
-                self.model.finish_stage(lambda: (batch for _, batch in source.batches(items)))
+                # Held-out images would look better than new ones: the threshold is theirs.
+                self.model.calibrate_maps(_batches(opened, plan.train, plan))
+                self.model.finish_stage(_batches(opened, plan.train, plan))
         finally:
-            source.close()
+            if source is None:
+                opened.close()
         state.keep()
 
     def _choose(self, plan: StagePlan, dataset: Images, record: TrainingRecord) -> None:
@@ -288,29 +302,38 @@ class Trainer:
                 source.close()
 
     def _run_stage(
-        self, plan: StagePlan, state: TrainingState, begin: float, save: Callable[[], None]
+        self,
+        plan: StagePlan,
+        dataset: Images,
+        state: TrainingState,
+        begin: float,
+        save: Callable[[], None],
     ) -> None:
         if len(self.model.stages) > 1:
             epochs = f"epochs {state.stage.epochs + 1} to {plan.config.epochs}"
             log.info(f"stage {plan.stage.name}: {epochs}, {len(plan.train_items)} images each")
         train = self._source(plan, plan.train_set)
-        validation = train
+        validation, trial = train, None
         try:
             # Two sets of synthesised defects; otherwise one set holds all images.
             if plan.validation_set is not plan.train_set:
                 validation = self._source(plan, plan.validation_set)
+            if plan.trial is not None:
+                trial = self._source(plan, KeptDefects(plan.trial, plan.seed))
             memory, disk = self.config.feature_cache_gib, self.config.feature_disk_gib
             room = FeatureBudget(
                 min(memory * 2**30, memory_limit(self.device)),
                 disk * 2**30 if memory > 0 else 0.0,
             )
-            for source in dict.fromkeys((train, validation)):
+            for source in filter(None, dict.fromkeys((train, validation, trial))):
                 source.keep_features(plan.config.batch_size, room)
-            loop = StageLoop(self.model, plan, self._placement, train, validation, self.progress)
+            sources = Sources(train, validation, trial)
+            loop = StageLoop(self.model, plan, self._placement, sources, self.progress)
             loop.run(state, begin, save)
+            self._finish(plan, dataset, state, train if plan.train_set is dataset else None)
         finally:
-            train.close()
-            validation.close()
+            for source in filter(None, (train, validation, trial)):
+                source.close()
 
     def _source(self, plan: StagePlan, dataset: Images) -> Source:
         workers = plan.config.workers
@@ -318,6 +341,10 @@ class Trainer:
 
     def _close(self, record: TrainingRecord, plans: Sequence[StagePlan], size: int) -> None:
         """Say in the record what came of the stages."""
+
+        def of(stage: StageRecord) -> str:
+            return f" of stage {stage.name}" if len(plans) > 1 else ""
+
         ran, missing = plans[: len(record.stages)], plans[len(record.stages) :]
         if ran:
             record.held_out = ran[-1].held_out.tolist()
@@ -326,19 +353,33 @@ class Trainer:
             record.defects = _defects(ran)
             if record.defects:
                 record.supervision = f"supervised, {len(record.defects)} images of real defects"
-        record.notes += held_out_notes(ran)
+        record.notes += held_out_notes(ran) + step_notes(self.model, self.config, ran)
+        for stage in record.stages:
+            log.info(f"kept epoch {stage.best_epoch} of {stage.epochs}{of(stage)}: {stage.reason}")
         if record.interrupted:
             if len(plans) > 1 and missing:
                 names = ", ".join(plan.stage.name for plan in missing)
                 record.notes.append(f"stopped by the user: stage {names} is missing")
             return
         for stage in record.stages:
-            if stage.still_falling:
-                what = f" of stage {stage.name}" if len(plans) > 1 else ""
-                record.notes.append(
-                    f"the validation score{what} was still falling at the last epoch: more epochs "
-                    "would help"
+            if stage.still_improving:
+                improving = (
+                    f"synthesised defects{of(stage)} were told apart better and better"
+                    if stage.qualities
+                    else f"the validation score{of(stage)} was still falling"
                 )
+                record.notes.append(f"{improving} at the last epoch: more epochs would help")
+            if stage.is_early:
+                warnings.warn(
+                    f"epoch {stage.best_epoch} of {stage.epochs}{of(stage)} is kept: no later "
+                    "one was better; a lower learning rate or other images may help",
+                    stacklevel=3,
+                )
+
+
+def _batches(source: Source, items: Tensor, plan: StagePlan) -> Batches:
+    pieces = items.split(plan.config.batch_size)
+    return lambda: (batch for _, batch in source.batches(pieces))
 
 
 def _defects(plans: Sequence[StagePlan]) -> list[str]:

@@ -28,6 +28,14 @@ def test_several_stages_have_a_line_each():
     ]
 
 
+def test_why_an_epoch_was_kept_is_said():
+    training = {"epochs": 12, "best_epoch": 9, "stages": [stage("training", reason="it is best")]}
+    assert epochs_kept(training) == "9 of 12: it is best"
+    training["stages"] = [stage("pairs", seconds=61.4, reason="it is best")]
+    [(_, line)] = stage_lines(training)
+    assert line.startswith("epoch 7 of 9 kept (it is best), 40 images")
+
+
 def test_an_interrupted_stage_says_what_it_was_to_have():
     stages = [stage("pairs", seconds=61.4, epochs=4, best_epoch=3)]
     training = {"epochs": 4, "best_epoch": 3, "stages": stages}

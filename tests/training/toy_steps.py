@@ -32,7 +32,8 @@ class TwoSteps(RandomToy):
         having = {
             n for n, part in parts.items() if any(p.grad is not None for p in part.parameters())
         }
-        self.calls.append((step.name, taking, having))
+        if torch.is_grad_enabled():  # no statistics of batch norm
+            self.calls.append((step.name, taking, having))
         if step is MAKER:
             losses = super().loss(batch)
             images = self.normalize(batch["image"])

@@ -40,11 +40,13 @@ class GTrans(MapModel):
 
     name = "gtrans"
     pair = ("teacher", "student")
-    stages = (Stage(is_static=True),)
+    stages = (Stage(is_static=True, judged_by_defects=True),)
     Config = GTransConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
+        "min_steps": 400,
         "batch_size": 32,
+        "min_batches": 4,
         "optimizer": "adam",
         "learning_rate": 1e-3,
         "schedule": "exponential",

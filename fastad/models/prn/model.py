@@ -47,6 +47,7 @@ class PRN(AnomalyModel):
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 3,
         "batch_size": 8,
+        "min_batches": 4,
         "optimizer": "adamw",
         "learning_rate": 5e-4,
         "schedule": "cosine",

@@ -36,7 +36,7 @@ class RSTPM(MapModel):
 
     Trained in two stages: the students on normal images, with STPM's loss; then, with the students
     frozen, the discriminative network on pseudo-anomalies, with the focal loss. A model whose
-    second stage never ran answers with half the pairs' map: ranks, but no scales of the maps.
+    second stage never ran answers with half the pairs' map.
 
     The recipe is not published: the students' optimizer is that of reverse distillation.
 
@@ -44,10 +44,10 @@ class RSTPM(MapModel):
         teacher1, teacher2: frozen.
         student1, student2, bottleneck: trained in the first stage.
         discriminator: trained in the second stage.
-        distance_means: (6, 64, 64) means of the distance maps over normal images, at each position
-            of a grid over the image; ones before the second stage, which sets them
-            (`prepare_stage`).
-        level_means, level_deviations: (3,) of the summed maps, likewise.
+        distance_means: (6, 64, 64) means of the distance maps over held-out normal images, at each
+            position of a grid over the image. Before the second stage it takes them anew, from the
+            half of these images that it trains on (`prepare_stage`).
+        level_means, level_deviations: (3,) of the summed maps, from that half.
     """
 
     name = "rstpm"
@@ -57,17 +57,19 @@ class RSTPM(MapModel):
     Config = RSTPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 20,
+        "min_steps": 400,
         "batch_size": 8,
+        "min_batches": 4,
         "optimizer": "adam",
         "learning_rate": 5e-3,
         "schedule": "cosine",
         "betas": (0.5, 0.999),
     }
     stages: ClassVar[tuple[Stage, ...]] = (
-        Stage("pairs", is_static=True),
+        Stage("pairs", is_static=True, judged_by_defects=True),
         Stage(
             "discriminator",
-            {"epochs": 6, "learning_rate": 1e-3},
+            {"epochs": 6, "min_steps": 0, "learning_rate": 1e-3},
             pseudo_anomalies=True,
             unseen=True,
             reads_images=False,
@@ -223,15 +225,18 @@ class RSTPM(MapModel):
         images = self.normalize(images)
         return {"teacher1": self.teacher1(images), "teacher2": self.teacher2(images)}
 
-    def finish_stage(self, train: Batches) -> None:
-        """Nothing: `prepare_stage` has taken the means that the discriminative network knows."""
+    def calibrate_maps(self, good: Batches) -> None:
+        """As of every such model, but of the first stage alone: the discriminative network knows
+        the means that its stage was prepared with."""
+        if not self._discriminates:
+            super().calibrate_maps(good)
 
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Before the second stage, take the statistics of the maps from images that the students
         were not fitted to: on those that they were fitted to, distances are smaller."""
         if not self._discriminates:
             return
-        self.calibrate_maps(unseen)
+        super().calibrate_maps(unseen)
         batches = [self.inputs(self.level_maps(batch)) for batch in unseen()]
         summed = [torch.cat(maps) for maps in zip(*batches, strict=True)]
         self.level_means.copy_(torch.stack([m.mean() for m in summed]))

@@ -57,7 +57,9 @@ class UTAD(AnomalyModel):
     Config = UTADConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 12,
+        "min_steps": 250,
         "batch_size": 8,
+        "min_batches": 4,
         "optimizer": "adam",
         "learning_rate": 1e-3,
         "schedule": "cosine",

@@ -1,0 +1,90 @@
+"""How well a model in training tells good images from synthesised defects."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from fastad.data.folder import Images
+from fastad.data.synthesis import TrialDefects
+from fastad.data.synthesis.trial import MIN_SIDE
+from fastad.evaluation.metrics import image_auroc, pixel_auroc
+from fastad.models import Prediction
+from fastad.training.batches import read_batch
+
+LEAST_IMAGES = 5  # held out, from which a choice can be made
+DEFECTS = 60  # four of each kind and size
+MOST_CLEAN = 60
+CELL = 4  # pixels a side: of maps the largest value of each cell counts
+
+
+class KeptDefects(Dataset):
+    """Items of `TrialDefects` in memory: drawn once, the same in every epoch.
+
+    Attributes:
+        images: (N, 3, H, W).
+        masks: (N, H, W) bool.
+    """
+
+    is_fixed = True
+
+    def __init__(self, defects: TrialDefects, seed: int):
+        drawn = read_batch(defects, range(len(defects)), seed)
+        self.images, self.masks = drawn["image"], drawn["mask"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": self.images[index], "mask": self.masks[index]}
+
+
+def trial_defects(images: Images, held_out: Tensor, seed: int) -> TrialDefects | None:
+    """Defects on the held-out images; None where these are too few, or images are too small."""
+    if len(held_out) < LEAST_IMAGES:
+        return None
+    shape = read_batch(images, [int(held_out[0])], seed)["image"].shape[1:]
+    if len(shape) != 3 or shape[0] != 3 or min(shape[1:]) < MIN_SIDE:
+        return None
+    return TrialDefects(images, held_out.tolist(), count=DEFECTS, seed=seed)
+
+
+def spread(items: Tensor, most: int) -> Tensor:
+    """The items, or so many of them in even distances."""
+    count = min(most, len(items))
+    return items[torch.arange(count) * len(items) // count]
+
+
+def quality(
+    answer: Callable[[Mapping[str, Any]], Prediction],
+    clean: Iterable[Mapping[str, Any]],
+    defective: Iterable[Mapping[str, Any]],
+) -> Tensor:
+    """Mean of the AUROC of images and that of pixels, float64; NaN where an answer is not finite.
+
+    Args:
+        answer: of the model, to a batch.
+        clean: batches of good images.
+        defective: batches with "mask" (N, H, W).
+    """
+    scores, maps, masks, labels = [], [], [], []
+    for label, batches in ((0, clean), (1, defective)):
+        for batch in batches:
+            found = answer(batch)
+            pooled = functional.max_pool2d(found.anomaly_map.float(), CELL, ceil_mode=True)
+            mask = torch.zeros_like(pooled, dtype=torch.bool)
+            if label:
+                mask = functional.max_pool2d(batch["mask"].float(), CELL, ceil_mode=True) > 0
+            scores.append(found.score.float().cpu())
+            maps.append(pooled)
+            masks.append(mask.to(pooled.device))
+            labels += [label] * len(found.score)
+    all_scores, all_maps = torch.cat(scores), torch.cat(maps)
+    if not (all_scores.isfinite().all() and all_maps.isfinite().all()):
+        return torch.tensor(torch.nan, dtype=torch.float64)
+    of_images = image_auroc(torch.tensor(labels).numpy(), all_scores.numpy())
+    of_pixels = pixel_auroc(torch.cat(masks), all_maps)
+    return torch.tensor((of_images + of_pixels) / 2, dtype=torch.float64)
