@@ -1,4 +1,4 @@
-"""The command line: ``fastad train | evaluate | predict | inspect | export | bench | demo | info``.
+"""The command line: ``fastad train``, ``check``, ``predict`` and the other commands below.
 
 This file holds the options and the treatment of errors; the work is in `fastad.commands`, imported
 by the command that needs it, so that ``fastad --help`` answers at once.
@@ -466,6 +466,57 @@ def inspect(
         masks=masks or [],
         deep=deep,
         json=json,
+    )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad check bottle.fastad bottle\n\n"
+    "fastad check bottle.fastad new_good_images --output check.html\n\n"
+)
+def check(
+    detector: Detector,
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="GOOD_IMAGES",
+            help="Folder of good images. Those that the detector was trained on are left out.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Write a page, such as check.html, with what is found and missed."
+        ),
+    ] = None,
+    json: JsonFile = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Defects to try. A multiple of 15 has all kinds as often.")
+    ] = 150,
+    seed: Annotated[int, typer.Option(min=0, help="Of the defects.")] = 0,
+    false_positive_rate: Rate = None,
+    device: Device = "auto",
+    precision: ServingPrecision = "auto",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Show what a detector finds of synthesised defects, where no real ones are at hand.
+
+    Defects of five kinds and three sizes are drawn on good images. No model learns from these
+    kinds. They are no real defects.
+    """
+    from fastad.commands.check import check as run
+
+    run(
+        detector,
+        images,
+        output=output,
+        json=json,
+        count=count,
+        seed=seed,
+        false_positive_rate=false_positive_rate,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
     )
 
 
