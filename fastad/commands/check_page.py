@@ -11,7 +11,7 @@ from scipy import ndimage
 import fastad
 from fastad._html import template
 from fastad.data.synthesis.trial import SIZES
-from fastad.evaluation import CheckResult, ExactShare, Tried
+from fastad.evaluation import CheckResult, Tried
 from fastad.evaluation.check import ALARMS, CHANCE, VERDICTS
 from fastad.inference.heatmaps import colour_scale, overlay
 
@@ -59,17 +59,8 @@ def page(
         limits={word: least for least, word in VERDICTS},
         chance=CHANCE,
         too_many=ALARMS,
-        cell=_cell,
         version=fastad.__version__,
     )
-
-
-def _cell(share: ExactShare) -> str:
-    """Like "12 of 50, 24% (13% to 38%)"."""
-    if share.rate is None or share.interval is None:
-        return "-"
-    low, high = share.interval
-    return f"{share.hits} of {share.total}, {share.rate:.0%} ({low:.0%} to {high:.0%})"
 
 
 def _picture(tried: Tried, scale: float) -> Image.Image:

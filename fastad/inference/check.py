@@ -91,7 +91,7 @@ def _known(training: dict[str, Any]) -> tuple[set[str], set[str]]:
     apart: set[str] = set()
     for index, digest in enumerate(training.get("image_digests", ())):
         (apart if index in held_out else trained).add(digest)
-    return trained, apart - trained  # a copy of an image trained on is no new image
+    return trained, apart
 
 
 def _read(images: Any, predictor: Predictor) -> TrainingSet:
@@ -104,7 +104,7 @@ def _read(images: Any, predictor: Predictor) -> TrainingSet:
 
 
 def _notes(result: CheckResult, left_out: int, is_known: bool) -> list[str]:
-    notes = ["synthesised defects are no real ones: what a real defect looks like is not known"]
+    notes = ["synthesised defects are no real ones: a detector that finds them may miss real ones"]
     if left_out:
         notes.append(f"{left_out} images that the detector was trained on are left out")
     if not is_known:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -64,7 +65,10 @@ def test_a_page_with_its_pictures_inside(fastad, detector, images, tmp_path):
         assert picture.size == (3 * 64 + 12, 64)
     assert not re.search(r'(src|href)="(https?:)?//', text)
     share = content["by_size"]["small"]
-    assert f"{share['hits']} of {share['total']}, {share['rate']:.0%} (" in text
+    low, high = share["interval"]
+    shown = " ".join(text.split())
+    assert f"{share['hits']} of {share['total']} <small>{share['rate']:.0%} (" in shown
+    assert f"({low:.0%} to {high:.0%})</small>" in shown
 
 
 def test_another_rate_is_another_threshold(fastad, detector, images):
@@ -107,6 +111,19 @@ def test_images_trained_on_prove_nothing(fastad, detector, images, tmp_path):
     code, _, err = fastad("check", detector, tmp_path)
     assert code == 1
     assert "trained on all 8 of them, which proves nothing" in err
+
+
+def test_the_words_of_the_guide_are_the_codes():
+    from fastad.commands.comparison import MARGIN
+    from fastad.evaluation.check import ALARMS, CHANCE, VERDICTS
+
+    page = Path(__file__).resolve().parents[2] / "docs/how-to/choosing.md"
+    text = page.read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", text, re.M))
+    assert list(table) == [*(word for _, word in VERDICTS), ALARMS, CHANCE]
+    for least, word in VERDICTS[:-1]:
+        assert f" {least:.0%}".replace("%", " %") in table[word]
+    assert f"within {MARGIN} of the highest" in text
 
 
 def test_wrong_usage_exits_with_2(fastad, images, detector):

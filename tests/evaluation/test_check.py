@@ -187,6 +187,16 @@ def test_of_many_images_the_defects_are_spread_over_all():
     assert sorted(places[40:]) == np.linspace(0, 39, 10).round().astype(int).tolist()
 
 
+def test_a_score_at_the_threshold_is_not_above_it():
+    def predict(batch):
+        return np.full(len(batch), 0.5), np.zeros(batch[:, 0].shape, np.float32)
+
+    result = check(predict, IMAGES, threshold=0.5, count=15)
+    assert (result.total.hits, result.new_alarms.hits) == (0, 0)
+    result = check(predict, IMAGES, threshold=np.nextafter(0.5, 0), count=15)
+    assert (result.total.hits, result.new_alarms.hits) == (15, 8)
+
+
 def result_of(found, alarms, promised=0.01, interval=(0.9, 1.0)):
     cells = {kind: {size: ExactShare(*found) for size in SIZES} for kind in KINDS}
     return CheckResult(
