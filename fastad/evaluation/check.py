@@ -225,6 +225,7 @@ def check(
     defects = TrialDefects(images, chosen, count=count, seed=seed)
     defects.indices = _spread(defects)
     evaluation, done, threshold = Evaluation(), 0, float(threshold)
+    of_threshold = set(held_out)
     alarms = {True: [0, 0], False: [0, 0]}  # of held-out and of new images: above, all
 
     def report(number: int) -> None:
@@ -237,7 +238,7 @@ def check(
         batch = torch.stack([_image(images[index]) for index in part])
         scores, maps = _run(predict, batch)
         for index, score in zip(part, scores, strict=True):
-            seen = alarms[index in held_out]
+            seen = alarms[index in of_threshold]
             seen[0] += bool(score > threshold)
             seen[1] += 1
         evaluation.update(np.zeros(maps.shape, bool), maps, [0] * len(part), scores)
