@@ -48,8 +48,9 @@ def show(rows: Sequence[dict[str, Any]], judged: int, trained: int) -> None:
     chosen, real = best(rows), any(row["real"] for row in rows)
     table = Table(box=None)
     table.add_column("model")
-    columns = ["image AUROC", "AUPRO", "found", "false alarms", "epochs", "training", "per image"]
-    columns += ["file", *["real: image AUROC", "AUPRO", "found", "false alarms"] * real]
+    columns = ["image AUROC", "AUPRO", "found", "false alarms", "promised"]
+    columns += ["epochs", "training", "per image", "file"]
+    columns += [*["real: image AUROC", "AUPRO", "found", "false alarms"] * real]
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
@@ -78,6 +79,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _number(tried["aupro"]),
         f"{found['hits']}/{found['total']}",
         f"{alarms['hits']}/{alarms['total']}",
+        f"{tried['promised_false_positive_rate']:.1%}",
         "-" if epochs is None else f"{epochs}" if epochs == asked else f"{epochs} of {asked}",
         f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min",
         f"{row['milliseconds_per_image']:.1f} ms",

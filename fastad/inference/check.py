@@ -122,5 +122,9 @@ def _notes(result: CheckResult, left_out: int, is_known: bool) -> list[str]:
             f"{result.alarms.total} good images are few: the rate of false alarms is uncertain"
         )
     if result.breaks_promise:
-        notes.append("there are more false alarms on new images than the threshold promises")
+        limit = "half of them" if result.promised is None else f"the {result.promised:.1%} promised"
+        notes.append(
+            f"there are more false alarms on new images than {limit}: a threshold of few held-out "
+            "images may be off, hold out more of them or set another rate"
+        )
     return notes

@@ -105,6 +105,20 @@ def test_counts_are_the_thresholds(detector, folder):
     json.dumps(result.to_dict(), allow_nan=False)
 
 
+def test_a_broken_promise_is_said(detector, folder):
+    old = detector.threshold_
+    images = np.random.default_rng(1).integers(90, 130, (30, 32, 32, 3), dtype=np.uint8)
+    try:
+        top = float(detector.calibration_scores_.max())
+        detector.set_threshold(value=top)
+        result = detector.check(np.clip(images.astype(int) * 3 - 220, 0, 255).astype(np.uint8))
+    finally:
+        detector.set_threshold(value=old)
+    assert result.promised == 1 / 4
+    assert result.new_alarms.interval[0] > 1 / 4
+    assert any("more false alarms on new images than the 25.0% promised" in n for n in result.notes)
+
+
 def test_images_without_files_may_be_any(detector):
     images = np.random.default_rng(5).integers(90, 130, (6, 40, 40, 3), dtype=np.uint8)
     result = detector.check(images, count=15)
