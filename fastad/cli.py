@@ -1,4 +1,4 @@
-"""The command line: ``fastad train | evaluate | predict | inspect | export | bench | demo | info``.
+"""The command line: ``fastad train``, ``check``, ``predict`` and the other commands below.
 
 This file holds the options and the treatment of errors; the work is in `fastad.commands`, imported
 by the command that needs it, so that ``fastad --help`` answers at once.
@@ -472,6 +472,152 @@ def inspect(
         deep=deep,
         json=json,
     )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad check bottle.fastad bottle\n\n"
+    "fastad check bottle.fastad new_good_images --output check.html\n\n"
+)
+def check(
+    detector: Detector,
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="GOOD_IMAGES",
+            help="Folder of good images. Those that the detector was trained on are left out.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Write a page, such as check.html, with what is found and missed."
+        ),
+    ] = None,
+    json: JsonFile = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Defects to try. A multiple of 15 has all kinds as often.")
+    ] = 150,
+    seed: Annotated[int, typer.Option(min=0, help="Of the defects.")] = 0,
+    false_positive_rate: Rate = None,
+    device: Device = "auto",
+    precision: ServingPrecision = "auto",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Show what a detector finds of synthesised defects, where no real ones are at hand.
+
+    Defects of five kinds and three sizes are drawn on good images. No model learns from these
+    kinds. They are no real defects.
+    """
+    from fastad.commands.check import check as run
+
+    run(
+        detector,
+        images,
+        output=output,
+        json=json,
+        count=count,
+        seed=seed,
+        false_positive_rate=false_positive_rate,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad compare bottle\n\n"
+    "fastad compare bottle --models stpm,rstpm --minutes 30 --output compared\n\n"
+)
+def compare(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Folder of good images, as of `fastad train`.")
+    ],
+    chosen: Annotated[
+        str | None,
+        typer.Option(
+            "--models",
+            metavar="NAME,NAME...",
+            help="The candidates. Left out: those that learn from good images alone and are quick.",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Time for all trainings together. They get fewer epochs where theirs do not fit.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the images; by default each model's own."),
+    ] = None,
+    output: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder for the detectors and the numbers.")
+    ] = "fastad-compare",
+    json: JsonFile = None,
+    count: Annotated[int, typer.Option(min=1, help="Synthesised defects to judge by.")] = 150,
+    good: GoodFolders = None,
+    masks: MaskFolders = None,
+    image_size: Annotated[
+        str, typer.Option(help="256, 640x256 (height x width), or auto, as of `fastad train`.")
+    ] = "auto",
+    teacher_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|embedded|PATH", help="Pretrained weights, as of `fastad train`."
+        ),
+    ] = "auto",
+    false_positive_rate: Annotated[
+        float,
+        typer.Option(
+            callback=_check_rate,
+            help="Share of good images that the thresholds may call anomalous.",
+        ),
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, trainings and defects.")] = 0,
+    device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Precision of convolutions, as of `fastad train`."),
+    ] = "auto",
+) -> None:
+    """Train several models on the same good images and say which one suits them.
+
+    A fifth of the images judges: no model is trained on it. Synthesised defects are drawn on it.
+    They choose the best model. Real test images in DATA are measured beside that, and choose
+    nothing. Detectors of an earlier run, with the same options and images, are kept.
+    """
+    from fastad.commands.compare import compare as run
+    from fastad.data.sizes import is_auto
+    from fastad.data.training_set import training_size
+
+    try:
+        if not is_auto(image_size):
+            training_size(image_size)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    with _usage():
+        run(
+            data,
+            names=[name.strip() for name in (chosen or "").split(",") if name.strip()],
+            good=good or [],
+            masks=masks or [],
+            output=output,
+            json=json,
+            minutes=minutes,
+            epochs=epochs,
+            count=count,
+            teacher_weights=teacher_weights,
+            detector_options={
+                "image_size": image_size,
+                "device": device,
+                "precision": precision,
+                "false_positive_rate": false_positive_rate,
+                "seed": seed,
+            },
+        )
 
 
 class ExportFormat(str, Enum):

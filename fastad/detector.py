@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ from fastad.training import (
     resolve_device,
     settled_options,
 )
+
+if TYPE_CHECKING:
+    from fastad.evaluation import CheckResult
 
 log = logging.getLogger("fastad")
 
@@ -487,6 +490,41 @@ class Detector(Estimator):
         metrics["supervision"] = self.supervision_
         metrics["counts"]["trained_on"] = len(found) - len(samples)
         return metrics
+
+    def check(self, images: Any, **options: Any) -> "CheckResult":
+        """What the detector finds of synthesised defects on good images: no real ones are needed.
+
+        Defects of five kinds and three sizes are drawn on the images. No model learns from these
+        kinds. A defect is found where the score of its image is above the threshold. Images that
+        the detector was trained on are left out. Files are known by their content.
+
+        Args:
+            images: good images: a folder, or any form of `fastad.data.inputs`. The folder of the
+                training will do. Its held-out images are taken.
+            **options: of `fastad.evaluation.check`. ``count`` defects are tried, 150 by default,
+                as ``seed`` draws them. ``progress`` and ``observe`` are functions.
+
+        Returns:
+            Counts by kind and size with their intervals, false alarms, and scores.
+
+        Raises:
+            ValueError: there is no threshold, or the detector was trained on all images.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good[:20], epochs=1)
+            >>> result = detector.check(good[20:], count=30)
+            >>> result.total.total, result.new_alarms.total, list(result.by_size)
+            (30, 4, ['small', 'medium', 'large'])
+        """
+        from fastad.inference.check import check_detector
+
+        predictor = self._fitted()
+        return check_detector(self._artifact, predictor, images, **options)
 
     def set_threshold(
         self, false_positive_rate: float | None = None, *, value: float | None = None

@@ -1,10 +1,12 @@
 """How good a detector is: image and pixel scores over a labelled test set.
 
-Open `evaluate` for a whole test set, and `metrics` for single scores.
+Open `evaluate` for a whole test set, `check` for a detector without one, and `metrics` for single
+scores.
 """
 
 from fastad.evaluation.accumulator import Evaluation
 from fastad.evaluation.bootstrap import image_auroc_interval
+from fastad.evaluation.check import CheckResult, Tried, check
 from fastad.evaluation.evaluate import evaluate
 from fastad.evaluation.histogram import PixelHistogram
 from fastad.evaluation.metrics import (
@@ -19,13 +21,19 @@ from fastad.evaluation.metrics import (
     pixel_f1_max,
     pixel_metrics,
 )
+from fastad.evaluation.shares import ExactShare, exact_interval
 
 __all__ = [
+    "CheckResult",
     "Evaluation",
+    "ExactShare",
     "PixelHistogram",
+    "Tried",
     "aupimo",
     "aupro",
+    "check",
     "evaluate",
+    "exact_interval",
     "image_auroc",
     "image_auroc_interval",
     "image_average_precision",

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastad.evaluation.shares import promised
+
 
 def number(value: float | None) -> str:
     """Three digits; what is not quite perfect never looks perfect."""
@@ -27,15 +29,6 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
     centre = (hits + z2 / 2) / (total + z2)
     half = math.sqrt(z2 * (hits * (total - hits) / total + z2 / 4)) / (total + z2)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def promised(calibration: np.ndarray, threshold: float) -> float:
-    """Share of good images that exceed a threshold at most, on average over calibration sets.
-
-    A new score exceeds it only where it is among the (1 + #{c > threshold}) largest of n + 1
-    exchangeable ones.
-    """
-    return (1 + int((calibration > threshold).sum())) / (len(calibration) + 1)
 
 
 @dataclass(frozen=True)
