@@ -96,6 +96,16 @@ def test_mahalanobis(normal):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_autocast_rounds_no_residual(normal, monkeypatch):
+    model = fitted(normal)
+    images = torch.rand(2, 3, 20, 24)
+    with torch.no_grad():
+        patches, expected = model.patches(images), model(images)
+        monkeypatch.setattr(model, "patches", lambda images: patches)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model(images).anomaly_map, expected.anomaly_map)
+
+
 @pytest.mark.parametrize(
     ("variances", "share", "left"),
     [
