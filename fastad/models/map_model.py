@@ -8,7 +8,7 @@ products, so "auto" leaves it to synthesised defects (`fastad.training.map_choic
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,8 +19,10 @@ from fastad import ops
 from fastad._values import Options, is_number
 from fastad.models.base import AnomalyModel, Batches, Prediction
 from fastad.models.maps import GRID, PositionMeans, mean_of_highest
+from fastad.models.residual import Residual, patch_features
 
 SCALES = ("none", "level", "position")  # the plainest first
+LEVELS_OF_SUBSPACE = 2  # the last ones: earlier ones show texture, not the product
 LEAST_MEAN = 1e-12  # a level without any distance stays without
 POOLINGS = (0.0, 0.003, 0.01, 0.03)  # shares that "auto" chooses from; 0 is the maximum
 
@@ -34,12 +36,14 @@ class MapChoice:
         pooling: the score is the mean of this share of the pixels, the highest ones. 0 takes the
             maximum.
         pair_weights: factors of the pairs of a model that adds pairs.
+        subspace: whether the map is multiplied by that of the subspace.
     """
 
     scale_maps: str = "none"
     scale_score: str = "none"
     pooling: float = 0.0
     pair_weights: tuple[float, ...] = ()
+    subspace: bool = False
 
 
 class MapOptions(Options):
@@ -48,6 +52,7 @@ class MapOptions(Options):
     scale_maps: str
     scale_score: str
     pooling: str | float
+    subspace: str | bool  # of models with a student
 
     def _check_maps(self) -> None:
         for field in ("scale_maps", "scale_score"):
@@ -56,6 +61,9 @@ class MapOptions(Options):
         share = self.pooling
         holds = share in ("auto", "maximum") or (is_number(share, 0) and share <= 1)
         self._require("pooling", holds, "'auto', 'maximum' or a share from 0 to 1")
+        if hasattr(self, "subspace"):
+            holds = isinstance(self.subspace, bool) or self.subspace == "auto"
+            self._require("subspace", holds, "'auto', True or False")
 
 
 class MapModel(AnomalyModel):
@@ -64,20 +72,48 @@ class MapModel(AnomalyModel):
     Attributes:
         unchosen: what "auto" is until it is chosen, and where nothing can choose.
         pairs: whose maps are added, each with a weight.
+        subspace: of the teacher's patch features, a second opinion whose errors are others than
+            the student's. None without.
         distance_means: (levels, 64, 64) means of the distance maps over normal images, at each
-            position of a grid over the image; ones until `calibrate_maps`.
+            position of a grid over the image; ones until `calibrate_maps`. The last one is of the
+            subspace's map, where there is one.
     """
 
     unchosen: ClassVar[MapChoice] = MapChoice()
     pairs: ClassVar[int] = 1
+    subspace: Residual | None = None
     distance_means: Tensor
 
-    def _add_means(self, levels: int) -> None:
-        """Called by a subclass's constructor, once the number of its distance maps is known."""
+    def _add_maps(self, levels: int, channels: Sequence[int] = ()) -> None:
+        """Called by a subclass's constructor, once the number of its distance maps is known.
+
+        ``channels`` of the teacher's levels, for models whose option ``subspace`` is not False.
+        """
+        if channels and self.config.subspace is not False:
+            self.subspace = Residual(sum(channels[-LEVELS_OF_SUBSPACE:]))
+            levels += 1
         self.register_buffer("distance_means", torch.ones(levels, GRID, GRID))
 
+    def subspace_maps(self, teacher: Sequence[Tensor]) -> list[Tensor]:
+        """The map (N, h, w) of what the subspace leaves of the teacher's levels; none without."""
+        if self.subspace is None:
+            return []
+        levels = [level.to(self.distance_means.dtype) for level in teacher[-LEVELS_OF_SUBSPACE:]]
+        return [self.subspace(patch_features(levels))]
+
+    def fit_subspace(self, levels: Iterable[Sequence[Tensor]]) -> None:
+        """Take the subspace from the teacher's levels of batches of good images."""
+        if self.subspace is not None:
+            self.subspace.fit(
+                patch_features([x.to(self.distance_means.dtype) for x in of[-LEVELS_OF_SUBSPACE:]])
+                for of in levels
+            )
+
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
-        """The distance maps (N, H_l, W_l), not scaled, of a batch as in `loss`."""
+        """The distance maps (N, H_l, W_l), not scaled, of a batch as in `loss`.
+
+        The last one is `subspace_maps`', where there is one.
+        """
         raise NotImplementedError
 
     def factors(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -103,6 +139,8 @@ class MapModel(AnomalyModel):
         weights = getattr(config, "pair_weights", "auto")
         if weights != "auto":
             given["pair_weights"] = tuple(weights)
+        if isinstance(getattr(config, "subspace", None), bool):
+            given["subspace"] = config.subspace
         return dataclasses.replace(unchosen, **given)
 
     def choose(self, choice: MapChoice) -> None:
@@ -112,6 +150,9 @@ class MapModel(AnomalyModel):
             if getattr(self.config, name, None) == "auto":
                 found[name] = value
         self.config = dataclasses.replace(self.config, **found)
+        if self.subspace is not None and not choice.subspace:
+            self.subspace = None
+            self.distance_means = self.distance_means[:-1].clone()
 
     def scaled(self, maps: Sequence[Tensor], scale: str) -> list[Tensor]:
         """Distance maps (N, H_l, W_l), divided by their means as ``scale`` says.
@@ -128,6 +169,21 @@ class MapModel(AnomalyModel):
             level / ops.aggregate_maps([torch.maximum(mean, mean.mean())[None]], level.shape[-2:])
             for level, mean in pairs
         ]
+
+    def joined(
+        self,
+        maps: Sequence[Tensor],
+        factors: Sequence[Tensor],
+        size: tuple[int, int],
+        scale: str,
+        choice: MapChoice,
+    ) -> tuple[Tensor, Tensor]:
+        """Distance maps, scaled one way and joined: anomaly map (N, *size), its maxima (N,)."""
+        scaled = self.scaled(maps, scale)
+        if self.subspace is not None:
+            *scaled, left = scaled
+            factors = [*factors, left] if choice.subspace else factors
+        return self.join(self.weighted(scaled, choice.pair_weights), factors, size)
 
     def weighted(self, maps: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
         """Distance maps times the weights of their pairs."""
@@ -146,11 +202,10 @@ class MapModel(AnomalyModel):
         """Distance maps, not scaled -> score (N,) and anomaly map (N, *size)."""
         choice = self.choice() if choice is None else choice
         factors = self.factors(maps) if factors is None else factors
-        weighted = self.weighted(maps, choice.pair_weights)
-        anomaly_map, maxima = self.join(self.scaled(weighted, choice.scale_maps), factors, size)
+        anomaly_map, maxima = self.joined(maps, factors, size, choice.scale_maps, choice)
         scored = anomaly_map
         if choice.scale_score != choice.scale_maps:
-            scored, maxima = self.join(self.scaled(weighted, choice.scale_score), factors, size)
+            scored, maxima = self.joined(maps, factors, size, choice.scale_score, choice)
         score = mean_of_highest(scored, choice.pooling) if choice.pooling > 0 else maxima
         return Prediction(score, anomaly_map)
 

@@ -4,12 +4,10 @@ A patch feature describes a place of an image and what is around it. The feature
 are learned in one pass. Nothing has a gradient.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fastad import ops
 from fastad._values import is_number
@@ -17,6 +15,7 @@ from fastad.backbones import check_names
 from fastad.models.base import Batches, FrozenTeacher, Stage
 from fastad.models.map_model import MapModel, MapOptions
 from fastad.models.maps import smoothed
+from fastad.models.residual import as_rows, patch_features
 
 
 class PatchOptions(MapOptions):
@@ -39,12 +38,10 @@ class PatchModel(MapModel):
     """A model of one stage that trains nothing: subclasses give ``prepare_stage`` and its map.
 
     Attributes:
-        learned: names of the buffers whose size the training images decide.
         width: D, the length of a patch feature.
     """
 
     stages = (Stage(steps=()),)
-    learned: ClassVar[tuple[str, ...]]
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -52,21 +49,13 @@ class PatchModel(MapModel):
         if not isinstance(backbone, nn.Module):
             backbone = self.build_backbone(config.layers)
         self.teacher = FrozenTeacher(backbone)
-        self._add_means(1)
+        self._add_maps(1)
         self.width = sum(shape[0] for shape in self.teacher.shapes())
 
     def patches(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0, 1] -> patch features (N, D, h, w), in the model's precision.
-
-        Every level is averaged over 3 x 3 places, resized to the first one's grid and put behind
-        it. Places beyond the edge count as zeros, as in the authors' code.
-        """
-        levels = [level.to(self.mean.dtype) for level in self.teacher(self.normalize(images))]
-        first, *others = (functional.avg_pool2d(level, 3, 1, 1) for level in levels)
-        grid = first.shape[-2:]
-        return torch.cat(
-            [first, *(functional.interpolate(x, grid, mode="bilinear") for x in others)], 1
-        )
+        """Images (N, 3, H, W) in [0, 1] -> patch features (N, D, h, w), in float32."""
+        levels = self.teacher(self.normalize(images))
+        return patch_features([level.to(self.mean.dtype) for level in levels])
 
     def rows_of(self, train: Batches) -> Iterator[Tensor]:
         """The patch features of each batch of images: (n, D)."""
@@ -81,15 +70,3 @@ class PatchModel(MapModel):
         sigma = self.config.smoothing
         anomaly_map = smoothed(anomaly_map, sigma) if sigma > 0 else anomaly_map
         return anomaly_map, anomaly_map.amax(dim=(1, 2))
-
-    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
-        for name in self.learned:
-            own, found = getattr(self, name), state.get(prefix + name)
-            if found is not None and found.shape[1:] == own.shape[1:]:
-                self.register_buffer(name, own.new_empty(found.shape))
-        super()._load_from_state_dict(state, prefix, *rest)
-
-
-def as_rows(features: Tensor) -> Tensor:
-    """(N, D, h, w) -> (N * h * w, D)."""
-    return features.permute(0, 2, 3, 1).flatten(0, 2)

@@ -48,6 +48,9 @@ class STPMConfig(MapOptions):
         scale_score: likewise for the score of an image, which often wants another one.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
             "maximum" takes the highest one alone (the paper). "auto" chooses as above.
+        subspace: multiply by the map of what the principal components of good images leave of the
+            teacher's features (the model `subspace`). Its errors are others than the student's.
+            "auto" chooses as above. No paper of this model has it.
         eps: smallest norm by which a feature vector is divided.
         student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -63,6 +66,7 @@ class STPMConfig(MapOptions):
     scale_maps: str = "auto"
     scale_score: str = "auto"
     pooling: str | float = "auto"
+    subspace: str | bool = "auto"
     eps: float = 1e-12
     student: nn.Module | None = None
 
@@ -124,7 +128,7 @@ class STPM(MapModel):
         shapes = self.teacher.shapes()
         if self.config.standardize == "channels":
             self.scales = ChannelScales([shape[0] for shape in shapes])
-        self._add_means(len(shapes))
+        self._add_maps(len(shapes), [shape[0] for shape in shapes])
 
     def features(
         self, images: Tensor, teacher: list[Tensor] | None = None
@@ -152,24 +156,34 @@ class STPM(MapModel):
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """The distances of the levels (N, H_l, W_l) of a batch as in `loss`."""
         teacher, student = self.features(batch["image"], batch.get("teacher"))
-        return ops.distances(teacher, student, eps=self.config.eps)
+        distances = ops.distances(teacher, student, eps=self.config.eps)
+        return [*distances, *self.subspace_maps(teacher)]
+
+    def finish_stage(self, train: Batches) -> None:
+        """Take the subspace of the teacher's features."""
+        self.fit_subspace(
+            batch.get("teacher") or self.teacher_features(batch["image"])["teacher"]
+            for batch in train()
+        )
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Scaled distance maps -> anomaly map (N, *size), and its maxima (N,)."""
         options = {"aggregate": self.config.aggregate, "weights": self.config.weights}
-        if self.config.aggregate_size == "input":
+        of_input = self.config.aggregate_size == "input"
+        at = size if of_input else (maps[0].shape[-2], maps[0].shape[-1])
+        if of_input and not factors:
             return ops.aggregate_maps(maps, size, return_maximum=True, **options)
-        first = (maps[0].shape[-2], maps[0].shape[-1])
-        joined = ops.aggregate_maps(maps, first, **options)
-        return ops.aggregate_maps([joined], size, return_maximum=True)
+        joined = ops.aggregate_maps(maps, at, **options)
+        return ops.aggregate_maps([joined, *factors], size, return_maximum=True)
 
     def answer(self, batch: Mapping[str, Any]) -> Prediction:
         """Score and anomaly map; in one sweep over the features where nothing is scaled."""
         choice = self.choice()
         scales = {choice.scale_maps, choice.scale_score}
-        if scales != {"none"} or choice.pooling > 0 or self.config.aggregate_size != "input":
+        plain = scales == {"none"} and choice.pooling == 0 and not choice.subspace
+        if not plain or self.config.aggregate_size != "input":
             return super().answer(batch)
         teacher, student = self.features(batch["image"], batch.get("teacher"))
         anomaly_map, score = ops.anomaly_map(
@@ -186,7 +200,9 @@ class STPM(MapModel):
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
         """Mean of the anomaly map of each image, not scaled, as the authors choose the epoch."""
         size = (batch["image"].shape[-2], batch["image"].shape[-1])
-        anomaly_map, _ = self.join(self.level_maps(batch), [], size)
+        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        distances = ops.distances(teacher, student, eps=self.config.eps)
+        anomaly_map, _ = self.join(distances, [], size)
         return anomaly_map.flatten(1).mean(dim=1)
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -72,28 +72,29 @@ def choose(
     labels = np.arange(len(masks)) >= images
     maps_of: dict[tuple[Any, ...], float] = {}
     scores_of: dict[tuple[Any, ...], float] = {}
-    for scale, weights in itertools.product(_scales(model), _weights(model)):
+    for scale, (weights, subspace) in itertools.product(_scales(model), _parts(model)):
+        choice = MapChoice(pair_weights=weights, subspace=subspace)
         judged = [
-            model.join(model.scaled(model.weighted(maps, weights), scale), factors, _size(mask))
-            for maps, factors, mask in seen
+            model.joined(maps, factors, _size(mask), scale, choice) for maps, factors, mask in seen
         ]
         reduced = np.concatenate([_reduced(found).cpu().numpy() for found, _ in judged])
-        maps_of[scale, weights] = aupro(masks, reduced)
+        maps_of[scale, weights, subspace] = aupro(masks, reduced)
         for pooling in _poolings(model):
             parts = [m if pooling == 0 else mean_of_highest(f, pooling) for f, m in judged]
             scores = torch.cat(parts).double().cpu().numpy()
-            scores_of[scale, weights, pooling] = image_metrics(labels, scores)["image_auroc"]
+            scores_of[scale, weights, subspace, pooling] = image_metrics(labels, scores)[
+                "image_auroc"
+            ]
     choice = _best(model, maps_of, scores_of)
     model.choose(choice)
+    of_map = ("scale_maps", "pair_weights", "subspace")
+    of_score = ("scale_score", "pair_weights", "subspace", "pooling")
     return ChoiceRecord(
         dataclasses.asdict(choice),
         images,
         len(masks) - images,
-        [_row(("scale_maps", "pair_weights"), key, "aupro", v) for key, v in maps_of.items()],
-        [
-            _row(("scale_score", "pair_weights", "pooling"), key, "image_auroc", v)
-            for key, v in scores_of.items()
-        ],
+        [_row(of_map, key, "aupro", value) for key, value in maps_of.items()],
+        [_row(of_score, key, "image_auroc", value) for key, value in scores_of.items()],
     )
 
 
@@ -108,28 +109,27 @@ def _best(
     maps: Mapping[tuple[Any, ...], float],
     scores: Mapping[tuple[Any, ...], float],
 ) -> MapChoice:
-    """Weights first, by the best map and the best score with them; then scales and pooling."""
-    given = model.choice()
-    weights = plainest(
+    """What is joined first, by the best map and the best score of it; then scales and pooling."""
+    given, config = model.choice(), model.config
+    weights, subspace = plainest(
         {
-            w: max(v for key, v in maps.items() if key[1] == w)
-            + max(v for key, v in scores.items() if key[1] == w)
-            for w in dict.fromkeys(key[1] for key in maps)
+            parts: max(v for key, v in maps.items() if key[1:3] == parts)
+            + max(v for key, v in scores.items() if key[1:3] == parts)
+            for parts in dict.fromkeys(key[1:3] for key in maps)
         },
         2 * MARGIN,
     )
-    scale_maps, scale_score, pooling = given.scale_maps, given.scale_score, given.pooling
-    config = model.config
-    if config.scale_maps == "auto":
-        scale_maps = plainest({key[0]: v for key, v in maps.items() if key[1] == weights})
-    left = {
-        (scale, share): value
-        for (scale, w, share), value in scores.items()
-        if w == weights and (config.scale_score == "auto" or scale == scale_score)
-    }
-    if left and (config.scale_score == "auto" or config.pooling == "auto"):
-        scale_score, pooling = plainest(left)
-    return MapChoice(scale_maps, scale_score, pooling, weights)
+    maps = {key[0]: v for key, v in maps.items() if key[1:3] == (weights, subspace)}
+    scale_maps = plainest(maps) if config.scale_maps == "auto" else given.scale_maps
+    scale_score, pooling = plainest(
+        {
+            (scale, share): value
+            for (scale, *parts, share), value in scores.items()
+            if tuple(parts) == (weights, subspace)
+            and scale in ((scale,) if config.scale_score == "auto" else (given.scale_score,))
+        }
+    )
+    return MapChoice(scale_maps, scale_score, pooling, weights, subspace)
 
 
 def _scales(model: MapModel) -> Sequence[str]:
@@ -140,12 +140,15 @@ def _scales(model: MapModel) -> Sequence[str]:
     return [scale for scale in SCALES if model.pairs > 1 or scale != "level" or scale in given]
 
 
-def _weights(model: MapModel) -> list[tuple[float, ...]]:
-    given = model.choice().pair_weights
-    if getattr(model.config, "pair_weights", None) != "auto":
-        return [given]
-    alone = [tuple(float(i == j) for j in range(model.pairs)) for i in range(model.pairs)]
-    return [given, *alone]
+def _parts(model: MapModel) -> list[tuple[tuple[float, ...], bool]]:
+    """Weights of the pairs, and whether with the subspace."""
+    given = model.choice()
+    weights = [given.pair_weights]
+    if getattr(model.config, "pair_weights", None) == "auto":
+        weights += [tuple(float(i == j) for j in range(model.pairs)) for i in range(model.pairs)]
+    choose_subspace = model.subspace is not None and model.config.subspace == "auto"
+    subspaces = [False, True] if choose_subspace else [given.subspace]
+    return [(w, subspace) for subspace in subspaces for w in weights]
 
 
 def _poolings(model: MapModel) -> Sequence[float]:

@@ -268,9 +268,9 @@ class Trainer:
         opened = source or self._source(plan, dataset)
         try:
             with torch.no_grad(), self._placement.autocast():
+                self.model.finish_stage(_batches(opened, plan.train, plan))
                 # Held-out images would look better than new ones: the threshold is theirs.
                 self.model.calibrate_maps(_batches(opened, plan.train, plan))
-                self.model.finish_stage(_batches(opened, plan.train, plan))
         finally:
             if source is None:
                 opened.close()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fastad import models
-from fastad.models.subspace import unexplained
+from fastad.models.residual import unexplained
 
 
 class Mixed(nn.Module):
@@ -52,7 +52,7 @@ def test_residuals_are_what_components_leave(normal, variance):
     left = off - off @ axes[:rank].mT @ axes[:rank]
     with torch.no_grad():
         prediction = model(images)
-    assert model.directions.shape == (model.width - rank, model.width)
+    assert model.residual.directions.shape == (model.width - rank, model.width)
     largest = left.norm(dim=2).amax(dim=1)
     # Between the centres of patches the map is lower; at the grid it has the largest.
     size = (images.shape[2] // 4, images.shape[3] // 4)
@@ -71,7 +71,7 @@ def test_what_normal_images_never_do_counts_fully(normal):
     rows = patches_of(model, normal).flatten(0, 1)
 
     def distance(x):
-        return (model.directions.double() @ x - model.offset.double()).norm().item()
+        return (model.residual.directions.double() @ x - model.residual.offset.double()).norm().item()
 
     mean = rows.mean(dim=0)
     assert distance(mean) < 1e-5
@@ -90,7 +90,7 @@ def test_mahalanobis(normal):
     images = torch.rand(2, 3, 20, 24)
     off = patches_of(model, images) - mean
     expected = (off @ covariance.inverse() * off).sum(dim=2).sqrt()
-    found = (patches_of(model, images) @ model.directions.double().mT - model.offset.double()).norm(
+    found = (patches_of(model, images) @ model.residual.directions.double().mT - model.residual.offset.double()).norm(
         dim=2
     )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

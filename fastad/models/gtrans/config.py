@@ -33,6 +33,9 @@ class GTransConfig(MapOptions):
         scale_score: likewise for the score of an image, which often wants another one.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
             "maximum" takes the highest one alone (the paper). "auto" chooses as above.
+        subspace: multiply by the map of what the principal components of good images leave of the
+            teacher's features (the model `subspace`). Its errors are others than the student's.
+            "auto" chooses as above. No paper of this model has it.
         eps: smallest norm by which a feature vector is divided.
         student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -46,6 +49,7 @@ class GTransConfig(MapOptions):
     scale_maps: str = "auto"
     scale_score: str = "auto"
     pooling: str | float = "auto"
+    subspace: str | bool = "auto"
     eps: float = 1e-12
     student: nn.Module | None = None
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from fastad import backbones, ops
 from fastad.backbones import weights
-from fastad.models.base import Stage
+from fastad.models.base import Batches, Stage
 from fastad.models.gtrans.config import LAYERS, GTransConfig
 from fastad.models.gtrans.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
 from fastad.models.map_model import MapModel
@@ -64,7 +64,7 @@ class GTrans(MapModel):
                 f"backbone must return three feature maps; it returned {len(channels)}"
             )
         tokens, width = config.tokens, config.token_width
-        self._add_means(len(LAYERS))
+        self._add_maps(len(LAYERS), channels)
         self.tokenizers = nn.ModuleList(Tokenizer(c, tokens, width) for c in channels)
         self.encoder, self.decoder = (TokenBlock(len(LAYERS) * tokens, width) for _ in range(2))
         self.projectors = nn.ModuleList(Projector(c, width) for c in channels)
@@ -106,10 +106,18 @@ class GTrans(MapModel):
         """
         teacher, student = self.features(batch["image"], batch.get("teacher"))
         maps = ops.distances(teacher, student, eps=self.config.eps)
-        return [
+        guided = [
             level * guidance_index(t, s, level, self.config.eps)[:, None, None]
             for level, t, s in zip(maps, teacher, student, strict=True)
         ]
+        return [*guided, *self.subspace_maps(teacher)]
+
+    def finish_stage(self, train: Batches) -> None:
+        """Take the subspace of the teacher's features."""
+        self.fit_subspace(
+            batch.get("teacher") or self.teacher(self.normalize(batch["image"]))
+            for batch in train()
+        )
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
@@ -119,7 +127,8 @@ class GTrans(MapModel):
         The product of the levels, the third level twice as in the authors' code. Constant factors,
         which change no order, are left out.
         """
-        joined = ops.aggregate_maps(maps, size, weights=[1.0, 1.0, 2.0])
+        weights = [1.0, 1.0, 2.0] + [1.0] * len(factors)
+        joined = ops.aggregate_maps([*maps, *factors], size, weights=weights)
         if self.config.smoothing > 0:
             joined = smoothed(joined, self.config.smoothing)
         return joined, joined.flatten(1).amax(dim=1)

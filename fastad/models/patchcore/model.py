@@ -15,7 +15,8 @@ from fastad.models.base import Batches, Prediction
 from fastad.models.patchcore.config import PatchCoreConfig
 from fastad.models.patchcore.coreset import Sample, farthest_first, projected
 from fastad.models.patchcore.nearest import nearest
-from fastad.models.patches import PatchModel, as_rows
+from fastad.models.patches import PatchModel
+from fastad.models.residual import as_rows
 
 CANDIDATES = 50_000  # patches that the coreset is chosen of; of more a random sample
 PROJECTED = 128  # directions in which they are compared for that, as in the authors' code
@@ -32,7 +33,6 @@ class PatchCore(PatchModel):
 
     name = "patchcore"
     Config = PatchCoreConfig
-    learned = ("memory",)
     memory: Tensor
 
     def __init__(self, config: PatchCoreConfig):
@@ -99,3 +99,10 @@ class PatchCore(PatchModel):
         around = memory[to_own.topk(count, dim=1, largest=False).indices]
         to_patch = (patches[:, None] - around).square().sum(dim=2).sqrt()
         return 1 - (distances - to_patch.logsumexp(dim=1)).exp()
+
+    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        # How many patches there are is for the training images to say.
+        found = state.get(f"{prefix}memory")
+        if found is not None and found.shape[1:] == self.memory.shape[1:]:
+            self.memory = self.memory.new_empty(found.shape)
+        super()._load_from_state_dict(state, prefix, *rest)

@@ -64,6 +64,9 @@ class RSTPMConfig(MapOptions):
         smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
             "maximum" takes the highest one alone. "auto" chooses as above.
+        subspace: multiply by the map of what the principal components of good images leave of the
+            teacher's features (the model `subspace`). Its errors are others than the student's.
+            "auto" chooses as above. The paper has no such thing.
         eps: smallest norm by which a feature vector is divided.
         student1: the student of a ``teacher1`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -89,6 +92,7 @@ class RSTPMConfig(MapOptions):
     l1_weight: float = 0.0
     smoothing: float = 0.0
     pooling: str | float = "auto"
+    subspace: str | bool = "auto"
     eps: float = 1e-12
     student1: nn.Module | None = None
 

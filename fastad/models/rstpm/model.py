@@ -111,7 +111,7 @@ class RSTPM(MapModel):
         )
         self.discriminator = UNet(len(LAYERS), config.discriminator_width)
         # Over normal images: means of the distance maps; means and deviations of the summed maps.
-        self._add_means(2 * len(LAYERS))
+        self._add_maps(2 * len(LAYERS), [shape[0] for shape in shapes[: len(LAYERS)]])
         self.register_buffer("level_means", torch.zeros(len(LAYERS)))
         self.register_buffer("level_deviations", torch.ones(len(LAYERS)))
 
@@ -157,7 +157,12 @@ class RSTPM(MapModel):
 
     def distances(self, images: Tensor, kept: Mapping[str, Any] | None = None) -> list[Tensor]:
         """Images (N, 3, H, W) in [0, 1] -> the six distance maps (N, H_l, W_l), as `features`."""
-        return ops.distances(*self.features(images, kept), eps=self.config.eps)
+        return self._maps(images, kept)[: 2 * len(LAYERS)]
+
+    def _maps(self, images: Tensor, kept: Mapping[str, Any] | None = None) -> list[Tensor]:
+        teachers, students = self.features(images, kept)
+        distances = ops.distances(teachers, students, eps=self.config.eps)
+        return [*distances, *self.subspace_maps(teachers[: len(LAYERS)])]
 
     def summed_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Six scaled maps (N, H_l, W_l), those of both pairs added: three of (N, H_l, W_l)."""
@@ -169,7 +174,7 @@ class RSTPM(MapModel):
         config = self.config
         scale = self.unchosen.scale_maps if config.scale_maps == "auto" else config.scale_maps
         scale = scale if config.scale_inputs == "auto" else config.scale_inputs
-        return self.summed_maps(self.scaled(distances, scale))
+        return self.summed_maps(self.scaled(distances, scale)[: 2 * len(LAYERS)])
 
     def discriminate(self, summed: Sequence[Tensor]) -> Tensor:
         """Summed maps -> probability of a defect, (N, h, w), by the discriminative network, at its
@@ -188,7 +193,16 @@ class RSTPM(MapModel):
         """The six distance maps (N, H_l, W_l) of a batch as in `loss`, kept ones if there are."""
         if "distances" in batch:
             return [d[:, 0].to(self.distance_means.dtype) for d in batch["distances"]]
-        return self.distances(batch["image"], batch)
+        return self._maps(batch["image"], batch)
+
+    def finish_stage(self, train: Batches) -> None:
+        """After the first stage, take the subspace of Teacher1's features."""
+        if not self._discriminates:
+            kept = (
+                batch.get("teacher1") or self.teacher_features(batch["image"])["teacher1"]
+                for batch in train()
+            )
+            self.fit_subspace(levels[: len(LAYERS)] for levels in kept)
 
     def factors(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The discriminative network's map (N, h, w); none while the pairs are trained."""
@@ -221,7 +235,7 @@ class RSTPM(MapModel):
         """The teachers' levels (N, C_l, H_l, W_l); in the second stage the distance maps
         (N, 1, H_l, W_l), of which it needs nothing more."""
         if self._discriminates:
-            return {"distances": [d[:, None] for d in self.distances(images)]}
+            return {"distances": [d[:, None] for d in self._maps(images)]}
         images = self.normalize(images)
         return {"teacher1": self.teacher1(images), "teacher2": self.teacher2(images)}
 
