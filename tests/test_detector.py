@@ -471,9 +471,11 @@ def test_export(detector, tmp_path):
     result = detector.export(tmp_path / "d.pt2", "torch-export")
     assert result.images > 0
     module = torch.export.load(tmp_path / "d.pt2").module()
-    with torch.inference_mode():
-        score = module(torch.from_numpy(IMAGES))["score"].numpy()
-    np.testing.assert_allclose(score, detector.predict(IMAGES).score, rtol=5e-3)
+    # Of the detector's own size; others are resized, here only to whole grey levels.
+    for images, tolerance in ((IMAGES.reshape(12, 32, 40, 3), 1e-4), (IMAGES, 1e-2)):
+        with torch.inference_mode():
+            score = module(torch.from_numpy(images))["score"].numpy()
+        np.testing.assert_allclose(score, detector.predict(images).score, rtol=tolerance)
     with pytest.raises(ValueError, match="unknown format 'tflite'"):
         detector.export(tmp_path / "x", "tflite")
     with pytest.raises(ValueError, match="not trained yet"):

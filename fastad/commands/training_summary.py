@@ -35,14 +35,14 @@ def stage_lines(training: dict[str, Any]) -> list[tuple[str, str]]:
     for stage in training["stages"]:
         config = stage["config"]
         planned = config["epochs"]
-        why = f" ({stage['reason']})" if stage.get("reason") else ""
+        why = f"; kept by {stage['reason']}" if stage.get("reason") else ""
         stopped = f", stopped after {stage['epochs']}" if stage["epochs"] < planned else ""
         lines.append(
             (
                 stage["name"],
-                f"epoch {stage['best_epoch']} of {planned} kept{why}{stopped}, {stage['n_train']} "
+                f"epoch {stage['best_epoch']} of {planned} kept{stopped}, {stage['n_train']} "
                 f"images an epoch, {config.get('optimizer')} at {config.get('learning_rate'):g}, "
-                f"{stage['seconds']:.0f} s",
+                f"{stage['seconds']:.0f} s{why}",
             )
         )
     return lines

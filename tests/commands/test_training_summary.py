@@ -33,7 +33,8 @@ def test_why_an_epoch_was_kept_is_said():
     assert epochs_kept(training) == "9 of 12: it is best"
     training["stages"] = [stage("pairs", seconds=61.4, reason="it is best")]
     [(_, line)] = stage_lines(training)
-    assert line.startswith("epoch 7 of 9 kept (it is best), 40 images")
+    assert line.startswith("epoch 7 of 9 kept, 40 images")
+    assert line.endswith(", 61 s; kept by it is best")
 
 
 def test_an_interrupted_stage_says_what_it_was_to_have():

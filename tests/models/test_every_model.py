@@ -205,3 +205,25 @@ def test_without_weights_names_every_source_of_weights(name):
         if f.name.startswith("teacher") and f.name.endswith("_weights")
     }
     assert set(models.without_weights(name)) == sources != set()
+
+
+def test_an_answer_by_kept_features_is_that_of_the_image(own):
+    for stage in own.stages:
+        own.enter_stage(stage)
+        own.eval()
+        batch = batch_of(3)
+        with torch.no_grad():
+            plain = own.answer(batch)
+            found = own.answer(batch | own.teacher_features(batch["image"]))
+        assert torch.equal(found.score, plain.score)
+        assert torch.equal(found.anomaly_map, plain.anomaly_map)
+        assert found.anomaly_map.shape == (3, *batch["image"].shape[-2:])
+    own.enter_stage(None)
+    with torch.no_grad():
+        assert torch.equal(own.answer(batch).score, own(batch["image"]).score)
+
+
+def test_what_judges_by_defects_answers_in_that_stage(own):
+    judged = {stage.name for stage in own.stages if stage.judged_by_defects}
+    expected = {"stpm": {"training"}, "gtrans": {"training"}, "rstpm": {"pairs"}}
+    assert judged == expected.get(own.name, set())

@@ -10,7 +10,14 @@ from toy import Toy, options
 from fastad import models
 from fastad.data import TrialDefects
 from fastad.models import Prediction, Stage
-from fastad.training import StageRecord, Trainer, TrainingConfig, TrainingDivergedError
+from fastad.training import (
+    CheckpointError,
+    StageRecord,
+    Trainer,
+    TrainingConfig,
+    TrainingDivergedError,
+    TrainingRecord,
+)
 from fastad.training.choice import MARGIN, reason, replaces
 from fastad.training.trial import DEFECTS, KeptDefects, quality, spread, trial_defects
 
@@ -273,6 +280,23 @@ def test_models_are_judged_and_resume_to_the_same_bytes(name, gib, larger, tmp_p
     ):
         assert torch.equal(value, other), key
     assert [stage.qualities for stage in record.stages[1:]] == [[]] * (len(record.stages) - 1)
+
+
+def test_a_record_without_qualities_is_read(larger):
+    """As it was before epochs were chosen by defects."""
+    record = Trainer(Toy(scores=[1.0, 0.5]), one_batch(epochs=2)).fit(larger)
+    content = record.to_dict()
+    for name in ("qualities", "reason"):
+        del content["stages"][0][name]
+    stage = TrainingRecord.from_dict(content).stages[0]
+    assert (stage.best_epoch, stage.qualities, stage.reason) == (2, [], "")
+
+
+def test_a_training_chosen_otherwise_is_not_resumed(larger, tmp_path):
+    path, model = tmp_path / "a.ckpt", Judged([1.0] * 4, [True] * 4)
+    Trainer(Toy(scores=[1.0] * 2), one_batch(epochs=2)).fit(larger, checkpoint=path)
+    with pytest.raises(CheckpointError, match=r"epoch chosen by null in the file, .60 synth"):
+        Trainer(model, one_batch()).fit(larger, checkpoint=path, resume=True)
 
 
 def test_qualities_are_plain_numbers(larger):

@@ -204,6 +204,41 @@ def test_the_loss_is_stpms_for_both_pairs(model):
     assert score.shape == (3,)
 
 
+def test_the_pairs_answer_without_the_discriminative_network(model):
+    images = random_images(3, 3, 64, 48)
+    model.enter_stage(PAIRS)
+    model.eval()
+    with torch.no_grad():
+        before = model.answer({"image": images})
+        for parameter in model.discriminator.parameters():
+            parameter.normal_()
+        after = model.answer({"image": images})
+        model.enter_stage(None)
+        assert not torch.equal(model.answer({"image": images}).anomaly_map, after.anomaly_map)
+    assert torch.equal(before.anomaly_map, after.anomaly_map)
+    assert torch.equal(before.score, after.score)
+
+
+def test_maps_are_calibrated_by_images_not_trained_on(model):
+    """Not in the second stage, whose network was prepared with the means that it has."""
+    images = random_images(5, 3, 64, 48)
+    batches = [{"image": images[:2]}, {"image": images[2:]}]
+    for stage in (DISCRIMINATOR, PAIRS):
+        model.enter_stage(stage)
+        model.eval()
+        before = model.distance_means.clone()
+        with torch.no_grad():
+            model.calibrate_maps(lambda: iter(batches))
+        assert torch.equal(model.distance_means, before) == (stage is DISCRIMINATOR)
+    with torch.no_grad():
+        distances = plain_distances(model, images)
+    for level, means in zip(distances, model.distance_means.double(), strict=True):
+        # Towards the mean of all places, as if that had been seen in two more images.
+        place = (level.sum(dim=0) + 2 * level.mean()) / (len(images) + 2)
+        expected = F.adaptive_avg_pool2d(place[None], 64)[0]
+        torch.testing.assert_close(means, expected.double(), rtol=1e-4, atol=1e-6)
+
+
 def loss_of_the_network(model, images, mask, gamma):
     """float64, as Lin et al. write it: -(1 - p_t)^gamma log(p_t), and the mean absolute error."""
     sums = plain_sums(model, plain_distances(model, images))
