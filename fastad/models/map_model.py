@@ -151,7 +151,7 @@ class MapModel(AnomalyModel):
                 found[name] = value
         self.config = dataclasses.replace(self.config, **found)
         if self.subspace is not None and not choice.subspace:
-            self.subspace = None
+            del self.subspace  # an attribute of the class is left, None
             self.distance_means = self.distance_means[:-1].clone()
 
     def scaled(self, maps: Sequence[Tensor], scale: str) -> list[Tensor]:
@@ -162,7 +162,7 @@ class MapModel(AnomalyModel):
         """
         if scale == "none":
             return list(maps)
-        pairs = zip(maps, self.distance_means, strict=True)
+        pairs = list(zip(maps, self.distance_means, strict=False))  # of the first, where not all
         if scale == "level":
             return [level / mean.mean() for level, mean in pairs]
         return [

@@ -18,6 +18,7 @@ SMALL = {
     "teacher2": "resnet18",
     "bottleneck": "learned",
     "discriminator_width": 8,
+    "subspace": False,
 }
 PAIRS, DISCRIMINATOR = models.RSTPM.stages
 
