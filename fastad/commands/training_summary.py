@@ -22,6 +22,7 @@ def epochs_kept(training: dict[str, Any]) -> str:
     return ", ".join(
         f"{stage['name']} {stage['best_epoch']} of {stage['config']['epochs']}"
         for stage in training["stages"]
+        if stage["epochs"]
     )
 
 
@@ -32,6 +33,10 @@ def stage_lines(training: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for stage in training["stages"]:
         config = stage["config"]
+        if not stage["epochs"]:
+            line = f"no epochs, {stage['n_train']} images, {stage['seconds']:.0f} s"
+            lines.append((stage["name"], line))
+            continue
         planned = config["epochs"]
         stopped = f", stopped after {stage['epochs']}" if stage["epochs"] < planned else ""
         lines.append(
