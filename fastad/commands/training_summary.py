@@ -24,6 +24,7 @@ def epochs_kept(training: dict[str, Any]) -> str:
     return ", ".join(
         f"{stage['name']} {stage['best_epoch']} of {stage['config']['epochs']}"
         for stage in training["stages"]
+        if stage["epochs"]
     )
 
 
@@ -34,6 +35,10 @@ def stage_lines(training: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for stage in training["stages"]:
         config = stage["config"]
+        if not stage["epochs"]:
+            line = f"no epochs, {stage['n_train']} images, {stage['seconds']:.0f} s"
+            lines.append((stage["name"], line))
+            continue
         planned = config["epochs"]
         why = f"; kept by {stage['reason']}" if stage.get("reason") else ""
         stopped = f", stopped after {stage['epochs']}" if stage["epochs"] < planned else ""

@@ -32,8 +32,9 @@ STAGE_OPTIONS = (
 )
 OF_PSEUDO_ANOMALIES = STAGE_OPTIONS[STAGE_OPTIONS.index("pseudo_anomalies") :]
 # What nothing but a stage that trains has.
-OF_EPOCHS = STAGE_OPTIONS[: STAGE_OPTIONS.index("pseudo_anomalies")]
-OF_EPOCHS = tuple(name for name in OF_EPOCHS if name != "batch_size")
+OF_EPOCHS = tuple(
+    name for name in STAGE_OPTIONS if name not in ("batch_size", *OF_PSEUDO_ANOMALIES)
+)
 # What one step of a stage may have otherwise than the others.
 STEP_OPTIONS = ("optimizer", "learning_rate", "momentum", "betas", "weight_decay")
 # Which floor falls away where an option is given: what is asked for is taken as it is.

@@ -45,3 +45,22 @@ def test_an_interrupted_stage_says_what_it_was_to_have():
     [(name, line)] = stage_lines(training)
     assert name == "pairs"
     assert line.startswith("epoch 3 of 9 kept, stopped after 4, 40 images an epoch")
+
+
+def test_a_stage_that_trains_nothing_has_no_epochs():
+    alone = {"name": "training", "n_train": 8, "epochs": 0, "config": {"batch_size": 4}}
+    assert epochs_kept({"epochs": 0, "best_epoch": None, "stages": [alone]}) == "none"
+    first = {**alone, "name": "memory", "seconds": 2.4}
+    second = {
+        "name": "head",
+        "n_train": 8,
+        "epochs": 3,
+        "best_epoch": 2,
+        "config": {"epochs": 3, "optimizer": "adam", "learning_rate": 0.1},
+        "seconds": 1.0,
+    }
+    training = {"epochs": 3, "stages": [first, second]}
+    assert epochs_kept(training) == "head 2 of 3"
+    lines = dict(stage_lines(training))
+    assert lines["memory"] == "no epochs, 8 images, 2 s"
+    assert lines["head"].startswith("epoch 2 of 3 kept")
