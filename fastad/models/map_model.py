@@ -81,7 +81,7 @@ class MapModel(AnomalyModel):
 
     unchosen: ClassVar[MapChoice] = MapChoice()
     pairs: ClassVar[int] = 1
-    subspace: Residual | None = None
+    subspace: Residual | None
     distance_means: Tensor
 
     def _add_maps(self, levels: int, channels: Sequence[int] = ()) -> None:
@@ -89,6 +89,7 @@ class MapModel(AnomalyModel):
 
         ``channels`` of the teacher's levels, for models whose option ``subspace`` is not False.
         """
+        self.subspace = None
         if channels and self.config.subspace is not False:
             self.subspace = Residual(sum(channels[-LEVELS_OF_SUBSPACE:]))
             levels += 1
@@ -151,7 +152,7 @@ class MapModel(AnomalyModel):
                 found[name] = value
         self.config = dataclasses.replace(self.config, **found)
         if self.subspace is not None and not choice.subspace:
-            del self.subspace  # an attribute of the class is left, None
+            self.subspace = None
             self.distance_means = self.distance_means[:-1].clone()
 
     def scaled(self, maps: Sequence[Tensor], scale: str) -> list[Tensor]:

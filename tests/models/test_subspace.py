@@ -71,7 +71,8 @@ def test_what_normal_images_never_do_counts_fully(normal):
     rows = patches_of(model, normal).flatten(0, 1)
 
     def distance(x):
-        return (model.residual.directions.double() @ x - model.residual.offset.double()).norm().item()
+        directions, offset = model.residual.directions.double(), model.residual.offset.double()
+        return (directions @ x - offset).norm().item()
 
     mean = rows.mean(dim=0)
     assert distance(mean) < 1e-5
@@ -90,9 +91,10 @@ def test_mahalanobis(normal):
     images = torch.rand(2, 3, 20, 24)
     off = patches_of(model, images) - mean
     expected = (off @ covariance.inverse() * off).sum(dim=2).sqrt()
-    found = (patches_of(model, images) @ model.residual.directions.double().mT - model.residual.offset.double()).norm(
-        dim=2
-    )
+    found = (
+        patches_of(model, images) @ model.residual.directions.double().mT
+        - model.residual.offset.double()
+    ).norm(dim=2)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
