@@ -21,7 +21,7 @@ from fastad.commands.output import (
     skipped,
     write_json,
 )
-from fastad.commands.training_summary import epochs_kept, stage_lines
+from fastad.commands.training_summary import epochs_kept, kept_by, stage_lines
 from fastad.data import describe
 from fastad.data.layouts import samples_of
 from fastad.detector import Detector, load
@@ -149,6 +149,7 @@ def _facts(detector: Detector, file: str, data: str, metrics: dict[str, Any]) ->
         "supervision": metrics["supervision"],
         "held out": f"{training.get('n_validation')} good images, for epoch and thresholds",
         "epoch kept": epochs_kept(training),
+        **dict(kept_by(training)),
         **{f"stage {name}": line for name, line in stage_lines(training)},
         "training options": _listed(training.get("config", {})),
         "seed": str(training.get("seed")),

@@ -8,7 +8,12 @@ import torch
 
 import fastad
 from fastad.backbones import embedded, weights
-from fastad.commands.training_summary import OF_STAGES, epochs_kept, has_stages, stage_lines
+from fastad.commands.training_summary import (
+    OF_STAGES,
+    has_stages,
+    kept_by,
+    stage_lines,
+)
 from fastad.data.depth import FULL
 from fastad.engine import precision
 from fastad.inference import load
@@ -112,8 +117,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
     lines += [
         (f"training.{k}", f"{v:g}" if isinstance(v, float) else str(v)) for k, v in shown.items()
     ]
-    if not has_stages(training):
-        lines.append(("epoch kept", epochs_kept(training)))
+    lines += kept_by(training)
     lines += [(f"stage.{name}", line) for name, line in stage_lines(training)]
     return lines + [("note", note) for note in training.get("notes", ())]
 

@@ -14,18 +14,25 @@ def has_stages(training: dict[str, Any]) -> bool:
 
 
 def epochs_kept(training: dict[str, Any]) -> str:
-    """Like "9 of 12: why", of a training in stages like "pairs 9 of 12, discriminator 5 of 5"."""
+    """Like "9 of 12", of a training in stages like "pairs 9 of 12, discriminator 5 of 5"."""
     if training.get("epochs") == 0:
         return "none"
     if not has_stages(training):
-        stages = training.get("stages") or [{}]
-        why = f": {stages[0]['reason']}" if stages[0].get("reason") else ""
-        return f"{training.get('best_epoch')} of {training.get('epochs')}{why}"
+        return f"{training.get('best_epoch')} of {training.get('epochs')}"
     return ", ".join(
         f"{stage['name']} {stage['best_epoch']} of {stage['config']['epochs']}"
         for stage in training["stages"]
         if stage["epochs"]
     )
+
+
+def kept_by(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line on why the epoch of a training in one stage was kept; of several `stage_lines` say it.
+
+    None of a file from before there was a reason.
+    """
+    reasons = [stage.get("reason") for stage in training.get("stages", ())]
+    return [] if has_stages(training) else [("epoch kept by", why) for why in reasons if why]
 
 
 def stage_lines(training: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """What a training record says of its stages."""
 
-from fastad.commands.training_summary import epochs_kept, has_stages, stage_lines
+from fastad.commands.training_summary import epochs_kept, has_stages, kept_by, stage_lines
 
 
 def stage(name, **others):
@@ -30,11 +30,14 @@ def test_several_stages_have_a_line_each():
 
 def test_why_an_epoch_was_kept_is_said():
     training = {"epochs": 12, "best_epoch": 9, "stages": [stage("training", reason="it is best")]}
-    assert epochs_kept(training) == "9 of 12: it is best"
+    assert epochs_kept(training) == "9 of 12"
+    assert kept_by(training) == [("epoch kept by", "it is best")]
+    assert kept_by({"epochs": 12, "best_epoch": 9}) == []  # of an older file
     training["stages"] = [stage("pairs", seconds=61.4, reason="it is best")]
     [(_, line)] = stage_lines(training)
     assert line.startswith("epoch 7 of 9 kept, 40 images")
     assert line.endswith(", 61 s; kept by it is best")
+    assert kept_by(training) == []
 
 
 def test_an_interrupted_stage_says_what_it_was_to_have():

@@ -126,7 +126,8 @@ def one_batch(**changes):
     return options(batch_size=30, **changes)
 
 
-def test_defects_choose_and_the_record_says_so(larger, tmp_path):
+def test_defects_choose_and_the_record_says_so(larger, tmp_path, caplog):
+    caplog.set_level("INFO", "fastad")
     model = Judged([1.0, 5.0, 4.0, 3.0], [False, False, True, True])
     events = []
     record = Trainer(model, one_batch(), events.append).fit(larger, checkpoint=tmp_path / "a.ckpt")
@@ -134,6 +135,7 @@ def test_defects_choose_and_the_record_says_so(larger, tmp_path):
     assert stage.qualities == [0.5, 0.5, 1.0, 1.0]
     assert record.best_epoch == 4
     assert stage.reason == "AUROC 1.000 on synthesised defects (best 1.000), validation score 3"
+    assert f"kept epoch 4 of 4: {stage.reason}" in caplog.text
     ends = [e for e in events if e.validation_score is not None]
     assert [e.quality for e in ends] == stage.qualities
     assert [e.is_best for e in ends] == [True, False, True, True]
