@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 import fastad
 from fastad import models, ops
 from fastad.inference.calibration import ROUNDING
+from fastad.models.map_model import MapModel
 from fastad.training import TrainingConfig, precision
 
 RNG = np.random.default_rng(0)
@@ -125,6 +126,16 @@ def test_the_global_random_state_is_left_alone_and_does_not_matter(tiny_model):
     assert np.array_equal(one.calibration_scores_, other.calibration_scores_)
 
 
+def pooling(detector):
+    """The share of the map's pixels that make the score; 0 for the maximum."""
+    model = detector.model_
+    return (
+        model.choice().pooling
+        if isinstance(model, MapModel)
+        else getattr(model.config, "pooling", 0)
+    )
+
+
 def test_fitted_attributes(any_detector):
     assert any_detector.image_size_ == (32, 40)
     # Of the six images held out RSTPM's second stage trains on three.
@@ -134,7 +145,7 @@ def test_fitted_attributes(any_detector):
     # The score is the maximum of the map, or the mean of its highest pixels. Of two models it is
     # from more, or from less, than the map.
     is_of_map = any_detector.model not in ("utad", "patchcore")
-    share = getattr(any_detector.model_.config, "pooling", 0)
+    share = pooling(any_detector)
     held_out = IMAGES[any_detector.training_record_["held_out"]]
     maps = np.sort(any_detector.predict(held_out).anomaly_map.reshape(number, -1), axis=1)
     count = max(round(share * maps.shape[1]), 1)
@@ -163,8 +174,7 @@ def test_decisions_agree_with_each_other(any_detector):
     assert np.array_equal(result.mask, result.anomaly_map > any_detector.pixel_threshold_)
     above = result.anomaly_map.max(axis=(1, 2)) > any_detector.pixel_threshold_
     assert np.array_equal(result.mask.any((1, 2)), above)
-    pooled = getattr(any_detector.model_.config, "pooling", 0) > 0
-    if not pooled and any_detector.model != "utad":  # the score is the map's maximum
+    if not pooling(any_detector) and any_detector.model != "utad":  # the score is the map's maximum
         assert np.array_equal(result.mask.any((1, 2)), result.is_anomalous)
     assert np.array_equal(any_detector.score_samples(IMAGES), -result.score)
     labels = np.where(result.is_anomalous, -1, 1)

@@ -23,6 +23,7 @@ from fastad.data.facts import ImageFacts
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
+from fastad.models.map_model import MapModel
 from fastad.training import resolve_device
 from fastad.training.record import NORMAL_ONLY
 
@@ -132,6 +133,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "threshold": artifact.threshold,
         "pixel_calibration": np.asarray(artifact.pixel_calibration, dtype=np.float64).tolist(),
         "pixel_threshold": artifact.pixel_threshold,
+        "choice": _choice(artifact.model),
         "training": artifact.training,
         "serving": artifact.serving,
         "pixel_range": range_of and [range_of.low, range_of.high],
@@ -156,7 +158,7 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
     height, width = content["image_size"]
     pixel_range = content.get("pixel_range")  # version 0.1.0's files have neither this nor facts
     return Artifact(
-        model=_model(content["model"], content["config"], tensors),
+        model=_model(content["model"], content["config"], content.get("choice"), tensors),
         image_size=(int(height), int(width)),
         calibration=np.array(content["calibration"], dtype=np.float64),
         false_positive_rate=float(content["false_positive_rate"]),
@@ -171,11 +173,28 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
     )
 
 
-def _model(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> AnomalyModel:
+def _choice(model: AnomalyModel) -> dict[str, Any] | None:
+    """What the options of a model that are "auto" came to."""
+    chosen = model.chosen if isinstance(model, MapModel) else None
+    return None if chosen is None else dataclasses.asdict(chosen)
+
+
+def _model(
+    name: str,
+    config: dict[str, Any],
+    choice: dict[str, Any] | None,
+    tensors: dict[str, Tensor],
+) -> AnomalyModel:
     # The teachers are in the file: their weights need not be found again.
     sources = models.without_weights(name)
     with torch.random.fork_rng(devices=[]):  # the random weights are replaced at once
         model = models.build(name, **{**config, **sources})
+    # Files from before there was a choice have none, and no subspace.
+    if isinstance(model, MapModel) and (choice or "subspace.directions" not in tensors):
+        found = dict(choice or {})
+        if "pair_weights" in found:
+            found["pair_weights"] = tuple(found["pair_weights"])
+        model.choose(dataclasses.replace(model.unchosen, **found))
     model.load_state_dict(tensors)
     for option in sources.keys() & config.keys():
         setattr(model.config, option, config[option])

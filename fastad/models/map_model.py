@@ -71,6 +71,7 @@ class MapModel(AnomalyModel):
 
     Attributes:
         unchosen: what "auto" is until it is chosen, and where nothing can choose.
+        chosen: what "auto" came to; None before.
         pairs: whose maps are added, each with a weight.
         subspace: of the teacher's patch features, a second opinion whose errors are others than
             the student's. None without.
@@ -81,6 +82,7 @@ class MapModel(AnomalyModel):
 
     unchosen: ClassVar[MapChoice] = MapChoice()
     pairs: ClassVar[int] = 1
+    chosen: MapChoice | None = None
     subspace: Residual | None
     distance_means: Tensor
 
@@ -128,11 +130,13 @@ class MapModel(AnomalyModel):
         raise NotImplementedError
 
     def choice(self) -> MapChoice:
-        """What the options say, and `unchosen` for what is "auto"."""
-        config, unchosen = self.config, self.unchosen
+        """What the options say. For what is "auto" what was chosen, or else `unchosen`."""
+        config, known = self.config, self.chosen or self.unchosen
         given: dict[str, Any] = {}
         if config.scale_maps != "auto":
-            given["scale_maps"] = given["scale_score"] = config.scale_maps
+            given["scale_maps"] = config.scale_maps
+            if self.chosen is None:
+                given["scale_score"] = config.scale_maps
         if config.scale_score != "auto":
             given["scale_score"] = config.scale_score
         if config.pooling != "auto":
@@ -142,16 +146,12 @@ class MapModel(AnomalyModel):
             given["pair_weights"] = tuple(weights)
         if isinstance(getattr(config, "subspace", None), bool):
             given["subspace"] = config.subspace
-        return dataclasses.replace(unchosen, **given)
+        return dataclasses.replace(known, **given)
 
     def choose(self, choice: MapChoice) -> None:
-        """Take over what was chosen for the options that are "auto"."""
-        found: dict[str, Any] = {}
-        for name, value in dataclasses.asdict(choice).items():
-            if getattr(self.config, name, None) == "auto":
-                found[name] = value
-        self.config = dataclasses.replace(self.config, **found)
-        if self.subspace is not None and not choice.subspace:
+        """Take this for what is "auto". A subspace that is not used is dropped."""
+        self.chosen = choice
+        if self.subspace is not None and not self.choice().subspace:
             self.subspace = None
             self.distance_means = self.distance_means[:-1].clone()
 

@@ -7,7 +7,7 @@ within `MARGIN` of the best.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastad.data.folder import Images
+from fastad.data.synthesis import TrialDefects
 from fastad.evaluation import aupro, image_metrics
 from fastad.models.map_model import POOLINGS, SCALES, MapChoice, MapModel
 from fastad.models.maps import mean_of_highest
+from fastad.training.record import TrainingRecord
+from fastad.training.source import Source
+from fastad.training.stages import StagePlan
 
 MARGIN = 0.005  # by which a less plain way must be better
 LEAST_IMAGES = 8  # held out: with fewer, chance would choose
@@ -48,6 +53,41 @@ def has_choice(model: MapModel) -> bool:
     """Whether any of the options is "auto"."""
     options = (getattr(model.config, f.name, None) for f in dataclasses.fields(MapChoice))
     return any(isinstance(value, str) and value == "auto" for value in options)
+
+
+def choose_by_defects(
+    model: MapModel,
+    plan: StagePlan,
+    dataset: Images,
+    open_source: Callable[[Images], Source],
+    record: TrainingRecord,
+) -> None:
+    """Let defects on the images that ``plan`` holds out choose what is "auto".
+
+    The record says what was chosen, or has a note on why nothing could choose.
+    """
+    if not has_choice(model):
+        return
+    held_out = plan.held_out
+    if len(held_out) < LEAST_IMAGES:
+        record.notes.append(
+            f"how maps are scaled and pooled was not chosen but left plain: it needs "
+            f"{LEAST_IMAGES} held-out images, there are {len(held_out)}"
+        )
+        return
+    defects = TrialDefects(dataset, held_out.tolist(), count=DEFECTS, seed=plan.seed)
+    sources = [open_source(images) for images in (dataset, defects)]
+    items = held_out, torch.arange(len(defects))
+    try:
+        good, bad = (
+            (batch for _, batch in source.batches(of.split(plan.config.batch_size)))
+            for source, of in zip(sources, items, strict=True)
+        )
+        with torch.no_grad(), sources[0].autocast():
+            record.choice = dataclasses.asdict(choose(model, good, bad))
+    finally:
+        for source in sources:
+            source.close()
 
 
 def choose(

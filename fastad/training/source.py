@@ -123,6 +123,10 @@ class Source:
                 to_device(batch, self._placement.device, self._placement.memory_format),
             )
 
+    def autocast(self) -> torch.autocast:
+        """That of the placement."""
+        return self._placement.autocast()
+
     def close(self) -> None:
         """End the processes that read, and forget the features."""
         self._reader.close()

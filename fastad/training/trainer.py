@@ -1,12 +1,11 @@
 """The one training loop, for every model."""
 
 import dataclasses
+import functools
 import logging
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,24 +13,24 @@ from torch import Tensor
 import fastad
 from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
-from fastad.data.synthesis import TrialDefects
 from fastad.models import AnomalyModel
 from fastad.models.base import Batches
 from fastad.models.map_model import MapModel
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fastad.training.config import OF_EPOCHS, TrainingConfig
+from fastad.training.closing import close, defects_of, used_options
+from fastad.training.config import TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
 from fastad.training.loop import Sources, StageLoop
-from fastad.training.map_choice import DEFECTS, LEAST_IMAGES, choose, has_choice
+from fastad.training.map_choice import choose_by_defects
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress, reported
-from fastad.training.record import StageRecord, TrainingRecord
+from fastad.training.record import TrainingRecord
 from fastad.training.small_sets import step_notes
 from fastad.training.source import FeatureBudget, Placement, Source
-from fastad.training.stages import StagePlan, held_out_notes, plan_stages
+from fastad.training.stages import StagePlan, plan_stages
 from fastad.training.state import TrainingState
 from fastad.training.trial import KeptDefects
 
@@ -142,11 +141,11 @@ class Trainer:
         plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
         for note in step_notes(self.model, config, plans):
             log.info(note)
-        if defects := _defects(plans):
+        if defects := defects_of(plans):
             log.info(f"learning from {len(defects)} images of real defects, too")
         record = TrainingRecord(
             model=self.model.name,
-            config=_used(dataclasses.asdict(config), self.model),
+            config=used_options(dataclasses.asdict(config), self.model),
             seed=config.seed,
             device=str(self.device),
             precision=str(self.dtype).removeprefix("torch."),
@@ -189,7 +188,7 @@ class Trainer:
                     save_checkpoint(checkpoint, state.capture(identity))
 
             self._run(dataset, plans, state, found, checkpoint, save)
-        self._close(record, plans, len(dataset))
+        close(record, self.model, config, plans, len(dataset))
         return record
 
     def _run(
@@ -228,7 +227,10 @@ class Trainer:
                     self._run_stage(plan, dataset, state, begin, save_with_seconds)
                     continue
                 self._finish(plan, dataset, state)
-            self._choose(plans[-1], dataset, record)
+            if isinstance(self.model, MapModel):
+                open_source = functools.partial(self._source, plans[-1])
+                choose_by_defects(self.model, plans[-1], dataset, open_source, record)
+                state.keep()
         except KeyboardInterrupt:
             record.interrupted = True
             if record.stages and self.model.stage is plans[len(record.stages) - 1].stage:
@@ -236,6 +238,8 @@ class Trainer:
         finally:
             state.restore_best()
             self.model.enter_stage(None)
+            if isinstance(self.model, MapModel):
+                self.model.choose(self.model.choice())  # what is "auto" still
             record.seconds = before + time.monotonic() - start
 
     def _prepare(self, plan: StagePlan, dataset: Images) -> None:
@@ -276,31 +280,6 @@ class Trainer:
                 opened.close()
         state.keep()
 
-    def _choose(self, plan: StagePlan, dataset: Images, record: TrainingRecord) -> None:
-        """Let synthesised defects on the held-out images choose how maps are joined."""
-        model, held_out = self.model, plan.held_out
-        if not isinstance(model, MapModel) or not has_choice(model):
-            return
-        if len(held_out) < LEAST_IMAGES:
-            record.notes.append(
-                f"scales and pooling of the maps are not chosen but as without a choice: "
-                f"{len(held_out)} images are held out, and {LEAST_IMAGES} are needed"
-            )
-            return
-        defects = TrialDefects(dataset, held_out.tolist(), count=DEFECTS, seed=self.config.seed)
-        sources = [self._source(plan, images) for images in (dataset, defects)]
-        items = held_out, torch.arange(len(defects))
-        try:
-            with torch.no_grad(), self._placement.autocast():
-                good, bad = (
-                    (batch for _, batch in source.batches(of.split(plan.config.batch_size)))
-                    for source, of in zip(sources, items, strict=True)
-                )
-                record.choice = dataclasses.asdict(choose(model, good, bad))
-        finally:
-            for source in sources:
-                source.close()
-
     def _run_stage(
         self,
         plan: StagePlan,
@@ -339,56 +318,10 @@ class Trainer:
         workers = plan.config.workers
         return Source(self.model, plan.stage, dataset, self._placement, workers, plan.seed)
 
-    def _close(self, record: TrainingRecord, plans: Sequence[StagePlan], size: int) -> None:
-        """Say in the record what came of the stages."""
-
-        def of(stage: StageRecord) -> str:
-            return f" of stage {stage.name}" if len(plans) > 1 else ""
-
-        ran, missing = plans[: len(record.stages)], plans[len(record.stages) :]
-        if ran:
-            record.held_out = ran[-1].held_out.tolist()
-            record.n_validation = len(record.held_out)
-            record.n_train = size - record.n_validation
-            record.defects = _defects(ran)
-            if record.defects:
-                record.supervision = f"supervised, {len(record.defects)} images of real defects"
-        record.notes += held_out_notes(ran) + step_notes(self.model, self.config, ran)
-        for stage in record.stages:
-            log.info(f"kept epoch {stage.best_epoch} of {stage.epochs}{of(stage)}: {stage.reason}")
-        if record.interrupted:
-            if len(plans) > 1 and missing:
-                names = ", ".join(plan.stage.name for plan in missing)
-                record.notes.append(f"stopped by the user: stage {names} is missing")
-            return
-        for stage in record.stages:
-            if stage.still_improving:
-                improving = (
-                    f"synthesised defects{of(stage)} were told apart better and better"
-                    if stage.qualities
-                    else f"the validation score{of(stage)} was still falling"
-                )
-                record.notes.append(f"{improving} at the last epoch: more epochs would help")
-            if stage.is_early:
-                warnings.warn(
-                    f"epoch {stage.best_epoch} of {stage.epochs}{of(stage)} is kept: no later "
-                    "one was better; a lower learning rate or other images may help",
-                    stacklevel=3,
-                )
-
 
 def _batches(source: Source, items: Tensor, plan: StagePlan) -> Batches:
     pieces = items.split(plan.config.batch_size)
     return lambda: (batch for _, batch in source.batches(pieces))
-
-
-def _defects(plans: Sequence[StagePlan]) -> list[str]:
-    return sorted({digest for plan in plans for digest in plan.defects})
-
-
-def _used(options: dict[str, Any], model: AnomalyModel) -> dict[str, Any]:
-    """The options of a training without those that the model has no use for."""
-    return options if model.trains() else {k: options[k] for k in options if k not in OF_EPOCHS}
 
 
 def _check(

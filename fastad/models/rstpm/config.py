@@ -7,7 +7,7 @@ from torch import nn
 
 from fastad import backbones
 from fastad._values import is_integer, is_number
-from fastad.models.map_model import SCALES, MapOptions
+from fastad.models.map_model import MapOptions
 
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -44,11 +44,9 @@ class RSTPMConfig(MapOptions):
             over good images that the students were not fitted to, of the "level" or at each
             "position". By position, edges where students err on every image stand out no more. No
             position is divided by less than the level's mean. "none" adds the maps as they are.
-            "auto" is what finds more synthesised defects on held-out good images. The paper says
-            nothing of it.
+            "auto" is what finds more synthesised defects on held-out good images. The
+            discriminative network then sees them by position. The paper says nothing of it.
         scale_score: likewise for the score of an image, which often wants another one.
-        scale_inputs: likewise for what the discriminative network sees. "auto" is ``scale_maps``,
-            and "position" where that is "auto".
         pair_weights: factors of the first and the second pair's maps before they are added. 0
             leaves a pair out that only adds noise. "auto" chooses as above.
         aggregate: "product" of the summed maps (as STPM) or their "sum". A product is low wherever
@@ -82,7 +80,6 @@ class RSTPMConfig(MapOptions):
     decoder_blocks: Sequence[int] = (2, 2, 2)
     scale_maps: str = "auto"
     scale_score: str = "auto"
-    scale_inputs: str = "auto"
     pair_weights: str | Sequence[float] = "auto"
     aggregate: str = "product"
     discriminator: bool = True
@@ -113,7 +110,6 @@ class RSTPMConfig(MapOptions):
         for field, allowed in (
             ("bottleneck", ("auto", "layer4", "learned")),
             ("aggregate", ("product", "sum")),
-            ("scale_inputs", ("auto", *SCALES)),
         ):
             holds = getattr(self, field) in allowed
             self._require(field, holds, " or ".join(map(repr, allowed)))

@@ -171,9 +171,9 @@ class RSTPM(MapModel):
 
     def inputs(self, distances: Sequence[Tensor]) -> list[Tensor]:
         """What the discriminative network sees of the six distance maps: three summed ones."""
-        config = self.config
-        scale = self.unchosen.scale_maps if config.scale_maps == "auto" else config.scale_maps
-        scale = scale if config.scale_inputs == "auto" else config.scale_inputs
+        # What the maps are scaled by in the end is chosen later.
+        scale = self.config.scale_maps
+        scale = self.unchosen.scale_maps if scale == "auto" else scale
         return self.summed_maps(self.scaled(distances, scale)[: 2 * len(LAYERS)])
 
     def discriminate(self, summed: Sequence[Tensor]) -> Tensor:
@@ -223,13 +223,6 @@ class RSTPM(MapModel):
             anomaly_map = smoothed(anomaly_map, self.config.smoothing)
             maxima = anomaly_map.amax(dim=(1, 2))
         return anomaly_map, maxima
-
-    def choose(self, choice: MapChoice) -> None:
-        """As of every such model; what the discriminative network was trained on stays."""
-        config = self.config
-        if config.scale_inputs == "auto" and config.scale_maps == "auto":
-            self.config = dataclasses.replace(config, scale_inputs=self.unchosen.scale_maps)
-        super().choose(choice)
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """The teachers' levels (N, C_l, H_l, W_l); in the second stage the distance maps
