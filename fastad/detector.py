@@ -218,7 +218,8 @@ class Detector(Estimator):
             serving = examine(predictor, source.dataset, record.held_out, rate)
             record.notes += serving.notes
         for note in record.notes:
-            log.info(f"note: {note}")
+            if note not in trainer.said:
+                log.info(f"note: {note}")
         self._set_artifact(self._calibrated(predictor, source, record, serving), predictor)
         return self
 

@@ -39,18 +39,18 @@ def step_notes(
         asked = config.for_stage(model, plan.stage)
         if (batch, epochs) != (asked.batch_size, asked.epochs):
             notes.append(
-                f"{of_stage}{len(plan.train_items)} images: batches of {batch}, {epochs} epochs of "
-                f"{_count(steps)}"
+                f"{of_stage}{len(plan.train_items)} images: batches of {batch}, "
+                f"{_count(epochs, 'epoch')} of {_count(steps, 'step')}"
             )
         defaults = {**model.training_defaults, **plan.stage.training_defaults}
         least = defaults.get("min_steps", 0)
         if epochs * steps < least:
             notes.append(
-                f"{of_stage}{epochs} epochs of {_count(steps)} are few: where epochs are not given "
-                f"{model.name} takes at least {_count(least)}"
+                f"{of_stage}{_count(epochs, 'epoch')} of {_count(steps, 'step')} are few: where "
+                f"epochs are not given {model.name} takes at least {_count(least, 'step')}"
             )
     return notes
 
 
-def _count(steps: int) -> str:
-    return f"{steps} step{'s' * (steps != 1)}"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -90,6 +90,7 @@ class Trainer:
         memory_format = (
             torch.channels_last if self.config.channels_last else torch.contiguous_format
         )
+        self.said: list[str] = []  # notes of the record that the log has had already
         self._placement = Placement(self.device, self.dtype, memory_format)
 
     def fit(
@@ -139,7 +140,8 @@ class Trainer:
         else:
             train, validation = split_off(len(dataset), held_out)
         plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
-        for note in step_notes(self.model, config, plans):
+        self.said = step_notes(self.model, config, plans)
+        for note in self.said:
             log.info(note)
         if defects := defects_of(plans):
             log.info(f"learning from {len(defects)} images of real defects, too")
