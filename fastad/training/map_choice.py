@@ -18,7 +18,7 @@ from torch import Tensor
 from fastad.data.folder import Images
 from fastad.evaluation import aupro
 from fastad.evaluation.metrics import image_auroc
-from fastad.models.map_model import Evidence, MapChoice, MapModel
+from fastad.models.map_model import SCALES, Evidence, MapChoice, MapModel
 from fastad.models.maps import means_of_highest
 from fastad.training.record import TrainingRecord
 from fastad.training.source import Source
@@ -27,7 +27,7 @@ from fastad.training.trial import cells, trial_defects
 
 MARGIN = 0.005  # by which a less plain way must be better
 LEAST_IMAGES = 8  # held out: with fewer, chance would choose
-DEFECTS = 300  # images with a defect
+DEFECTS = 225  # images with one, 15 of each kind and size
 POOLINGS = (0.0, 0.003, 0.01, 0.03)  # shares of the pixels to choose from; 0 is the maximum
 SEED = 4  # behind that of the training: other defects than those that choose the epoch
 
@@ -116,7 +116,7 @@ def choose(
     of_maps, of_scores, poolings = _scales(model, "maps"), _scales(model, "score"), _poolings(model)
     maps: dict[tuple[Parts, str], float] = {}
     scores: dict[tuple[Parts, str, float], float] = {}
-    scales = sorted({*of_maps, *of_scores}, key=[*of_maps, *of_scores].index)
+    scales = sorted({*of_maps, *of_scores}, key=SCALES.index)
     for parts, scale in itertools.product(_parts(model), scales):
         found, pooled = _tried(model, seen, parts, scale, poolings)
         if scale in of_maps:
@@ -129,7 +129,8 @@ def choose(
     choice = best(maps, scores)
     model.choose(choice)
     return ChoiceRecord(
-        dataclasses.asdict(choice),
+        # A list, as in a file: a record and one that was read are the same.
+        dataclasses.asdict(choice) | {"pair_weights": list(choice.pair_weights)},
         images,
         len(truth) - images,
         [_row(*parts, scale_maps=scale, aupro=v) for (parts, scale), v in maps.items()],
@@ -169,7 +170,7 @@ def best(
     return MapChoice(scale_maps, scale_score, pooling, weights, subspace)
 
 
-def lines(choice: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def choice_lines(choice: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Of a record's ``choice`` a line on the map and one on the score; none without."""
     if choice is None:
         return []
@@ -185,9 +186,8 @@ def lines(choice: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         if row is not rows[0]:
             line += f", against {rows[0][number]:.3f} {_words(rows[0])}"
         elif len(rows) > 1:
-            line += (
-                f", at most {max(r[number] for r in rows[1:]):.3f} in {len(rows) - 1} other ways"
-            )
+            others = f"{len(rows) - 1} other way" + ("s" if len(rows) > 2 else "")
+            line += f", at most {max(r[number] for r in rows[1:]):.3f} in {others}"
         found.append((name, line))
     return found
 
@@ -240,7 +240,6 @@ def _size(images: Tensor) -> tuple[int, int]:
 
 
 def _row(weights: tuple[float, ...], subspace: bool, **others: Any) -> dict[str, Any]:
-    # A list, as in the file: tuples of a record and of one read from it would differ.
     return {**others, "pair_weights": list(weights), "subspace": subspace}
 
 
