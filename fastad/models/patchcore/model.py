@@ -75,7 +75,7 @@ class PatchCore(PatchModel):
 
     def _nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Of patch features (N, D, h, w) distance and index of the nearest: (N, h, w) each."""
-        places = (len(patches), patches.shape[-2], patches.shape[-1])
+        places = (patches.shape[0], patches.shape[-2], patches.shape[-1])
         distances, index = nearest(as_rows(patches), self.memory)
         return distances.view(places), index.view(places)
 
