@@ -34,19 +34,17 @@ def variants(model: RSTPM, images: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Names and anomaly maps (N, H, W) of images (N, 3, H, W)."""
     size = (images.shape[-2], images.shape[-1])
     distances = model.distances(images)
-    scaled = model.scaled_maps(distances)
-    by_level = [d / m.mean() for d, m in zip(distances, model.distance_means, strict=True)]
-    summed = model.summed_maps(distances)
-    defect = model.discriminate(summed)
-    unscaled = [a + b for a, b in zip(distances[:3], distances[3:], strict=True)]
+    scaled = model.scaled(distances, "position")
+    summed = model.summed_maps(scaled)
+    defect = model.discriminate(model.inputs(distances))
 
     def product(*maps: Tensor) -> Tensor:
         return ops.aggregate_maps(list(maps), size)
 
     yield "pair 1, not scaled (STPM)", product(*distances[:3])
     yield "pair 2, not scaled", product(*distances[3:])
-    yield "pairs, not scaled", product(*unscaled)
-    yield "pairs, scaled by level", product(*map(sum, zip(by_level[:3], by_level[3:], strict=True)))
+    yield "pairs, not scaled", product(*model.summed_maps(distances))
+    yield "pairs, scaled by level", product(*model.summed_maps(model.scaled(distances, "level")))
     yield "pair 1", product(*scaled[:3])
     yield "pair 2", product(*scaled[3:])
     yield "pairs", product(*summed)

@@ -101,7 +101,7 @@ def train(model: RSTPM, plan: StagePlan, maps: Maps, unseen: Maps) -> None:
 @torch.inference_mode()
 def measure(model: RSTPM, maps: Maps) -> dict[str, float]:
     """Scores of what the model makes of these distances."""
-    found = model.join(maps[0], (maps[1].shape[-2], maps[1].shape[-1]))
+    found = model.answer(as_batch(maps, torch.arange(len(maps[1]))))
     labels = maps[1].flatten(1).any(1).numpy()
     pixels = pixel_metrics(maps[1].numpy(), found.anomaly_map.numpy())
     images = image_metrics(labels, found.score.numpy())
@@ -193,10 +193,10 @@ def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def _options(model: RSTPM) -> dict[str, Any]:
-    """The model's options, without its teachers: the maps are known."""
+    """The model's options, without its teachers and a subspace of them: the maps are known."""
     names = [field for field in vars(model.config) if field != "student1"]
     options = {name: getattr(model.config, name) for name in names}
-    return options | models.without_weights("rstpm")
+    return options | models.without_weights("rstpm") | {"subspace": False}
 
 
 if __name__ == "__main__":

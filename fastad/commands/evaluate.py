@@ -25,6 +25,7 @@ from fastad.commands.training_summary import epochs_kept, kept_by, stage_lines
 from fastad.data import describe
 from fastad.data.layouts import samples_of
 from fastad.detector import Detector, load
+from fastad.training.map_choice import choice_lines
 
 if TYPE_CHECKING:
     from fastad.evaluation.report.report import Report
@@ -150,6 +151,7 @@ def _facts(detector: Detector, file: str, data: str, metrics: dict[str, Any]) ->
         "held out": f"{training.get('n_validation')} good images, for epoch and thresholds",
         "epoch kept": epochs_kept(training),
         **dict(kept_by(training)),
+        **dict(choice_lines(training.get("choice"))),
         **{f"stage {name}": line for name, line in stage_lines(training)},
         "training options": _listed(training.get("config", {})),
         "seed": str(training.get("seed")),

@@ -18,6 +18,7 @@ from fastad.data.depth import FULL
 from fastad.engine import precision
 from fastad.inference import load
 from fastad.training import resolve_device, resolve_precision
+from fastad.training.map_choice import choice_lines
 
 
 def info(detector: str | None) -> None:
@@ -118,6 +119,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
         (f"training.{k}", f"{v:g}" if isinstance(v, float) else str(v)) for k, v in shown.items()
     ]
     lines += kept_by(training)
+    lines += choice_lines(training.get("choice"))
     lines += [(f"stage.{name}", line) for name, line in stage_lines(training)]
     return lines + [("note", note) for note in training.get("notes", ())]
 

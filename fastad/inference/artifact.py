@@ -23,7 +23,7 @@ from fastad.data.facts import ImageFacts
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
-from fastad.models.map_model import MapModel
+from fastad.models.map_model import MapChoice, MapModel
 from fastad.training import resolve_device
 from fastad.training.record import NORMAL_ONLY
 
@@ -189,12 +189,12 @@ def _model(
     sources = models.without_weights(name)
     with torch.random.fork_rng(devices=[]):  # the random weights are replaced at once
         model = models.build(name, **{**config, **sources})
-    # Files from before there was a choice have none, and no subspace.
-    if isinstance(model, MapModel) and (choice or "subspace.directions" not in tensors):
-        found = dict(choice or {})
-        if "pair_weights" in found:
-            found["pair_weights"] = tuple(found["pair_weights"])
-        model.choose(dataclasses.replace(model.unchosen, **found))
+    if isinstance(model, MapModel):
+        # Files from before there was a choice have none, and no subspace.
+        if choice is not None:
+            model.choose(MapChoice(**choice))
+        elif "subspace.directions" not in tensors:
+            model.choose(model.choice())
     model.load_state_dict(tensors)
     for option in sources.keys() & config.keys():
         setattr(model.config, option, config[option])

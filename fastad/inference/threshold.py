@@ -6,9 +6,10 @@ Learning in a Random World, 2005; Bates et al., Annals of Statistics 51, 2023, f
 
 The guarantee holds for images like the held-out ones, on average over the draw of the calibration
 set. Training chooses the epoch by the same held-out images: by their mean
-`AnomalyModel.validation_score`, and by synthesised defects on them (`fastad.training.choice`). This
-makes their scores a little smaller than those of images that nothing was chosen on. The true
-false-alarm rate can lie slightly above the one asked for.
+`AnomalyModel.validation_score`, and by synthesised defects on them (`fastad.training.choice`). They
+choose how maps are scaled and pooled, too (`fastad.training.map_choice`). This makes their scores a
+little smaller than those of images that nothing was chosen on. The true false-alarm rate can lie
+slightly above the one asked for.
 """
 
 import math

@@ -10,7 +10,7 @@ products, so "auto" leaves it to synthesised defects (`fastad.training.map_choic
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ from fastad.models.residual import Residual, patch_features
 SCALES = ("none", "level", "position")  # the plainest first
 LEVELS_OF_SUBSPACE = 2  # the last ones: earlier ones show texture, not the product
 LEAST_MEAN = 1e-12  # a level without any distance stays without
-POOLINGS = (0.0, 0.003, 0.01, 0.03)  # shares that "auto" chooses from; 0 is the maximum
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,15 @@ class MapChoice:
     """How distance maps are joined and pooled.
 
     Attributes:
-        scale_maps, scale_score: what they are divided by for the anomaly map, and for the score.
+        scale_maps, scale_score: what they are divided by for the anomaly map, and for the score:
+            one of `SCALES`.
         pooling: the score is the mean of this share of the pixels, the highest ones. 0 takes the
             maximum.
-        pair_weights: factors of the pairs of a model that adds pairs.
+        pair_weights: factors of the pairs of a model that adds pairs. Empty for 1.
         subspace: whether the map is multiplied by that of the subspace.
+
+    Raises:
+        ValueError: a value that is none of these.
     """
 
     scale_maps: str = "none"
@@ -45,14 +48,27 @@ class MapChoice:
     pair_weights: tuple[float, ...] = ()
     subspace: bool = False
 
+    def __post_init__(self) -> None:
+        weights = self.pair_weights
+        holds = (
+            {self.scale_maps, self.scale_score} <= set(SCALES)
+            and (is_number(self.pooling, 0) and self.pooling <= 1)
+            and isinstance(weights, (list, tuple))
+            and all(is_number(weight, 0) for weight in weights)
+            and isinstance(self.subspace, bool)
+        )
+        if not holds:
+            raise ValueError(f"there is no such way to join maps: {self}")
+        object.__setattr__(self, "pair_weights", tuple(map(float, weights)))
+
 
 class MapOptions(Options):
-    """The options that such models have in common."""
+    """The options that such models have in common. Models with a student have ``subspace``, too."""
 
     scale_maps: str
     scale_score: str
     pooling: str | float
-    subspace: str | bool  # of models with a student
+    subspace: str | bool
 
     def _check_maps(self) -> None:
         for field in ("scale_maps", "scale_score"):
@@ -65,6 +81,34 @@ class MapOptions(Options):
             holds = isinstance(self.subspace, bool) or self.subspace == "auto"
             self._require("subspace", holds, "'auto', True or False")
 
+    def given(self) -> dict[str, Any]:
+        """The fields of `MapChoice` that are options and not "auto"."""
+        names = [field.name for field in dataclasses.fields(MapChoice) if hasattr(self, field.name)]
+        found = {name: getattr(self, name) for name in names if getattr(self, name) != "auto"}
+        if found.get("pooling") == "maximum":
+            found["pooling"] = 0.0
+        return found
+
+    @property
+    def is_given(self) -> bool:
+        """Whether none of these options is "auto"."""
+        return "auto" not in (getattr(self, f.name, None) for f in dataclasses.fields(MapChoice))
+
+
+class Evidence(NamedTuple):
+    """What a model found in a batch of images, before it is scaled and joined.
+
+    Attributes:
+        maps: distance maps (N, H_l, W_l), not scaled. The last one is the subspace's, where there
+            is one.
+        factors: further maps (N, h, w) by which the joined map is multiplied.
+        score_factor: (N,) by which the score is multiplied; None for 1.
+    """
+
+    maps: Sequence[Tensor]
+    factors: Sequence[Tensor] = ()
+    score_factor: Tensor | None = None
+
 
 class MapModel(AnomalyModel):
     """A model whose answer is joined from distance maps: subclasses give `level_maps` and `join`.
@@ -72,7 +116,7 @@ class MapModel(AnomalyModel):
     Attributes:
         unchosen: what "auto" is until it is chosen, and where nothing can choose.
         chosen: what "auto" came to; None before.
-        pairs: whose maps are added, each with a weight.
+        pairs: how many pairs' maps are added, each with a weight.
         subspace: of the teacher's patch features, a second opinion whose errors are others than
             the student's. None without.
         distance_means: (levels, 64, 64) means of the distance maps over normal images, at each
@@ -89,28 +133,35 @@ class MapModel(AnomalyModel):
     def _add_maps(self, levels: int, channels: Sequence[int] = ()) -> None:
         """Called by a subclass's constructor, once the number of its distance maps is known.
 
-        ``channels`` of the teacher's levels, for models whose option ``subspace`` is not False.
+        ``channels`` of the teacher's levels, for models that have the option ``subspace``.
         """
+        self._levels, self._channels = levels, tuple(channels)
         self.subspace = None
         if channels and self.config.subspace is not False:
-            self.subspace = Residual(sum(channels[-LEVELS_OF_SUBSPACE:]))
+            self.subspace = Residual(sum(channels[-LEVELS_OF_SUBSPACE:])).to(self.mean)
             levels += 1
-        self.register_buffer("distance_means", torch.ones(levels, GRID, GRID))
+        self.register_buffer("distance_means", self.mean.new_ones(levels, GRID, GRID))
+
+    def scalings(self) -> Sequence[str]:
+        """Those of `SCALES` that may order places or images differently, the plainest first.
+
+        A product of levels is only multiplied by a number where each is divided by one.
+        """
+        return ("none", "position")
 
     def subspace_maps(self, teacher: Sequence[Tensor]) -> list[Tensor]:
         """The map (N, h, w) of what the subspace leaves of the teacher's levels; none without."""
-        if self.subspace is None:
-            return []
-        levels = [level.to(self.distance_means.dtype) for level in teacher[-LEVELS_OF_SUBSPACE:]]
-        return [self.subspace(patch_features(levels))]
+        return [] if self.subspace is None else [self.subspace(self._patches(teacher))]
 
     def fit_subspace(self, levels: Iterable[Sequence[Tensor]]) -> None:
         """Take the subspace from the teacher's levels of batches of good images."""
         if self.subspace is not None:
-            self.subspace.fit(
-                patch_features([x.to(self.distance_means.dtype) for x in of[-LEVELS_OF_SUBSPACE:]])
-                for of in levels
-            )
+            self.subspace.fit(map(self._patches, levels))
+
+    def _patches(self, levels: Sequence[Tensor]) -> Tensor:
+        """The patch features (N, D, h, w) that the subspace is of, in the maps' precision."""
+        last = levels[-LEVELS_OF_SUBSPACE:]
+        return patch_features([level.to(self.distance_means.dtype) for level in last])
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """The distance maps (N, H_l, W_l), not scaled, of a batch as in `loss`.
@@ -119,9 +170,9 @@ class MapModel(AnomalyModel):
         """
         raise NotImplementedError
 
-    def factors(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Further maps (N, h, w) by which the joined one is multiplied, from the distance maps."""
-        return []
+    def evidence(self, batch: Mapping[str, Any]) -> Evidence:
+        """What is found in a batch as in `loss`."""
+        return Evidence(self.level_maps(batch))
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
@@ -131,22 +182,10 @@ class MapModel(AnomalyModel):
 
     def choice(self) -> MapChoice:
         """What the options say. For what is "auto" what was chosen, or else `unchosen`."""
-        config, known = self.config, self.chosen or self.unchosen
-        given: dict[str, Any] = {}
-        if config.scale_maps != "auto":
-            given["scale_maps"] = config.scale_maps
-            if self.chosen is None:
-                given["scale_score"] = config.scale_maps
-        if config.scale_score != "auto":
-            given["scale_score"] = config.scale_score
-        if config.pooling != "auto":
-            given["pooling"] = 0.0 if config.pooling == "maximum" else float(config.pooling)
-        weights = getattr(config, "pair_weights", "auto")
-        if weights != "auto":
-            given["pair_weights"] = tuple(weights)
-        if isinstance(getattr(config, "subspace", None), bool):
-            given["subspace"] = config.subspace
-        return dataclasses.replace(known, **given)
+        given = self.config.given()
+        if self.chosen is None and "scale_maps" in given:  # both alike, where nothing chose
+            given.setdefault("scale_score", given["scale_maps"])
+        return dataclasses.replace(self.chosen or self.unchosen, **given)
 
     def choose(self, choice: MapChoice) -> None:
         """Take this for what is "auto". A subspace that is not used is dropped."""
@@ -155,65 +194,54 @@ class MapModel(AnomalyModel):
             self.subspace = None
             self.distance_means = self.distance_means[:-1].clone()
 
+    def forget_choice(self) -> None:
+        """Be ready for another training, after which it is chosen anew."""
+        if self.chosen is not None:
+            self.chosen = None
+            self._add_maps(self._levels, self._channels)
+
     def scaled(self, maps: Sequence[Tensor], scale: str) -> list[Tensor]:
         """Distance maps (N, H_l, W_l), divided by their means as ``scale`` says.
 
         Nothing is amplified where normal images are quieter than elsewhere, as on the background:
-        where the mean is below that of the level, that is taken.
+        where the mean is below that of the level, that is taken. ``maps`` may be the first ones.
         """
+        means = self.distance_means[: len(maps)]
         if scale == "none":
             return list(maps)
-        pairs = list(zip(maps, self.distance_means, strict=False))  # of the first, where not all
         if scale == "level":
-            return [level / mean.mean() for level, mean in pairs]
+            return [level / mean.mean() for level, mean in zip(maps, means, strict=True)]
         return [
             level / ops.aggregate_maps([torch.maximum(mean, mean.mean())[None]], level.shape[-2:])
-            for level, mean in pairs
+            for level, mean in zip(maps, means, strict=True)
         ]
 
     def joined(
-        self,
-        maps: Sequence[Tensor],
-        factors: Sequence[Tensor],
-        size: tuple[int, int],
-        scale: str,
-        choice: MapChoice,
+        self, found: Evidence, size: tuple[int, int], scale: str, choice: MapChoice
     ) -> tuple[Tensor, Tensor]:
-        """Distance maps, scaled one way and joined: anomaly map (N, *size), its maxima (N,)."""
-        scaled = self.scaled(maps, scale)
+        """What was found, scaled one way and joined: anomaly map (N, *size), its maxima (N,)."""
+        scaled, factors = self.scaled(found.maps, scale), list(found.factors)
         if self.subspace is not None:
             *scaled, left = scaled
-            factors = [*factors, left] if choice.subspace else factors
-        return self.join(self.weighted(scaled, choice.pair_weights), factors, size)
+            factors += [left] if choice.subspace else []
+        return self.join(_weighted(scaled, choice.pair_weights), factors, size)
 
-    def weighted(self, maps: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
-        """Distance maps times the weights of their pairs."""
-        if not weights or all(weight == 1 for weight in weights):
-            return list(maps)
-        each = len(maps) // len(weights)
-        return [level * weights[index // each] for index, level in enumerate(maps)]
-
-    def judge(
-        self,
-        maps: Sequence[Tensor],
-        size: tuple[int, int],
-        factors: Sequence[Tensor] | None = None,
-        choice: MapChoice | None = None,
-    ) -> Prediction:
-        """Distance maps, not scaled -> score (N,) and anomaly map (N, *size)."""
-        choice = self.choice() if choice is None else choice
-        factors = self.factors(maps) if factors is None else factors
-        anomaly_map, maxima = self.joined(maps, factors, size, choice.scale_maps, choice)
+    def judge(self, found: Evidence, size: tuple[int, int]) -> Prediction:
+        """What was found -> score (N,) and anomaly map (N, *size), as `choice` says."""
+        choice = self.choice()
+        anomaly_map, maxima = self.joined(found, size, choice.scale_maps, choice)
         scored = anomaly_map
         if choice.scale_score != choice.scale_maps:
-            scored, maxima = self.joined(maps, factors, size, choice.scale_score, choice)
+            scored, maxima = self.joined(found, size, choice.scale_score, choice)
         score = mean_of_highest(scored, choice.pooling) if choice.pooling > 0 else maxima
+        if found.score_factor is not None:
+            score = score * found.score_factor
         return Prediction(score, anomaly_map)
 
     def answer(self, batch: Mapping[str, Any]) -> Prediction:
         """Score and anomaly map of a batch as in `loss`."""
         like = batch["image"] if "image" in batch else batch["mask"]
-        return self.judge(self.level_maps(batch), (like.shape[-2], like.shape[-1]))
+        return self.judge(self.evidence(batch), (like.shape[-2], like.shape[-1]))
 
     def forward(self, images: Tensor) -> Prediction:
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
@@ -232,3 +260,11 @@ class MapModel(AnomalyModel):
         # Files of models that had no means yet scale by none.
         state.setdefault(prefix + "distance_means", torch.ones_like(self.distance_means))
         super()._load_from_state_dict(state, prefix, *rest)
+
+
+def _weighted(maps: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
+    """Distance maps, pair after pair, times the weights of their pairs."""
+    if all(weight == 1 for weight in weights):
+        return list(maps)
+    each = len(maps) // len(weights)
+    return [level * weights[index // each] for index, level in enumerate(maps)]

@@ -1,5 +1,7 @@
 """From an anomaly map (N, H, W) to the map and the score that a model answers with."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,8 +27,16 @@ def smoothed(maps: Tensor, sigma: float) -> Tensor:
 
 def mean_of_highest(maps: Tensor, share: float) -> Tensor:
     """Mean of the highest ``share`` (0 to 1) of each map's pixels, at least one: (N,)."""
-    count = max(round(share * maps.shape[1] * maps.shape[2]), 1)
-    return maps.flatten(1).topk(count).values.mean(dim=1)
+    return means_of_highest(maps, [share])[0]
+
+
+def means_of_highest(maps: Tensor, shares: Sequence[float]) -> list[Tensor]:
+    """`mean_of_highest` for each of several shares, (N,) each: the pixels are ordered once."""
+    counts = [max(round(share * maps.shape[1] * maps.shape[2]), 1) for share in shares]
+    if not counts:
+        return []
+    highest = maps.flatten(1).topk(max(counts)).values
+    return [highest[:, :count].mean(dim=1) for count in counts]
 
 
 def deviation(values: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ class Residual(nn.Module):
             if len(self.directions):
                 left = functional.linear(rows, self.directions, -self.offset)
         distances = left.square().sum(dim=1).sqrt()
-        return distances.view(len(features), features.shape[-2], features.shape[-1])
+        # len() would fix the number of images in an exported graph.
+        return distances.view(features.shape[0], features.shape[-2], features.shape[-1])
 
     def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
         # How many directions there are is for the training images to say.

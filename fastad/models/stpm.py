@@ -17,7 +17,7 @@ from fastad._values import is_number
 from fastad.models.base import Batches, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
-from fastad.models.map_model import MapModel, MapOptions
+from fastad.models.map_model import SCALES, MapModel, MapOptions
 
 
 @dataclass
@@ -166,16 +166,23 @@ class STPM(MapModel):
             for batch in train()
         )
 
+    def scalings(self) -> Sequence[str]:
+        """All of a sum, whose levels differ in size."""
+        return SCALES if self.config.aggregate == "sum" else super().scalings()
+
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Scaled distance maps -> anomaly map (N, *size), and its maxima (N,)."""
-        options = {"aggregate": self.config.aggregate, "weights": self.config.weights}
+        aggregate, weights = self.config.aggregate, self.config.weights or [1.0] * len(maps)
+        if self.config.aggregate_size == "input" and (aggregate == "product" or not factors):
+            maps, weights = [*maps, *factors], [*weights, *[1.0] * len(factors)]
+            return ops.aggregate_maps(
+                maps, size, aggregate=aggregate, weights=weights, return_maximum=True
+            )
         of_input = self.config.aggregate_size == "input"
         at = size if of_input else (maps[0].shape[-2], maps[0].shape[-1])
-        if of_input and not factors:
-            return ops.aggregate_maps(maps, size, return_maximum=True, **options)
-        joined = ops.aggregate_maps(maps, at, **options)
+        joined = ops.aggregate_maps(maps, at, aggregate=aggregate, weights=weights)
         return ops.aggregate_maps([joined, *factors], size, return_maximum=True)
 
     def answer(self, batch: Mapping[str, Any]) -> Prediction:

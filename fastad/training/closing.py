@@ -7,6 +7,7 @@ from typing import Any
 
 from fastad.models import AnomalyModel
 from fastad.training.config import OF_EPOCHS, TrainingConfig
+from fastad.training.map_choice import choice_lines
 from fastad.training.record import StageRecord, TrainingRecord
 from fastad.training.small_sets import step_notes
 from fastad.training.stages import StagePlan, held_out_notes
@@ -38,6 +39,8 @@ def close(
     for stage in record.stages:
         if stage.epochs > 0:
             log.info(f"kept epoch {stage.best_epoch} of {stage.epochs}{of(stage)}: {stage.reason}")
+    for name, line in choice_lines(record.choice):
+        log.info(f"{name}: {line}")
     if record.interrupted:
         if len(plans) > 1 and missing:
             names = ", ".join(plan.stage.name for plan in missing)

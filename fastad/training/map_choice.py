@@ -14,21 +14,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fastad.data.folder import Images
-from fastad.data.synthesis import TrialDefects
-from fastad.evaluation import aupro, image_metrics
-from fastad.models.map_model import POOLINGS, SCALES, MapChoice, MapModel
-from fastad.models.maps import mean_of_highest
+from fastad.evaluation import aupro
+from fastad.evaluation.metrics import image_auroc
+from fastad.models.map_model import SCALES, Evidence, MapChoice, MapModel
+from fastad.models.maps import means_of_highest
 from fastad.training.record import TrainingRecord
 from fastad.training.source import Source
-from fastad.training.stages import StagePlan
+from fastad.training.stages import StagePlan, derived_seed
+from fastad.training.trial import cells, trial_defects
 
 MARGIN = 0.005  # by which a less plain way must be better
 LEAST_IMAGES = 8  # held out: with fewer, chance would choose
-DEFECTS = 300  # images with a defect
-REDUCED = 4  # pixels along a side that are one where a map is judged: outlines are not in question
+DEFECTS = 225  # images with one, 15 of each kind and size
+POOLINGS = (0.0, 0.003, 0.01, 0.03)  # shares of the pixels to choose from; 0 is the maximum
+SEED = 4  # behind that of the training: other defects than those that choose the epoch
+
+Parts = tuple[tuple[float, ...], bool]  # weights of the pairs, and whether with the subspace
 
 
 @dataclass
@@ -38,8 +41,8 @@ class ChoiceRecord:
     Attributes:
         chosen: the fields of `fastad.models.map_model.MapChoice`.
         images, defects: numbers of held-out good images, and of images with a synthesised defect.
-        maps: AUPRO of each way to scale and weigh the map.
-        scores: image AUROC of each way to scale and pool the score.
+        maps: AUPRO of each way to scale and weigh the map, the plainest first.
+        scores: image AUROC of each way to scale and pool the score, the plainest first.
     """
 
     chosen: dict[str, Any]
@@ -47,12 +50,6 @@ class ChoiceRecord:
     defects: int
     maps: list[dict[str, Any]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
-
-
-def has_choice(model: MapModel) -> bool:
-    """Whether any of the options is "auto"."""
-    options = (getattr(model.config, f.name, None) for f in dataclasses.fields(MapChoice))
-    return any(isinstance(value, str) and value == "auto" for value in options)
 
 
 def choose_by_defects(
@@ -66,16 +63,15 @@ def choose_by_defects(
 
     The record says what was chosen, or has a note on why nothing could choose.
     """
-    if not has_choice(model):
+    if model.config.is_given:
         return
     held_out = plan.held_out
     if len(held_out) < LEAST_IMAGES:
-        record.notes.append(
-            f"how maps are scaled and pooled was not chosen but left plain: it needs "
-            f"{LEAST_IMAGES} held-out images, there are {len(held_out)}"
-        )
-        return
-    defects = TrialDefects(dataset, held_out.tolist(), count=DEFECTS, seed=plan.seed)
+        why = f"it needs {LEAST_IMAGES} held-out images, there are {len(held_out)}"
+        return leave_plain(model, record, why)
+    seed = derived_seed(plan.seed, SEED)
+    if (defects := trial_defects(dataset, held_out, seed, DEFECTS)) is None:
+        return leave_plain(model, record, "the images are too small for synthesised defects")
     sources = [open_source(images) for images in (dataset, defects)]
     items = held_out, torch.arange(len(defects))
     try:
@@ -90,6 +86,13 @@ def choose_by_defects(
             source.close()
 
 
+def leave_plain(model: MapModel, record: TrainingRecord, why: str) -> None:
+    """Take the plain way for what is "auto", with a note of why; nothing where nothing is."""
+    if not model.config.is_given and model.chosen is None:
+        record.notes.append(f"how maps are scaled and pooled was not chosen but left plain: {why}")
+    model.choose(model.choice())
+
+
 def choose(
     model: MapModel, good: Iterable[Mapping[str, Any]], defects: Iterable[Mapping[str, Any]]
 ) -> ChoiceRecord:
@@ -99,89 +102,126 @@ def choose(
         good: batches of held-out good images, as of the model's loss.
         defects: batches of such images with defects, with a "mask" (N, H, W) bool.
     """
-    seen: list[tuple[list[Tensor], list[Tensor], Tensor]] = []
-    images = 0
-    for is_defect, batches in ((False, good), (True, defects)):
-        for batch in batches:
-            like = batch["mask"] if is_defect else batch["image"][:, 0]
-            mask = like.bool() if is_defect else torch.zeros_like(like, dtype=torch.bool)
-            maps = model.level_maps(batch)
-            seen.append((maps, model.factors(maps), mask))
-            images += 0 if is_defect else len(mask)
-    masks = np.concatenate([_reduced(mask.float()).cpu().numpy() > 0 for _, _, mask in seen])
-    labels = np.arange(len(masks)) >= images
-    maps_of: dict[tuple[Any, ...], float] = {}
-    scores_of: dict[tuple[Any, ...], float] = {}
-    for scale, (weights, subspace) in itertools.product(_scales(model), _parts(model)):
-        choice = MapChoice(pair_weights=weights, subspace=subspace)
-        judged = [
-            model.joined(maps, factors, _size(mask), scale, choice) for maps, factors, mask in seen
-        ]
-        reduced = np.concatenate([_reduced(found).cpu().numpy() for found, _ in judged])
-        maps_of[scale, weights, subspace] = aupro(masks, reduced)
-        for pooling in _poolings(model):
-            parts = [m if pooling == 0 else mean_of_highest(f, pooling) for f, m in judged]
-            scores = torch.cat(parts).double().cpu().numpy()
-            scores_of[scale, weights, subspace, pooling] = image_metrics(labels, scores)[
-                "image_auroc"
-            ]
-    choice = _best(model, maps_of, scores_of)
+    seen, masks = [], []
+    for batch in good:
+        seen.append((model.evidence(batch), _size(batch["image"])))
+        masks.append(cells(torch.zeros_like(batch["image"][:, 0])))
+    images = sum(map(len, masks))
+    for batch in defects:
+        seen.append((model.evidence(batch), _size(batch["mask"])))
+        masks.append(cells(batch["mask"]))
+    truth = torch.cat(masks).cpu().numpy() > 0
+    labels = (np.arange(len(truth)) >= images).astype(int)
+
+    of_maps, of_scores, poolings = _scales(model, "maps"), _scales(model, "score"), _poolings(model)
+    maps: dict[tuple[Parts, str], float] = {}
+    scores: dict[tuple[Parts, str, float], float] = {}
+    scales = sorted({*of_maps, *of_scores}, key=SCALES.index)
+    for parts, scale in itertools.product(_parts(model), scales):
+        found, pooled = _tried(model, seen, parts, scale, poolings)
+        if scale in of_maps:
+            maps[parts, scale] = aupro(truth, found) if np.isfinite(found).all() else 0.0
+        if scale in of_scores:
+            for pooling, of_images in zip(poolings, pooled, strict=True):
+                is_finite = np.isfinite(of_images).all()
+                auroc = image_auroc(labels, of_images) if is_finite else 0.0
+                scores[parts, scale, pooling] = auroc
+    choice = best(maps, scores)
     model.choose(choice)
-    of_map = ("scale_maps", "pair_weights", "subspace")
-    of_score = ("scale_score", "pair_weights", "subspace", "pooling")
     return ChoiceRecord(
-        dataclasses.asdict(choice),
+        # A list, as in a file: a record and one that was read are the same.
+        dataclasses.asdict(choice) | {"pair_weights": list(choice.pair_weights)},
         images,
-        len(masks) - images,
-        [_row(of_map, key, "aupro", value) for key, value in maps_of.items()],
-        [_row(of_score, key, "image_auroc", value) for key, value in scores_of.items()],
+        len(truth) - images,
+        [_row(*parts, scale_maps=scale, aupro=v) for (parts, scale), v in maps.items()],
+        [
+            _row(*parts, scale_score=scale, pooling=pooling, image_auroc=v)
+            for (parts, scale, pooling), v in scores.items()
+        ],
     )
 
 
 def plainest(values: Mapping[Any, float], margin: float = MARGIN) -> Any:
     """The first key whose value is within ``margin`` of the largest; keys come plainest first."""
-    best = max(values.values())
-    return next(key for key, value in values.items() if value >= best - margin)
+    enough = max(values.values()) - margin
+    return next(key for key, value in values.items() if value >= enough)
 
 
-def _best(
-    model: MapModel,
-    maps: Mapping[tuple[Any, ...], float],
-    scores: Mapping[tuple[Any, ...], float],
+def best(
+    maps: Mapping[tuple[Parts, str], float], scores: Mapping[tuple[Parts, str, float], float]
 ) -> MapChoice:
-    """What is joined first, by the best map and the best score of it; then scales and pooling."""
-    given, config = model.choice(), model.config
-    weights, subspace = plainest(
-        {
-            parts: max(v for key, v in maps.items() if key[1:3] == parts)
-            + max(v for key, v in scores.items() if key[1:3] == parts)
-            for parts in dict.fromkeys(key[1:3] for key in maps)
-        },
-        2 * MARGIN,
-    )
-    maps = {key[0]: v for key, v in maps.items() if key[1:3] == (weights, subspace)}
-    scale_maps = plainest(maps) if config.scale_maps == "auto" else given.scale_maps
+    """The plainest of the best: first what is joined, by map and score; then scales and pooling.
+
+    Args:
+        maps: AUPRO of (parts, scale), the plainest first.
+        scores: image AUROC of (parts, scale, pooling), the plainest first.
+    """
+    together = {
+        parts: max(v for key, v in maps.items() if key[0] == parts)
+        + max(v for key, v in scores.items() if key[0] == parts)
+        for parts in dict.fromkeys(key[0] for key in maps)
+    }
+    chosen = plainest(together, 2 * MARGIN)  # of a sum of two
+    scale_maps = plainest({scale: v for (parts, scale), v in maps.items() if parts == chosen})
     scale_score, pooling = plainest(
-        {
-            (scale, share): value
-            for (scale, *parts, share), value in scores.items()
-            if tuple(parts) == (weights, subspace)
-            and scale in ((scale,) if config.scale_score == "auto" else (given.scale_score,))
-        }
+        {tuple(rest): v for (parts, *rest), v in scores.items() if parts == chosen}
     )
+    weights, subspace = chosen
     return MapChoice(scale_maps, scale_score, pooling, weights, subspace)
 
 
-def _scales(model: MapModel) -> Sequence[str]:
-    given = {model.config.scale_maps, model.config.scale_score}
-    if "auto" not in given:
-        return sorted(given, key=SCALES.index)
-    # A factor of a whole level changes nothing in a product.
-    return [scale for scale in SCALES if model.pairs > 1 or scale != "level" or scale in given]
+def choice_lines(choice: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Of a record's ``choice`` a line on the map and one on the score; none without."""
+    if choice is None:
+        return []
+    on = f"{choice['defects']} synthesised defects and {choice['images']} held-out good images"
+    found = []
+    for name, key, number, unit in (
+        ("anomaly map", "maps", "aupro", "AUPRO"),
+        ("image score", "scores", "image_auroc", "image AUROC"),
+    ):
+        rows, chosen = choice[key], choice["chosen"]
+        row = next(r for r in rows if all(r[k] == chosen[k] for k in r if k != number))
+        line = f"{_words(row)}: {unit} {row[number]:.3f} on {on}"
+        if row is not rows[0]:
+            line += f", against {rows[0][number]:.3f} {_words(rows[0])}"
+        elif len(rows) > 1:
+            others = f"{len(rows) - 1} other way" + ("s" if len(rows) > 2 else "")
+            line += f", at most {max(r[number] for r in rows[1:]):.3f} in {others}"
+        found.append((name, line))
+    return found
 
 
-def _parts(model: MapModel) -> list[tuple[tuple[float, ...], bool]]:
-    """Weights of the pairs, and whether with the subspace."""
+def _tried(
+    model: MapModel,
+    seen: Sequence[tuple[Evidence, tuple[int, int]]],
+    parts: Parts,
+    scale: str,
+    poolings: Sequence[float],
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Of all images the cells of the map (N, h, w), and for each pooling the scores (N,)."""
+    choice = MapChoice(pair_weights=parts[0], subspace=parts[1])
+    found, pooled = [], []
+    for evidence, size in seen:
+        anomaly_map, maxima = model.joined(evidence, size, scale, choice)
+        scores = means_of_highest(anomaly_map, [share for share in poolings if share > 0])
+        if 0.0 in poolings:
+            scores.insert(list(poolings).index(0.0), maxima)
+        if evidence.score_factor is not None:
+            scores = [score * evidence.score_factor for score in scores]
+        found.append(cells(anomaly_map).cpu())
+        pooled.append(torch.stack(scores).double().cpu())
+    return torch.cat(found).numpy(), list(torch.cat(pooled, dim=1).numpy())
+
+
+def _scales(model: MapModel, of: str) -> Sequence[str]:
+    """The ways to scale the "maps" or the "score", the plainest first."""
+    option = getattr(model.config, f"scale_{of}")
+    return model.scalings() if option == "auto" else [option]
+
+
+def _parts(model: MapModel) -> list[Parts]:
+    """What may be joined, the plainest first."""
     given = model.choice()
     weights = [given.pair_weights]
     if getattr(model.config, "pair_weights", None) == "auto":
@@ -195,14 +235,26 @@ def _poolings(model: MapModel) -> Sequence[float]:
     return POOLINGS if model.config.pooling == "auto" else [model.choice().pooling]
 
 
-def _size(mask: Tensor) -> tuple[int, int]:
-    return mask.shape[-2], mask.shape[-1]
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
 
 
-def _reduced(maps: Tensor) -> Tensor:
-    """The largest values of maps (N, H, W) in squares of `REDUCED` pixels."""
-    return functional.max_pool2d(maps[:, None].float(), REDUCED, ceil_mode=True)[:, 0]
+def _row(weights: tuple[float, ...], subspace: bool, **others: Any) -> dict[str, Any]:
+    return {**others, "pair_weights": list(weights), "subspace": subspace}
 
 
-def _row(names: Sequence[str], key: Sequence[Any], name: str, value: float) -> dict[str, Any]:
-    return dict(zip(names, key, strict=True)) | {name: value}
+def _words(row: Mapping[str, Any]) -> str:
+    """A row of the record, like "by position, times the subspace's map"."""
+    scale = row.get("scale_maps", row.get("scale_score"))
+    words = ["not scaled" if scale == "none" else f"scaled by {scale}"]
+    weights = row["pair_weights"]
+    if sum(weight != 0 for weight in weights) == 1:
+        words.append(f"pair {[weight != 0 for weight in weights].index(True) + 1} alone")
+    elif any(weight != 1 for weight in weights):
+        words.append(f"pairs weighted {' and '.join(f'{weight:g}' for weight in weights)}")
+    if row["subspace"]:
+        words.append("times the subspace's map")
+    if "pooling" in row:
+        share = row["pooling"]
+        words.append(f"mean of the highest {100 * share:g} %" if share > 0 else "maximum")
+    return ", ".join(words)

@@ -88,7 +88,7 @@ def plan_stages(
     plans = []
     for index, stage in enumerate(model.stages):
         own = config.for_stage(model, stage)
-        seed = config.seed if index == 0 else _seed(config.seed, index, 0)
+        seed = config.seed if index == 0 else derived_seed(config.seed, index, 0)
         unseen = held_out[:0]
         if stage.unseen:
             order = held_out[torch.randperm(len(held_out), generator=_generator(seed))]
@@ -107,7 +107,7 @@ def plan_stages(
                     images,
                     chosen.tolist(),
                     textures=textures,
-                    seed=_seed(config.seed, index, purpose),
+                    seed=derived_seed(config.seed, index, purpose),
                     own_patches=own.own_patches,
                     on_foreground=own.on_foreground,
                     # The same ones again would only be remembered.
@@ -122,7 +122,7 @@ def plan_stages(
             items = seen, held_out if len(held_out) else seen
         trial = None
         if stage.judged_by_defects:
-            trial = trial_defects(images, held_out, _seed(config.seed, index, TRIAL))
+            trial = trial_defects(images, held_out, derived_seed(config.seed, index, TRIAL))
         plans.append(
             StagePlan(
                 stage=stage,
@@ -191,7 +191,8 @@ def _refuse_normal(defects: RealDefects, images: Images) -> None:
             raise ValueError(f"defects: {path} is among the normal images, too: {normal[digest]}")
 
 
-def _seed(*key: int) -> int:
+def derived_seed(*key: int) -> int:
+    """A seed of its own for every key of whole numbers from 0."""
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 

@@ -23,7 +23,7 @@ from fastad.training.config import TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
 from fastad.training.loop import Sources, StageLoop
-from fastad.training.map_choice import choose_by_defects
+from fastad.training.map_choice import choose_by_defects, leave_plain
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress, reported
@@ -167,6 +167,8 @@ class Trainer:
                 else f"no images held out ({reason}): there is no threshold"
             )
 
+        if isinstance(self.model, MapModel):
+            self.model.forget_choice()  # of a training before
         self.model.to(self.device)
         if config.channels_last:
             # torch's types lack this form.
@@ -229,10 +231,7 @@ class Trainer:
                     self._run_stage(plan, dataset, state, begin, save_with_seconds)
                     continue
                 self._finish(plan, dataset, state)
-            if isinstance(self.model, MapModel):
-                open_source = functools.partial(self._source, plans[-1])
-                choose_by_defects(self.model, plans[-1], dataset, open_source, record)
-                state.keep()
+            self._choose(plans[-1], dataset, state)
         except KeyboardInterrupt:
             record.interrupted = True
             if record.stages and self.model.stage is plans[len(record.stages) - 1].stage:
@@ -241,7 +240,7 @@ class Trainer:
             state.restore_best()
             self.model.enter_stage(None)
             if isinstance(self.model, MapModel):
-                self.model.choose(self.model.choice())  # what is "auto" still
+                leave_plain(self.model, record, "the training was stopped")
             record.seconds = before + time.monotonic() - start
 
     def _prepare(self, plan: StagePlan, dataset: Images) -> None:
@@ -280,6 +279,17 @@ class Trainer:
         finally:
             if source is None:
                 opened.close()
+        state.keep()
+
+    def _choose(self, plan: StagePlan, dataset: Images, state: TrainingState) -> None:
+        """Let the trained model choose how its maps are scaled and pooled."""
+        if not isinstance(self.model, MapModel):
+            return
+        open_source = functools.partial(self._source, plan)
+        try:
+            choose_by_defects(self.model, plan, dataset, open_source, state.record)
+        except KeyboardInterrupt:  # all epochs ran: nothing else is missing
+            leave_plain(self.model, state.record, "it was stopped by the user")
         state.keep()
 
     def _run_stage(

@@ -42,20 +42,27 @@ class KeptDefects(Dataset):
         return {"image": self.images[index], "mask": self.masks[index]}
 
 
-def trial_defects(images: Images, held_out: Tensor, seed: int) -> TrialDefects | None:
+def trial_defects(
+    images: Images, held_out: Tensor, seed: int, count: int = DEFECTS
+) -> TrialDefects | None:
     """Defects on the held-out images; None where these are too few, or images are too small."""
     if len(held_out) < LEAST_IMAGES:
         return None
     shape = read_batch(images, [int(held_out[0])], seed)["image"].shape[1:]
     if len(shape) != 3 or shape[0] != 3 or min(shape[1:]) < MIN_SIDE:
         return None
-    return TrialDefects(images, held_out.tolist(), count=DEFECTS, seed=seed)
+    return TrialDefects(images, held_out.tolist(), count=count, seed=seed)
 
 
 def spread(items: Tensor, most: int) -> Tensor:
     """The items, or so many of them in even distances."""
     count = min(most, len(items))
     return items[torch.arange(count) * len(items) // count]
+
+
+def cells(maps: Tensor) -> Tensor:
+    """Maps or masks (N, H, W) as float32, the largest value of each `CELL`: (N, h, w)."""
+    return functional.max_pool2d(maps.float(), CELL, ceil_mode=True)
 
 
 def quality(
@@ -74,10 +81,10 @@ def quality(
     for label, batches in ((0, clean), (1, defective)):
         for batch in batches:
             found = answer(batch)
-            pooled = functional.max_pool2d(found.anomaly_map.float(), CELL, ceil_mode=True)
+            pooled = cells(found.anomaly_map)
             mask = torch.zeros_like(pooled, dtype=torch.bool)
             if label:
-                mask = functional.max_pool2d(batch["mask"].float(), CELL, ceil_mode=True) > 0
+                mask = cells(batch["mask"]) > 0
             scores.append(found.score.float().cpu())
             maps.append(pooled)
             masks.append(mask.to(pooled.device))

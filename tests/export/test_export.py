@@ -40,7 +40,7 @@ def needing(name):
 
 def large(model):
     """Converting the graph of two networks is quick, of more it is not."""
-    return pytest.param(model, marks=[] if model == "stpm" else pytest.mark.slow)
+    return pytest.param(model, marks=[] if model in ("stpm", "stpm with all") else pytest.mark.slow)
 
 
 class Pyramid(nn.Module):
@@ -106,8 +106,19 @@ def without_training(name, images=6, **options):
     return model
 
 
+def with_all():
+    """Another scale for the score, which is pooled, and a subspace."""
+    model = stpm(scale_maps="position", scale_score="none", pooling=0.05, subspace=True)
+    batches = [{"image": torch.rand(6, 3, *SIZE)}]
+    with torch.no_grad():
+        model.fit_subspace([model.teacher_features(batches[0]["image"])["teacher"]])
+        model.calibrate_maps(lambda: batches)
+    return model
+
+
 SMALL = {
     "stpm": lambda: stpm(weights=[1.0, 0.5]),
+    "stpm with all": with_all,
     "rstpm": lambda: rstpm(smoothing=1.5),
     "gtrans": gtrans,
     "prn": prn,
@@ -266,6 +277,7 @@ def test_a_detector_from_a_file_exports(tmp_path, tiny_stpm, name):
         lambda: Separate(),
         lambda: stpm(aggregate_size="layer"),
         lambda: stpm(aggregate="sum", weights=[0.5, 3.0]),
+        with_all,
         pytest.param(lambda: rstpm(), marks=pytest.mark.slow),
         pytest.param(
             lambda: rstpm(aggregate="sum", smoothing=1.5, pooling=0.01, attention=False),

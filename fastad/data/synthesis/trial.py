@@ -72,7 +72,8 @@ def trial_defect(
         if is_grey:  # colour would give the defect away
             changed = changed.mean(axis=2, keepdims=True).repeat(3, axis=2)
         found = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
-        change = np.abs(found.astype(np.int16) - image).max(axis=2)
+        red, green, blue = np.moveaxis(np.abs(found.astype(np.int16) - image), 2, 0)
+        change = np.maximum(np.maximum(red, green), blue)  # many times as fast as max(axis=2)
         mask = change >= LEAST_CHANGE
         mask = (mask | ndimage.binary_closing(mask, iterations=2)) & covered
         if mask.sum() >= max(LEAST_PIXELS, 0.25 * covered.sum()):

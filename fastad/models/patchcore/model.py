@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastad.models.base import Batches, Prediction
+from fastad.models.base import Batches
+from fastad.models.map_model import Evidence
 from fastad.models.patchcore.config import PatchCoreConfig
 from fastad.models.patchcore.coreset import Sample, farthest_first, projected
 from fastad.models.patchcore.nearest import nearest
@@ -54,19 +55,16 @@ class PatchCore(PatchModel):
         """Distances to the nearest patch of the memory: one map (N, h, w)."""
         return [self._nearest(self.patches(batch["image"]))[0]]
 
-    def answer(self, batch: Mapping[str, Any]) -> Prediction:
-        """Score and anomaly map; the score has the paper's factor."""
-        images = batch["image"]
-        patches = self.patches(images)
+    def evidence(self, batch: Mapping[str, Any]) -> Evidence:
+        """The distances, and the paper's factor of the score: that of the patch farthest off."""
+        patches = self.patches(batch["image"])
         distances, index = self._nearest(patches)
-        prediction = self.judge([distances], (images.shape[-2], images.shape[-1]))
-        if self.config.neighbours > 0 and len(self.memory) > 1:
-            largest, place = distances.flatten(1).max(dim=1)
-            patch = patches.flatten(2).gather(2, place[:, None, None].expand(-1, self.width, 1))
-            found = index.flatten(1).gather(1, place[:, None])[:, 0]
-            factor = self._factor(patch[:, :, 0], largest, found)
-            return Prediction(prediction.score * factor, prediction.anomaly_map)
-        return prediction
+        if self.config.neighbours == 0 or len(self.memory) < 2:
+            return Evidence([distances])
+        largest, place = distances.flatten(1).max(dim=1)
+        patch = patches.flatten(2).gather(2, place[:, None, None].expand(-1, self.width, 1))
+        found = index.flatten(1).gather(1, place[:, None])[:, 0]
+        return Evidence([distances], score_factor=self._factor(patch[:, :, 0], largest, found))
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
@@ -77,7 +75,7 @@ class PatchCore(PatchModel):
 
     def _nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Of patch features (N, D, h, w) distance and index of the nearest: (N, h, w) each."""
-        places = (len(patches), patches.shape[-2], patches.shape[-1])
+        places = (patches.shape[0], patches.shape[-2], patches.shape[-1])
         distances, index = nearest(as_rows(patches), self.memory)
         return distances.view(places), index.view(places)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastad import backbones, ops
 from fastad.models.base import PROBE, Batches, FrozenTeacher, Stage
 from fastad.models.bottleneck import bottleneck_stage
-from fastad.models.map_model import MapChoice, MapModel
+from fastad.models.map_model import SCALES, Evidence, MapChoice, MapModel
 from fastad.models.maps import smoothed
 from fastad.models.rstpm.config import LAYERS, RSTPMConfig
 from fastad.models.rstpm.decoder import Decoder
@@ -170,11 +170,13 @@ class RSTPM(MapModel):
         return [first + ops.aggregate_maps([second], first.shape[-2:]) for first, second in pairs]
 
     def inputs(self, distances: Sequence[Tensor]) -> list[Tensor]:
-        """What the discriminative network sees of the six distance maps: three summed ones."""
+        """What the discriminative network sees of the six distance maps: three summed ones.
+
+        A map of the subspace behind them is left out.
+        """
         # What the maps are scaled by in the end is chosen later.
-        scale = self.config.scale_maps
-        scale = self.unchosen.scale_maps if scale == "auto" else scale
-        return self.summed_maps(self.scaled(distances, scale)[: 2 * len(LAYERS)])
+        scale = self.config.given().get("scale_maps", self.unchosen.scale_maps)
+        return self.summed_maps(self.scaled(distances[: 2 * len(LAYERS)], scale))
 
     def discriminate(self, summed: Sequence[Tensor]) -> Tensor:
         """Summed maps -> probability of a defect, (N, h, w), by the discriminative network, at its
@@ -204,12 +206,15 @@ class RSTPM(MapModel):
             )
             self.fit_subspace(levels[: len(LAYERS)] for levels in kept)
 
-    def factors(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The discriminative network's map (N, h, w); none while the pairs are trained."""
-        trained = self.stage is None or self._discriminates
-        return (
-            [self.discriminate(self.inputs(maps))] if self.config.discriminator and trained else []
-        )
+    def evidence(self, batch: Mapping[str, Any]) -> Evidence:
+        """The distance maps and, but while the pairs are trained, the discriminative network's."""
+        maps = self.level_maps(batch)
+        is_asked = self.config.discriminator and (self.stage is None or self._discriminates)
+        return Evidence(maps, [self.discriminate(self.inputs(maps))] if is_asked else [])
+
+    def scalings(self) -> Sequence[str]:
+        """All: pairs of different size are added."""
+        return SCALES
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
