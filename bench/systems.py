@@ -7,9 +7,11 @@
 
 A cell is one system, set and seed: trained on the set's good images by the system's own recipe (or
 less: SHORTER), measured once on the test images, which choose nothing: a fifth of the good images
-is held out and chooses the epoch. Cells go to bench/results/systems.json one by one; those that are
-there are not measured again. Detectors are kept in --detectors, for --speed, which times all
-systems in turns once the cells are there.
+is held out and chooses the epoch. Images have about 256x256 pixels in area and keep their aspect
+ratio (--size auto). Cells go to bench/results/systems.json one by one. Those that are there are not
+measured again, except where they have another --size: the new one replaces them. Detectors are kept
+in --detectors, for --speed, which times all systems in turns once the cells are there. The rows of
+"lite0" need `pip install ".[imagenet]"`.
 """
 
 import argparse
@@ -42,20 +44,37 @@ SETS = {
 WEIGHTS = "weights/resnet18_imagenet_layers1-3_bnfolded.pth"
 SECOND = "weights/resnet50_caffe_imagenet_layers1-3.pth"
 SUPERVISED = "prn, 10 defects"
-# Options of the model, options of the training.
+RESNET18, LITE0 = {"backbone": "resnet18"}, {"backbone": "efficientnet_lite0"}
+# Options of the model, options of the training. What follows a comma tells rows of a model apart.
 SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "stpm": ({}, {}),
-    "rstpm": ({"teacher2": "resnet50_caffe", "bottleneck": "learned"}, {}),
-    "gtrans": ({"backbone": "resnet18"}, {}),
-    "prn": ({}, {}),
-    SUPERVISED: ({}, {"defect_images": 10}),
-    "utad": ({}, {}),
+    "stpm": (RESNET18, {}),
+    "stpm, lite0": (LITE0, {}),
+    "rstpm": (
+        {"teacher1": "resnet18", "teacher2": "resnet50_caffe", "bottleneck": "learned"},
+        {},
+    ),
+    "rstpm, lite0": (
+        {"teacher1": LITE0["backbone"], "teacher2": LITE0["backbone"], "bottleneck": "layer4"},
+        {},
+    ),
+    "gtrans": (RESNET18, {}),
+    "gtrans, lite0": (LITE0, {}),
+    "prn": (RESNET18, {}),
+    "prn, lite0": (LITE0, {}),
+    SUPERVISED: (RESNET18, {"defect_images": 10}),
+    "utad": (RESNET18, {}),
+    "patchcore": (RESNET18, {}),
+    "patchcore, lite0": (LITE0, {}),
+    "subspace": (RESNET18, {}),
+    "subspace, lite0": (LITE0, {}),
 }
 # Less than the recipe on the set with the most images, so that a cell takes half an hour at most.
 SHORTER: dict[tuple[str, str], dict[str, Any]] = {
     ("stpm", "magnetic_tile"): {"epochs": 20},
     ("rstpm", "magnetic_tile"): {"epochs": 6},
+    ("rstpm, lite0", "magnetic_tile"): {"epochs": 6},
     ("gtrans", "magnetic_tile"): {"epochs": 30},
+    ("gtrans, lite0", "magnetic_tile"): {"epochs": 30},
     ("utad", "magnetic_tile"): {"epochs": 4, "stages": {"expert": {"epochs": 3}}},
 }
 SCORES = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
@@ -89,18 +108,21 @@ PUBLISHED = {
 }
 
 
-def measure(data: Path, detectors: Path, system: str, name: str, seed: int) -> dict[str, Any]:
+def measure(
+    data: Path, detectors: Path, size: str, system: str, name: str, seed: int
+) -> dict[str, Any]:
     """Train and evaluate one cell."""
     options, training = SYSTEMS[system]
     options, training = dict(options), dict(training)
-    options["teacher_weights"] = str(data / WEIGHTS)
+    if LITE0["backbone"] not in options.values():  # pip brings those
+        options["teacher_weights"] = str(data / WEIGHTS)
     if system == "rstpm":
         options["teacher2_weights"] = str(data / SECOND)
     training |= SHORTER.get((system, name), {})
     if system == SUPERVISED:
         training["defects"] = str(data / SETS[name])
     model = system.partition(",")[0]
-    detector = fastad.Detector(model, image_size=256, seed=seed, device="cpu", **options)
+    detector = fastad.Detector(model, image_size=size, seed=seed, device="cpu", **options)
     detector.fit(data / SETS[name], **training)
     detectors.mkdir(parents=True, exist_ok=True)
     detector.save(detectors / _file(system, name, seed))
@@ -110,6 +132,8 @@ def measure(data: Path, detectors: Path, system: str, name: str, seed: int) -> d
         "system": system,
         "set": name,
         "seed": seed,
+        "size": size,
+        "pixels": list(detector.image_size_),
         **{score: metrics[score] for score in SCORES},
         "per_defect": {
             kind: {score: row[score] for score in SCORES}
@@ -167,23 +191,25 @@ def speed(detectors: Path, seconds: float, repeats: int) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The cells in Markdown; several seeds of as many epochs as mean and standard deviation."""
+    """The cells in Markdown; several seeds of one size and as many epochs as mean and standard
+    deviation."""
     lines = [
-        "| set | system | image AUROC | pixel AUROC | pixel AP | AUPRO | epochs | minutes "
+        "| set | system | size | image AUROC | pixel AUROC | pixel AP | AUPRO | epochs | minutes "
         "| seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in SETS:
         for system in SYSTEMS:
-            alike: dict[str, list[dict[str, Any]]] = {}
+            alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
             for cell in record["cells"]:
                 if (cell["system"], cell["set"]) == (system, name):
-                    alike.setdefault(_epochs(system, cell["stages"]), []).append(cell)
-            for epochs, cells in alike.items():
+                    key = (_size(cell), _epochs(system, cell["stages"]))
+                    alike.setdefault(key, []).append(cell)
+            for (size, epochs), cells in alike.items():
                 shown = [_shown([cell[score] for cell in cells]) for score in SCORES]
                 minutes = _shown([cell["training_minutes"] for cell in cells], 1, deviation=False)
                 seeds = ", ".join(str(cell["seed"]) for cell in cells)
-                row = [name, system, *shown, epochs, minutes, seeds]
+                row = [name, system, size, *shown, epochs, minutes, seeds]
                 lines.append(f"| {' | '.join(row)} |")
     lines += ["", *_beside_published(record["cells"])]
     lines += ["", "| system | parameters, millions | trained | one image, ms | times STPM |"]
@@ -199,14 +225,25 @@ def table(record: dict[str, Any]) -> str:
 
 
 def _epochs(system: str, stages: list[dict[str, Any]]) -> str:
-    """Of each stage, and those of its recipe where they were fewer."""
+    """Of each stage, and those of its recipe where they were fewer; none of what trains nothing."""
     kind = models.model_class(system.partition(",")[0])
-    config, found = TrainingConfig.for_model(kind), []
+    if not kind.trains():
+        return "-"
+    usual = kind.training_defaults_for(kind.Config(**SYSTEMS[system][0]))["epochs"]
+    config, found = TrainingConfig.for_model(kind, epochs=usual), []
     for own, stage in zip(kind.stages, stages, strict=True):
         recipe = config.for_stage(kind, own).epochs
         whole = stage["epochs"] == recipe
         found.append(str(recipe) if whole else f"{stage['epochs']} of {recipe}")
     return " + ".join(found)
+
+
+def _size(cell: dict[str, Any]) -> str:
+    """Height x width; what was not asked for by "auto" has a note."""
+    # All images had one size before there was this entry.
+    size, pixels = cell.get("size", "256"), cell.get("pixels", (256, 256))
+    text = "x".join(map(str, pixels))
+    return text if size == "auto" else f"{text} (given)"
 
 
 def _beside_published(cells: list[dict[str, Any]]) -> list[str]:
@@ -252,6 +289,7 @@ def main() -> int:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--size", default="auto", help="auto, 256, or 640x256 (height x width)")
     parser.add_argument("--detectors", type=Path, default=Path("systems"))
     parser.add_argument("--again", action="store_true", help="measure recorded cells again")
     parser.add_argument("--speed", action="store_true", help="time the detectors that there are")
@@ -276,9 +314,10 @@ def main() -> int:
         order = [(s, n, k) for k in options.seeds for n in options.sets for s in options.systems]
         for key in order:
             cells = {(c["system"], c["set"], c["seed"]): c for c in record["cells"]}
-            if key in cells and not options.again:
+            is_there = key in cells and cells[key].get("size", "256") == options.size
+            if is_there and not options.again:
                 continue
-            cells[key] = measure(options.data, options.detectors, *key)
+            cells[key] = measure(options.data, options.detectors, options.size, *key)
             print({k: v for k, v in cells[key].items() if k != "per_defect"}, flush=True)
             record["cells"] = [cells[k] for k in sorted(cells)]
             save()

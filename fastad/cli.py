@@ -746,7 +746,7 @@ def bench(
 
 @app.command(
     epilog="Examples:\n\nfastad demo\n\n"
-    "fastad demo --output out --teacher-weights resnet18.pth --epochs 20\n\n"
+    "fastad demo --output out --model stpm --teacher-weights resnet18.pth --epochs 20\n\n"
 )
 def demo(
     output: Annotated[
@@ -760,18 +760,23 @@ def demo(
         ),
     ] = "auto",
     model: Annotated[
-        Literal["auto", "rstpm", "stpm"],
-        typer.Option(help="auto: rstpm, but stpm with the embedded teacher."),
-    ] = "auto",
+        Literal["subspace", "rstpm", "stpm"],
+        typer.Option(help="subspace trains nothing, and takes seconds."),
+    ] = "subspace",
     epochs: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Passes over the images in the first stage of the training. "
-            "Default: 10 of rstpm, 20 of stpm.",
+            "Default: 10 of rstpm, 20 of stpm. subspace has none.",
         ),
     ] = None,
-    image_size: Annotated[str, typer.Option(help="128, or 640x256 (height x width).")] = "128",
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            help="128, or 640x256 (height x width). Default: 256 of subspace, 128 of the others."
+        ),
+    ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the images and the training.")] = 0,
 ) -> None:
@@ -780,7 +785,7 @@ def demo(
     from fastad.data.training_set import training_size
 
     try:
-        size = training_size(image_size)
+        size = None if image_size is None else training_size(image_size)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     run(

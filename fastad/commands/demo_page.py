@@ -48,6 +48,7 @@ def page(outcomes: list[Outcome], model: str, size: tuple[int, int], seed: int) 
         origins=list(dict.fromkeys(v for o in outcomes for v in o.training["teachers"].values())),
         model=model,
         in_stages=any(has_stages(o.training) for o in outcomes),
+        trained=any(o.training.get("epochs") != 0 for o in outcomes),
         size=size,
         seed=seed,
         version=fastad.__version__,

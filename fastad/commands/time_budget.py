@@ -5,7 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from fastad import models
+from fastad.backbones import WeightsNotFoundError
 from fastad.commands.output import log, note
 from fastad.detector import Detector
 from fastad.training import ConsoleProgress, EpochProgress, TrainingConfig
@@ -13,11 +16,19 @@ from fastad.training import ConsoleProgress, EpochProgress, TrainingConfig
 PROBE = 2  # epochs: in the first one of a stage is what is done once
 
 
-def default_epochs(model: str) -> int | None:
-    """Of the model's first stage; None for a model that trains nothing."""
+def default_epochs(model: str, **options: Any) -> int | None:
+    """Of the first stage of a model with these options; None for a model that trains nothing.
+
+    They may follow the teacher that "auto" comes to. Without weights for it they are the usual.
+    """
     kind = models.model_class(model)
-    has_steps = any(stage.steps for stage in kind.stages)
-    return TrainingConfig.for_model(kind).epochs if has_steps else None
+    if not kind.trains():
+        return None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return TrainingConfig.for_model(models.build(model, **options)).epochs
+    except WeightsNotFoundError:
+        return TrainingConfig.for_model(kind).epochs
 
 
 def fit_within(

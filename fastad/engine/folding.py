@@ -48,6 +48,11 @@ def has_foldable_parts(model: nn.Module) -> bool:
     return any(type(part) in known for part in model.modules())
 
 
+def is_separable(model: nn.Module) -> bool:
+    """Whether a network of a model has separable convolutions."""
+    return any(type(part) in SEPARABLE for part in model.modules())
+
+
 def fold(model: M, dtype: torch.dtype) -> M | None:
     """A copy of a model in eval mode whose convolutions run fused, in ``dtype``.
 

@@ -19,7 +19,7 @@ from fastad.data import PixelRange, parse_size, read_image
 from fastad.data.facts import Expectation, ImageFacts
 from fastad.data.inputs import image_batches, shortened
 from fastad.engine.cuda import CudaRunner
-from fastad.engine.folding import fold, has_foldable_parts, takes_bytes
+from fastad.engine.folding import fold, has_foldable_parts, is_separable, takes_bytes
 from fastad.engine.precision import autocast, resolve
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
@@ -130,7 +130,12 @@ class Predictor:
             raise ValueError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
         self.image_size = parse_size(image_size)
         self.device = resolve_device(device)
-        self.dtype = resolve(precision, self.device, integers=has_foldable_parts(model))
+        self.dtype = resolve(
+            precision,
+            self.device,
+            integers=has_foldable_parts(model),
+            separable=is_separable(model),
+        )
         self.fused = fused
         self.batch_size = batch_size
         self.threshold = plain(threshold)

@@ -205,6 +205,11 @@ class AnomalyModel(nn.Module):
         """
 
     @classmethod
+    def training_defaults_for(cls, config: Any) -> dict[str, Any]:
+        """`training_defaults` where the model has these options; a model may replace some."""
+        return cls.training_defaults
+
+    @classmethod
     def trains(cls) -> bool:
         """Whether any stage does; a model of no such stage learns in one look at the images."""
         return any(stage.trains for stage in cls.stages)

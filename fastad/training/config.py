@@ -210,6 +210,9 @@ class TrainingConfig(Options):
     ) -> "TrainingConfig":
         """The model's own defaults, replaced where ``overrides`` says so.
 
+        A built model's may follow its options (`AnomalyModel.training_defaults_for`), a class's
+        cannot.
+
         Raises:
             TypeError: an override that is no field.
             ValueError: a value out of range, a stage that the model does not have, or options of
@@ -220,7 +223,7 @@ class TrainingConfig(Options):
             if name not in fields:
                 raise TypeError(f"unknown training option {name!r}; there are: {', '.join(fields)}")
         as_asked = {floor: 0 for option, floor in FLOORS.items() if option in overrides}
-        config = cls(**{**model.training_defaults, **as_asked, **overrides})
+        config = cls(**{**defaults_of(model), **as_asked, **overrides})
         config.check_stages(model)
         if not any(stage.pseudo_anomalies for stage in model.stages):
             for name in OF_PSEUDO_ANOMALIES:
@@ -271,7 +274,7 @@ class TrainingConfig(Options):
         the model's, at least one.
         """
         defaults = dict(stage.training_defaults)
-        whole = model.training_defaults.get("epochs", type(self).epochs)
+        whole = defaults_of(model).get("epochs", type(self).epochs)
         epochs = max(1, round(self.epochs * defaults.pop("epochs", whole) / whole))
         own = self.stages.get(stage.name, {})
         as_asked = {floor: 0 for option, floor in FLOORS.items() if option in own}
@@ -286,6 +289,13 @@ class TrainingConfig(Options):
         own = self.stages.get(f"{stage.name}.{step.name}", {})
         options = {**step.training_defaults, **own}
         return dataclasses.replace(self.for_stage(model, stage), **options)
+
+
+def defaults_of(model: AnomalyModel | type[AnomalyModel]) -> dict[str, Any]:
+    """What a model's authors chose of `TrainingConfig`, as far as its options are known."""
+    if isinstance(model, type):
+        return model.training_defaults
+    return model.training_defaults_for(model.config)
 
 
 def _one_of(names: tuple[str, ...]) -> str:

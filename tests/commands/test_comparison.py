@@ -127,7 +127,7 @@ def test_an_interrupted_measurement_is_no_training(monkeypatch):
 def test_models_that_train_nothing_have_no_epochs():
     for name, kind in models.MODELS.items():
         has_steps = any(stage.steps for stage in kind.stages)
-        assert (default_epochs(name) is not None) == has_steps
+        assert (default_epochs(name, **models.without_weights(name)) is not None) == has_steps
 
 
 @pytest.fixture

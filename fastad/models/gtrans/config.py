@@ -19,7 +19,8 @@ class GTransConfig(MapOptions):
 
     Attributes:
         backbone: name of the network of teacher and student (those of STPM), or "auto": the paper's
-            ResNet-34 where there are weights for it, which may be downloaded, else ResNet-18. In
+            ResNet-34 where its weights are at hand, else ResNet-18 or an EfficientNet-Lite whose
+            weights are (`fastad.backbones.availability`). Of a built model it is that name. In
             Python also the teacher itself: any module that returns a list of three feature maps. It
             gets images of ImageNet's mean and deviation, and ``teacher_weights`` is then unused.
         teacher_weights: "auto", "embedded", a path, or None ("random") for a teacher that is loaded
@@ -56,8 +57,8 @@ class GTransConfig(MapOptions):
     def __post_init__(self) -> None:
         self._make_plain()
         check_student(self.backbone, self.student)
-        if isinstance(self.backbone, str) and self.backbone != "auto":
-            backbones.check_names(self.backbone, LAYERS)
+        if isinstance(self.backbone, str):
+            backbones.check_names(self.backbone, LAYERS, auto=True)
         self._check_maps()
         for field in ("tokens", "token_width"):
             holds = is_integer(getattr(self, field), 1)

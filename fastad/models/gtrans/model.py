@@ -7,8 +7,6 @@ a transformer brings the student's tokens and the teacher's together, and every 
 student's feature maps takes from the result what it asks for. The guided maps learn the teacher's.
 """
 
-import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,16 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad import backbones, ops
-from fastad.backbones import weights
 from fastad.models.base import Batches, Stage
 from fastad.models.gtrans.config import LAYERS, GTransConfig
 from fastad.models.gtrans.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
 from fastad.models.map_model import MapModel
 from fastad.models.maps import smoothed
+from fastad.models.teachers import settled_backbone
 
-log = logging.getLogger("fastad")
-
-PUBLISHED, ALTERNATIVE = "resnet34", "resnet18"
+PUBLISHED = ("resnet34", "resnet18")  # the paper's, and the next one to it
 ROUNDS = 2  # encoder and decoder are applied twice, with the same weights
 
 
@@ -55,7 +51,7 @@ class GTrans(MapModel):
     }
 
     def __init__(self, config: GTransConfig):
-        config = _settled(config)
+        config = settled_backbone(self.name, config, LAYERS, PUBLISHED)
         super().__init__(config)
         self.teacher, self.student = self.build_pair(LAYERS)
         channels = [shape[0] for shape in self.teacher.shapes()]
@@ -161,18 +157,3 @@ def guidance_index(teacher: Tensor, student: Tensor, distances: Tensor, eps: flo
     a = 100 * 2 * distances.flatten(1).mean(dim=1) / teacher.shape[1]
     b = 10 * (1 - channel_cosines(*normalized)).mean(dim=1)
     return 2 * a * b / (a + b).clamp_min(torch.finfo(wide).tiny)
-
-
-def _settled(config: GTransConfig) -> GTransConfig:
-    """The config with the backbone that "auto" comes to by the weights that can be had."""
-    if config.backbone != "auto":
-        return config
-    source, name = config.teacher_weights, PUBLISHED
-    known = source in (None, "random") or backbones.can_be_had(PUBLISHED, LAYERS, source)
-    if not known and backbones.can_be_had(ALTERNATIVE, LAYERS, source):
-        name = ALTERNATIVE
-        log.warning(
-            f"gtrans takes backbone={ALTERNATIVE}: there are no weights for backbone={PUBLISHED}; "
-            f"{weights.GIVE_OTHERS}"
-        )
-    return dataclasses.replace(config, backbone=name)

@@ -14,10 +14,13 @@ class PatchCoreConfig(PatchOptions):
     """Options of `PatchCore`.
 
     Attributes:
-        backbone: network whose features are compared: "resnet18", "resnet34", "resnet50",
-            "wide_resnet50_2" or "resnet50_caffe". In Python also any module that returns a list of
-            feature maps. It gets images of ImageNet's mean and deviation. ``layers`` and
-            ``teacher_weights`` are then unused, and the detector cannot be saved.
+        backbone: network whose features are compared: "auto", "resnet18", "resnet34", "resnet50",
+            "wide_resnet50_2", "resnet50_caffe" or "efficientnet_lite0" to "efficientnet_lite2".
+            "auto" is ResNet-18 where its weights are at hand, else an EfficientNet-Lite whose
+            weights are (`fastad.backbones.availability`). Of a built model it is that name. In
+            Python also any module that returns a list of feature maps. It gets images of ImageNet's
+            mean and deviation. ``layers`` and ``teacher_weights`` are then unused, and the detector
+            cannot be saved.
         layers: stages whose feature maps are taken, of "layer1" to "layer4". The first one gives
             the grid of the patches.
         teacher_weights: "auto", "embedded", a path, or None ("random") for a network that is loaded
@@ -34,7 +37,7 @@ class PatchCoreConfig(PatchOptions):
             "maximum" takes the highest patch alone (the paper). "auto" chooses as above.
     """
 
-    backbone: str | nn.Module = "resnet18"
+    backbone: str | nn.Module = "auto"
     layers: Sequence[str] = ("layer2", "layer3")
     teacher_weights: str | None = "auto"
     memory: int = 2048

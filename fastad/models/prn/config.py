@@ -15,11 +15,13 @@ class PRNConfig(Options):
     """Options of `PRN`.
 
     Attributes:
-        backbone: name of the frozen network: "resnet18", "resnet34", "resnet50", "wide_resnet50_2",
-            "resnet50_caffe" or "efficientnet_lite0" to "efficientnet_lite2". In Python
-            also the network itself: any module that returns a list of three feature maps, or four,
-            large to small, each of half of the size of the one before it. It gets images of
-            ImageNet's mean and deviation. ``teacher_weights`` is then unused.
+        backbone: name of the frozen network: "auto", "resnet18", "resnet34", "resnet50",
+            "wide_resnet50_2", "resnet50_caffe" or "efficientnet_lite0" to "efficientnet_lite2".
+            "auto" is ResNet-18 where its weights are at hand, else an EfficientNet-Lite whose
+            weights are (`fastad.backbones.availability`). Of a built model it is that name.
+            In Python also the network itself: any module that returns a list of three feature maps,
+            or four, large to small, each of half of the size of the one before it. It gets images
+            of ImageNet's mean and deviation. ``teacher_weights`` is then unused.
         teacher_weights: "auto", "embedded", a path, or None ("random") for a network whose weights
             are loaded later. Of a built model it is "embedded" where "auto" came to that.
         bottleneck: what the decoder begins with: the network's "layer4" (the paper, the fourth
@@ -39,7 +41,7 @@ class PRNConfig(Options):
             256x256. 0 takes the highest one alone.
     """
 
-    backbone: str | nn.Module = "resnet18"
+    backbone: str | nn.Module = "auto"
     teacher_weights: str | None = "auto"
     bottleneck: str = "auto"
     prototypes: float = 0.1
@@ -53,7 +55,7 @@ class PRNConfig(Options):
     def __post_init__(self) -> None:
         self._make_plain()
         if isinstance(self.backbone, str):
-            backbones.check_names(self.backbone, LAYERS)
+            backbones.check_names(self.backbone, LAYERS, auto=True)
         self._require(
             "bottleneck",
             self.bottleneck in ("auto", "layer4", "learned"),

@@ -21,6 +21,7 @@ from fastad.models.maps import mean_of_highest
 from fastad.models.prn.config import LAYERS, PRNConfig
 from fastad.models.prn.network import Decoder, Fusion, PatchAttention, resized
 from fastad.models.prn.prototypes import Prototypes
+from fastad.models.teachers import settled_backbone
 
 DEEPEST = 512  # channels of a learned bottleneck
 
@@ -61,7 +62,7 @@ class PRN(AnomalyModel):
     )
 
     def __init__(self, config: PRNConfig):
-        config = _settled(config)
+        config = _settled(settled_backbone(self.name, config, LAYERS))
         super().__init__(config)
         learned = config.bottleneck == "learned"
         if isinstance(config.backbone, nn.Module):

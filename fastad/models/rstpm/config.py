@@ -17,17 +17,20 @@ class RSTPMConfig(MapOptions):
     """Options of `RSTPM`.
 
     Attributes:
-        teacher1: network of the first teacher: "resnet18", "resnet34", "resnet50",
+        teacher1: network of the first teacher: "auto", "resnet18", "resnet34", "resnet50",
             "wide_resnet50_2", "resnet50_caffe" or "efficientnet_lite0" to "efficientnet_lite2".
-            Student1 has the same architecture. In Python also the network itself: any module that
-            returns a list of three feature maps, large to small, and a fourth where ``bottleneck``
-            is "layer4". It gets images of ImageNet's mean and deviation. Its weights' option is
-            then unused, and the detector cannot be saved.
-        teacher2: network of the second teacher: the same names, a module of three feature maps, or
-            "auto". Another network than Teacher1 looks at other regions. "auto" is resnet50 (the
-            paper) where its weights can be had, else the nearest for which there are. A module
-            whose feature maps hold values below 0 says so by an attribute ``signed = True``:
-            Student2 then ends without ReLU.
+            "auto" is ResNet-18 where its weights are at hand, else an EfficientNet-Lite whose
+            weights are (`fastad.backbones.availability`). Student1 has the same architecture. In
+            Python also the network itself: any module that returns a list of three feature maps,
+            large to small, and a fourth where ``bottleneck`` is "layer4". It gets images of
+            ImageNet's mean and deviation. Its weights' option is then unused, and the detector
+            cannot be saved.
+        teacher2: network of the second teacher: the same names, or a module of three feature maps.
+            "auto" is ResNet-50 (the paper) where its weights are at hand, else the nearest whose
+            weights are. Another network than Teacher1 looks at other regions, so Teacher1's own
+            comes last. With EfficientNet-Lite0 alone both teachers are that. A module whose feature
+            maps hold values below 0 says so by an attribute ``signed = True``: Student2 then ends
+            without ReLU.
         teacher_weights: Teacher1's: "auto", "embedded", a file, a folder, or None ("random") for
             one that is loaded later.
         teacher2_weights: Teacher2's, likewise. "auto" looks in the folder that ``teacher_weights``
@@ -70,7 +73,7 @@ class RSTPMConfig(MapOptions):
             drawn parameters.
     """
 
-    teacher1: str | nn.Module = "resnet18"
+    teacher1: str | nn.Module = "auto"
     teacher2: str | nn.Module = "auto"
     teacher_weights: str | None = "auto"
     teacher2_weights: str | None = "auto"
@@ -98,9 +101,9 @@ class RSTPMConfig(MapOptions):
         for field in ("teacher1", "teacher2"):
             teacher = getattr(self, field)
             self._require(field, isinstance(teacher, (str, nn.Module)), "a name or a module")
-            if isinstance(teacher, str) and (field, teacher) != ("teacher2", "auto"):
+            if isinstance(teacher, str):
                 try:
-                    backbones.check_names(teacher, LAYERS)
+                    backbones.check_names(teacher, LAYERS, auto=True)
                 except ValueError as error:
                     raise ValueError(f"{field}: {error}") from None
         if self.student1 is not None and isinstance(self.teacher1, str):

@@ -1,7 +1,6 @@
 """The two teachers of RSTPM, and which ones the weights at hand allow."""
 
 import dataclasses
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,9 @@ from torch import nn
 from fastad import backbones
 from fastad.backbones import IncompleteWeightsError, WeightsNotFoundError, embedded, weights
 from fastad.models.rstpm.config import LAYERS, RSTPMConfig
+from fastad.models.teachers import say_taken
 
-log = logging.getLogger("fastad")
-
-PUBLISHED = {"teacher2": "resnet50", "bottleneck": "layer4"}
+PUBLISHED = {"teacher1": "resnet18", "teacher2": "resnet50", "bottleneck": "layer4"}
 # To take instead of a Teacher2 without weights, the one most like the paper's first.
 ALTERNATIVES = (
     "resnet50",
@@ -23,7 +21,7 @@ ALTERNATIVES = (
     "wide_resnet50_2",
     "resnet34",
     "resnet18",
-    "efficientnet_lite0",
+    *backbones.FROM_PIP,
 )
 
 Source = str | os.PathLike | None
@@ -32,27 +30,31 @@ Source = str | os.PathLike | None
 def resolve_auto(config: RSTPMConfig) -> RSTPMConfig:
     """The config with what its "auto" comes to by the weights that can be had.
 
-    ``teacher2`` and ``bottleneck`` become the paper's, whose weights may be downloaded, or else the
-    nearest for which there are weights, which a notice says. A bottleneck stays "auto" where
-    ``teacher1`` is a module. Sources that come to the embedded teacher become "embedded": with the
-    settled config the teachers are the same wherever it is used again.
+    The teachers are chosen by the rule of `fastad.backbones.availability`, and the bottleneck is
+    the paper's where Teacher1's weights hold it. A notice says what is not as in the paper. A
+    bottleneck stays "auto" where ``teacher1`` is a module. Sources that come to the embedded
+    teacher become "embedded": with the settled config the teachers are the same wherever it is used
+    again.
     """
     names: dict[str, Any] = {}
-    if config.bottleneck == "auto" and isinstance(config.teacher1, str):
-        names["bottleneck"] = _bottleneck(config.teacher1, config.teacher_weights)
+    first = config.teacher1
+    if first == "auto":
+        candidates = (PUBLISHED["teacher1"], *backbones.FROM_PIP)
+        first = backbones.auto_backbone(LAYERS, config.teacher_weights, candidates)
+        names["teacher1"] = first
+    if config.bottleneck == "auto" and isinstance(first, str):
+        names["bottleneck"] = _bottleneck(first, config.teacher_weights)
     if config.teacher2 == "auto":
-        names["teacher2"] = _teacher2(_second_source(config))
+        names["teacher2"] = _teacher2(first, _second_source(config))
     config = dataclasses.replace(config, **names)
     sources = _embedded_sources(config)
     others = [name for name in PUBLISHED if names.get(name, PUBLISHED[name]) != PUBLISHED[name]]
-    chosen = " ".join(f"{name}={names[name]}" for name in others)
+    taken = {name: names[name] for name in others}
     if sources:
-        weights.log_embedded(f", and for rstpm {chosen}" if others else "")
-    elif others:
-        missing = " ".join(f"{name}={PUBLISHED[name]}" for name in others)
-        log.warning(
-            f"rstpm takes {chosen}: there are no weights for {missing}; {weights.GIVE_OTHERS}"
-        )
+        chosen = " ".join(f"{name}={value}" for name, value in taken.items())
+        weights.log_embedded(f", and for rstpm {chosen}" if chosen else "")
+    elif taken:
+        say_taken("rstpm", taken, {name: PUBLISHED[name] for name in taken})
     return dataclasses.replace(config, **sources)
 
 
@@ -107,18 +109,13 @@ def _bottleneck(teacher1: str, source: Source) -> str:
     return "layer4" if whole or not _can_be_had(teacher1, LAYERS, source) else "learned"
 
 
-def _teacher2(source: Source) -> str:
-    if source not in (None, "auto", "embedded", "random") and Path(source).expanduser().is_file():
-        name = weights.backbone_of_file(
-            Path(source).name
-        )  # the layout of a Caffe file is not in the file
-        if name is not None:
-            return name
-    first, *others = ALTERNATIVES
-    if _can_be_had(first, LAYERS, source):
-        return first
-    assert source is not None  # without a source everything can be had
-    return next((name for name in others if backbones.has_weights(name, LAYERS, source)), first)
+def _teacher2(first: str | nn.Module, source: Source) -> str:
+    published = PUBLISHED["teacher2"]
+    others = [name for name in ALTERNATIVES if name == published or name != first]
+    if first in backbones.FROM_PIP:  # twice, sooner than a download
+        others.append(first)
+    again = [first] if isinstance(first, str) else []
+    return backbones.auto_backbone(LAYERS, source, others, [*again, embedded.BACKBONE])
 
 
 def _can_be_had(teacher: str, layers: Sequence[str], source: Source) -> bool:

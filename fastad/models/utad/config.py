@@ -33,8 +33,8 @@ class UTADConfig(Options):
         aggregate: how the levels of "perceptual" are joined: "sum" or "product".
         scale_maps: divide the parts of a map, before they are added, by their means over training
             images: at each "position" of the image, or over the whole "image". Or "none".
-        backbone: the network of "perceptual": a name, as of STPM, or in Python any module that
-            returns a list of feature maps of images of ImageNet's mean and deviation.
+        backbone: the network of "perceptual": a name or "auto", as of STPM, or in Python any
+            module that returns a list of feature maps of images of ImageNet's mean and deviation.
         teacher_weights: "auto", "embedded", a path, or None ("random") for one that is loaded
             later. Of a built model it is "embedded" where "auto" came to that.
         smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
@@ -55,7 +55,7 @@ class UTADConfig(Options):
     comparison: str = "perceptual"
     aggregate: str = "sum"
     scale_maps: str = "position"
-    backbone: str | nn.Module = "resnet18"
+    backbone: str | nn.Module = "auto"
     teacher_weights: str | None = "auto"
     smoothing: float = 4.0
     latent_weight: float = 1.0
@@ -89,7 +89,7 @@ class UTADConfig(Options):
         ):
             self._require(field, getattr(self, field) in allowed, " or ".join(map(repr, allowed)))
         if isinstance(self.backbone, str):
-            backbones.check_names(self.backbone, LAYERS)
+            backbones.check_names(self.backbone, LAYERS, auto=True)
         else:
             self._require("backbone", isinstance(self.backbone, nn.Module), "a name or a module")
         for field in ("smoothing", "latent_weight"):

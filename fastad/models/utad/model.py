@@ -16,6 +16,7 @@ from torch.nn import functional
 from fastad import ops
 from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.maps import GRID, PositionMeans, deviation, smoothed
+from fastad.models.teachers import settled_backbone
 from fastad.models.utad.adversarial import Discriminators, discriminator_loss, generator_loss
 from fastad.models.utad.comparison import combined, dissimilarity, grey_difference
 from fastad.models.utad.config import EXPERT_LOSSES, LAYERS, LOSSES, UTADConfig
@@ -87,6 +88,8 @@ class UTAD(AnomalyModel):
     latent_deviation: Tensor
 
     def __init__(self, config: UTADConfig):
+        if config.comparison == "perceptual":
+            config = settled_backbone(self.name, config, LAYERS)
         super().__init__(config)
         self.impression = ImpressionNet(config.impression_width, config.latents)
         self.discriminators = Discriminators(config.discriminator_width)

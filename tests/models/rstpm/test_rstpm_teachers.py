@@ -134,10 +134,10 @@ def test_auto_is_the_nearest_that_a_folder_allows(folder, monkeypatch, caplog):
     assert settled(teacher_weights=folder) == ("resnet34", "learned", str(folder), "auto")
     assert notices(caplog) == [
         "rstpm takes teacher2=resnet34 bottleneck=learned: there are no weights for "
-        "teacher2=resnet50 bottleneck=layer4; give others by --teacher-weights PATH "
+        "teacher2=resnet50 bottleneck=layer4 at hand; give others by --teacher-weights PATH "
         "(teacher_weights= in Python) or FASTAD_WEIGHTS"
     ]
-    assert settled(teacher_weights=folder, teacher1="resnet34")[:2] == ("resnet34", "layer4")
+    assert settled(teacher_weights=folder, teacher1="resnet34")[:2] == ("resnet18", "layer4")
     monkeypatch.setenv("FASTAD_WEIGHTS", str(folder))
     assert settled() == ("resnet34", "learned", "auto", "auto")
 
