@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 import typer.core
 
+import fastad
 from fastad.commands import UsageError
 
 
@@ -107,6 +108,12 @@ JsonFile = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fastad {fastad.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     quiet: Annotated[
@@ -115,6 +122,10 @@ def options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Details on stderr.")] = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an error came from.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     # `main` takes these flags out, wherever they stand; they are declared to appear in the help.
@@ -618,6 +629,36 @@ def compare(
                 "seed": seed,
             },
         )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad threshold bottle.fastad --rate 0.05\n\n"
+    "fastad threshold bottle.fastad --value 0.4 --output strict.fastad\n\n"
+)
+def threshold(
+    detector: Detector,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            callback=_check_rate,
+            help="Share of good images that may be called anomalous. The scores of held-out "
+            "images, which the file keeps, say which thresholds keep it: of images and of pixels.",
+        ),
+    ] = None,
+    value: Annotated[
+        float | None, typer.Option(help="The threshold itself, of the scores of images.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write this file, and leave DETECTOR as it is."),
+    ] = None,
+) -> None:
+    """Give a detector file another threshold. It needs no images and no training."""
+    from fastad.commands.threshold import threshold as run
+
+    with _usage():
+        run(detector, rate=rate, value=value, output=output)
 
 
 class ExportFormat(str, Enum):

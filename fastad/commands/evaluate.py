@@ -68,7 +68,7 @@ def evaluate(
         check_report_folder(report)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
-        loaded.set_threshold(false_positive_rate)
+        loaded.set_threshold(false_positive_rate=false_positive_rate)
     watcher = None if report is None else _watcher(loaded)
     with skipped() as skip, progress("evaluating") as show, _noted() as notes:
         metrics = loaded.evaluate(

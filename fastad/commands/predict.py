@@ -62,8 +62,8 @@ def predict(
     paths = _paths(images)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
-        loaded.set_threshold(false_positive_rate)
-        loaded.set_pixel_threshold(false_positive_rate)
+        loaded.set_threshold(false_positive_rate=false_positive_rate)
+        loaded.set_pixel_threshold(false_positive_rate=false_positive_rate)
     if masks and loaded.pixel_threshold_ is None:
         raise ValueError(f"{detector} has no pixel threshold: no images were held out")
 

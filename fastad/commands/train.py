@@ -9,6 +9,7 @@ from fastad import models
 from fastad.commands import UsageError
 from fastad.commands.output import check_writable, log, note, refuse_overwriting
 from fastad.commands.settings import parse_settings, parse_stages
+from fastad.commands.threshold import false_alarms
 from fastad.data import TrainingImages, training_images
 from fastad.data.depth import parse_range
 from fastad.data.sizes import is_auto
@@ -142,12 +143,11 @@ def _fit(
 
 def _outcome(detector: Detector) -> str:
     """Epochs, threshold and time of a training, in a line."""
-    record, held_out = detector.training_record_, len(detector.calibration_scores_)
+    record = detector.training_record_
     limit = (
         "no threshold (no image was held out)"
         if detector.threshold_ is None
-        else f"threshold {detector.threshold_:.4g} from {held_out} held-out "
-        f"image{'s' * (held_out != 1)}"
+        else f"threshold {detector.threshold_:.4g}, {false_alarms(detector._artifact)}"
     )
     stages = detector.model_.stages
     epochs = ", ".join(

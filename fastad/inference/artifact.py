@@ -20,6 +20,7 @@ from fastad._safe_file import SafeFile
 from fastad._values import plain
 from fastad.data import PixelRange
 from fastad.data.facts import ImageFacts
+from fastad.evaluation.shares import promised
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
@@ -28,6 +29,7 @@ from fastad.training import resolve_device
 from fastad.training.record import NORMAL_ONLY
 
 FORMAT_VERSION = 1
+BY_RATE, BY_VALUE = "rate", "value"
 
 
 class ArtifactError(ValueError):
@@ -45,10 +47,11 @@ class Artifact:
         model: any of `fastad.models`, made from names (not from a backbone of your own).
         image_size: (height, width) that images are resized to.
         calibration: (n,) scores of held-out normal images; empty where none were held out.
-        false_positive_rate: what the threshold was chosen for.
+        false_positive_rate: the rate asked for last, by which a new training would choose.
         threshold: above it an image is anomalous; None without calibration scores.
         pixel_calibration: (n,) maxima of the anomaly maps of the same held-out images.
         pixel_threshold: above it a pixel is part of the mask; None without calibration.
+        threshold_set_by: "rate", or "value" where the threshold itself was given.
         training: the training record as plain JSON values.
         serving: of a `fastad.inference.serving.Examination`; None where there was none.
         pixel_range: the values of 16-bit pixels that are black and white. None where the training
@@ -65,6 +68,7 @@ class Artifact:
     training: dict[str, Any]
     pixel_calibration: np.ndarray = field(default_factory=lambda: np.empty(0))
     pixel_threshold: float | None = None
+    threshold_set_by: str = BY_RATE
     serving: dict[str, Any] | None = None
     pixel_range: PixelRange | None = None
     facts: ImageFacts = field(default_factory=ImageFacts)
@@ -76,6 +80,19 @@ class Artifact:
     def supervision(self) -> str:
         """What it learned from: normal images only, or real defects, too, and how many."""
         return self.training.get("supervision", NORMAL_ONLY)
+
+    @property
+    def asked_rate(self) -> float | None:
+        """The rate that the threshold was chosen by; None where its value was given."""
+        is_chosen = self.threshold is not None and self.threshold_set_by == BY_RATE
+        return self.false_positive_rate if is_chosen else None
+
+    @property
+    def kept_rate(self) -> float | None:
+        """The rate that the threshold keeps by the calibration scores (`promised`)."""
+        if self.threshold is None or self.calibration.size == 0:
+            return None
+        return promised(self.calibration, self.threshold)
 
     def predictor(self, **options: Any) -> Predictor:
         """A `Predictor`; options: device, precision, batch_size.
@@ -130,7 +147,10 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "image_size": artifact.image_size,
         "calibration": np.asarray(artifact.calibration, dtype=np.float64).tolist(),
         "false_positive_rate": artifact.false_positive_rate,
+        "asked_false_positive_rate": artifact.asked_rate,
+        "kept_false_positive_rate": artifact.kept_rate,
         "threshold": artifact.threshold,
+        "threshold_set_by": artifact.threshold_set_by,
         "pixel_calibration": np.asarray(artifact.pixel_calibration, dtype=np.float64).tolist(),
         "pixel_threshold": artifact.pixel_threshold,
         "choice": _choice(artifact.model),
@@ -165,6 +185,7 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
         threshold=content["threshold"],
         pixel_calibration=np.array(content["pixel_calibration"], dtype=np.float64),
         pixel_threshold=content["pixel_threshold"],
+        threshold_set_by=content.get("threshold_set_by", BY_RATE),  # older files do not say
         training=content["training"],
         serving=content.get("serving"),  # version 0.1.0's files have none
         facts=ImageFacts(**content.get("facts", {})),

@@ -214,7 +214,7 @@ def test_too_few_held_out_images_are_said_in_one_line(fastad, images, weights, t
     assert code == 0
     lines = [line for line in err.splitlines() if line.startswith("warning: ")]
     assert len(lines) == 1
-    assert "a false-positive rate of 0.01 needs at least 99 held-out normal images" in lines[0]
+    assert "held-out normal images allow; the 1 % asked for needs 99" in lines[0]
 
 
 def test_set_wins_over_options_and_reaches_the_training(fastad, images, weights, tmp_path):
