@@ -18,6 +18,8 @@ import typer.core
 import fastad
 from fastad.commands import UsageError
 
+NOT_INSPECTED = 4  # exit code: images were passed over, as --skip-bad allows
+
 
 class _Commands(typer.core.TyperGroup):
     """Ctrl-C in any command is a failure with one line, as others are."""
@@ -424,19 +426,29 @@ def predict(
         bool, typer.Option("--masks", help="Write what is above the pixel threshold, white.")
     ] = False,
     false_positive_rate: Rate = None,
-    skip_bad: SkipBad = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="End with 4 where images cannot be read, and with 1 only where none can. Each has "
+            "a row that says so, with or without this.",
+        ),
+    ] = False,
     device: Device = "auto",
     precision: ServingPrecision = "auto",
     batch_size: BatchSize = 32,
 ) -> None:
-    """Score images; without --output, --json and --csv the scores go to stdout."""
+    """Score images; without --output, --json and --csv the scores go to stdout.
+
+    An image that cannot be read has a row with the status "unreadable". The exit code is then 1.
+    """
     if (heatmaps or masks) and output is None:
         raise typer.BadParameter(f"{'--heatmaps' if heatmaps else '--masks'} needs --output DIR")
     if json is not None and csv is not None:
         raise typer.BadParameter("--json and --csv exclude each other")
     from fastad.commands.predict import predict as run
 
-    run(
+    unreadable = run(
         detector,
         images,
         output=output,
@@ -450,6 +462,8 @@ def predict(
         precision=precision,
         batch_size=batch_size,
     )
+    if unreadable:
+        raise typer.Exit(NOT_INSPECTED)
 
 
 @app.command(
@@ -836,7 +850,10 @@ def demo(
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 a failure (one line on stderr), 2 wrong usage."""
+    """Run a command and exit: 0 done, 1 a failure (one line on stderr), 2 wrong usage.
+
+    4: all was done but for images that could not be read and --skip-bad passed over.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     flags = set()
     for names in (("--traceback",), ("--quiet", "-q"), ("--verbose", "-v")):
@@ -844,24 +861,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             flags.add(names[0])
             arguments = [a for a in arguments if a not in names]
     warnings.showwarning = _show_warning
-    try:
-        from fastad.commands.output import set_up_log
+    from fastad.commands.output import reason, set_up_log
 
+    try:
         set_up_log(-1 if "--quiet" in flags else int("--verbose" in flags))
         app(arguments, prog_name="fastad")
     except Exception as error:
         if "--traceback" in flags:
             raise
-        print(f"error: {_reason(error)}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
-
-
-def _reason(error: Exception) -> str:
-    """The message on one line, without the number of an operating-system error."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
