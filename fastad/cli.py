@@ -434,6 +434,14 @@ def predict(
             "a row that says so, with or without this.",
         ),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Call images anomalous, too, that are unlike the good ones of the training: dark, "
+            "bright, blurred, of another shape, or of something else.",
+        ),
+    ] = False,
     device: Device = "auto",
     precision: ServingPrecision = "auto",
     batch_size: BatchSize = 32,
@@ -458,6 +466,7 @@ def predict(
         masks=masks,
         false_positive_rate=false_positive_rate,
         skip_bad=skip_bad,
+        strict=strict,
         device=device,
         precision=precision,
         batch_size=batch_size,

@@ -257,7 +257,8 @@ class Detector(Estimator):
         serving: Examination | None,
     ) -> Artifact:
         """What is kept of a training: the model, with thresholds from the held-out images."""
-        scores, maxima = calibration_scores(predictor, source.dataset, record.held_out)
+        scores, maxima, seen = calibration_scores(predictor, source.dataset, record.held_out)
+        aspects = source.aspects_of(record.held_out)
         threshold = pixel_threshold = None
         rate = _checked_rate(self.false_positive_rate)
         if len(scores):
@@ -280,6 +281,7 @@ class Detector(Estimator):
             serving=None if serving is None else dataclasses.asdict(serving),
             pixel_range=source.pixel_range,
             facts=source.facts,
+            inputs=np.concatenate([seen, aspects[:, None]], axis=1),
         )
 
     def predict(self, images: Any, **options: Any) -> PredictionResult:
@@ -579,6 +581,7 @@ class Detector(Estimator):
             rate = _checked_rate(false_positive_rate)
             self.false_positive_rate = self._artifact.false_positive_rate = rate
             self._artifact.threshold_set_by = BY_RATE
+            self._predictor.guard = self._artifact.guard()
         self._artifact.threshold = self._predictor.threshold = self.threshold_
         self.false_positive_rate_ = self._artifact.kept_rate
         return self
@@ -733,6 +736,7 @@ class Detector(Estimator):
         predictor.threshold = artifact.threshold
         predictor.pixel_threshold = artifact.pixel_threshold
         predictor.calibration = artifact.calibration
+        predictor.guard = artifact.guard()
         self._artifact, self._predictor = artifact, predictor
         self.model_ = artifact.model
         self.image_size_ = artifact.image_size

@@ -23,7 +23,7 @@ log = logging.getLogger("fastad")
 
 # Of a table of predictions. Where the status is "unreadable", the error says why, and the other
 # cells are empty.
-COLUMNS = ("path", "score", "p_value", "is_anomalous", "status", "error")
+COLUMNS = ("path", "score", "p_value", "is_anomalous", "input", "status", "error")
 
 LOG_SECONDS = 10.0  # between two plain lines of progress
 
@@ -120,6 +120,7 @@ def result_rows(result: PredictionResult) -> list[dict[str, Any]]:
             "score": float(result.score[i]),
             "p_value": None if result.p_value is None else float(result.p_value[i]),
             "is_anomalous": None if result.is_anomalous is None else bool(result.is_anomalous[i]),
+            "input": None if result.input is None else str(result.input[i]),
         }
         for i, path in enumerate(result.paths or ())
     ]

@@ -1,7 +1,8 @@
 """``fastad predict``: scores, decisions and heat maps for images."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from fastad.commands.output import (
 )
 from fastad.data import find_images, images_without_masks, read_image, resize_masks
 from fastad.data.finding import PICTURES, drawn_by_predict, given_path
-from fastad.detector import Detector, load
+from fastad.detector import load
 from fastad.inference import PredictionResult, colour_scale, save_heatmap
+from fastad.inference.guard import OK, UNKNOWN
 
 NAMED = 20  # unreadable images in the last line; each has a line of its own before
 
@@ -42,6 +44,7 @@ def predict(
     masks: bool,
     false_positive_rate: float | None,
     skip_bad: bool,
+    strict: bool,
     device: str,
     precision: str,
     batch_size: int,
@@ -96,7 +99,8 @@ def predict(
         log.warning(f"not inspected: {reason(error)}")
 
     with progress("predicting") as report:
-        for result in _results(loaded, paths, leave_out, unreadable):
+        results = loaded.stream(paths, skip=leave_out, strict=strict)
+        for result in _results(results, unreadable, paths):
             assert result.paths is not None  # they were given as paths
             explained = loaded.explain(result.paths) if heatmaps else {}
             for i, path in enumerate(result.paths if heatmaps or masks else ()):
@@ -124,21 +128,31 @@ def predict(
         write_json(json, facts | {"unreadable": len(unreadable), "images": in_order})
     if csv is not None:
         write_csv(csv, columns, [[row[column] for column in columns] for row in in_order])
+    _say_unlike(in_order, strict)
     _say_unreadable(unreadable, len(paths), skip_bad)
     return len(unreadable)
 
 
 def _results(
-    detector: Detector,
-    paths: list[Path],
-    leave_out: Callable[[Path | int, Exception], None],
-    unreadable: list[Path],
+    results: Iterator[PredictionResult], unreadable: list[Path], paths: list[Path]
 ) -> Iterator[PredictionResult]:
+    """The results, none where no image can be read."""
     try:
-        yield from detector.stream(paths, skip=leave_out)
+        yield from results
     except ValueError:
-        if len(unreadable) < len(paths):  # otherwise it says that there is no result
+        if len(unreadable) < len(paths):
             raise
+
+
+def _say_unlike(rows: list[dict[str, Any]], strict: bool) -> None:
+    found = Counter(row["input"] for row in rows if row["input"] not in (OK, UNKNOWN, None))
+    if found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
+        judged = "called anomalous" if strict else "--strict calls these anomalous"
+        log.warning(
+            f"{found.total()} of {len(rows)} images are unlike the good images of the training "
+            f"({kinds}; {judged}): their scores mean little"
+        )
 
 
 def _say_unreadable(unreadable: list[Path], count: int, skip_bad: bool) -> None:

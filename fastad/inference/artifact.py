@@ -6,6 +6,7 @@ object, ``detector``, is everything else.
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from fastad import models
 from fastad._safe_file import SafeFile
 from fastad._values import plain
 from fastad.data import PixelRange
+from fastad.data.appearance import STATISTICS
 from fastad.data.facts import ImageFacts
 from fastad.evaluation.shares import promised
+from fastad.inference.guard import InputGuard
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
@@ -29,6 +32,7 @@ from fastad.training import resolve_device
 from fastad.training.record import NORMAL_ONLY
 
 FORMAT_VERSION = 1
+INPUT_COLUMNS = (*STATISTICS, "log_aspect")
 BY_RATE, BY_VALUE = "rate", "value"
 
 
@@ -57,6 +61,8 @@ class Artifact:
         pixel_range: the values of 16-bit pixels that are black and white. None where the training
             images had 8 bits, and in older files: 65535 is white.
         facts: what the training images were like; nothing is known from older files.
+        inputs: (n, 6) what the held-out images look like: `fastad.data.appearance.STATISTICS`, and
+            the logarithm of width by height, NaN where it is unknown. Empty from older files.
         versions: of the packages that wrote the file.
     """
 
@@ -72,6 +78,7 @@ class Artifact:
     serving: dict[str, Any] | None = None
     pixel_range: PixelRange | None = None
     facts: ImageFacts = field(default_factory=ImageFacts)
+    inputs: np.ndarray = field(default_factory=lambda: np.empty((0, len(INPUT_COLUMNS))))
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
@@ -93,6 +100,13 @@ class Artifact:
         if self.threshold is None or self.calibration.size == 0:
             return None
         return promised(self.calibration, self.threshold)
+
+    def guard(self) -> InputGuard | None:
+        """What tells images unlike the held-out ones; None where nothing is known of these."""
+        if len(self.inputs) == 0 or len(self.inputs) != len(self.calibration):
+            return None
+        rate = self.false_positive_rate
+        return InputGuard(self.inputs[:, :-1], self.inputs[:, -1], self.calibration, rate)
 
     def predictor(self, **options: Any) -> Predictor:
         """A `Predictor`; options: device, precision, batch_size.
@@ -116,6 +130,7 @@ class Artifact:
             calibration=self.calibration,
             pixel_range=self.pixel_range,
             facts=self.facts,
+            guard=self.guard(),
             **options,
         )
         if examined is not None:
@@ -158,6 +173,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "serving": artifact.serving,
         "pixel_range": range_of and [range_of.low, range_of.high],
         "facts": dataclasses.asdict(artifact.facts),
+        "inputs": {"columns": INPUT_COLUMNS, "values": _without_nan(artifact.inputs)},
         "versions": artifact.versions,
     }
     FILE.write(path, plain(content), artifact.model.state_dict())
@@ -190,8 +206,21 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
         serving=content.get("serving"),  # version 0.1.0's files have none
         facts=ImageFacts(**content.get("facts", {})),
         pixel_range=None if pixel_range is None else PixelRange(*map(int, pixel_range)),
+        inputs=_inputs(content.get("inputs")),
         versions=content["versions"],
     )
+
+
+def _without_nan(values: np.ndarray) -> list[list[float | None]]:
+    rows = np.asarray(values, dtype=np.float64).tolist()
+    return [[None if math.isnan(value) else value for value in row] for row in rows]
+
+
+def _inputs(held: dict[str, Any] | None) -> np.ndarray:
+    """Empty for older files, which have none, and for other statistics than these."""
+    if held is None or tuple(held["columns"]) != INPUT_COLUMNS:
+        return np.empty((0, len(INPUT_COLUMNS)))
+    return np.array(held["values"], dtype=np.float64).reshape(-1, len(INPUT_COLUMNS))
 
 
 def _choice(model: AnomalyModel) -> dict[str, Any] | None:

@@ -99,7 +99,7 @@ def test_an_interrupt_elsewhere_is_one_line(fastad, detector, images, monkeypatc
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastad.commands.predict._rows", stop)
+    monkeypatch.setattr("fastad.commands.predict.result_rows", stop)
     code, _, err = fastad("predict", detector, images / "test")
     assert code == 1
     assert err.strip().endswith("error: stopped by the user")
@@ -221,6 +221,25 @@ def test_pictures_of_the_images_that_can_be_read_are_drawn(fastad, detector, ima
     rows = list(csv.DictReader((tmp_path / "o" / "scores.csv").read_text().splitlines()))
     assert [row["heatmap"] for row in rows] == ["0.png", "1.png", ""]
     assert sorted(p.name for p in (tmp_path / "o").glob("*.png")) == ["0.png", "1.png"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_image_unlike_the_good_ones_is_named(fastad, detector, tmp_path):
+    pixels = np.random.default_rng(5).integers(80, 120, (72, 64, 3))
+    for name, image in (("a", pixels), ("b", pixels * 0.2), ("c", pixels[:20])):
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    code, out, err = fastad("predict", detector, tmp_path)
+    assert code == 0, err
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["input"] for row in rows] == ["ok", "dark", "shape"]
+    assert "2 of 3 images are unlike the good images of the training (1 dark, 1 shape; " in err
+    assert "--strict calls these anomalous" in err
+    code, out, err = fastad("predict", detector, tmp_path, "--strict", "--json", "-")
+    assert code == 0, err
+    found = json.loads(out)["images"]
+    assert [row["input"] for row in found] == ["ok", "dark", "shape"]
+    plain = [row["is_anomalous"] == "True" for row in rows]
+    assert [row["is_anomalous"] for row in found] == [plain[0], True, True]
 
 
 def test_where_no_image_can_be_read_the_rows_say_so(fastad, detector, tmp_path):
