@@ -490,6 +490,7 @@ class Detector(Estimator):
             samples,
             self.image_size_,
             threshold=self.threshold_,
+            promised=self.false_positive_rate_,
             batch_size=self.batch_size,
             read=predictor.read,
             **options,

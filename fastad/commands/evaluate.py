@@ -79,13 +79,14 @@ def evaluate(
             observe=None if watcher is None else watcher.observe,
         )
     if json != "-":
-        _print(metrics)
+        _print(metrics, notes)
     if json is not None:
         write_json(json, metrics)
     if report is not None and watcher is not None:
         facts = _facts(loaded, detector, data, metrics)
+        others = [text for text in notes if text not in metrics["conclusions"]]
         page = watcher.write(
-            report, metrics, title=Path(data).resolve().name, facts=facts, notes=notes
+            report, metrics, title=Path(data).resolve().name, facts=facts, notes=others
         )
         note(f"report: {page}")
 
@@ -97,7 +98,7 @@ def _watcher(detector: Detector) -> Report:
         threshold=detector.threshold_,
         pixel_threshold=detector.pixel_threshold_,
         calibration=detector.calibration_scores_,
-        false_positive_rate=detector.false_positive_rate,
+        false_positive_rate=detector._artifact.asked_rate,
         explain=detector.explain,
         pixel_range=detector.pixel_range_,
     )
@@ -168,7 +169,11 @@ def _listed(values: dict[str, Any], sign: str = "=") -> str:
     return ", ".join(f"{name}{sign}{value}" for name, value in values.items())
 
 
-def _print(metrics: dict[str, Any]) -> None:
+def _print(metrics: dict[str, Any], said: list[str]) -> None:
+    """The table, after what must not be overlooked and was not ``said`` by a warning already."""
+    for text in metrics["conclusions"]:
+        if text not in said:
+            print(f"conclusion: {text}")
     from rich.console import Console
     from rich.table import Table
 
