@@ -62,6 +62,12 @@ def _usage() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from error
 
 
+def _named(context: typer.Context) -> set[str]:
+    """The parameters that stand on the command line, as against those left to their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
 def _check_rate(value: float | None) -> float | None:
     if value is not None and not 0 < value < 1:
         raise typer.BadParameter(f"must be between 0 and 1; got {value}")
@@ -161,6 +167,7 @@ class _Train(typer.core.TyperCommand):
     "fastad train bottle --output bottle.fastad --resume\n\n",
 )
 def train(
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Argument(
@@ -315,6 +322,7 @@ def train(
     with _usage():
         run(
             data,
+            named=_named(context),
             good=good or [],
             masks=masks or [],
             output=output,
@@ -702,8 +710,8 @@ def export(
     format: Annotated[
         ExportFormat,
         typer.Option(
-            help="onnx and openvino need pip install 'fastad\\[export]'; aotinductor compiles for "
-            "this machine's processor and needs a C++ compiler."
+            help="onnx needs pip install onnx onnxscript onnxruntime, openvino needs pip install "
+            "openvino; aotinductor compiles for this machine's processor and needs a C++ compiler."
         ),
     ],
     verify: Annotated[

@@ -218,7 +218,7 @@ def test_too_few_held_out_images_are_said_in_one_line(fastad, images, weights, t
     assert "held-out normal images allow; the 1 % asked for needs 99" in lines[0]
 
 
-def test_set_wins_over_options_and_reaches_the_training(fastad, images, weights, tmp_path):
+def test_set_reaches_the_model_and_the_training(fastad, images, weights, tmp_path):
     code, _, err = fastad(
         "train", images, *STPM, "--teacher-weights", weights, "--output", tmp_path / "d.fastad",
         "--set", "validation_fraction=0", "--set", "learning_rate=0.01", "--set", "layers=layer1",
