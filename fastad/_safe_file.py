@@ -86,6 +86,9 @@ class SafeFile:
             raise self.error(f"{path} cannot be read as a {self.name} ({reason})") from error
 
     def _open(self, path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+        with open(path, "rb") as start:
+            if start.read(9)[8:] not in (b"{", b""):  # a length of eight bytes, then JSON
+                raise self.error(f"{path} is no fastad {self.name}, but a file of another kind")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}

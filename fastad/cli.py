@@ -15,7 +15,10 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 import typer.core
 
+import fastad
 from fastad.commands import UsageError
+
+NOT_INSPECTED = 4  # exit code: images were passed over, as --skip-bad allows
 
 
 class _Commands(typer.core.TyperGroup):
@@ -57,6 +60,12 @@ def _usage() -> Iterator[None]:
         yield
     except UsageError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _named(context: typer.Context) -> set[str]:
+    """The parameters that stand on the command line, as against those left to their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
 def _check_rate(value: float | None) -> float | None:
@@ -107,6 +116,12 @@ JsonFile = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fastad {fastad.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     quiet: Annotated[
@@ -115,6 +130,10 @@ def options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Details on stderr.")] = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an error came from.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     # `main` takes these flags out, wherever they stand; they are declared to appear in the help.
@@ -148,6 +167,7 @@ class _Train(typer.core.TyperCommand):
     "fastad train bottle --output bottle.fastad --resume\n\n",
 )
 def train(
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Argument(
@@ -302,6 +322,7 @@ def train(
     with _usage():
         run(
             data,
+            named=_named(context),
             good=good or [],
             masks=masks or [],
             output=output,
@@ -413,19 +434,37 @@ def predict(
         bool, typer.Option("--masks", help="Write what is above the pixel threshold, white.")
     ] = False,
     false_positive_rate: Rate = None,
-    skip_bad: SkipBad = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="End with 4 where images cannot be read, and with 1 only where none can. Each has "
+            "a row that says so, with or without this.",
+        ),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Call images anomalous, too, that are unlike the good ones of the training: dark, "
+            "bright, blurred, of another shape, or of something else.",
+        ),
+    ] = False,
     device: Device = "auto",
     precision: ServingPrecision = "auto",
     batch_size: BatchSize = 32,
 ) -> None:
-    """Score images; without --output, --json and --csv the scores go to stdout."""
+    """Score images; without --output, --json and --csv the scores go to stdout.
+
+    An image that cannot be read has a row with the status "unreadable". The exit code is then 1.
+    """
     if (heatmaps or masks) and output is None:
         raise typer.BadParameter(f"{'--heatmaps' if heatmaps else '--masks'} needs --output DIR")
     if json is not None and csv is not None:
         raise typer.BadParameter("--json and --csv exclude each other")
     from fastad.commands.predict import predict as run
 
-    run(
+    unreadable = run(
         detector,
         images,
         output=output,
@@ -435,10 +474,13 @@ def predict(
         masks=masks,
         false_positive_rate=false_positive_rate,
         skip_bad=skip_bad,
+        strict=strict,
         device=device,
         precision=precision,
         batch_size=batch_size,
     )
+    if unreadable:
+        raise typer.Exit(NOT_INSPECTED)
 
 
 @app.command(
@@ -620,6 +662,36 @@ def compare(
         )
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "fastad threshold bottle.fastad --rate 0.05\n\n"
+    "fastad threshold bottle.fastad --value 0.4 --output strict.fastad\n\n"
+)
+def threshold(
+    detector: Detector,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            callback=_check_rate,
+            help="Share of good images that may be called anomalous. The scores of held-out "
+            "images, which the file keeps, say which thresholds keep it: of images and of pixels.",
+        ),
+    ] = None,
+    value: Annotated[
+        float | None, typer.Option(help="The threshold itself, of the scores of images.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write this file, and leave DETECTOR as it is."),
+    ] = None,
+) -> None:
+    """Give a detector file another threshold. It needs no images and no training."""
+    from fastad.commands.threshold import threshold as run
+
+    with _usage():
+        run(detector, rate=rate, value=value, output=output)
+
+
 class ExportFormat(str, Enum):
     onnx = "onnx"
     openvino = "openvino"
@@ -638,8 +710,8 @@ def export(
     format: Annotated[
         ExportFormat,
         typer.Option(
-            help="onnx and openvino need pip install 'fastad\\[export]'; aotinductor compiles for "
-            "this machine's processor and needs a C++ compiler."
+            help="onnx needs pip install onnx onnxscript onnxruntime, openvino needs pip install "
+            "openvino; aotinductor compiles for this machine's processor and needs a C++ compiler."
         ),
     ],
     verify: Annotated[
@@ -800,7 +872,10 @@ def demo(
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 a failure (one line on stderr), 2 wrong usage."""
+    """Run a command and exit: 0 done, 1 a failure (one line on stderr), 2 wrong usage.
+
+    4: all was done but for images that could not be read and --skip-bad passed over.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     flags = set()
     for names in (("--traceback",), ("--quiet", "-q"), ("--verbose", "-v")):
@@ -808,24 +883,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             flags.add(names[0])
             arguments = [a for a in arguments if a not in names]
     warnings.showwarning = _show_warning
-    try:
-        from fastad.commands.output import set_up_log
+    from fastad.commands.output import reason, set_up_log
 
+    try:
         set_up_log(-1 if "--quiet" in flags else int("--verbose" in flags))
         app(arguments, prog_name="fastad")
     except Exception as error:
         if "--traceback" in flags:
             raise
-        print(f"error: {_reason(error)}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
-
-
-def _reason(error: Exception) -> str:
-    """The message on one line, without the number of an operating-system error."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -25,6 +25,7 @@ from fastad.data.training_set import (
 )
 from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
+from fastad.inference.artifact import BY_RATE, BY_VALUE
 from fastad.inference.calibration import calibration_scores
 from fastad.inference.serving import Examination, examine
 from fastad.training import (
@@ -67,7 +68,8 @@ class Detector(Estimator):
         precision: "auto", "float32", "bfloat16" or "float16". `load` also takes "int16". See
             `fastad.engine.precision.resolve`.
         batch_size: images in one step of prediction. Training has its own batch size. See `fit`.
-        false_positive_rate: largest share of normal images that may be called anomalous.
+        false_positive_rate: largest share of normal images that may be called anomalous. It is
+            what is asked for. `false_positive_rate_` is what the threshold keeps.
         seed: of the initialisation, the split into training and held-out images, and their order.
         **options: fields of the model's config dataclass, such as ``backbone``.
 
@@ -77,6 +79,9 @@ class Detector(Estimator):
         pixel_range_: the `fastad.data.PixelRange` of 16-bit pixels. None where the training images
             have 8 bits: 65535 is white then.
         threshold_: an image with a higher score is anomalous. None where no image was held out.
+        false_positive_rate_: the rate that ``threshold_`` keeps by the held-out images, as
+            `fastad.evaluation.shares.promised` counts it. With few of them it is larger than the
+            rate asked for. None where no image was held out.
         pixel_threshold_: a pixel with a higher value belongs to the mask. None where no image was
             held out.
         calibration_scores_: (n,) scores of the held-out normal images.
@@ -260,7 +265,8 @@ class Detector(Estimator):
         serving: Examination | None,
     ) -> Artifact:
         """What is kept of a training: the model, with thresholds from the held-out images."""
-        scores, maxima = calibration_scores(predictor, source.dataset, record.held_out)
+        scores, maxima, seen = calibration_scores(predictor, source.dataset, record.held_out)
+        aspects = source.aspects_of(record.held_out)
         threshold = pixel_threshold = None
         rate = _checked_rate(self.false_positive_rate)
         if len(scores):
@@ -283,6 +289,7 @@ class Detector(Estimator):
             serving=None if serving is None else dataclasses.asdict(serving),
             pixel_range=source.pixel_range,
             facts=source.facts,
+            inputs=np.concatenate([seen, aspects[:, None]], axis=1),
         )
 
     def predict(self, images: Any, **options: Any) -> PredictionResult:
@@ -491,6 +498,7 @@ class Detector(Estimator):
             samples,
             self.image_size_,
             threshold=self.threshold_,
+            promised=self.false_positive_rate_,
             batch_size=self.batch_size,
             read=predictor.read,
             **options,
@@ -535,9 +543,15 @@ class Detector(Estimator):
         return check_detector(self._artifact, predictor, images, **options)
 
     def set_threshold(
-        self, false_positive_rate: float | None = None, *, value: float | None = None
+        self,
+        *unnamed: object,
+        false_positive_rate: float | None = None,
+        value: float | None = None,
     ) -> "Detector":
-        """Choose another threshold for the scores of images.
+        """Choose another threshold for the scores of images, by a rate or by its value.
+
+        After a value no rate is asked for any more. ``false_positive_rate_`` is what the held-out
+        images say of it. A new `fit` goes by ``false_positive_rate`` as before.
 
         Args:
             false_positive_rate: largest share of normal images that may be called anomalous. The
@@ -548,6 +562,7 @@ class Detector(Estimator):
             The detector itself.
 
         Raises:
+            TypeError: a number is given without its name.
             ValueError: both or neither are given, the rate is not between 0 and 1, or there are no
                 scores to choose from.
 
@@ -559,22 +574,32 @@ class Detector(Estimator):
             ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
             ... ).fit(good, epochs=1)
             >>> before = detector.threshold_
-            >>> detector.set_threshold(0.5).threshold_ < before
+            >>> detector.set_threshold(false_positive_rate=0.5).threshold_ < before
             True
-            >>> detector.set_threshold(value=0.25).threshold_
-            0.25
+            >>> detector.set_threshold(value=before).threshold_ == before
+            True
+            >>> round(detector.false_positive_rate_, 3)  # by five held-out images
+            0.167
         """
+        _require_names("set_threshold", unnamed)
         self.threshold_: float | None = self._threshold(
             "calibration_scores_", false_positive_rate, value
         )
+        self._artifact.threshold_set_by = BY_VALUE
         if false_positive_rate is not None:
             rate = _checked_rate(false_positive_rate)
             self.false_positive_rate = self._artifact.false_positive_rate = rate
+            self._artifact.threshold_set_by = BY_RATE
+            self._predictor.guard = self._artifact.guard()
         self._artifact.threshold = self._predictor.threshold = self.threshold_
+        self.false_positive_rate_ = self._artifact.kept_rate
         return self
 
     def set_pixel_threshold(
-        self, false_positive_rate: float | None = None, *, value: float | None = None
+        self,
+        *unnamed: object,
+        false_positive_rate: float | None = None,
+        value: float | None = None,
     ) -> "Detector":
         """Choose another threshold for the masks.
 
@@ -586,7 +611,7 @@ class Detector(Estimator):
             The detector itself.
 
         Raises:
-            ValueError: as `set_threshold`.
+            TypeError, ValueError: as `set_threshold`.
 
         Examples:
             >>> import numpy as np
@@ -596,12 +621,13 @@ class Detector(Estimator):
             ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
             ... ).fit(good, epochs=1)
             >>> before = detector.pixel_threshold_
-            >>> detector.set_pixel_threshold(0.5).pixel_threshold_ < before
+            >>> detector.set_pixel_threshold(false_positive_rate=0.5).pixel_threshold_ < before
             True
             >>> result = detector.set_pixel_threshold(value=0.25).predict(good)
             >>> np.array_equal(result.mask, result.anomaly_map > 0.25)
             True
         """
+        _require_names("set_pixel_threshold", unnamed)
         self.pixel_threshold_: float | None = self._threshold(
             "pixel_calibration_", false_positive_rate, value
         )
@@ -711,7 +737,7 @@ class Detector(Estimator):
         if len(scores) == 0:
             raise ValueError(
                 "there are no scores of held-out normal images to choose a threshold by: "
-                "train with validation_fraction above 0 (from Python a value can be given)"
+                "train with validation_fraction above 0, or give the threshold's value"
             )
         return conformal_threshold(scores, rate)
 
@@ -719,11 +745,13 @@ class Detector(Estimator):
         predictor.threshold = artifact.threshold
         predictor.pixel_threshold = artifact.pixel_threshold
         predictor.calibration = artifact.calibration
+        predictor.guard = artifact.guard()
         self._artifact, self._predictor = artifact, predictor
         self.model_ = artifact.model
         self.image_size_ = artifact.image_size
         self.pixel_range_ = artifact.pixel_range
         self.threshold_ = artifact.threshold
+        self.false_positive_rate_ = artifact.kept_rate
         self.pixel_threshold_ = artifact.pixel_threshold
         self.calibration_scores_ = artifact.calibration
         self.pixel_calibration_ = artifact.pixel_calibration
@@ -814,3 +842,13 @@ def _checked_rate(rate: Any) -> float:
     if not is_number(rate) or not 0 < rate < 1:
         raise ValueError(f"false_positive_rate must be between 0 and 1; got {rate!r:.200}")
     return rate
+
+
+def _require_names(method: str, unnamed: tuple[object, ...]) -> None:
+    """A bare number could be a rate or a score, and both look alike."""
+    if unnamed:
+        number = f"{unnamed[0]!r:.80}"
+        raise TypeError(
+            f"{method} takes a named number: {method}(false_positive_rate={number}) or "
+            f"{method}(value={number})"
+        )

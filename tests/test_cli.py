@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import fastad
+
 
 def test_in_a_process_of_its_own(tmp_path):
     def run(*arguments):
@@ -13,6 +15,7 @@ def test_in_a_process_of_its_own(tmp_path):
     shown = run("--help")
     assert shown.returncode == 0
     assert all(name in shown.stdout for name in ("train", "evaluate", "predict", "info", "bench"))
+    assert run("--version").stdout == f"fastad {fastad.__version__}\n"
     failed = run("info", str(tmp_path / "nowhere.fastad"))
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: there is no detector file")

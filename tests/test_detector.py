@@ -194,7 +194,7 @@ def test_thresholds_can_change_and_the_file_keeps_them(any_detector, tmp_path):
     chosen = scores[math.ceil((len(scores) + 1) * 0.7) - 1]
     assert loaded.threshold_ == chosen
     highest = loaded.pixel_calibration_.max()
-    assert loaded.set_pixel_threshold(0.2).pixel_threshold_ == highest
+    assert loaded.set_pixel_threshold(false_positive_rate=0.2).pixel_threshold_ == highest
     result = loaded.predict(IMAGES)
     assert np.array_equal(result.is_anomalous, result.score > chosen)
     assert np.array_equal(result.mask, result.anomaly_map > highest)
@@ -204,6 +204,33 @@ def test_thresholds_can_change_and_the_file_keeps_them(any_detector, tmp_path):
     assert again.pixel_threshold_ == highest
     assert again.false_positive_rate == 0.3
     assert again.set_threshold(value=1e9).predict(IMAGES).is_anomalous.sum() == 0
+
+
+def test_the_rate_that_holds_is_said_and_kept(any_detector, tmp_path):
+    any_detector.save(tmp_path / "d.fastad")
+    loaded = fastad.load(tmp_path / "d.fastad", device="cpu", precision="float32")
+    scores = np.sort(loaded.calibration_scores_)
+    n = len(scores)
+    loaded.set_threshold(false_positive_rate=0.01)
+    assert loaded.false_positive_rate_ == 1 / (n + 1)  # too few for 1 %
+    loaded.set_threshold(value=np.nextafter(scores[-2], 0))
+    artifact = loaded._artifact
+    assert loaded.false_positive_rate_ == artifact.kept_rate == 3 / (n + 1)
+    assert (artifact.asked_rate, artifact.threshold_set_by) == (None, "value")
+    loaded.save(tmp_path / "e.fastad")
+    again = fastad.load(tmp_path / "e.fastad")
+    assert again._artifact.asked_rate is None
+    assert again.false_positive_rate_ == 3 / (n + 1)
+    again.set_threshold(false_positive_rate=0.3)
+    assert (again._artifact.asked_rate, again._artifact.threshold_set_by) == (0.3, "rate")
+
+
+@pytest.mark.parametrize("method", ["set_threshold", "set_pixel_threshold"])
+def test_a_threshold_without_its_name_is_refused(detector, method):
+    before = detector.threshold_, detector.pixel_threshold_
+    with pytest.raises(TypeError, match=rf"{method}\(false_positive_rate=0.4\) or .*value=0.4"):
+        getattr(detector, method)(0.4)
+    assert (detector.threshold_, detector.pixel_threshold_) == before
 
 
 def test_the_loaded_detector_is_the_saved_one(any_detector, tmp_path):
@@ -284,7 +311,7 @@ def test_without_held_out_images_there_is_no_threshold(tiny_model, tmp_path):
     with pytest.raises(ValueError, match="there is no threshold"):
         trained.predict_labels(IMAGES)
     with pytest.raises(ValueError, match="no scores of held-out normal images"):
-        trained.set_threshold(0.1)
+        trained.set_threshold(false_positive_rate=0.1)
     assert trained.set_threshold(value=0.0).predict_labels(IMAGES).tolist() == [-1] * 12
 
 
@@ -431,7 +458,7 @@ def test_wrong_calls_are_named(detector):
     with pytest.raises(ValueError, match="give either false_positive_rate or value"):
         detector.set_threshold()
     with pytest.raises(ValueError, match="give either false_positive_rate or value"):
-        detector.set_pixel_threshold(0.1, value=0.1)
+        detector.set_pixel_threshold(false_positive_rate=0.1, value=0.1)
     with pytest.raises(ValueError, match="value must be a finite number; got nan"):
         detector.set_threshold(value=float("nan"))
     with pytest.raises(FileNotFoundError, match=r"no detector file .*nowhere\.fastad"):

@@ -295,7 +295,7 @@ def test_table_of_rates_is_true():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert conformal_threshold(np.arange(n), alpha) == n - 1
-        with pytest.warns(UserWarning, match=f"at least {n} held-out"):
+        with pytest.warns(UserWarning, match=f"asked for needs {n}$"):
             conformal_threshold(np.arange(n - 1), alpha)
         assert len(split_indices(total, 0.2, 0)[1]) >= n > len(split_indices(total - 1, 0.2, 0)[1])
         rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)

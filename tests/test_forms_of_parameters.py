@@ -166,7 +166,8 @@ def test_an_artifact_is_written_with_plain_values(detector, tmp_path):
 
 @pytest.mark.parametrize("form", [np.float64, np.float32, np.array, torch.tensor, float])
 def test_thresholds(detector, form, tmp_path):
-    detector.set_threshold(form(0.25)).set_pixel_threshold(form(0.25))
+    detector.set_threshold(false_positive_rate=form(0.25))
+    detector.set_pixel_threshold(false_positive_rate=form(0.25))
     assert (type(detector.threshold_), type(detector.false_positive_rate)) == (float, float)
     detector.set_threshold(value=form(0.5)).set_pixel_threshold(value=form(0.5))
     assert (detector.threshold_, detector.pixel_threshold_) == (0.5, 0.5)
@@ -180,7 +181,7 @@ def test_what_is_no_threshold(detector, value):
         with pytest.raises(ValueError, match="value must be a finite number; got "):
             choose(value=value)
         with pytest.raises(ValueError, match="false_positive_rate must be between 0 and 1; got "):
-            choose(value)
+            choose(false_positive_rate=value)
 
 
 @pytest.mark.parametrize(

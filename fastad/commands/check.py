@@ -43,7 +43,7 @@ def check(
     refuse_overwriting([Path(target) for target in targets], [Path(detector), *map(Path, paths)])
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
-        loaded.set_threshold(false_positive_rate)
+        loaded.set_threshold(false_positive_rate=false_positive_rate)
     examples = Examples()
     with progress("trying") as show:
         result = loaded.check(

@@ -69,7 +69,7 @@ def evaluate(
         check_report_folder(report)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
-        loaded.set_threshold(false_positive_rate)
+        loaded.set_threshold(false_positive_rate=false_positive_rate)
     watcher = None if report is None else _watcher(loaded)
     with skipped() as skip, progress("evaluating") as show, _noted() as notes:
         metrics = loaded.evaluate(
@@ -80,13 +80,14 @@ def evaluate(
             observe=None if watcher is None else watcher.observe,
         )
     if json != "-":
-        _print(metrics)
+        _print(metrics, notes)
     if json is not None:
         write_json(json, metrics)
     if report is not None and watcher is not None:
         facts = _facts(loaded, detector, data, metrics)
+        others = [text for text in notes if text not in metrics["conclusions"]]
         page = watcher.write(
-            report, metrics, title=Path(data).resolve().name, facts=facts, notes=notes
+            report, metrics, title=Path(data).resolve().name, facts=facts, notes=others
         )
         note(f"report: {page}")
 
@@ -98,7 +99,7 @@ def _watcher(detector: Detector) -> Report:
         threshold=detector.threshold_,
         pixel_threshold=detector.pixel_threshold_,
         calibration=detector.calibration_scores_,
-        false_positive_rate=detector.false_positive_rate,
+        false_positive_rate=detector._artifact.asked_rate,
         explain=detector.explain,
         pixel_range=detector.pixel_range_,
     )
@@ -170,7 +171,11 @@ def _listed(values: dict[str, Any], sign: str = "=") -> str:
     return ", ".join(f"{name}{sign}{value}" for name, value in values.items())
 
 
-def _print(metrics: dict[str, Any]) -> None:
+def _print(metrics: dict[str, Any], said: list[str]) -> None:
+    """The table, after what must not be overlooked and was not ``said`` by a warning already."""
+    for text in metrics["conclusions"]:
+        if text not in said:
+            print(f"conclusion: {text}")
     from rich.console import Console
     from rich.table import Table
 

@@ -8,6 +8,7 @@ import torch
 
 import fastad
 from fastad.backbones import embedded, weights
+from fastad.commands.threshold import false_alarms
 from fastad.commands.training_summary import (
     OF_STAGES,
     has_stages,
@@ -93,13 +94,10 @@ def contents(detector: str) -> list[tuple[str, str]]:
     if artifact.threshold is None:
         lines.append(("threshold", "none: no images were held out"))
     else:
-        lines.append(
-            (
-                "threshold",
-                f"{artifact.threshold:.6g}, for a false-positive rate of "
-                f"{artifact.false_positive_rate:g}, from {artifact.calibration.size} scores",
-            )
-        )
+        lines += [
+            ("threshold", f"{artifact.threshold:.6g}, set by a {artifact.threshold_set_by}"),
+            ("false alarms", false_alarms(artifact)),
+        ]
     if artifact.serving is not None:
         found = artifact.serving
         lines.append(

@@ -1,5 +1,7 @@
 """Where results go: JSON and CSV to a file or stdout, progress to stderr."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -10,11 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastad._files import atomic_path, write_atomically
 
+if TYPE_CHECKING:
+    from fastad.inference import PredictionResult
+
 log = logging.getLogger("fastad")
+
+# Of a table of predictions. Where the status is "unreadable", the error says why, and the other
+# cells are empty.
+COLUMNS = ("path", "score", "p_value", "is_anomalous", "input", "status", "error")
 
 LOG_SECONDS = 10.0  # between two plain lines of progress
 
@@ -89,14 +98,41 @@ def skipped() -> Iterator[Callable[[object, Exception], None]]:
     def skip(_: object, error: Exception) -> None:
         nonlocal count
         count += 1
-        reason = str(error)
-        if isinstance(error, OSError) and error.strerror and error.filename:
-            reason = f"{error.filename}: {error.strerror}"
-        log.warning(f"skipped: {reason}")
+        log.warning(f"skipped: {reason(error)}")
 
     yield skip
     if count:
         log.warning(f"{count} unreadable images were skipped")
+
+
+def reason(error: Exception) -> str:
+    """The message on one line, without the number of an operating-system error."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def result_rows(result: PredictionResult) -> list[dict[str, Any]]:
+    """A row of `COLUMNS` for each image of a prediction that was given as paths."""
+    return [
+        _row(path, "ok")
+        | {
+            "score": float(result.score[i]),
+            "p_value": None if result.p_value is None else float(result.p_value[i]),
+            "is_anomalous": None if result.is_anomalous is None else bool(result.is_anomalous[i]),
+            "input": None if result.input is None else str(result.input[i]),
+        }
+        for i, path in enumerate(result.paths or ())
+    ]
+
+
+def unreadable_row(path: Path | int, error: Exception) -> dict[str, Any]:
+    """The row of an image that could not be read: it was not inspected."""
+    return _row(path, "unreadable") | {"error": reason(error)}
+
+
+def _row(path: Path | int, status: str) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS) | {"path": str(path), "status": status}
 
 
 def set_up_log(verbosity: int) -> None:

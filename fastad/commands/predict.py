@@ -1,7 +1,8 @@
 """``fastad predict``: scores, decisions and heat maps for images."""
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from PIL import Image
 
 from fastad._files import write_atomically
 from fastad.commands.output import (
+    COLUMNS,
     check_writable,
     log,
     note,
     progress,
+    reason,
     refuse_overwriting,
-    skipped,
+    result_rows,
+    unreadable_row,
     write_csv,
     write_json,
 )
@@ -24,8 +28,9 @@ from fastad.data import find_images, images_without_masks, read_image, resize_ma
 from fastad.data.finding import PICTURES, drawn_by_predict, given_path
 from fastad.detector import load
 from fastad.inference import PredictionResult, colour_scale, save_heatmap
+from fastad.inference.guard import OK, UNKNOWN
 
-COLUMNS = ("path", "score", "p_value", "is_anomalous")
+NAMED = 20  # unreadable images in the last line; each has a line of its own before
 
 
 def predict(
@@ -39,16 +44,20 @@ def predict(
     masks: bool,
     false_positive_rate: float | None,
     skip_bad: bool,
+    strict: bool,
     device: str,
     precision: str,
     batch_size: int,
-) -> None:
-    """Predict files and folders of images.
+) -> int:
+    """Predict files and folders of images; give the number of those that cannot be read.
 
     Rows go to the CSV or JSON file named, else to scores.csv in the output folder, else to stdout
     as CSV. Heat maps and masks go to the output folder, named after the images; the rows name them.
     A list of them is written, too, by which they are passed over where images are looked for.
     Beside a heat map are the image and what the model shows of it, where it shows anything.
+
+    An image that cannot be read has a row that says so. Once all results are written, RuntimeError
+    is raised for such images, but with ``skip_bad`` only where no image at all can be read.
     """
     for target in filter(None, (json, csv)):
         check_writable(target)
@@ -62,8 +71,8 @@ def predict(
     paths = _paths(images)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
-        loaded.set_threshold(false_positive_rate)
-        loaded.set_pixel_threshold(false_positive_rate)
+        loaded.set_threshold(false_positive_rate=false_positive_rate)
+        loaded.set_pixel_threshold(false_positive_rate=false_positive_rate)
     if masks and loaded.pixel_threshold_ is None:
         raise ValueError(f"{detector} has no pixel threshold: no images were held out")
 
@@ -80,9 +89,18 @@ def predict(
         folder.mkdir(parents=True, exist_ok=True)
         if drawn := [t for t in targets if t.suffix == ".png"]:
             _list_pictures(folder, drawn)
-    rows: list[dict[str, Any]] = []
-    with skipped() as skip, progress("predicting") as report:
-        for result in loaded.stream(paths, skip=skip if skip_bad else None):
+    rows: dict[Path, dict[str, Any]] = {}
+    unreadable: list[Path] = []
+
+    def leave_out(path: Path | int, error: Exception) -> None:
+        path = Path(str(path))  # they were given as paths
+        unreadable.append(path)
+        rows[path] = dict.fromkeys(columns) | unreadable_row(path, error)
+        log.warning(f"not inspected: {reason(error)}")
+
+    with progress("predicting") as report:
+        results = loaded.stream(paths, skip=leave_out, strict=strict)
+        for result in _results(results, unreadable, paths):
             assert result.paths is not None  # they were given as paths
             explained = loaded.explain(result.paths) if heatmaps else {}
             for i, path in enumerate(result.paths if heatmaps or masks else ()):
@@ -97,18 +115,56 @@ def predict(
                     assert result.mask is not None  # there is a pixel threshold
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
                     _save_mask(_made(folder / f"{names[path]}_mask.png"), mask.numpy())
-            for row, path in zip(_rows(result), result.paths, strict=True):
+            for row, path in zip(result_rows(result), result.paths, strict=True):
                 if heatmaps:
                     row["heatmap"] = f"{names[path]}.png"
                 if masks:
                     row["mask"] = f"{names[path]}_mask.png"
-                rows.append(row)
+                rows[path] = row
             report(len(rows), len(paths))
+    in_order = [rows[path] for path in paths]
     if json is not None:
         facts = {"threshold": loaded.threshold_, "supervision": loaded.supervision_}
-        write_json(json, facts | {"images": rows})
+        write_json(json, facts | {"unreadable": len(unreadable), "images": in_order})
     if csv is not None:
-        write_csv(csv, columns, [[row[column] for column in columns] for row in rows])
+        write_csv(csv, columns, [[row[column] for column in columns] for row in in_order])
+    _say_unlike(in_order, strict)
+    _say_unreadable(unreadable, len(paths), skip_bad)
+    return len(unreadable)
+
+
+def _results(
+    results: Iterator[PredictionResult], unreadable: list[Path], paths: list[Path]
+) -> Iterator[PredictionResult]:
+    """The results, none where no image can be read."""
+    try:
+        yield from results
+    except ValueError:
+        if len(unreadable) < len(paths):
+            raise
+
+
+def _say_unlike(rows: list[dict[str, Any]], strict: bool) -> None:
+    found = Counter(row["input"] for row in rows if row["input"] not in (OK, UNKNOWN, None))
+    if found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
+        judged = "called anomalous" if strict else "--strict calls these anomalous"
+        log.warning(
+            f"{found.total()} of {len(rows)} images are unlike the good images of the training "
+            f"({kinds}; {judged}): their scores mean little"
+        )
+
+
+def _say_unreadable(unreadable: list[Path], count: int, skip_bad: bool) -> None:
+    if len(unreadable) == count:
+        raise RuntimeError(f"none of the {count} images can be read")
+    if not unreadable:
+        return
+    text = f"{len(unreadable)} of {count} images cannot be read and were not inspected"
+    if not skip_bad:
+        names = ", ".join(map(str, unreadable[:NAMED])) + ", ..." * (len(unreadable) > NAMED)
+        raise RuntimeError(f"{text}; the results of the others are written: {names}")
+    log.warning(text)
 
 
 def _refuse_pictures_among(images: list[str], output: str) -> None:
@@ -163,15 +219,3 @@ def _picture_names(paths: list[Path]) -> dict[Path, Path]:
         path: name if short.count(name.with_suffix("")) > 1 else name.with_suffix("")
         for path, name in whole.items()
     }
-
-
-def _rows(result: PredictionResult) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": str(path),
-            "score": float(result.score[i]),
-            "p_value": None if result.p_value is None else float(result.p_value[i]),
-            "is_anomalous": None if result.is_anomalous is None else bool(result.is_anomalous[i]),
-        }
-        for i, path in enumerate(result.paths or ())
-    ]

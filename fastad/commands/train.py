@@ -1,7 +1,7 @@
 """``fastad train``: a folder of normal images to a detector file."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from fastad import models
 from fastad.commands import UsageError
 from fastad.commands.output import check_writable, log, note, refuse_overwriting
 from fastad.commands.settings import parse_settings, parse_stages
+from fastad.commands.threshold import false_alarms
 from fastad.data import TrainingImages, training_images
 from fastad.data.depth import parse_range
 from fastad.data.sizes import is_auto
@@ -40,16 +41,23 @@ def train(
     detector_options: dict[str, Any],
     model_options: dict[str, Any],
     training_options: dict[str, Any],
+    named: Collection[str] = (),
 ) -> None:
     """Train, calibrate on the held-out images, save.
 
-    ``settings`` are ``KEY=VALUE`` texts and win over the options, whose None means the model's
-    own default; ``stages`` are ``NAME.OPTION=VALUE`` texts. ``OUTPUT.checkpoint`` is written after
-    every epoch, goes away at the end, and is what ``resume`` continues from.
+    ``settings`` are ``KEY=VALUE`` texts. An option's None means the model's own default. Those
+    ``named`` on the command line must not contradict a setting. ``stages`` are
+    ``NAME.OPTION=VALUE`` texts. ``OUTPUT.checkpoint`` is written after every epoch, goes away at
+    the end, and is what ``resume`` continues from.
     """
     try:
         detector, training = _checked(
-            settings, stages, detector_options, _given(model_options), _given(training_options)
+            settings,
+            stages,
+            detector_options,
+            _given(model_options),
+            _given(training_options),
+            named,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -79,6 +87,7 @@ def _checked(
     detector_options: dict[str, Any],
     model_options: dict[str, Any],
     training_options: dict[str, Any],
+    named: Collection[str],
 ) -> tuple[Detector, dict[str, Any]]:
     """The detector and the options of its `Detector.fit`; ValueError before any file is read."""
     kind = models.model_class(detector_options["model"])
@@ -86,6 +95,9 @@ def _checked(
         training_size(detector_options["image_size"])
     parse_range(detector_options["bit_depth"])
     for_model, for_training = parse_settings(settings, kind.Config, TrainingConfig)
+    _refuse_contradictions(
+        for_model | for_training, detector_options | model_options | training_options, named
+    )
     shared = {name: detector_options[name] for name in ("device", "precision", "seed")}
     training = shared | training_options | for_training
     training["stages"] = parse_stages(stages, TrainingConfig)
@@ -96,6 +108,18 @@ def _checked(
     kind.Config(**model_options | for_model)
     detector_options |= {name: training.pop(name) for name in shared}
     return Detector(**detector_options, **model_options | for_model), training
+
+
+def _refuse_contradictions(
+    settings: Mapping[str, Any], options: Mapping[str, Any], named: Collection[str]
+) -> None:
+    for name, value in settings.items():
+        if name in named and name in options and options[name] != value:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option} {options[name]} and --set {name}={value} contradict each other: leave "
+                "one of them out"
+            )
 
 
 def _checked_checkpoint(output: str, resume: bool) -> Path:
@@ -142,12 +166,11 @@ def _fit(
 
 def _outcome(detector: Detector) -> str:
     """Epochs, threshold and time of a training, in a line."""
-    record, held_out = detector.training_record_, len(detector.calibration_scores_)
+    record = detector.training_record_
     limit = (
         "no threshold (no image was held out)"
         if detector.threshold_ is None
-        else f"threshold {detector.threshold_:.4g} from {held_out} held-out "
-        f"image{'s' * (held_out != 1)}"
+        else f"threshold {detector.threshold_:.4g}, {false_alarms(detector._artifact)}"
     )
     stages = detector.model_.stages
     epochs = ", ".join(

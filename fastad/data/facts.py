@@ -56,7 +56,7 @@ def facts_of(images: Any, dataset: Images) -> ImageFacts:
     if isinstance(images, (np.ndarray, Tensor)):
         images = images if images.ndim == 4 else [images]
     items = images if isinstance(images, (Sequence, np.ndarray, Tensor)) else []
-    seen = [_shape_and_depth(items[i]) for i in _spread(len(items))]
+    seen = [shape_and_depth(items[i]) for i in _spread(len(items))]
     shapes = [shape for shape, _ in seen if shape is not None]
     aspect = None
     if shapes:
@@ -182,7 +182,7 @@ def _spread(count: int, most: int = LOOKED_AT) -> list[int]:
     return np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
 
 
-def _shape_and_depth(item: Any) -> tuple[tuple[int, int] | None, bool | None]:
+def shape_and_depth(item: Any) -> tuple[tuple[int, int] | None, bool | None]:
     """((height, width), whether it has 16 bits) of one image."""
     if is_encoded(item):
         item = encoded(item)  # read once

@@ -16,7 +16,7 @@ of paths alone, and sorted.
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -110,6 +110,17 @@ def to_tensor(item: Any, pixel_range: PixelRange | None = None) -> Tensor:
     raise TypeError(f"images must be {ACCEPTED}; one is {shortened(item)}")
 
 
+class Batch(NamedTuple):
+    """Images (n, 3, H, W), with (height, width) of each before the resize, and the paths.
+
+    The paths are None where not all images were given as paths.
+    """
+
+    paths: list[Path] | None
+    images: Tensor
+    sizes: list[tuple[int, int]]
+
+
 def image_batches(
     images: Any,
     size: tuple[int, int],
@@ -117,10 +128,8 @@ def image_batches(
     skip: Callable[[Path | int, Exception], None] | None = None,
     pixel_range: PixelRange | None = None,
     look: Callable[[Any, Tensor], None] | None = None,
-) -> Iterator[tuple[list[Path] | None, Tensor]]:
-    """Images in any form -> batches (n, 3, H, W) at ``size`` in order, with their paths.
-
-    The paths are None where not all images of the batch were given as paths. ``skip`` is called
+) -> Iterator[Batch]:
+    """Images in any form -> batches (n, 3, H, W) at ``size``, in order. ``skip`` is called
     with the path (or the position) and the error of an unreadable image, which is then left out;
     without it the error is raised. No more than two batches are held at a time.
     ``pixel_range`` is that of `read_image`. ``look`` is called with every item, or the array of
@@ -136,24 +145,28 @@ def image_batches(
         if look is not None and len(stack) > 0:
             look(given, _part(stack, 0, batch_size))
         for start in range(0, len(stack), batch_size):
-            yield None, _resized(_part(stack, start, batch_size), size)
+            part = _part(stack, start, batch_size)
+            yield Batch(None, _resized(part, size), [(part.shape[-2], part.shape[-1])] * len(part))
         return
     items = _items(given)
     held: dict[int, Any] = {}
+    sizes: dict[int, tuple[int, int]] = {}
 
-    def remember() -> Iterator[Any]:
+    def remember() -> Iterator[tuple[int, Any]]:
         for position, item in enumerate(items):
             # A file may be closed or written anew as soon as the next item is asked for.
             held[position] = item = encoded(item) if is_encoded(item) else item
-            yield item
+            yield position, item
 
     def report(position: int, error: Exception) -> None:
         item = held.pop(position)
         assert skip is not None  # it is only called where it is
         skip(Path(item) if is_path(item) else position, error)
 
-    def read(item: Any) -> Tensor:
+    def read(place: tuple[int, Any]) -> Tensor:
+        position, item = place
         image = _as_bytes(to_tensor(item, pixel_range))
+        sizes[position] = (image.shape[-2], image.shape[-1])
         if look is not None:
             look(item, image)
         return image
@@ -167,7 +180,8 @@ def image_batches(
     )
     for positions, batch in batches:
         chosen = [held.pop(position) for position in positions]
-        yield [Path(item) for item in chosen] if are_paths(chosen) else None, batch
+        paths = [Path(item) for item in chosen] if are_paths(chosen) else None
+        yield Batch(paths, batch, [sizes.pop(position) for position in positions])
 
 
 def image_dataset(

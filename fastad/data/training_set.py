@@ -3,14 +3,16 @@
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import ImageFile
 
 from fastad._values import plain
+from fastad.data.appearance import log_aspects
 from fastad.data.depth import BitDepth, PixelRange, parse_range
 from fastad.data.facts import ImageFacts, facts_of, holds_16_bits, warn_of_constant_images
 from fastad.data.finding import given_path
@@ -40,6 +42,8 @@ class TrainingSet:
         skipped: unreadable files that were left out, and why.
         pixel_range: by which 16-bit values were read; None where all images have 8 bits.
         facts: what the images are like.
+        log_aspects: (n,) logarithms of width by height of images in memory; of files see
+            `aspects_of`.
     """
 
     dataset: Images
@@ -49,6 +53,16 @@ class TrainingSet:
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     pixel_range: PixelRange | None = None
     facts: ImageFacts = field(default_factory=ImageFacts)
+    log_aspects: np.ndarray | None = None
+
+    def aspects_of(self, indices: Sequence[int]) -> np.ndarray:
+        """Logarithms of width by height of some images, NaN where unknown: (n,)."""
+        paths = getattr(self.dataset, "paths", None)
+        if paths is not None:
+            return log_aspects([paths[i] for i in indices], len(indices))
+        if self.log_aspects is None:
+            return np.full(len(indices), np.nan)
+        return self.log_aspects[list(indices)]
 
 
 def training_size(image_size: int | str | tuple[int, int]) -> tuple[int, int]:
@@ -109,8 +123,16 @@ def read_training_set(
         wanted = set(apart)
         assert isinstance(dataset, ImageDataset)  # they were found as files
         held_out = [i for i, path in enumerate(dataset.paths) if path in wanted]
+    has_paths = hasattr(dataset, "paths")
     return TrainingSet(
-        dataset, size, held_out or None, name, skipped, pixel_range, facts_of(images, dataset)
+        dataset,
+        size,
+        held_out or None,
+        name,
+        skipped,
+        pixel_range,
+        facts_of(images, dataset),
+        None if has_paths else log_aspects(images, len(dataset)),
     )
 
 

@@ -18,6 +18,7 @@ from fastad.data import (
     resize_masks,
 )
 from fastad.evaluation.accumulator import Evaluation
+from fastad.evaluation.conclusions import conclusions, missing_classes
 from fastad.evaluation.pixels import EXACT_BYTES
 
 ASPECT_TOLERANCE = 0.05  # a mask may be smaller than its image, but not of another shape
@@ -32,6 +33,7 @@ def evaluate(
     size: tuple[int, int],
     *,
     threshold: float | None = None,
+    promised: float | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
     skip: Callable[[Sample, Exception], None] | None = None,
@@ -53,6 +55,8 @@ def evaluate(
             maps by nearest neighbour.
         size: (H, W) of the images that ``predict`` gets, in pixels.
         threshold: an image with a higher score counts as called a defect. None for no such counts.
+        promised: largest share of normal images above the threshold that it was chosen for. None
+            where nothing is promised. The conclusions say where it is broken.
         batch_size: images in one call of ``predict``.
         progress: is called with the number of images done and of all.
         skip: is called with a sample whose image or mask cannot be used and the error. The sample
@@ -74,6 +78,8 @@ def evaluate(
         - ``counts``: {"normal", "defect", "defect_without_mask", "skipped"}
         - ``at_threshold``, with a threshold: {"threshold", "false_positive_rate",
           "true_positive_rate"}
+        - ``conclusions``: sentences on what must not be overlooked, such as a detector no better
+          than chance, or a broken promise. See `fastad.evaluation.conclusions`.
 
     Raises:
         ValueError: there are no samples, or none can be read. Or a score or map is not finite. The
@@ -102,7 +108,7 @@ def evaluate(
     evaluation = Evaluation(exact_bytes=exact_bytes)
     labels: list[int] = []
     scores: list[float] = []
-    skipped = 0
+    skipped = large_masks = 0
 
     def leave_out(sample: Sample, error: Exception) -> None:
         nonlocal skipped
@@ -132,6 +138,7 @@ def evaluate(
             if observe is not None:
                 observe(sample, float(score), anomaly_map, mask)
             masks = None if mask is None else mask[None]
+            large_masks += mask is not None and bool(mask.mean() > 0.5)
             evaluation.update(
                 masks, anomaly_map[None], labels[-1:], scores[-1:], [sample.defect_type]
             )
@@ -153,6 +160,7 @@ def evaluate(
             "false_positive_rate": _mean(called[truth == 0]),
             "true_positive_rate": _mean(called[truth == 1]),
         }
+    result["conclusions"] = conclusions(result, large_masks=large_masks, promised=promised)
     return result
 
 
@@ -198,20 +206,25 @@ def _require_finite(sample: Sample, score: float, anomaly_map: np.ndarray) -> No
 
 def _reservations(result: dict) -> list[str]:
     """What a reader of the scores has to know: what is left out, what is undefined and why."""
-    counts, texts = result["counts"], []
-    if counts["defect_without_mask"]:
-        texts.append(
-            f"{counts['defect_without_mask']} of {counts['defect']} defect images have no "
-            "ground-truth mask and are left out of the pixel scores"
-        )
+    counts = result["counts"]
+    texts = missing_classes(counts)
     if not counts["defect"]:
-        texts.append("image and pixel scores are undefined (NaN): no test image has a defect")
         return texts
-    if not counts["normal"]:
-        texts.append("image scores are undefined (NaN): no test image is normal")
     rows = {"all defects": result, **result["per_defect"]}
     names = [name for name, row in rows.items() if math.isnan(row["aupro"])]
-    if names:
+    without = counts["defect_without_mask"]
+    if without == counts["defect"]:
+        texts.append(
+            f"none of the {without} defect images has a ground-truth mask: pixel scores are "
+            "undefined (NaN)"
+        )
+    elif without:
+        undefined = f"; those of {', '.join(names)} are undefined (NaN)" if names else ""
+        texts.append(
+            f"{without} of {counts['defect']} defect images have no ground-truth mask and are "
+            f"left out of the pixel scores{undefined}"
+        )
+    elif names:
         texts.append(
             f"pixel scores of {', '.join(names)} are undefined (NaN): no pixel, or every pixel, "
             "is marked as a defect in their ground truth"

@@ -138,8 +138,10 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
 
     An image is anomalous when ``score > threshold``, a pixel when ``anomaly_map >
     pixel_threshold`` (both null without calibration). ``calibration_scores`` give other
-    thresholds by `fastad.inference.conformal_threshold`, and p-values. ``pixel_range`` are the
-    values of 16-bit pixels that the detector took for 0 and 255; the graph takes 8 bits.
+    thresholds by `fastad.inference.conformal_threshold`, and p-values. ``threshold_set_by`` is
+    "rate" or "value". ``asked_false_positive_rate`` is null after the latter.
+    ``kept_false_positive_rate`` is what the threshold keeps by those scores. ``pixel_range`` are
+    the values of 16-bit pixels that the detector took for 0 and 255; the graph takes 8 bits.
     """
     pixel_range = artifact.pixel_range or FULL
     return {
@@ -152,7 +154,9 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
         "pixel_range": [pixel_range.low, pixel_range.high],
         "threshold": artifact.threshold,
         "pixel_threshold": artifact.pixel_threshold,
-        "false_positive_rate": artifact.false_positive_rate,
+        "threshold_set_by": artifact.threshold_set_by,
+        "asked_false_positive_rate": artifact.asked_rate,
+        "kept_false_positive_rate": artifact.kept_rate,
         "calibration_scores": np.asarray(artifact.calibration).tolist(),
         "pixel_calibration_scores": np.asarray(artifact.pixel_calibration).tolist(),
         "needs_fastad": fused_ops,

@@ -53,7 +53,7 @@ def check_packages(name: str) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ImportError(
-            f"the format {name} needs {' and '.join(missing)}: pip install 'fastad[export]'"
+            f"the format {name} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
         )
 
 

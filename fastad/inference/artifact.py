@@ -6,6 +6,7 @@ object, ``detector``, is everything else.
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from fastad import models
 from fastad._safe_file import SafeFile
 from fastad._values import plain
 from fastad.data import PixelRange
+from fastad.data.appearance import STATISTICS
 from fastad.data.facts import ImageFacts
+from fastad.evaluation.shares import promised
+from fastad.inference.guard import InputGuard
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
@@ -28,6 +32,8 @@ from fastad.training import resolve_device
 from fastad.training.record import NORMAL_ONLY
 
 FORMAT_VERSION = 1
+INPUT_COLUMNS = (*STATISTICS, "log_aspect")
+BY_RATE, BY_VALUE = "rate", "value"
 
 
 class ArtifactError(ValueError):
@@ -45,15 +51,18 @@ class Artifact:
         model: any of `fastad.models`, made from names (not from a backbone of your own).
         image_size: (height, width) that images are resized to.
         calibration: (n,) scores of held-out normal images; empty where none were held out.
-        false_positive_rate: what the threshold was chosen for.
+        false_positive_rate: the rate asked for last, by which a new training would choose.
         threshold: above it an image is anomalous; None without calibration scores.
         pixel_calibration: (n,) maxima of the anomaly maps of the same held-out images.
         pixel_threshold: above it a pixel is part of the mask; None without calibration.
+        threshold_set_by: "rate", or "value" where the threshold itself was given.
         training: the training record as plain JSON values.
         serving: of a `fastad.inference.serving.Examination`; None where there was none.
         pixel_range: the values of 16-bit pixels that are black and white. None where the training
             images had 8 bits, and in older files: 65535 is white.
         facts: what the training images were like; nothing is known from older files.
+        inputs: (n, 6) what the held-out images look like: `fastad.data.appearance.STATISTICS`, and
+            the logarithm of width by height, NaN where it is unknown. Empty from older files.
         versions: of the packages that wrote the file.
     """
 
@@ -65,9 +74,11 @@ class Artifact:
     training: dict[str, Any]
     pixel_calibration: np.ndarray = field(default_factory=lambda: np.empty(0))
     pixel_threshold: float | None = None
+    threshold_set_by: str = BY_RATE
     serving: dict[str, Any] | None = None
     pixel_range: PixelRange | None = None
     facts: ImageFacts = field(default_factory=ImageFacts)
+    inputs: np.ndarray = field(default_factory=lambda: np.empty((0, len(INPUT_COLUMNS))))
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
@@ -76,6 +87,26 @@ class Artifact:
     def supervision(self) -> str:
         """What it learned from: normal images only, or real defects, too, and how many."""
         return self.training.get("supervision", NORMAL_ONLY)
+
+    @property
+    def asked_rate(self) -> float | None:
+        """The rate that the threshold was chosen by; None where its value was given."""
+        is_chosen = self.threshold is not None and self.threshold_set_by == BY_RATE
+        return self.false_positive_rate if is_chosen else None
+
+    @property
+    def kept_rate(self) -> float | None:
+        """The rate that the threshold keeps by the calibration scores (`promised`)."""
+        if self.threshold is None or self.calibration.size == 0:
+            return None
+        return promised(self.calibration, self.threshold)
+
+    def guard(self) -> InputGuard | None:
+        """What tells images unlike the held-out ones; None where nothing is known of these."""
+        if len(self.inputs) == 0 or len(self.inputs) != len(self.calibration):
+            return None
+        rate = self.false_positive_rate
+        return InputGuard(self.inputs[:, :-1], self.inputs[:, -1], self.calibration, rate)
 
     def predictor(self, **options: Any) -> Predictor:
         """A `Predictor`; options: device, precision, batch_size.
@@ -99,6 +130,7 @@ class Artifact:
             calibration=self.calibration,
             pixel_range=self.pixel_range,
             facts=self.facts,
+            guard=self.guard(),
             **options,
         )
         if examined is not None:
@@ -130,7 +162,10 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "image_size": artifact.image_size,
         "calibration": np.asarray(artifact.calibration, dtype=np.float64).tolist(),
         "false_positive_rate": artifact.false_positive_rate,
+        "asked_false_positive_rate": artifact.asked_rate,
+        "kept_false_positive_rate": artifact.kept_rate,
         "threshold": artifact.threshold,
+        "threshold_set_by": artifact.threshold_set_by,
         "pixel_calibration": np.asarray(artifact.pixel_calibration, dtype=np.float64).tolist(),
         "pixel_threshold": artifact.pixel_threshold,
         "choice": _choice(artifact.model),
@@ -138,6 +173,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "serving": artifact.serving,
         "pixel_range": range_of and [range_of.low, range_of.high],
         "facts": dataclasses.asdict(artifact.facts),
+        "inputs": {"columns": INPUT_COLUMNS, "values": _without_nan(artifact.inputs)},
         "versions": artifact.versions,
     }
     FILE.write(path, plain(content), artifact.model.state_dict())
@@ -165,12 +201,26 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
         threshold=content["threshold"],
         pixel_calibration=np.array(content["pixel_calibration"], dtype=np.float64),
         pixel_threshold=content["pixel_threshold"],
+        threshold_set_by=content.get("threshold_set_by", BY_RATE),  # older files do not say
         training=content["training"],
         serving=content.get("serving"),  # version 0.1.0's files have none
         facts=ImageFacts(**content.get("facts", {})),
         pixel_range=None if pixel_range is None else PixelRange(*map(int, pixel_range)),
+        inputs=_inputs(content.get("inputs")),
         versions=content["versions"],
     )
+
+
+def _without_nan(values: np.ndarray) -> list[list[float | None]]:
+    rows = np.asarray(values, dtype=np.float64).tolist()
+    return [[None if math.isnan(value) else value for value in row] for row in rows]
+
+
+def _inputs(held: dict[str, Any] | None) -> np.ndarray:
+    """Empty for older files, which have none, and for other statistics than these."""
+    if held is None or tuple(held["columns"]) != INPUT_COLUMNS:
+        return np.empty((0, len(INPUT_COLUMNS)))
+    return np.array(held["values"], dtype=np.float64).reshape(-1, len(INPUT_COLUMNS))
 
 
 def _choice(model: AnomalyModel) -> dict[str, Any] | None:

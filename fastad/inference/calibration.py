@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad.data.appearance import STATISTICS, appearance
 from fastad.data.folder import Images
 from fastad.inference.predictor import Predictor
 
@@ -16,20 +17,23 @@ ROUNDING = 1e-5
 
 def calibration_scores(
     predictor: Predictor, dataset: Images, held_out: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores and maxima of the anomaly maps of some images of a data set, (n,) float64 each, both
-    raised by a hundred-thousandth so that rounding decides nothing.
+    raised by a hundred-thousandth so that rounding decides nothing. And what the images look like,
+    (n, 5), see `appearance`.
 
     The items of the data set are images (3, H, W) at the predictor's size, or dicts with one as
     "image".
     """
     scores, maxima = [np.empty(0)], [np.empty(0)]
+    seen = [np.empty((0, len(STATISTICS)))]
     for start in range(0, len(held_out), predictor.batch_size):
         images = stacked(dataset, held_out[start : start + predictor.batch_size])
         result = predictor.predict_batch(images)
         scores.append(result.score.astype(np.float64))
+        seen.append(appearance(images).cpu().numpy())
         maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
-    return _raised(np.concatenate(scores)), _raised(np.concatenate(maxima))
+    return _raised(np.concatenate(scores)), _raised(np.concatenate(maxima)), np.concatenate(seen)
 
 
 def stacked(dataset: Images, indices: Sequence[int]) -> Tensor:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, repeat
 from operator import attrgetter
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from fastad._values import is_integer, plain
 from fastad.data import PixelRange, parse_size, read_image
+from fastad.data.appearance import appearance
 from fastad.data.facts import Expectation, ImageFacts
-from fastad.data.inputs import image_batches, shortened
+from fastad.data.inputs import Batch, image_batches, shortened
 from fastad.engine.cuda import CudaRunner
 from fastad.engine.folding import fold, has_foldable_parts, is_separable, takes_bytes
 from fastad.engine.precision import autocast, resolve
+from fastad.inference.guard import OK, UNKNOWN, InputGuard
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device
@@ -42,6 +44,10 @@ class PredictionResult:
             without calibration scores.
         mask: (N, H, W) bool, pixels above the pixel threshold. None without a pixel threshold.
         paths: the files of the N images. None unless all were given as paths.
+        input: (N,) text, whether each image is like the held-out good ones by simple statistics:
+            "ok", "dark", "bright", "blurred", "shape" (another aspect ratio) or "unlike".
+            "unknown" where no image was held out, and of older files. See
+            `fastad.inference.guard`.
     """
 
     score: np.ndarray
@@ -50,6 +56,7 @@ class PredictionResult:
     p_value: np.ndarray | None = None
     mask: np.ndarray | None = None
     paths: list[Path] | None = None
+    input: np.ndarray | None = None
 
 
 class Throughput:
@@ -94,6 +101,7 @@ class Predictor:
         calibration: (n,) scores of held-out normal images, for p-values. None or empty for none.
         pixel_range: that of `fastad.data.read_image`, for images with 16 bits.
         facts: what the training images were like. A warning says once what is not like them.
+        guard: what says of each image whether it is like the held-out ones. None for "unknown".
 
     Raises:
         ValueError: a wrong value. The message names the argument.
@@ -124,6 +132,7 @@ class Predictor:
         calibration: np.ndarray | None = None,
         pixel_range: PixelRange | None = None,
         facts: ImageFacts | None = None,
+        guard: InputGuard | None = None,
     ) -> None:
         batch_size = plain(batch_size)
         if not is_integer(batch_size, 1):
@@ -141,6 +150,7 @@ class Predictor:
         self.threshold = plain(threshold)
         self.pixel_threshold = plain(pixel_threshold)
         self.pixel_range = pixel_range
+        self.guard = guard
         self._expectation = Expectation(facts or ImageFacts(), self.image_size)
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         # torch's types lack this form.
@@ -170,7 +180,11 @@ class Predictor:
         return ready[1]
 
     def predict(
-        self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
+        self,
+        images: Any,
+        *,
+        skip: Callable[[Path | int, Exception], None] | None = None,
+        strict: bool = False,
     ) -> PredictionResult:
         """Predict all images at once.
 
@@ -180,6 +194,7 @@ class Predictor:
             images: any of the forms of `fastad.data.inputs`.
             skip: is called with the path (or position) and the error of an unreadable image, which
                 is then left out. None raises the error.
+            strict: an image is anomalous, too, where it is unlike the held-out ones (``input``).
 
         Raises:
             TypeError: ``images`` is something else. The message says what.
@@ -187,7 +202,7 @@ class Predictor:
             FileNotFoundError: a file is missing. The message names it.
             ImageError: a file is no image. The message names it.
         """
-        results = list(self.stream(images, skip=skip))
+        results = list(self.stream(images, skip=skip, strict=strict))
 
         def join(name: str) -> Any:
             values = [getattr(result, name) for result in results]
@@ -198,7 +213,11 @@ class Predictor:
         return PredictionResult(*(join(field.name) for field in fields(PredictionResult)))
 
     def stream(
-        self, images: Any, *, skip: Callable[[Path | int, Exception], None] | None = None
+        self,
+        images: Any,
+        *,
+        skip: Callable[[Path | int, Exception], None] | None = None,
+        strict: bool = False,
     ) -> Iterator[PredictionResult]:
         """As `predict`, one result a batch. Any iterable of single images is read one batch ahead.
 
@@ -219,14 +238,17 @@ class Predictor:
         # its results wait for no batch more than is read ahead anyway.
         ahead = int(self.device.type == "cuda" and not isinstance(images, Iterator))
         started: deque[tuple[list[Path] | None, int, Callable[[], PredictionResult]]] = deque()
-        for paths, batch in chain(batches, repeat((None, None), ahead)):
+        for given in chain(batches, repeat(None, ahead)):
             throughput.record("reading and resizing images")
-            if batch is not None and len(batch) > 0:
-                started.append((paths, len(batch), self.start(batch)))
-            if len(started) > (0 if batch is None else ahead):
+            if given is not None and len(given.images) > 0:
+                finish = self.start(given.images, given.sizes)
+                started.append((given.paths, len(given.images), finish))
+            if len(started) > (0 if given is None else ahead):
                 paths, number, finish = started.popleft()
                 result = finish()
                 result.paths = paths
+                if strict and result.is_anomalous is not None and result.input is not None:
+                    result.is_anomalous |= ~np.isin(result.input, (OK, UNKNOWN))
                 throughput.record("predicting", number)
                 yield result
                 throughput.record("using the results")
@@ -239,7 +261,7 @@ class Predictor:
 
     def _batches(
         self, images: Any, skip: Callable[[Path | int, Exception], None] | None
-    ) -> Iterator[tuple[list[Path] | None, Tensor]]:
+    ) -> Iterator[Batch]:
         look = self._expectation.look
         return image_batches(images, self.image_size, self.batch_size, skip, self.pixel_range, look)
 
@@ -268,8 +290,8 @@ class Predictor:
         if not self.explains:
             return {}
         found: dict[str, list[np.ndarray]] = {}
-        for _, batch in self._batches(images, None):
-            batch = batch.to(self.device)
+        for given in self._batches(images, None):
+            batch = given.images.to(self.device)
             batch = batch.to(torch.float32, memory_format=torch.channels_last) / (
                 255 if batch.dtype == torch.uint8 else 1
             )
@@ -286,13 +308,38 @@ class Predictor:
         """One step on a tensor (N, 3, H, W) of image_size, uint8 or floating in [0, 1]."""
         return self.start(images)()
 
-    def start(self, images: Tensor) -> Callable[[], PredictionResult]:
+    def start(
+        self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> Callable[[], PredictionResult]:
         """Begin a step as `predict_batch`; what is returned waits for the result.
 
-        A CUDA device computes meanwhile; on a CPU the result is there already.
+        ``sizes`` are (height, width) of the images before their resize, where these are known. A
+        CUDA device computes meanwhile; on a CPU the result is there already.
         """
-        finish = self._start(images, self.dtype, self.fused)
-        return lambda: self._judged(*finish())
+        finish = self._compute(images)
+        guard = self.guard
+        seen = None if guard is None else appearance(images)  # while a device computes
+
+        def judged() -> PredictionResult:
+            result = self._judged(*finish())
+            result.input = np.full(len(images), UNKNOWN)
+            if guard is not None and seen is not None:
+                aspects = self._log_aspects(sizes, len(images))
+                result.input = guard.judge(seen.cpu().numpy(), aspects, result.score)
+            return result
+
+        return judged
+
+    def _compute(self, images: Tensor) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        return self._start(images, self.dtype, self.fused)
+
+    def _log_aspects(self, sizes: Sequence[tuple[int, int]] | None, count: int) -> np.ndarray:
+        """NaN for images of the predictor's own size: their users have resized them."""
+        own = [self.image_size] * count
+        pairs = np.array([own if sizes is None else sizes, own], dtype=np.float64).reshape(2, -1, 2)
+        given, resized = pairs
+        is_own = (given == resized).all(axis=1)
+        return np.where(is_own, np.nan, np.log(given[:, 1] / given[:, 0]))
 
     def run(self, images: Tensor, dtype: torch.dtype, fused: bool) -> tuple[np.ndarray, np.ndarray]:
         """Scores and maps of a tensor as `predict_batch` takes it, computed as asked for."""

@@ -20,7 +20,7 @@ from fastad.data.folder import Images
 from fastad.engine.folding import has_foldable_parts
 from fastad.engine.precision import fallbacks
 from fastad.inference.calibration import stacked
-from fastad.inference.predictor import PredictionResult, Predictor
+from fastad.inference.predictor import Predictor
 from fastad.inference.threshold import conformal_threshold
 from fastad.training.precision import cpu_multiplies_in
 
@@ -119,18 +119,18 @@ class SelfCheckingPredictor(Predictor):
         self._dtypes_to_try: list[torch.dtype] | None = None  # fused, still to be tried
         self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def start(self, images: Tensor) -> Callable[[], PredictionResult]:
+    def _compute(self, images: Tensor) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         if self._dtypes_to_try is None:
             self._dtypes_to_try = _dtypes_to_try(self) if self.fused else []
         left, pairs = self._dtypes_to_try, self._pairs
         if not left:
-            return super().start(images)
+            return super()._compute(images)
         score, anomaly_map = self.run(images, torch.float32, False)
         pairs.append((score, self.run(images, left[0], True)[0]))
         enough = sum(len(seen) for seen, _ in pairs) >= FIRST
         if enough and pairs is self._pairs:  # otherwise another thread has decided already
             self._decide(left, pairs)
-        return lambda: self._judged(score, anomaly_map)
+        return lambda: (score, anomaly_map)
 
     def _decide(self, left: list[torch.dtype], pairs: list) -> None:
         both = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))

@@ -57,9 +57,9 @@ def conformal_threshold(
         if warn:
             needed = math.ceil(1 / false_positive_rate - 1e-9) - 1
             warnings.warn(
-                f"a false-positive rate of {false_positive_rate:g} needs at least {needed} "
-                f"held-out normal images, there are {n}: the threshold is the largest of their "
-                f"scores, which keeps a rate of {1 / (n + 1):.2g}",
+                f"a false-positive rate of {100 / (n + 1):.2g} % is promised, the lowest that {n} "
+                f"held-out normal images allow; the {100 * false_positive_rate:.2g} % asked for "
+                f"needs {needed}",
                 stacklevel=3,
             )
         above = 1

@@ -14,6 +14,11 @@ from fastad import cli
         (["train", "IMAGES", "--image-size", "big"], "image size must be like 256"),
         (["train", "IMAGES", "--model", "big"], "unknown model"),
         (["train", "IMAGES", "--set", "epoch=1"], "unknown key 'epoch'"),
+        (
+            ["train", "IMAGES", "--epochs", "2", "--set", "epochs=3"],
+            "--epochs 2 and --set epochs=3 contradict each other",
+        ),
+        (["train", "IMAGES", "--seed", "0", "--set", "seed=3"], "--seed 0 and --set seed=3"),
         (["train", "IMAGES", "--set", "aggregate=mean"], "aggregate must be"),
         (["train", "IMAGES", "--set", "bottleneck=layer3"], "bottleneck must be"),
         (["train", "IMAGES", "--model", "stpm", "--set", "bottleneck=learned"], "unknown key"),

@@ -99,7 +99,7 @@ def test_an_interrupt_elsewhere_is_one_line(fastad, detector, images, monkeypatc
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastad.commands.predict._rows", stop)
+    monkeypatch.setattr("fastad.commands.predict.result_rows", stop)
     code, _, err = fastad("predict", detector, images / "test")
     assert code == 1
     assert err.strip().endswith("error: stopped by the user")
@@ -179,15 +179,76 @@ def test_unreadable_images_are_skipped_and_counted(fastad, train, detector, imag
     assert json.loads(out)["counts"]["skipped"] == 2
     assert "2 unreadable images were skipped" in err
 
-    code, out, err = fastad("predict", detector, data / "test", "--skip-bad")
+
+def test_an_image_that_cannot_be_read_has_a_row(fastad, detector, images, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(images / "test", data)
+    bad = data / "good" / "0a.png"  # between the others
+    bad.write_bytes(b"no image")
+    for option, expected in (("--skip-bad", 4), ("--batch-size=1", 1)):
+        code, out, err = fastad("predict", detector, data, option)
+        assert code == expected, err
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert [row["status"] for row in rows] == ["ok", "unreadable", "ok", "ok", "ok"]
+        assert rows[1]["path"] == str(bad)
+        assert (rows[1]["score"], rows[1]["p_value"], rows[1]["is_anomalous"]) == ("", "", "")
+        assert "0a.png" in rows[1]["error"]
+        assert all(row["score"] and not row["error"] for row in rows[:1] + rows[2:])
+        assert "1 of 5 images cannot be read and were not inspected" in err
+        lines = err.splitlines()
+        assert any(
+            line.startswith("warning: not inspected: ") and "0a.png" in line for line in lines
+        )
+    assert lines[-1].startswith("error: ")
+    assert str(bad) in lines[-1]
+    code, _, _ = fastad("predict", detector, data, "--skip-bad", "--json", tmp_path / "p.json")
+    assert code == 4
+    content = json.loads((tmp_path / "p.json").read_text())
+    assert content["unreadable"] == 1
+    assert [row["status"] for row in content["images"]].count("unreadable") == 1
+    whole = fastad("predict", detector, images / "test")[1]
+    assert [row["score"] for row in rows if row["score"]] == [
+        row["score"] for row in csv.DictReader(io.StringIO(whole))
+    ]
+
+
+def test_pictures_of_the_images_that_can_be_read_are_drawn(fastad, detector, images, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(images / "test" / "good", data)
+    (data / "x.png").write_bytes(b"no image")
+    code, _, _ = fastad("predict", detector, data, "--output", tmp_path / "o", "--heatmaps")
+    assert code == 1
+    rows = list(csv.DictReader((tmp_path / "o" / "scores.csv").read_text().splitlines()))
+    assert [row["heatmap"] for row in rows] == ["0.png", "1.png", ""]
+    assert sorted(p.name for p in (tmp_path / "o").glob("*.png")) == ["0.png", "1.png"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_image_unlike_the_good_ones_is_named(fastad, detector, tmp_path):
+    pixels = np.random.default_rng(5).integers(80, 120, (72, 64, 3))
+    for name, image in (("a", pixels), ("b", pixels * 0.2), ("c", pixels[:20])):
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    code, out, err = fastad("predict", detector, tmp_path)
     assert code == 0, err
     rows = list(csv.DictReader(io.StringIO(out)))
-    assert len(rows) == 4
-    assert not any("x.png" in row["path"] for row in rows)
-    assert "1 unreadable images were skipped" in err
-    code, _, err = fastad("predict", detector, data / "test/hole/x.png", "--skip-bad")
-    assert code == 1
-    assert "none of the 1 images can be read" in err
+    assert [row["input"] for row in rows] == ["ok", "dark", "shape"]
+    assert "2 of 3 images are unlike the good images of the training (1 dark, 1 shape; " in err
+    assert "--strict calls these anomalous" in err
+    code, out, err = fastad("predict", detector, tmp_path, "--strict", "--json", "-")
+    assert code == 0, err
+    found = json.loads(out)["images"]
+    assert [row["input"] for row in found] == ["ok", "dark", "shape"]
+    plain = [row["is_anomalous"] == "True" for row in rows]
+    assert [row["is_anomalous"] for row in found] == [plain[0], True, True]
+
+
+def test_where_no_image_can_be_read_the_rows_say_so(fastad, detector, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no image")
+    for options in ([], ["--skip-bad"]):
+        code, out, err = fastad("predict", detector, tmp_path / "x.png", *options)
+        assert code == 1
+        assert err.splitlines()[-1] == "error: none of the 1 images can be read"
+        assert [row["status"] for row in csv.DictReader(io.StringIO(out))] == ["unreadable"]
 
 
 def test_another_rate_changes_the_decisions_not_the_file(fastad, train, images, tmp_path):

@@ -48,6 +48,29 @@ def test_a_page_that_says_how_it_was_made(fastad, detector, images, tmp_path):
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d", facts["date"])
 
 
+def test_what_must_not_be_overlooked_comes_first(fastad, detector, images, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(images / "test/hole", data / "test/good")
+    shutil.copytree(images / "test/good", data / "test/hole")  # mixed up
+    code, out, err = fastad("evaluate", detector, data, "--report", tmp_path / "r")
+    assert code == 0, err
+    assert out.startswith("conclusion: worse than chance: image AUROC 0.00")
+    assert err.count("ground-truth mask") == 1  # one warning for one fact
+    assert "none of the 2 defect images has a ground-truth mask" in err
+    text = (tmp_path / "r/index.html").read_text(encoding="utf-8")
+    first = re.search(r"</h1>\s*<p[^>]*>(.*?)</p>", text, re.S)[1]
+    assert "Worse than chance: image AUROC 0.00" in first
+    shutil.rmtree(data / "test/hole")
+    code, out, err = fastad("evaluate", detector, data, "--report", tmp_path / "r")
+    assert code == 0, err
+    assert err.count("no test image has a defect") == 1
+    assert "no test image has a defect" not in out  # a warning said so
+    text = (tmp_path / "r/index.html").read_text(encoding="utf-8")
+    assert text.count("no test image has a defect") == 1
+    first = re.search(r"</h1>\s*<p[^>]*>(.*?)</p>", text, re.S)[1]
+    assert "no test image has a defect" in first
+
+
 def test_another_rate_changes_what_is_promised(fastad, detector, images, tmp_path):
     code, _, err = fastad(
         "evaluate", detector, images, "--report", tmp_path / "r", "--false-positive-rate", "0.4"

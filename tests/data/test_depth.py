@@ -197,7 +197,7 @@ def test_memory_and_file_give_the_same(tmp_path, write, channels):
     assert torch.equal(dataset[0], expected)
     assert torch.equal(on_disk[0], expected)
     for images in (values[None], tensor[None], [path], [values]):
-        ((_, batch),) = image_batches(images, (13, 18), 2, pixel_range=TWELVE)
+        ((_, batch, _),) = image_batches(images, (13, 18), 2, pixel_range=TWELVE)
         assert torch.equal(batch[0], expected)
 
 

@@ -36,7 +36,7 @@ def forms_of(images):
 
 
 def together(images, size=SIZE, batch_size=2, **options):
-    return torch.cat([batch for _, batch in image_batches(images, size, batch_size, **options)])
+    return torch.cat([batch for _, batch, _ in image_batches(images, size, batch_size, **options)])
 
 
 def as_file(array, path, mode=None):
@@ -231,7 +231,7 @@ def test_bytes_and_files(png, open_):
     assert torch.equal(together([open_(png)]), EXPECTED[None])
     assert torch.equal(image_dataset(open_(png), SIZE), EXPECTED[None])
     assert torch.equal(image_dataset([open_(png), open_(png)], SIZE)[1], EXPECTED)
-    [(paths, _)] = image_batches([open_(png)], SIZE, 2)
+    [(paths, _, _)] = image_batches([open_(png)], SIZE, 2)
     assert paths is None
 
 
@@ -448,7 +448,7 @@ def paths(tmp_path):
 def test_many_paths(form, paths):
     expected = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
     assert torch.equal(together(form(paths)), expected)
-    names = [name for found, _ in image_batches(form(paths), SIZE, 2) for name in found]
+    names = [name for found, _, _ in image_batches(form(paths), SIZE, 2) for name in found]
     assert names == paths
     source = read_training_set(form(paths), 32)
     assert source.dataset.paths == paths

@@ -29,8 +29,8 @@ def paths(tmp_path):
 
 def together(images, size=(9, 7), batch_size=2, **options):
     parts = list(image_batches(images, size, batch_size, **options))
-    assert all(0 < len(batch) <= batch_size for _, batch in parts)
-    return torch.cat([batch for _, batch in parts])
+    assert all(0 < len(batch) <= batch_size for _, batch, _ in parts)
+    return torch.cat([batch for _, batch, _ in parts])
 
 
 def test_one_image_in_every_form(paths):
@@ -87,11 +87,11 @@ def test_arrays_that_cannot_be_written_to_give_no_warning():
 
 
 def test_paths_come_along(paths):
-    [(names, _), (more, _), (last, _)] = image_batches(paths, (4, 4), 2)
+    [(names, _, _), (more, _, _), (last, _, _)] = image_batches(paths, (4, 4), 2)
     assert (names, more, last) == (paths[:2], paths[2:4], paths[4:])
-    [(names, _)] = image_batches([str(path) for path in paths], (4, 4), 9)
+    [(names, _, _)] = image_batches([str(path) for path in paths], (4, 4), 9)
     assert names == paths
-    [(names, _)] = image_batches([paths[0], PIXELS[0]], (4, 4), 9)
+    [(names, _, _)] = image_batches([paths[0], PIXELS[0]], (4, 4), 9)
     assert names is None
 
 
@@ -101,7 +101,7 @@ def test_skipping(paths, tmp_path):
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
     bad = Image.open(tmp_path / "cut")  # decoded only when its pixels are asked for
     skipped = []
-    [(_, batch)] = image_batches(
+    [(_, batch, _)] = image_batches(
         [*paths, bad], (9, 7), 9, lambda item, error: skipped.append((item, str(error)))
     )
     assert torch.equal(batch, TENSOR[[0, 2, 3, 4]])

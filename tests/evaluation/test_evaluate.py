@@ -93,11 +93,10 @@ def test_defects_without_ground_truth_are_left_out_and_said(dataset):
 
 def test_without_any_ground_truth_only_image_scores_are_defined(dataset):
     (dataset / "ground_truth").rename(dataset / "elsewhere")
-    with (
-        pytest.warns(UserWarning, match="3 of 3 defect images"),
-        pytest.warns(UserWarning, match="pixel scores of all defects, hole, scratch are undefined"),
-    ):
+    text = r"none of the 3 defect images has a ground-truth mask: pixel scores are undefined"
+    with pytest.warns(UserWarning, match=text) as said:
         metrics = evaluate(brightness, labelled(dataset), (16, 16))
+    assert len(said) == 1
     assert metrics["image_auroc"] == pytest.approx(5 / 6)
     assert math.isnan(metrics["pixel_auroc"])
     assert math.isnan(metrics["aupro"])
@@ -106,9 +105,8 @@ def test_without_any_ground_truth_only_image_scores_are_defined(dataset):
 def test_only_defects_without_ground_truth(dataset):
     samples = [Sample(s.path, 1, s.defect_type, ()) for s in labelled(dataset) if s.label == 1]
     with (
-        pytest.warns(UserWarning, match="3 of 3 defect images"),
+        pytest.warns(UserWarning, match="none of the 3 defect images"),
         pytest.warns(UserWarning, match="image scores are undefined"),
-        pytest.warns(UserWarning, match="pixel scores of all defects, hole, scratch are undefined"),
     ):
         metrics = evaluate(brightness, samples, (16, 16), threshold=0.0)
     assert math.isnan(metrics["image_auroc"])
@@ -137,10 +135,8 @@ def test_only_defects(dataset):
 
 def test_defect_types_without_ground_truth_are_named(dataset):
     (dataset / "ground_truth/scratch/0_mask.png").unlink()
-    with (
-        pytest.warns(UserWarning, match="1 of 3 defect images"),
-        pytest.warns(UserWarning, match="pixel scores of scratch are undefined"),
-    ):
+    text = "1 of 3 defect images .*; those of scratch are undefined"
+    with pytest.warns(UserWarning, match=text):
         metrics = evaluate(brightness, labelled(dataset), (16, 16))
     assert math.isnan(metrics["per_defect"]["scratch"]["aupro"])
     assert metrics["per_defect"]["scratch"]["image_auroc"] == 0.5

@@ -16,6 +16,7 @@ from torch import nn
 
 import fastad
 from fastad import data, models, ops
+from fastad.evaluation.shares import promised
 from fastad.export.export import (
     ExportError,
     export_detector,
@@ -233,7 +234,9 @@ def test_the_threshold_can_be_changed_from_what_the_file_holds(artifact, exporte
     held = json.loads(read_metadata(name, exported(name)))
     assert held == metadata(artifact)
     assert (held["threshold"], held["pixel_threshold"]) == (0.2, 0.4)
-    assert (held["image_size"], held["false_positive_rate"]) == ([16, 24], 0.5)
+    assert held["image_size"] == [16, 24]
+    assert (held["asked_false_positive_rate"], held["threshold_set_by"]) == (0.5, "rate")
+    assert held["kept_false_positive_rate"] == promised(artifact.calibration, 0.2)
     assert held["pixel_calibration_scores"] == [0.2, 0.4, 0.6]
     assert conformal_threshold(held["calibration_scores"], 0.25) == 0.3
 

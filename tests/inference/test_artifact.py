@@ -185,6 +185,14 @@ def test_truncated(path, keep):
         load(path)
 
 
+@pytest.mark.parametrize("content", [b"path,score\na.png,0.5\n", b"\xff" * 1000, bytes(9)])
+def test_a_file_of_another_kind_is_called_so(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError) as caught:
+        load(path)
+    assert str(caught.value) == f"{path} is no fastad detector, but a file of another kind"
+
+
 @pytest.mark.parametrize("content", [b"hello", b"\xff" * 1000, b"\x80\x02}q\x00."])
 def test_foreign(path, content):
     path.write_bytes(content)

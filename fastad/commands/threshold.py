@@ -1,0 +1,47 @@
+"""``fastad threshold``: another threshold for a detector file, by a rate or by its value."""
+
+from pathlib import Path
+
+from fastad.commands import UsageError
+from fastad.commands.output import check_writable, note
+from fastad.detector import load
+from fastad.inference import Artifact
+
+
+def threshold(
+    detector: str, *, rate: float | None, value: float | None, output: str | None
+) -> None:
+    """Write the file anew, or another one to ``output``.
+
+    A rate sets the pixel threshold, too. A value is one of scores, and leaves it as it is.
+    """
+    if (rate is None) == (value is None):
+        raise UsageError("give either --rate or --value")
+    target = output or detector
+    if not Path(detector).exists():
+        raise FileNotFoundError(f"there is no detector file {detector}")
+    check_writable(target)
+    loaded = load(detector, device="cpu")
+    before = loaded.threshold_
+    loaded.set_threshold(false_positive_rate=rate, value=value)
+    if rate is not None:
+        loaded.set_pixel_threshold(false_positive_rate=rate)
+    loaded.save(target)
+    artifact = loaded._artifact
+    was = "there was none" if before is None else f"it was {before:.6g}"
+    note(f"saved {target}: threshold {artifact.threshold:.6g} ({was}), {false_alarms(artifact)}")
+
+
+def false_alarms(artifact: Artifact) -> str:
+    """What is known of the good images that a detector with a threshold will call anomalous."""
+    kept, asked, held_out = artifact.kept_rate, artifact.asked_rate, artifact.calibration.size
+    if kept is None:
+        return "false alarms unknown: no images were held out"
+    wish = "no rate was asked for" if asked is None else f"asked for: {percent(asked)}"
+    images = f"{held_out} held-out image{'s' * (held_out != 1)}"
+    return f"at most {percent(kept)} false alarms by {images} ({wish})"
+
+
+def percent(rate: float) -> str:
+    """Two digits of a rate, and no zeros after the point."""
+    return f"{100 * rate:.2g} %" if rate < 0.995 else "100 %"
