@@ -133,7 +133,8 @@ class MapModel(AnomalyModel):
     def _add_maps(self, levels: int, channels: Sequence[int] = ()) -> None:
         """Called by a subclass's constructor, once the number of its distance maps is known.
 
-        ``channels`` of the teacher's levels, for models that have the option ``subspace``.
+        ``channels`` of the levels that are compared, of the ``pair``'s teacher, for models that
+        have the option ``subspace``.
         """
         self._levels, self._channels = levels, tuple(channels)
         self.subspace = None
@@ -160,8 +161,17 @@ class MapModel(AnomalyModel):
 
     def _patches(self, levels: Sequence[Tensor]) -> Tensor:
         """The patch features (N, D, h, w) that the subspace is of, in the maps' precision."""
-        last = levels[-LEVELS_OF_SUBSPACE:]
+        last = levels[: len(self._channels)][-LEVELS_OF_SUBSPACE:]
         return patch_features([level.to(self.distance_means.dtype) for level in last])
+
+    def finish_stage(self, train: Batches) -> None:
+        """Take the subspace of the features of the ``pair``'s teacher, kept ones if there are."""
+        if self.subspace is None or self.pair is None:
+            return
+        name = self.pair[0]
+        self.fit_subspace(
+            batch.get(name) or self.teacher_features(batch["image"])[name] for batch in train()
+        )
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """The distance maps (N, H_l, W_l), not scaled, of a batch as in `loss`.

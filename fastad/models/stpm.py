@@ -182,13 +182,6 @@ class STPM(MapModel):
         distances = ops.distances(teacher, student, eps=self.config.eps)
         return [*distances, *self.subspace_maps(teacher)]
 
-    def finish_stage(self, train: Batches) -> None:
-        """Take the subspace of the teacher's features."""
-        self.fit_subspace(
-            batch.get("teacher") or self.teacher_features(batch["image"])["teacher"]
-            for batch in train()
-        )
-
     def scalings(self) -> Sequence[str]:
         """All of a sum, whose levels differ in size."""
         return SCALES if self.config.aggregate == "sum" else super().scalings()

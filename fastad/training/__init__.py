@@ -7,6 +7,7 @@ from fastad.training.checkpoint import CheckpointError, load_checkpoint
 from fastad.training.config import TrainingConfig
 from fastad.training.divergence import TrainingDivergedError
 from fastad.training.identity import settled_options
+from fastad.training.map_choice import ChoiceRecord
 from fastad.training.precision import PRECISIONS, resolve_device, resolve_precision
 from fastad.training.progress import ConsoleProgress, EpochProgress
 from fastad.training.record import StageRecord, TrainingRecord
@@ -16,6 +17,7 @@ from fastad.training.trainer import Trainer
 __all__ = [
     "PRECISIONS",
     "CheckpointError",
+    "ChoiceRecord",
     "ConsoleProgress",
     "EpochProgress",
     "StageRecord",

@@ -95,7 +95,7 @@ class TrainingRecord:
         interrupted: stopped by the user before the last epoch.
         notes: what was done otherwise than asked for, and why.
         choice: how maps are scaled and pooled where that was "auto", and by which numbers; see
-            `fastad.training.map_choice.ChoiceRecord`. None where nothing was chosen.
+            `fastad.training.ChoiceRecord`. None where nothing was chosen.
         stages: those with an epoch that ran to its end or that train nothing, in order.
     """
 

@@ -1,6 +1,11 @@
-"""What a training record says of its stages."""
+"""What a training record says of its stages and of the choice after them."""
 
+import numpy as np
+
+import fastad
+from fastad.commands import evaluate, info
 from fastad.commands.training_summary import epochs_kept, has_stages, kept_by, stage_lines
+from fastad.inference import Artifact, save
 
 
 def stage(name, **others):
@@ -67,3 +72,36 @@ def test_a_stage_that_trains_nothing_has_no_epochs():
     lines = dict(stage_lines(training))
     assert lines["memory"] == "no epochs, 8 images, 2 s"
     assert lines["head"].startswith("epoch 2 of 3 kept")
+
+
+def test_what_was_chosen_of_the_maps_is_in_info_and_report(tiny_stpm, tmp_path):
+    plain = {"pair_weights": [], "subspace": False}
+    ways = {"scale_maps": "position", "scale_score": "none", "pooling": 0.01}
+    choice = {
+        "chosen": {**ways, **plain},
+        "images": 42,
+        "defects": 225,
+        "maps": [
+            {"scale_maps": "none", **plain, "aupro": 0.66},
+            {"scale_maps": "position", **plain, "aupro": 0.71},
+        ],
+        "scores": [{"scale_score": "none", "pooling": 0.01, **plain, "image_auroc": 0.9}],
+    }
+    path = tmp_path / "d.fastad"
+    training = {"epochs": 1, "best_epoch": 1, "choice": choice}
+    save(path, Artifact(tiny_stpm, (32, 32), np.empty(0), 0.01, None, training))
+    counts = {"normal": 1, "defect": 1, "skipped": 0, "trained_on": 0}
+    metrics = {"supervision": "", "counts": counts}
+    on = "225 synthesised defects and 42 held-out good images"
+    for shown in (
+        dict(info.contents(str(path))),
+        evaluate._facts(fastad.load(path), str(path), "data", metrics),
+    ):
+        assert (
+            shown["anomaly map"]
+            == f"scaled by position: AUPRO 0.710 on {on}, against 0.660 not scaled"
+        )
+        assert (
+            shown["image score"]
+            == f"not scaled, mean of the highest 1 %: image AUROC 0.900 on {on}"
+        )

@@ -12,6 +12,7 @@ from fastad import models
 from fastad.inference.predictor import Predictor
 from fastad.models.map_model import SCALES, Evidence, MapChoice
 from fastad.models.maps import mean_of_highest, means_of_highest
+from fastad.models.residual import Residual, patch_features
 
 SIZE = (45, 31)  # of the image
 SIZES = [(12, 8), (6, 4)]  # of the levels
@@ -225,3 +226,40 @@ def test_it_exports_with_subspace_and_positions(with_subspace):
 def test_no_such_choice(wrong):
     with pytest.raises(ValueError, match="no such way to join maps: MapChoice"):
         MapChoice(**wrong)
+
+
+class FourLevels(Net):
+    """The last level is a bottleneck, which RSTPM compares with nothing."""
+
+    def __init__(self, levels):
+        super().__init__()
+        self.third, self.fourth = nn.Conv2d(6, 5, 3, 2, 1), nn.Conv2d(5, 7, 3, 2, 1)
+        self.levels = levels
+
+    def forward(self, images):
+        first, second = super().forward(images)
+        third = self.third(second)
+        return [first, second, third, self.fourth(third)][: self.levels]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_rstpm_takes_its_subspace_from_the_levels_that_are_compared(kept):
+    torch.manual_seed(0)
+    teachers = {"teacher1": FourLevels(4), "teacher2": FourLevels(3)}
+    model = models.build("rstpm", discriminator_width=8, subspace=True, **teachers).eval()
+    pairs, discriminator = model.stages
+    batch = {"image": random(6, 3, 64, 48)}
+    model.enter_stage(pairs)
+    with torch.no_grad():
+        levels = model.teacher_features(batch["image"])
+        assert len(levels["teacher1"]) == 4
+        model.finish_stage(lambda: [batch | (levels if kept else {})])
+        expected = Residual(6 + 5)
+        expected.fit([patch_features(levels["teacher1"][1:3])])
+        assert torch.equal(model.subspace.directions, expected.directions)
+        maps = model.level_maps(batch)
+        assert len(maps) == len(model.distance_means) == 7
+        left = expected(patch_features(levels["teacher1"][1:3]))
+        torch.testing.assert_close(maps[-1], left, rtol=1e-4, atol=1e-6)
+        model.enter_stage(discriminator)
+        model.finish_stage(lambda: pytest.fail("the second stage takes no subspace"))

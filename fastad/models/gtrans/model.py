@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastad import backbones, ops
-from fastad.models.base import Batches, Stage
+from fastad.models.base import Stage
 from fastad.models.gtrans.config import LAYERS, GTransConfig
 from fastad.models.gtrans.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
 from fastad.models.map_model import MapModel
@@ -107,13 +107,6 @@ class GTrans(MapModel):
             for level, t, s in zip(maps, teacher, student, strict=True)
         ]
         return [*guided, *self.subspace_maps(teacher)]
-
-    def finish_stage(self, train: Batches) -> None:
-        """Take the subspace of the teacher's features."""
-        self.fit_subspace(
-            batch.get("teacher") or self.teacher(self.normalize(batch["image"]))
-            for batch in train()
-        )
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]

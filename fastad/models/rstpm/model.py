@@ -162,7 +162,7 @@ class RSTPM(MapModel):
     def _maps(self, images: Tensor, kept: Mapping[str, Any] | None = None) -> list[Tensor]:
         teachers, students = self.features(images, kept)
         distances = ops.distances(teachers, students, eps=self.config.eps)
-        return [*distances, *self.subspace_maps(teachers[: len(LAYERS)])]
+        return [*distances, *self.subspace_maps(teachers)]
 
     def summed_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Six scaled maps (N, H_l, W_l), those of both pairs added: three of (N, H_l, W_l)."""
@@ -200,11 +200,7 @@ class RSTPM(MapModel):
     def finish_stage(self, train: Batches) -> None:
         """After the first stage, take the subspace of Teacher1's features."""
         if not self._discriminates:
-            kept = (
-                batch.get("teacher1") or self.teacher_features(batch["image"])["teacher1"]
-                for batch in train()
-            )
-            self.fit_subspace(levels[: len(LAYERS)] for levels in kept)
+            super().finish_stage(train)
 
     def evidence(self, batch: Mapping[str, Any]) -> Evidence:
         """The distance maps and, but while the pairs are trained, the discriminative network's."""
