@@ -14,15 +14,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Of every model a small configuration without pretrained weights, for what all models promise.
 SMALL = {
-    "stpm": {"layers": ("layer1", "layer2")},
+    "stpm": {"backbone": "resnet18", "layers": ("layer1", "layer2")},
     "rstpm": {
+        "teacher1": "resnet18",
         "teacher2": "resnet18",
         "bottleneck": "learned",
         "discriminator_width": 8,
     },
-    "prn": {"bottleneck": "learned"},
+    "prn": {"backbone": "resnet18", "bottleneck": "learned"},
     "gtrans": {"backbone": "resnet18", "token_width": 16, "smoothing": 1.0},
     "utad": {
+        "backbone": "resnet18",
         "impression_width": 2,
         "latents": 4,
         "expert_width": 4,
@@ -30,8 +32,8 @@ SMALL = {
         "bank": 8,
         "smoothing": 1.0,
     },
-    "patchcore": {"memory": 16, "neighbours": 3, "smoothing": 1.0},
-    "subspace": {"smoothing": 1.0},
+    "patchcore": {"backbone": "resnet18", "memory": 16, "neighbours": 3, "smoothing": 1.0},
+    "subspace": {"backbone": "resnet18", "smoothing": 1.0},
 }
 
 

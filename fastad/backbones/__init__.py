@@ -68,7 +68,8 @@ def build(
         WeightsNotFoundError: "auto" found no weights, or "embedded" has none for this network.
 
     Examples:
-        >>>         >>> from fastad import backbones
+        >>> import torch
+        >>> from fastad import backbones
         >>> backbone = backbones.build("resnet18", layers=("layer3", "layer1"), weights="embedded")
         >>> backbone.channels, backbone.strides
         ([256, 64], [16, 4])
