@@ -100,7 +100,9 @@ class SafeFile:
         except (self.error, PermissionError):
             raise
         except Exception as error:  # the reader's own error class, and others for odd headers
-            raise self.error(f"{path} is no fastad {self.name}, or damaged: {error}") from error
+            raise self.error(
+                f"{path} is no fastad {self.name}, or damaged: it is not whole, copy it again"
+            ) from error
 
 
 def digest(text: str, tensors: dict[str, Tensor]) -> str:

@@ -96,7 +96,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
     else:
         lines += [
             ("threshold", f"{artifact.threshold:.6g}, set by a {artifact.threshold_set_by}"),
-            ("false alarms", false_alarms(artifact)),
+            ("promise", false_alarms(artifact)),
         ]
     if artifact.serving is not None:
         found = artifact.serving

@@ -145,12 +145,13 @@ def _results(
 
 
 def _say_unlike(rows: list[dict[str, Any]], strict: bool) -> None:
-    found = Counter(row["input"] for row in rows if row["input"] not in (OK, UNKNOWN, None))
+    inputs = [row["input"] for row in rows if row["input"] is not None]  # unreadable ones have none
+    found = Counter(kind for kind in inputs if kind not in (OK, UNKNOWN))
     if found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
         judged = "called anomalous" if strict else "--strict calls these anomalous"
         log.warning(
-            f"{found.total()} of {len(rows)} images are unlike the good images of the training "
+            f"{found.total()} of {len(inputs)} images are unlike the good images of the training "
             f"({kinds}; {judged}): their scores mean little"
         )
 

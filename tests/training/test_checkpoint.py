@@ -118,7 +118,10 @@ def test_a_damaged_file_is_refused(path, tmp_path):
     ("make", "said"),
     [
         (lambda path: path.write_bytes(b""), "no fastad checkpoint, or damaged"),
-        (lambda path: path.write_bytes(b"PK\x03\x04" * 100), "no fastad checkpoint, or damaged"),
+        (
+            lambda path: path.write_bytes(b"PK\x03\x04" * 100),
+            "no fastad checkpoint, but a file of another",
+        ),
         (lambda path: path.mkdir(), "a folder, not a checkpoint"),
         (lambda path: save_file({"a": torch.ones(2)}, path), "safetensors file, but no fastad che"),
         (
