@@ -310,7 +310,7 @@ class Detector(Estimator):
             >>> detector = Detector(
             ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
             ... ).fit(good, epochs=1)
-            >>> result = detector.predict(np.zeros_like(good[:2]))  # two black images
+            >>> result = detector.predict(good[:2] // 8)  # two dark images
             >>> result.score.shape, result.anomaly_map.shape, result.mask.dtype
             ((2,), (2, 32, 32), dtype('bool'))
             >>> result.is_anomalous, result.p_value.round(3)
@@ -410,8 +410,8 @@ class Detector(Estimator):
             >>> detector = Detector(
             ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
             ... ).fit(good, epochs=1)
-            >>> black = np.zeros_like(good[0])
-            >>> detector.decision_function([good[0], black]) < 0
+            >>> dark = good[0] // 8
+            >>> detector.decision_function([good[0], dark]) < 0
             array([False,  True])
         """
         self._fitted()
@@ -438,8 +438,8 @@ class Detector(Estimator):
             >>> detector = Detector(
             ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
             ... ).fit(good, epochs=1)
-            >>> black = np.zeros_like(good[0])
-            >>> detector.predict_labels([good[0], black])
+            >>> dark = good[0] // 8
+            >>> detector.predict_labels([good[0], dark])
             array([ 1, -1])
         """
         return np.where(self.decision_function(images) < 0, -1, 1)

@@ -112,7 +112,7 @@ class Predictor:
         >>> from fastad.inference import Predictor
         >>> model = models.build("stpm", teacher_weights="embedded")
         >>> predictor = Predictor(model, image_size=(64, 96), threshold=0.5)
-        >>> images = [np.zeros((48, 72, 3), np.uint8), np.zeros((100, 200, 3), np.uint8)]
+        >>> images = [np.eye(48, 72, dtype=np.uint8), np.eye(100, 200, dtype=np.uint8)]
         >>> result = predictor.predict(images)
         >>> result.score.shape, result.anomaly_map.shape, result.is_anomalous.dtype
         ((2,), (2, 64, 96), dtype('bool'))
