@@ -111,6 +111,8 @@ def demo(
     """
     resolve_device(device)
     candidates = ("resnet18", *backbones.FROM_PIP)
+    if teacher_weights == "auto":  # first what the recipes were made with
+        candidates = (*backbones.FROM_PIP, "resnet18")
     network = backbones.auto_backbone(LAYERS, teacher_weights, candidates)
     if backbones.build(network, LAYERS, teacher_weights).origin == "embedded":
         teacher_weights = "embedded"  # nothing is looked for, or said, a second time
