@@ -17,6 +17,8 @@ import typer.core
 
 from fastad.commands import UsageError
 
+ANOMALOUS = 3  # the exit code of --fail-on-anomaly
+
 
 class _Commands(typer.core.TyperGroup):
     """Ctrl-C in any command is a failure with one line, as others are."""
@@ -104,6 +106,11 @@ MaskFolders = Annotated[
 ]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - for stdout.")
+]
+
+
+CsvFile = Annotated[
+    str | None, typer.Option("--csv", metavar="FILE", help="Write CSV; - for stdout.")
 ]
 
 
@@ -349,6 +356,7 @@ def evaluate(
     defects: DefectFolders = None,
     masks: MaskFolders = None,
     json: JsonFile = None,
+    csv: CsvFile = None,
     report: Annotated[
         str | None,
         typer.Option(
@@ -363,6 +371,8 @@ def evaluate(
     batch_size: BatchSize = 32,
 ) -> None:
     """Measure a detector on labelled test images."""
+    if json == csv == "-":
+        raise typer.BadParameter("only one of --json and --csv can go to stdout")
     from fastad.commands.evaluate import evaluate as run
 
     run(
@@ -372,6 +382,7 @@ def evaluate(
         defects=defects or [],
         masks=masks or [],
         json=json,
+        csv=csv,
         report=report,
         false_positive_rate=false_positive_rate,
         skip_bad=skip_bad,
@@ -399,9 +410,7 @@ def predict(
         ),
     ] = None,
     json: JsonFile = None,
-    csv: Annotated[
-        str | None, typer.Option("--csv", metavar="FILE", help="Write CSV; - for stdout.")
-    ] = None,
+    csv: CsvFile = None,
     heatmaps: Annotated[
         bool,
         typer.Option(
@@ -411,6 +420,9 @@ def predict(
     ] = False,
     masks: Annotated[
         bool, typer.Option("--masks", help="Write what is above the pixel threshold, white.")
+    ] = False,
+    fail_on_anomaly: Annotated[
+        bool, typer.Option("--fail-on-anomaly", help="Exit with 3 where an image is anomalous.")
     ] = False,
     false_positive_rate: Rate = None,
     skip_bad: SkipBad = False,
@@ -425,7 +437,7 @@ def predict(
         raise typer.BadParameter("--json and --csv exclude each other")
     from fastad.commands.predict import predict as run
 
-    run(
+    is_anomalous = run(
         detector,
         images,
         output=output,
@@ -435,10 +447,13 @@ def predict(
         masks=masks,
         false_positive_rate=false_positive_rate,
         skip_bad=skip_bad,
+        needs_threshold=fail_on_anomaly,
         device=device,
         precision=precision,
         batch_size=batch_size,
     )
+    if fail_on_anomaly and is_anomalous:
+        raise typer.Exit(ANOMALOUS)
 
 
 @app.command(

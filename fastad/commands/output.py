@@ -1,18 +1,17 @@
 """Where results go: JSON and CSV to a file or stdout, progress to stderr."""
 
-import csv
-import io
 import json
 import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fastad._files import atomic_path, write_atomically
+from fastad.evaluation.score_table import csv_text
 
 log = logging.getLogger("fastad")
 
@@ -35,11 +34,9 @@ def write_json(target: str, value: Any) -> None:
     write_text(target, json.dumps(_finite(value), indent=2) + "\n")
 
 
-def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write comma-separated rows under a header; None is an empty cell."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    write_text(target, buffer.getvalue())
+def write_csv(target: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table as `fastad.evaluation.score_table.csv_text` makes it."""
+    write_text(target, csv_text(columns, rows))
 
 
 def check_writable(target: str) -> None:

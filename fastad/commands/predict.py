@@ -1,7 +1,8 @@
 """``fastad predict``: scores, decisions and heat maps for images."""
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from fastad.commands.output import (
 from fastad.data import find_images, images_without_masks, read_image, resize_masks
 from fastad.data.finding import PICTURES, drawn_by_predict, given_path
 from fastad.detector import load
-from fastad.inference import PredictionResult, colour_scale, save_heatmap
+from fastad.evaluation.score_table import COLUMNS
+from fastad.inference import colour_scale, save_heatmap
+from fastad.inference.predictor import MANY
 
-COLUMNS = ("path", "score", "p_value", "is_anomalous")
+LOWEST = 3  # images that a summary names
 
 
 def predict(
@@ -39,16 +42,18 @@ def predict(
     masks: bool,
     false_positive_rate: float | None,
     skip_bad: bool,
+    needs_threshold: bool,
     device: str,
     precision: str,
     batch_size: int,
-) -> None:
-    """Predict files and folders of images.
+) -> bool:
+    """Predict files and folders of images; returns whether one of them is anomalous.
 
     Rows go to the CSV or JSON file named, else to scores.csv in the output folder, else to stdout
     as CSV. Heat maps and masks go to the output folder, named after the images; the rows name them.
     A list of them is written, too, by which they are passed over where images are looked for.
     Beside a heat map are the image and what the model shows of it, where it shows anything.
+    A summary goes to stderr. ``needs_threshold`` makes a detector without one a ValueError.
     """
     for target in filter(None, (json, csv)):
         check_writable(target)
@@ -67,6 +72,8 @@ def predict(
     if masks and loaded.pixel_threshold_ is None:
         raise ValueError(f"{detector} has no pixel threshold: no images were held out")
 
+    if loaded.threshold_ is None and needs_threshold:
+        raise ValueError(f"{detector} has no threshold, as no images were held out: none can fail")
     if loaded.threshold_ is None:
         log.warning(f"{detector} has no threshold, as no images were held out: nothing is decided")
     names = _picture_names(paths)
@@ -81,6 +88,7 @@ def predict(
         if drawn := [t for t in targets if t.suffix == ".png"]:
             _list_pictures(folder, drawn)
     rows: list[dict[str, Any]] = []
+    begin = time.monotonic()
     with skipped() as skip, progress("predicting") as report:
         for result in loaded.stream(paths, skip=skip if skip_bad else None):
             assert result.paths is not None  # they were given as paths
@@ -97,18 +105,49 @@ def predict(
                     assert result.mask is not None  # there is a pixel threshold
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
                     _save_mask(_made(folder / f"{names[path]}_mask.png"), mask.numpy())
-            for row, path in zip(_rows(result), result.paths, strict=True):
+            for row, path in zip(result.rows(), result.paths, strict=True):
                 if heatmaps:
                     row["heatmap"] = f"{names[path]}.png"
                 if masks:
                     row["mask"] = f"{names[path]}_mask.png"
                 rows.append(row)
             report(len(rows), len(paths))
+    seconds = time.monotonic() - begin
     if json is not None:
         facts = {"threshold": loaded.threshold_, "supervision": loaded.supervision_}
         write_json(json, facts | {"images": rows})
     if csv is not None:
-        write_csv(csv, columns, [[row[column] for column in columns] for row in rows])
+        write_csv(csv, columns, rows)
+    for line in _summary(rows, len(paths), seconds, names):
+        note(line)
+    written = [str(target) for target in (json, csv) if target not in (None, "-")]
+    for wanted, what in ((heatmaps, "heat map"), (masks, "mask")):
+        written += [f"{_counted(len(rows), what)} in {output}"] if wanted else []
+    if written:
+        note(f"written: {', '.join(written)}")
+    return any(row["is_anomalous"] for row in rows)
+
+
+def _summary(
+    rows: list[dict[str, Any]], given: int, seconds: float, names: Mapping[Path, Path]
+) -> list[str]:
+    """How many images there were, and which are the least normal."""
+    facts = [_counted(len(rows), "image")]
+    decisions = [row["is_anomalous"] for row in rows]
+    facts.append("none judged" if None in decisions else f"{sum(decisions)} anomalous")
+    if left_out := given - len(rows):
+        facts.append(f"{left_out} unreadable and skipped")
+    if len(rows) < MANY:  # of more the predictor has said it
+        facts.append(f"{len(rows) / max(seconds, 1e-9):.3g} images/s")
+    first = sorted(rows, key=lambda row: -row["score"])[:LOWEST]
+    has_p_values = first[0]["p_value"] is not None
+    kind = "p_value" if has_p_values else "score"
+    least = ", ".join(f"{names[Path(row['path'])]} {row[kind]:.3g}" for row in first)
+    return [", ".join(facts), f"{'lowest p-values' if has_p_values else 'highest scores'}: {least}"]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _refuse_pictures_among(images: list[str], output: str) -> None:
@@ -163,15 +202,3 @@ def _picture_names(paths: list[Path]) -> dict[Path, Path]:
         path: name if short.count(name.with_suffix("")) > 1 else name.with_suffix("")
         for path, name in whole.items()
     }
-
-
-def _rows(result: PredictionResult) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": str(path),
-            "score": float(result.score[i]),
-            "p_value": None if result.p_value is None else float(result.p_value[i]),
-            "is_anomalous": None if result.is_anomalous is None else bool(result.is_anomalous[i]),
-        }
-        for i, path in enumerate(result.paths or ())
-    ]

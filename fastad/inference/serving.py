@@ -20,7 +20,8 @@ from fastad.data.folder import Images
 from fastad.engine.folding import has_foldable_parts
 from fastad.engine.precision import fallbacks
 from fastad.inference.calibration import stacked
-from fastad.inference.predictor import PredictionResult, Predictor
+from fastad.inference.predictor import Predictor
+from fastad.inference.result import PredictionResult
 from fastad.inference.threshold import conformal_threshold
 from fastad.training.precision import cpu_multiplies_in
 

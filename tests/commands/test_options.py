@@ -99,7 +99,7 @@ def test_an_interrupt_elsewhere_is_one_line(fastad, detector, images, monkeypatc
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastad.commands.predict._rows", stop)
+    monkeypatch.setattr("fastad.inference.PredictionResult.rows", stop)
     code, _, err = fastad("predict", detector, images / "test")
     assert code == 1
     assert err.strip().endswith("error: stopped by the user")
