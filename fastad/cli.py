@@ -16,6 +16,7 @@ import typer
 import typer.core
 
 from fastad.commands import UsageError
+from fastad.commands.interrupts import answered_interrupts
 
 ANOMALOUS = 3  # the exit code of --fail-on-anomaly
 
@@ -822,7 +823,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         from fastad.commands.output import set_up_log
 
         set_up_log(-1 if "--quiet" in flags else int("--verbose" in flags))
-        app(arguments, prog_name="fastad")
+        with answered_interrupts():
+            app(arguments, prog_name="fastad")
     except Exception as error:
         if "--traceback" in flags:
             raise
