@@ -297,6 +297,10 @@ def train(
         str,
         _of_output(metavar="FILE", help="The detector file to write."),
     ] = "detector.fastad",
+    force: Annotated[
+        bool,
+        _of_output("--force", help="Replace FILE where it holds another training's detector."),
+    ] = False,
     false_positive_rate: Annotated[
         float | None,
         _of_output(
@@ -314,6 +318,7 @@ def train(
             masks=masks or [],
             output=output,
             resume=resume,
+            force=force,
             skip_bad=skip_bad,
             settings=settings or [],
             stages=stages or [],
