@@ -30,6 +30,21 @@ def defaults() -> dict[str, Any]:
     return own
 
 
+def defaults_by_model() -> dict[str, str]:
+    """What those are of each model, as the help shows it."""
+    found: dict[str, list[str]] = {"epochs": [], "batch_size": [], "pseudo_anomalies": []}
+    for name, kind in models.MODELS.items():
+        config = TrainingConfig.for_model(kind)
+        stages = [(stage, config.for_stage(kind, stage)) for stage in kind.stages]
+        first, own = stages[0]
+        if first.trains:
+            found["epochs"].append(f"{name} {own.epochs}")
+        found["batch_size"].append(f"{name} {own.batch_size}")
+        drawn = [own.pseudo_anomalies for stage, own in stages if stage.pseudo_anomalies]
+        found["pseudo_anomalies"] += [f"{name} {drawn[0]}"] if drawn else []
+    return {option: ", ".join(values) for option, values in found.items()}
+
+
 def train(
     data: str,
     *,
