@@ -21,6 +21,7 @@ from fastad.commands.output import (
     progress,
     refuse_overwriting,
     skipped,
+    waiting,
     write_csv,
     write_json,
 )
@@ -73,7 +74,8 @@ def evaluate(
 
         _refuse_places(report, data, {"--json": json, "--csv": csv})
         check_report_folder(report)
-    loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
+    with waiting(f"loading {detector}"):
+        loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
         loaded.set_threshold(false_positive_rate)
     of_scores = _p_values(loaded)

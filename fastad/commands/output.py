@@ -12,6 +12,7 @@ from typing import Any
 
 from fastad._files import atomic_path, write_atomically
 from fastad.evaluation.score_table import csv_text
+from fastad.training.heartbeat import Heartbeat
 
 log = logging.getLogger("fastad")
 
@@ -71,6 +72,28 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
             note(f"{what}: {done} of {total} images")
 
     yield line
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show that work goes on of which no part can be counted: as `progress` does, in seconds."""
+    if not log.isEnabledFor(logging.INFO):
+        yield
+        return
+    if not sys.stderr.isatty():
+        heartbeat = Heartbeat(lambda seconds: note(f"{what}: at work for {seconds:.0f} s"))
+        try:
+            yield
+        finally:
+            heartbeat.stop()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
 def note(text: str) -> None:

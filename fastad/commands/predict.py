@@ -18,6 +18,7 @@ from fastad.commands.output import (
     progress,
     refuse_overwriting,
     skipped,
+    waiting,
     write_csv,
     write_json,
 )
@@ -65,7 +66,8 @@ def predict(
     if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise NotADirectoryError(f"--output {output} is a file; it must be a folder")
     paths = _paths(images)
-    loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
+    with waiting(f"loading {detector}"):
+        loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
         loaded.set_threshold(false_positive_rate)
         loaded.set_pixel_threshold(false_positive_rate)

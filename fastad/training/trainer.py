@@ -16,6 +16,7 @@ from fastad.data.folder import Images
 from fastad.models import AnomalyModel
 from fastad.models.base import Batches
 from fastad.models.map_model import MapModel
+from fastad.training.agenda import CHOICE, EXAMINATION, Agenda, features_of, in_words, phases_of
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastad.training.closing import close, defects_of, used_options
@@ -23,7 +24,7 @@ from fastad.training.config import TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
 from fastad.training.loop import Sources, StageLoop
-from fastad.training.map_choice import choose_by_defects
+from fastad.training.map_choice import choose_by_defects, has_choice
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress, reported
@@ -53,6 +54,7 @@ class Trainer:
         config: None for the model's own defaults.
         progress: called after every step and every epoch, as a `ConsoleProgress`. None for a silent
             training.
+        examined: whether an examination of the detector follows, which the time left counts.
 
     Raises:
         ValueError: the device or the precision is not available.
@@ -76,12 +78,15 @@ class Trainer:
         model: AnomalyModel,
         config: TrainingConfig | None = None,
         progress: Callable[[EpochProgress], None] | None = None,
+        *,
+        examined: bool = False,
     ):
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be a function or None; got {progress!r}")
         self.model = model
         self.config = TrainingConfig.for_model(model) if config is None else config
         self.progress = progress
+        self._examined = examined
         self.device = resolve_device(self.config.device)
         precision = self.config.precision
         if precision == "auto" and not model.trains():
@@ -139,6 +144,11 @@ class Trainer:
         else:
             train, validation = split_off(len(dataset), held_out)
         plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
+        phases = phases_of(self.model, plans, examined=self._examined)
+        self._agenda = Agenda(phases, self.model, self.progress)
+        log.info(
+            f"plan: {len(train)} images and {len(validation)} held out, {in_words(phases, plans)}"
+        )
         for note in step_notes(self.model, config, plans):
             log.info(note)
         if defects := defects_of(plans):
@@ -229,6 +239,8 @@ class Trainer:
                 self._finish(plan, dataset, state)
             if isinstance(self.model, MapModel):
                 open_source = functools.partial(self._source, plans[-1])
+                if has_choice(self.model):
+                    self._agenda.announce(CHOICE)
                 choose_by_defects(self.model, plans[-1], dataset, open_source, record)
                 state.keep()
         except KeyboardInterrupt:
@@ -242,16 +254,23 @@ class Trainer:
                 self.model.choose(self.model.choice())  # what is "auto" still
             record.seconds = before + time.monotonic() - start
 
+    def begin_examination(self) -> None:
+        """Say that the training is over, and the examination that follows it begins."""
+        self._agenda.announce(EXAMINATION)
+
     def _prepare(self, plan: StagePlan, dataset: Images) -> None:
         """Let the model see images before the first epoch of a stage."""
         source = self._source(plan, dataset)
 
         progress = None if plan.stage.trains else self.progress
+        if not plan.stage.trains:
+            self._agenda.enter(plan.stage.name)
+        reach = self._agenda.reach if not plan.stage.trains else lambda share: 0.0
 
         def batches(items: Tensor) -> Batches:
             pieces = items.split(plan.config.batch_size)
             parts = plan.stage.name, len(self.model.stages)
-            return lambda: reported(source.batches(pieces), len(pieces), progress, *parts)
+            return lambda: reported(source.batches(pieces), len(pieces), progress, reach, *parts)
 
         unseen = plan.unseen if len(plan.unseen) else plan.train
         self.model.eval()
@@ -304,10 +323,14 @@ class Trainer:
                 min(memory * 2**30, memory_limit(self.device)),
                 disk * 2**30 if memory > 0 else 0.0,
             )
-            for source in filter(None, dict.fromkeys((train, validation, trial))):
-                source.keep_features(plan.config.batch_size, room)
+            opened = list(filter(None, dict.fromkeys((train, validation, trial))))
+            for number, source in enumerate(opened):
+                watch = self._agenda.watch(features_of(plan.stage.name), number, len(opened))
+                source.keep_features(plan.config.batch_size, room, watch)
             sources = Sources(train, validation, trial)
-            loop = StageLoop(self.model, plan, self._placement, sources, self.progress)
+            loop = StageLoop(
+                self.model, plan, self._placement, sources, self.progress, self._agenda
+            )
             loop.run(state, begin, save)
             self._finish(plan, dataset, state, train if plan.train_set is dataset else None)
         finally:

@@ -272,9 +272,9 @@ def test_quiet_verbose_and_normal(fastad, train, detector, images, tmp_path):
     _, _, normal = train("--epochs", "1")
     assert "reading 10 normal images" in normal
     assert "epoch 1/1" in normal
-    _, _, quiet = train("--epochs", "1", "--quiet")
+    _, _, quiet = train("--epochs", "1", "--force", "--quiet")
     assert all(line.startswith("warning: ") for line in quiet.splitlines())
-    _, _, verbose = train("--epochs", "1", "-v")
+    _, _, verbose = train("--epochs", "1", "--force", "-v")
     assert len(verbose.splitlines()) > len(normal.splitlines())
     code, out, err = fastad("-q", "predict", detector, images / "test/good")
     assert code == 0
