@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from fastad import models
+from fastad._suggest import did_you_mean
 from fastad._values import plain
 from fastad.data.inputs import gathered, is_one
 from fastad.data.layouts.naming import saying
@@ -69,7 +70,8 @@ class Estimator:
         for name, value in options.items():
             if name not in known:
                 raise TypeError(
-                    f"unknown option {name!r} of {self.model}; there are: {', '.join(known)}"
+                    f"unknown option {name!r} of {self.model}{did_you_mean(name, known)}; there "
+                    f"are: {', '.join(known)}"
                 )
             setattr(self, name, value)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_unfinished: set[Path] = set()  # temporary files that are being written
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -42,6 +44,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         ) from None
     os.close(handle)
     temporary = Path(name)
+    _unfinished.add(temporary)
     try:
         yield temporary
         # mkstemp makes the file private; keep the mode of the file replaced, else the usual one.
@@ -56,7 +59,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+    finally:
+        _unfinished.discard(temporary)
     _sync_folder(path.parent)
+
+
+def remove_unfinished() -> None:
+    """Remove what `atomic_path` has given and not renamed yet, before the process ends at once."""
+    for path in list(_unfinished):
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_atomically(path: str | os.PathLike, writer: Callable[[Path], object]) -> None:

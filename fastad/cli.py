@@ -17,8 +17,11 @@ import typer.core
 
 import fastad
 from fastad.commands import UsageError
+from fastad.commands.interrupts import answered_interrupts
 
-NOT_INSPECTED = 4  # exit code: images were passed over, as --skip-bad allows
+# Exit codes beside 1, a failure, and 2, wrong usage.
+ANOMALOUS = 3  # an image is anomalous: of --fail-on-anomaly
+NOT_INSPECTED = 4  # images were passed over, as --skip-bad allows
 
 
 class _Commands(typer.core.TyperGroup):
@@ -29,6 +32,28 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(*arguments)
         except KeyboardInterrupt:
             raise RuntimeError("stopped by the user") from None
+
+
+class _Command(typer.core.TyperCommand):
+    """Says what a mistyped option was meant to be."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # Of typer's own copy of click in newer versions, of click in older ones.
+            if type(error).__name__ != "NoSuchOption":
+                raise
+            from fastad.commands.suggestions import hint
+
+            names = [name for parameter in self.params for name in parameter.opts]
+            error.message += hint(error.option_name, names, self.settings())  # type: ignore[attr-defined]
+            error.possibilities = None  # type: ignore[attr-defined]
+            raise
+
+    def settings(self) -> list[str]:
+        """Keys of the command's ``--set``, if it has one."""
+        return []
 
 
 app = typer.Typer(
@@ -43,14 +68,22 @@ app = typer.Typer(
 )
 
 Detector = Annotated[
-    str, typer.Argument(metavar="DETECTOR", help="Detector file made by `fastad train`.")
+    str, typer.Argument(metavar="DETECTOR", help="Read this detector file, made by `fastad train`.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Run on this device: auto, cpu, cuda or cuda:N. auto takes CUDA where there is one."
+    ),
+]
 ServingPrecision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16", "int16"],
-    typer.Option(help="Precision of convolutions. auto: the fastest that agreed with float32."),
+    typer.Option(
+        help="Compute convolutions in this precision. auto takes the fastest that "
+        "agreed with float32."
+    ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in a step.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Compute so many images at once.")]
 
 
 @contextmanager
@@ -82,7 +115,9 @@ Rate = Annotated[
     typer.Option(
         "--false-positive-rate",
         callback=_check_rate,
-        help="Another threshold than the file's, from the held-out scores that it keeps.",
+        help="Choose another threshold than the file's, from the held-out scores that "
+        "it keeps. It calls at most this share of good images anomalous.",
+        show_default="the file's threshold",
     ),
 ]
 GoodFolders = Annotated[
@@ -90,8 +125,9 @@ GoodFolders = Annotated[
     typer.Option(
         "--good",
         metavar="FOLDER",
-        help="A folder of good images in DATA whose name does not say so; . for DATA itself. May "
-        "be repeated.",
+        help="Take this folder in DATA for good images, where its name does not say "
+        "so. A dot is DATA itself. May be repeated.",
+        show_default="by the names of the folders",
     ),
 ]
 DefectFolders = Annotated[
@@ -99,7 +135,9 @@ DefectFolders = Annotated[
     typer.Option(
         "--defects",
         metavar="FOLDER",
-        help="A folder of defective images in DATA whose name does not say so. May be repeated.",
+        help="Take this folder in DATA for defective images, where its name does not "
+        "say so. May be repeated.",
+        show_default="by the names of the folders",
     ),
 ]
 MaskFolders = Annotated[
@@ -107,12 +145,30 @@ MaskFolders = Annotated[
     typer.Option(
         "--masks",
         metavar="FOLDER",
-        help="A folder of masks, in DATA or elsewhere, whose name does not say so. May be "
-        "repeated.",
+        help="Take this folder, in DATA or elsewhere, for masks, where its name does "
+        "not say so. May be repeated.",
+        show_default="by the names of the folders",
     ),
 ]
 JsonFile = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - for stdout.")
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write JSON to this file. A dash is stdout.",
+        show_default="no file",
+    ),
+]
+
+
+CsvFile = Annotated[
+    str | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="Write CSV to this file, a row an image. A dash is stdout.",
+        show_default="no file",
+    ),
 ]
 
 
@@ -125,9 +181,11 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")
+        bool, typer.Option("--quiet", "-q", help="Write only warnings and errors to stderr.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Details on stderr.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Write details to stderr.")
+    ] = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an error came from.")
     ] = False,
@@ -147,14 +205,23 @@ _of_data, _of_model, _of_training, _of_defects, _of_output = (
 )
 
 
-class _Train(typer.core.TyperCommand):
+class _Train(_Command):
     """Takes the defaults from the classes that the options go to; they import torch."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        from fastad.commands.train import defaults
+        from fastad.commands.train import defaults, defaults_by_model
 
         ctx.default_map = defaults()
+        by_model = defaults_by_model()
+        for parameter in self.params:
+            if parameter.name in by_model:
+                parameter.show_default = by_model[parameter.name]  # type: ignore[attr-defined]
         return super().parse_args(ctx, args)
+
+    def settings(self) -> list[str]:
+        from fastad.commands.suggestions import settings_of_training
+
+        return settings_of_training()
 
 
 @app.command(
@@ -172,24 +239,25 @@ def train(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Folder in the layout of MVTec AD (train/good), MVTec AD 2, MVTec LOCO, BTAD or "
-            "VisA, or any folder of good images. `fastad inspect` shows what is in it.",
+            help="Learn from this folder. It has the layout of MVTec AD (train/good), "
+            "MVTec AD 2, MVTec LOCO, BTAD or VisA, or is any folder of good images. "
+            "`fastad inspect` shows what is in it.",
         ),
     ],
     # Data
     image_size: Annotated[
         str | None,
         _of_data(
-            help="256, 640x256 (height x width), or auto: the aspect ratio of the images, in about "
-            "256x256 pixels."
+            help="Resize images to this size: 256, 640x256 (height x width), or auto. auto"
+            " keeps the aspect ratio of the images, in about 256x256 pixels."
         ),
     ] = None,
     bit_depth: Annotated[
         str | None,
         _of_data(
             metavar="auto|8...16|LOW-HIGH",
-            help="Values of 16-bit pixels that become black and white: so many bits, a window like "
-            "30000-34000, or auto for what the images use.",
+            help="Say which values of 16-bit pixels become black and white: so many bits, "
+            "a window like 30000-34000, or auto. auto takes what the images use.",
         ),
     ] = None,
     good: Annotated[
@@ -197,8 +265,10 @@ def train(
         _of_data(
             "--good",
             metavar="FOLDER",
-            help="A folder of good images in DATA whose name does not say so: its path, or the "
-            "name of the nearest one; . for DATA itself. May be repeated.",
+            help="Take this folder in DATA for good images, where its name does not say "
+            "so. Give its path, or the name of the nearest one. A dot is DATA itself."
+            " May be repeated.",
+            show_default="by the names of the folders",
         ),
     ] = None,
     masks: Annotated[
@@ -206,7 +276,9 @@ def train(
         _of_data(
             "--masks",
             metavar="FOLDER",
-            help="A folder of masks in DATA whose name does not say so. May be repeated.",
+            help="Take this folder in DATA for masks, where its name does not say so. May "
+            "be repeated.",
+            show_default="by the names of the folders",
         ),
     ] = None,
     skip_bad: Annotated[
@@ -217,20 +289,25 @@ def train(
     model: Annotated[
         str | None,
         _of_model(
-            help="rstpm: two student-teacher pairs and a discriminative network. stpm: one pair, "
-            "faster. gtrans: one pair and a transformer. prn: segments by residuals to prototypes, "
-            "learns from real defects, too. utad: rebuilds the image in two stages and shows both. "
-            "patchcore, subspace: compare patches with those of good images, without training."
+            help="Train this model. rstpm has two student-teacher pairs and a "
+            "discriminative network. stpm has one pair, and is faster. gtrans has one"
+            " pair and a transformer. prn segments by residuals to prototypes, and "
+            "learns from real defects, too. utad rebuilds the image in two stages, "
+            "and shows both. patchcore and subspace compare patches with those of "
+            "good images, without training."
         ),
     ] = None,
     teacher_weights: Annotated[
         str | None,
         _of_model(
             metavar="auto|embedded|random|PATH",
-            help="Pretrained weights. auto: from FASTAD_WEIGHTS, an installed package, "
-            "torch.hub's cache or a download, otherwise embedded. embedded: the ResNet-18 in "
-            "fastad, trained on generated images. A folder: a file for each teacher, found by its "
-            "name. A file: for the first teacher. random: none, to compare with.",
+            help="Take the teachers' pretrained weights from here. auto looks in "
+            "FASTAD_WEIGHTS, an installed package and torch.hub's cache, then "
+            "downloads, and otherwise takes embedded. embedded is the ResNet-18 in "
+            "fastad, trained on generated images. A folder has a file for each "
+            "teacher, found by its name. A file is for the first teacher. random "
+            "takes none, to compare with.",
+            show_default="auto",
         ),
     ] = None,
     settings: Annotated[
@@ -238,7 +315,8 @@ def train(
         _of_model(
             "--set",
             metavar="KEY=VALUE",
-            help="Any field of the model's or the training's config; may be repeated.",
+            help="Set any field of the model's or the training's config. May be repeated.",
+            show_default="none set",
         ),
     ] = None,
     # Training
@@ -246,30 +324,39 @@ def train(
         int | None,
         _of_training(
             min=1,
-            help="Passes over the images; by default the model's own, more where there are few "
-            "images. A training in several stages has these in the first stage, and others in "
-            "proportion.",
+            help="Pass so many times over the images. The default is the model's own, and "
+            "more where there are few images. In several stages it is the number of "
+            "the first, and others are in proportion.",
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
         _of_training(
             min=1,
-            help="Images in a step; by default the model's own, fewer where there are few images.",
+            help="Train on so many images in a step. The default is the model's own, and "
+            "fewer where there are few images.",
         ),
     ] = None,
-    device: Annotated[str | None, _of_training(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None,
+        _of_training(
+            help="Run on this device: auto, cpu, cuda or cuda:N. auto takes CUDA where "
+            "there is one."
+        ),
+    ] = None,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"] | None,
         _of_training(
-            help="Precision of convolutions. auto: the fastest that the device has units for."
+            help="Compute convolutions in this precision. auto takes the fastest that the "
+            "device has units for."
         ),
     ] = None,
     seed: Annotated[
         int | None,
         _of_training(
             min=0,
-            help="Seed of the initialisation, the hold-out split and the order of the images.",
+            help="Draw the initialisation, the hold-out split and the order of the images "
+            "from this seed.",
         ),
     ] = None,
     resume: Annotated[
@@ -281,7 +368,8 @@ def train(
         _of_training(
             "--stage",
             metavar="NAME.OPTION=VALUE",
-            help="An option of one stage of the training; may be repeated.",
+            help="Set an option of one stage of the training. May be repeated.",
+            show_default="none set",
         ),
     ] = None,
     # Synthesised defects
@@ -289,30 +377,40 @@ def train(
         str | None,
         _of_defects(
             metavar="FOLDER",
-            help="Images that synthesised defects are cut from; by default generated textures.",
+            help="Cut synthesised defects from the images in this folder.",
+            show_default="generated textures",
         ),
     ] = None,
     pseudo_anomalies: Annotated[
         int | None,
-        _of_defects(min=1, help="Images with synthesised defects in an epoch."),
+        _of_defects(min=1, help="Draw so many images with synthesised defects in an epoch."),
     ] = None,
     defects: Annotated[
         str | None,
         _of_defects(
             metavar="FOLDER",
-            help="Real defects with masks, to learn from as well. An evaluation leaves these "
-            "images out. --set defect_images=N takes N of them.",
+            help="Learn from these real defects with masks as well. An evaluation leaves "
+            "these images out. --set defect_images=N takes N of them.",
+            show_default="none",
         ),
     ] = None,
     # Output
     output: Annotated[
         str,
-        _of_output(metavar="FILE", help="The detector file to write."),
+        _of_output(metavar="FILE", help="Write the detector to this file."),
     ] = "detector.fastad",
+    force: Annotated[
+        bool,
+        _of_output(
+            "--force",
+            help="Replace the file of --output where it holds another training's detector.",
+        ),
+    ] = False,
     false_positive_rate: Annotated[
         float | None,
         _of_output(
-            callback=_check_rate, help="Share of good images that the threshold may call anomalous."
+            callback=_check_rate,
+            help="Let the threshold call at most this share of good images anomalous.",
         ),
     ] = None,
 ) -> None:
@@ -327,6 +425,7 @@ def train(
             masks=masks or [],
             output=output,
             resume=resume,
+            force=force,
             skip_bad=skip_bad,
             settings=settings or [],
             stages=stages or [],
@@ -351,10 +450,11 @@ def train(
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\n"
     "fastad evaluate bottle.fastad bottle\n\n"
     "fastad evaluate bottle.fastad bottle --json metrics.json\n\n"
-    "fastad evaluate bottle.fastad bottle --report bottle_report\n\n"
+    "fastad evaluate bottle.fastad bottle --report bottle_report\n\n",
 )
 def evaluate(
     detector: Detector,
@@ -362,19 +462,22 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Folder in MVTec layout (test, ground_truth), or another that "
-            "`fastad inspect` knows.",
+            help="Measure on this folder. It has the layout of MVTec AD (test, "
+            "ground_truth), or another that `fastad inspect` knows.",
         ),
     ],
     good: GoodFolders = None,
     defects: DefectFolders = None,
     masks: MaskFolders = None,
     json: JsonFile = None,
+    csv: CsvFile = None,
     report: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Write a page with curves, tables and pictures, the worst mistakes first.",
+            help="Write a page with curves, tables and pictures to this folder, the worst "
+            "mistakes first.",
+            show_default="no page",
         ),
     ] = None,
     false_positive_rate: Rate = None,
@@ -384,6 +487,8 @@ def evaluate(
     batch_size: BatchSize = 32,
 ) -> None:
     """Measure a detector on labelled test images."""
+    if json == csv == "-":
+        raise typer.BadParameter("only one of --json and --csv can go to stdout")
     from fastad.commands.evaluate import evaluate as run
 
     run(
@@ -393,6 +498,7 @@ def evaluate(
         defects=defects or [],
         masks=masks or [],
         json=json,
+        csv=csv,
         report=report,
         false_positive_rate=false_positive_rate,
         skip_bad=skip_bad,
@@ -403,26 +509,28 @@ def evaluate(
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\n"
     "fastad predict bottle.fastad new_images --output out --heatmaps --csv scores.csv\n\n"
     "fastad predict bottle.fastad image.png --json - --quiet\n\n"
-    "fastad predict bottle.fastad new_images --output out --masks --false-positive-rate 0.05\n\n"
+    "fastad predict bottle.fastad new_images --output out --masks --false-positive-rate 0.05\n\n",
 )
 def predict(
     detector: Detector,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Image files and folders of them.")
+        list[str],
+        typer.Argument(metavar="IMAGES...", help="Score these image files and folders of them."),
     ],
     output: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="Folder for the heat maps, and for scores.csv if no file is named."
+            metavar="DIR",
+            help="Write heat maps and masks to this folder, and scores.csv if no file is named.",
+            show_default="no folder",
         ),
     ] = None,
     json: JsonFile = None,
-    csv: Annotated[
-        str | None, typer.Option("--csv", metavar="FILE", help="Write CSV; - for stdout.")
-    ] = None,
+    csv: CsvFile = None,
     heatmaps: Annotated[
         bool,
         typer.Option(
@@ -431,7 +539,16 @@ def predict(
         ),
     ] = False,
     masks: Annotated[
-        bool, typer.Option("--masks", help="Write what is above the pixel threshold, white.")
+        bool,
+        typer.Option(
+            "--masks",
+            help="Write a mask of each image. It is white where the map is above the pixel"
+            " threshold.",
+        ),
+    ] = False,
+    fail_on_anomaly: Annotated[
+        bool,
+        typer.Option("--fail-on-anomaly", help="Exit with code 3 where an image is anomalous."),
     ] = False,
     false_positive_rate: Rate = None,
     skip_bad: Annotated[
@@ -464,7 +581,7 @@ def predict(
         raise typer.BadParameter("--json and --csv exclude each other")
     from fastad.commands.predict import predict as run
 
-    unreadable = run(
+    found = run(
         detector,
         images,
         output=output,
@@ -475,22 +592,27 @@ def predict(
         false_positive_rate=false_positive_rate,
         skip_bad=skip_bad,
         strict=strict,
+        needs_threshold=fail_on_anomaly,
         device=device,
         precision=precision,
         batch_size=batch_size,
     )
-    if unreadable:
+    # An image that nobody looked at is worse than one that was found to be anomalous.
+    if found.unreadable:
         raise typer.Exit(NOT_INSPECTED)
+    if fail_on_anomaly and found.is_anomalous:
+        raise typer.Exit(ANOMALOUS)
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\n"
     "fastad inspect bottle\n\n"
     "fastad inspect parts --good shift_1 --defects rework\n\n"
-    "fastad inspect bottle --json - --quiet\n\n"
+    "fastad inspect bottle --json - --quiet\n\n",
 )
 def inspect(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder of images.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Look at this folder of images.")],
     good: GoodFolders = None,
     defects: DefectFolders = None,
     masks: MaskFolders = None,
@@ -517,9 +639,10 @@ def inspect(
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\n"
     "fastad check bottle.fastad bottle\n\n"
-    "fastad check bottle.fastad new_good_images --output check.html\n\n"
+    "fastad check bottle.fastad new_good_images --output check.html\n\n",
 )
 def check(
     detector: Detector,
@@ -527,20 +650,24 @@ def check(
         str,
         typer.Argument(
             metavar="GOOD_IMAGES",
-            help="Folder of good images. Those that the detector was trained on are left out.",
+            help="Draw defects on the good images in this folder. Those that the detector "
+            "was trained on are left out.",
         ),
     ],
     output: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Write a page, such as check.html, with what is found and missed."
+            metavar="FILE",
+            help="Write a page with what is found and missed to this file, such as check.html.",
+            show_default="no page",
         ),
     ] = None,
     json: JsonFile = None,
     count: Annotated[
-        int, typer.Option(min=1, help="Defects to try. A multiple of 15 has all kinds as often.")
+        int,
+        typer.Option(min=1, help="Try so many defects. A multiple of 15 has all kinds as often."),
     ] = 150,
-    seed: Annotated[int, typer.Option(min=0, help="Of the defects.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draw the defects from this seed.")] = 0,
     false_positive_rate: Rate = None,
     device: Device = "auto",
     precision: ServingPrecision = "auto",
@@ -568,61 +695,78 @@ def check(
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\n"
     "fastad compare bottle\n\n"
-    "fastad compare bottle --models stpm,rstpm --minutes 30 --output compared\n\n"
+    "fastad compare bottle --models stpm,rstpm --minutes 30 --output compared\n\n",
 )
 def compare(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Folder of good images, as of `fastad train`.")
+        str,
+        typer.Argument(
+            metavar="DATA", help="Learn from this folder of good images, as `fastad train` does."
+        ),
     ],
     chosen: Annotated[
         str | None,
         typer.Option(
             "--models",
             metavar="NAME,NAME...",
-            help="The candidates. Left out: those that learn from good images alone and are quick.",
+            help="Try these models, with commas between them.",
+            show_default="those that are quick and learn from good images alone",
         ),
     ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Time for all trainings together. They get fewer epochs where theirs do not fit.",
+            help="Spend so much time on all trainings together. They get fewer epochs "
+            "where theirs do not fit.",
+            show_default="no limit",
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Passes over the images; by default each model's own."),
+        typer.Option(
+            min=1, help="Pass so many times over the images.", show_default="each model's own"
+        ),
     ] = None,
     output: Annotated[
-        str, typer.Option(metavar="DIR", help="Folder for the detectors and the numbers.")
+        str, typer.Option(metavar="DIR", help="Write the detectors and the numbers to this folder.")
     ] = "fastad-compare",
     json: JsonFile = None,
-    count: Annotated[int, typer.Option(min=1, help="Synthesised defects to judge by.")] = 150,
+    count: Annotated[int, typer.Option(min=1, help="Judge by so many synthesised defects.")] = 150,
     good: GoodFolders = None,
     masks: MaskFolders = None,
     image_size: Annotated[
-        str, typer.Option(help="256, 640x256 (height x width), or auto, as of `fastad train`.")
+        str,
+        typer.Option(
+            help="Resize images to this size: 256, 640x256 (height x width), or auto, as "
+            "in `fastad train`."
+        ),
     ] = "auto",
     teacher_weights: Annotated[
         str,
         typer.Option(
-            metavar="auto|embedded|PATH", help="Pretrained weights, as of `fastad train`."
+            metavar="auto|embedded|PATH",
+            help="Take the teachers' pretrained weights from here, as in `fastad train`.",
         ),
     ] = "auto",
     false_positive_rate: Annotated[
         float,
         typer.Option(
             callback=_check_rate,
-            help="Share of good images that the thresholds may call anomalous.",
+            help="Let each threshold call at most this share of good images anomalous.",
         ),
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, trainings and defects.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="Draw the split, the trainings and the defects from this seed."),
+    ] = 0,
     device: Device = "auto",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Precision of convolutions, as of `fastad train`."),
+        typer.Option(help="Compute convolutions in this precision, as in `fastad train`."),
     ] = "auto",
 ) -> None:
     """Train several models on the same good images and say which one suits them.
@@ -663,9 +807,10 @@ def compare(
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\n"
     "fastad threshold bottle.fastad --rate 0.05\n\n"
-    "fastad threshold bottle.fastad --value 0.4 --output strict.fastad\n\n"
+    "fastad threshold bottle.fastad --value 0.4 --output strict.fastad\n\n",
 )
 def threshold(
     detector: Detector,
@@ -673,16 +818,25 @@ def threshold(
         float | None,
         typer.Option(
             callback=_check_rate,
-            help="Share of good images that may be called anomalous. The scores of held-out "
-            "images, which the file keeps, say which thresholds keep it: of images and of pixels.",
+            help="Call at most this share of good images anomalous. The held-out scores that the "
+            "file keeps give the thresholds of images and of pixels.",
+            show_default="none, give --value",
         ),
     ] = None,
     value: Annotated[
-        float | None, typer.Option(help="The threshold itself, of the scores of images.")
+        float | None,
+        typer.Option(
+            help="Take this threshold of the scores of images.",
+            show_default="none, give --rate",
+        ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write this file, and leave DETECTOR as it is."),
+        typer.Option(
+            metavar="FILE",
+            help="Write this file, and leave DETECTOR as it is.",
+            show_default="DETECTOR itself",
+        ),
     ] = None,
 ) -> None:
     """Give a detector file another threshold. It needs no images and no training."""
@@ -700,38 +854,40 @@ class ExportFormat(str, Enum):
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\n"
     "fastad export bottle.fastad --format onnx --verify bottle/test/good\n\n"
     "fastad export bottle.fastad --format openvino --output line/bottle.xml\n\n"
-    "fastad export bottle.fastad --format aotinductor --fused-ops\n\n"
+    "fastad export bottle.fastad --format aotinductor --fused-ops\n\n",
 )
 def export(
     detector: Detector,
     format: Annotated[
         ExportFormat,
         typer.Option(
-            help="onnx needs pip install onnx onnxscript onnxruntime, openvino needs pip install "
-            "openvino; aotinductor compiles for this machine's processor and needs a C++ compiler."
+            help="Write for this runtime. onnx needs pip install onnx onnxscript onnxruntime, "
+            "openvino needs pip install openvino. aotinductor compiles for this machine's "
+            "processor and needs a C++ compiler.",
         ),
     ],
     verify: Annotated[
         str | None,
         typer.Option(
             metavar="IMAGES",
-            help="Image or folder to compare the detector and the file on; random images if left "
-            "out.",
+            help="Compare the detector and the file on this image or folder.",
+            show_default="random images",
         ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Where it goes; beside DETECTOR if left out."),
+        typer.Option(metavar="FILE", help="Write to this file.", show_default="beside DETECTOR"),
     ] = None,
     fused_ops: Annotated[
         bool,
         typer.Option(
             "--fused-ops",
-            help="Keep fastad's fused ops in a torch-export or aotinductor file: a little faster, "
-            "but `import fastad` must come before loading it.",
+            help="Keep fastad's fused ops in a torch-export or aotinductor file. It is a "
+            "little faster, but `import fastad` must come before loading it.",
         ),
     ] = False,
 ) -> None:
@@ -750,7 +906,7 @@ def export(
         run(detector, format=format.value, output=output, images=verify, fused_ops=fused_ops)
 
 
-@app.command(epilog="Examples:\n\nfastad info\n\nfastad info bottle.fastad\n\n")
+@app.command(cls=_Command, epilog="Examples:\n\nfastad info\n\nfastad info bottle.fastad\n\n")
 def info(
     detector: Annotated[
         str | None, typer.Argument(metavar="[DETECTOR]", help="Show what is in this file instead.")
@@ -763,8 +919,9 @@ def info(
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\nfastad bench\n\nfastad bench bottle.fastad --json speed.json\n\n"
-    "fastad bench --compare before.json after.json\n\n"
+    "fastad bench --compare before.json after.json\n\n",
 )
 def bench(
     detector: Annotated[
@@ -772,22 +929,39 @@ def bench(
         typer.Argument(metavar="[DETECTOR]", help="Measure this file, not a model in general."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Name of the model, of random weights; stpm if left out.")
+        str | None,
+        typer.Option(help="Measure this model, with random weights.", show_default="stpm"),
     ] = None,
     device: Device = "auto",
     precision: ServingPrecision = "auto",
     batch_size: Annotated[
-        list[int] | None, typer.Option(min=1, help="May be repeated; 1 and 8 if left out.")
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Measure batches of so many images. May be repeated.",
+            show_default="1 and 8",
+        ),
     ] = None,
     image_size: Annotated[
-        str | None, typer.Option(help="256, or 640x256 (height x width); 256 if left out.")
+        str | None,
+        typer.Option(
+            help="Measure at this size: 256, or 640x256 (height x width).", show_default="256"
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time given to each comparison.")] = 3.0,
-    frames: Annotated[int, typer.Option(min=1, help="Single images timed one by one.")] = 1000,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Spend so many seconds on each comparison.")
+    ] = 3.0,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Time so many single images one by one.")
+    ] = 1000,
     json: JsonFile = None,
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="OLD NEW", help="Measure nothing: compare two files of --json."),
+        typer.Option(
+            metavar="OLD NEW",
+            help="Measure nothing, and compare two files of --json.",
+            show_default="no comparison",
+        ),
     ] = None,
 ) -> None:
     """Measure the fused ops against plain PyTorch, and a model's speed, on this machine."""
@@ -817,40 +991,48 @@ def bench(
 
 
 @app.command(
+    cls=_Command,
     epilog="Examples:\n\nfastad demo\n\n"
-    "fastad demo --output out --model stpm --teacher-weights resnet18.pth --epochs 20\n\n"
+    "fastad demo --output out --model stpm --teacher-weights resnet18.pth --epochs 20\n\n",
 )
 def demo(
     output: Annotated[
         str,
-        typer.Option(metavar="DIR", help="Folder for images, detectors, pictures and the page."),
+        typer.Option(
+            metavar="DIR", help="Write images, detectors, pictures and the page to this folder."
+        ),
     ] = "fastad-demo",
     teacher_weights: Annotated[
         str,
         typer.Option(
-            metavar="auto|embedded|PATH", help="Pretrained weights, as of `fastad train`."
+            metavar="auto|embedded|PATH",
+            help="Take the teachers' pretrained weights from here, as in `fastad train`.",
         ),
     ] = "auto",
     model: Annotated[
         Literal["subspace", "rstpm", "stpm"],
-        typer.Option(help="subspace trains nothing, and takes seconds."),
+        typer.Option(help="Train this model. subspace trains nothing, and takes seconds."),
     ] = "subspace",
     epochs: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Passes over the images in the first stage of the training. "
-            "Default: 10 of rstpm, 20 of stpm. subspace has none.",
+            help="Pass so many times over the images in the first stage of the training. "
+            "subspace has none.",
+            show_default="rstpm 10, stpm 20",
         ),
     ] = None,
     image_size: Annotated[
         str | None,
         typer.Option(
-            help="128, or 640x256 (height x width). Default: 256 of subspace, 128 of the others."
+            help="Resize images to this size: 128, or 640x256 (height x width).",
+            show_default="subspace 256, rstpm 128, stpm 128",
         ),
     ] = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of the images and the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Draw the images and the training from this seed.")
+    ] = 0,
 ) -> None:
     """Render three synthetic products, learn good ones, find defects, and show it on a page."""
     from fastad.commands.demo import demo as run
@@ -887,7 +1069,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
     try:
         set_up_log(-1 if "--quiet" in flags else int("--verbose" in flags))
-        app(arguments, prog_name="fastad")
+        with answered_interrupts():
+            app(arguments, prog_name="fastad")
     except Exception as error:
         if "--traceback" in flags:
             raise

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -193,11 +194,16 @@ class Detector(Estimator):
         config = self._training_config(model, epochs, training)  # some defaults follow its options
         check_defects(type(model), config)
         images, labels = normal_images(images, y)
-        source = read_training_set(images, self.image_size, skip_bad, self.bit_depth)
+        try:
+            if callable(progress):  # what it is else the trainer refuses
+                progress(EpochProgress(0, 0, 0, 0, 0.0, math.nan, phase="reading images"))
+            source = read_training_set(images, self.image_size, skip_bad, self.bit_depth)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(_nothing_yet(model.trains())) from error
         given = len(source.dataset) + len(source.skipped)
         if labels is not None and labels != given:
             raise ValueError(f"y has {labels} labels, but there are {given} images")
-        trainer = Trainer(model, config, progress)
+        trainer = Trainer(model, config, progress, examined=True)
         precision = str(trainer.dtype).removeprefix("torch.")
         height, width = source.size
         log.info(f"training {self.model} on {trainer.device} in {precision}, {height}x{width}")
@@ -210,6 +216,7 @@ class Detector(Estimator):
         )
         _require_an_epoch(record, stages=len(model.stages), trains=model.trains())
         record.notes += _notes_on_skipped(source)
+        trainer.begin_examination()
         predictor = Predictor(
             model,
             source.size,
@@ -817,8 +824,7 @@ def load(
 def _require_an_epoch(record: TrainingRecord, stages: int, trains: bool) -> None:
     """KeyboardInterrupt where Ctrl-C came before the first epoch's end; a warning after it."""
     if record.interrupted and record.best_epoch is None:
-        what = "the end of the first epoch" if trains else "anything was learnt"
-        raise KeyboardInterrupt(f"stopped before {what}")
+        raise KeyboardInterrupt(_nothing_yet(trains))
     if record.interrupted:
         stage = record.stages[-1]
         of_stage = f" of stage {stage.name}" if stages > 1 else ""
@@ -827,6 +833,10 @@ def _require_an_epoch(record: TrainingRecord, stages: int, trains: bool) -> None
             f"{stage.best_epoch} is kept",
             stacklevel=3,
         )
+
+
+def _nothing_yet(trains: bool) -> str:
+    return f"stopped before {'the end of the first epoch' if trains else 'anything was learnt'}"
 
 
 def _notes_on_skipped(source: TrainingSet) -> list[str]:

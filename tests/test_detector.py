@@ -400,7 +400,7 @@ def test_the_map_is_the_fused_op_on_the_resized_image(detector):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"model": "stmp"}, ValueError, "unknown model 'stmp'; there are: "),
+        ({"model": "stmp"}, ValueError, r"unknown model 'stmp' \(did you mean stpm\?\)"),
         ({"image_size": 0}, ValueError, "image size must be"),
         ({"image_size": "big"}, ValueError, "image size must be"),
         ({"device": "tpu"}, ValueError, "device must be"),
@@ -449,11 +449,15 @@ def test_wrong_images_are_named(detector, images, error, match):
 
 
 def test_wrong_calls_are_named(detector):
-    with pytest.raises(TypeError, match="unknown option 'backbon' of stpm; there are: backbone"):
+    with pytest.raises(
+        TypeError, match=r"'backbon' of stpm \(did you mean backbone\?\); there are: backbone"
+    ):
         fastad.Detector("stpm", backbon="resnet18")
     with pytest.raises(TypeError, match="unknown option 'layers' of rstpm; there are: teacher1"):
         fastad.Detector(layers=("layer1",))
-    with pytest.raises(TypeError, match="unknown training option 'epoch'; there are: epochs"):
+    with pytest.raises(
+        TypeError, match=r"option 'epoch' \(did you mean epochs\?\); there are: epochs"
+    ):
         small().fit(IMAGES, epoch=3)
     with pytest.raises(ValueError, match="give either false_positive_rate or value"):
         detector.set_threshold()

@@ -26,7 +26,7 @@ ROWS = (
     ("ops",),
     ("_extension",),
     ("_safe_file",),
-    ("_C", "_C_convolution", "_C_cuda", "_files", "_html", "_values"),
+    ("_C", "_C_convolution", "_C_cuda", "_files", "_html", "_suggest", "_values"),
 )
 # Rows that are lower, and forbidden all the same.
 FORBIDDEN = {("models", "data")}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 import fastad
@@ -19,18 +21,22 @@ from fastad.commands.output import (
     progress,
     refuse_overwriting,
     skipped,
+    waiting,
+    write_csv,
     write_json,
 )
 from fastad.commands.training_summary import epochs_kept, kept_by, stage_lines
-from fastad.data import describe
+from fastad.data import Sample, describe
 from fastad.data.layouts import samples_of
 from fastad.detector import Detector, load
+from fastad.evaluation.score_table import COLUMNS, LABELS, labelled_rows
+from fastad.inference import p_values
 from fastad.training.map_choice import choice_lines
 
 if TYPE_CHECKING:
     from fastad.evaluation.report.report import Report
 
-COLUMNS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max")
+METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max")
 
 
 def evaluate(
@@ -41,6 +47,7 @@ def evaluate(
     defects: list[str],
     masks: list[str],
     json: str | None,
+    csv: str | None,
     report: str | None,
     false_positive_rate: float | None,
     skip_bad: bool,
@@ -48,7 +55,7 @@ def evaluate(
     precision: str,
     batch_size: int,
 ) -> None:
-    """Measure, write JSON and a report where asked, print a table unless the JSON went to stdout.
+    """Measure, write what is asked for, and print a table where nothing else goes to stdout.
 
     Raises ValueError for a report among the test images, FileExistsError for one among files of
     others; both before any work is done.
@@ -56,33 +63,47 @@ def evaluate(
     named = {"good": good, "defects": defects, "masks": masks}
     found = describe(data, **named)
     samples = samples_of(found)  # a folder that is none is found before the model is read
-    if json not in (None, "-"):
-        check_writable(json)
-        read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
-        refuse_overwriting([Path(json)], read)
+    targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
+    for target in targets:
+        check_writable(str(target))
+    read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
+    refuse_overwriting(targets, read)
     if unlabelled := len(found.unlabelled):
         note(f"{unlabelled} test images have no published labels and are not measured")
     if report is not None:
         from fastad.evaluation.report.report import check_report_folder
 
-        _refuse_places(report, data, json)
+        _refuse_places(report, data, {"--json": json, "--csv": csv})
         check_report_folder(report)
-    loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
+    with waiting(f"loading {detector}"):
+        loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
         loaded.set_threshold(false_positive_rate=false_positive_rate)
-    watcher = None if report is None else _watcher(loaded)
+    of_scores = _p_values(loaded)
+    watcher = None if report is None else _watcher(loaded, of_scores)
+    scored: list[tuple[Sample, float]] = []
+
+    def observe(sample: Sample, score: float, *pictures: Any) -> None:
+        scored.append((sample, score))
+        if watcher is not None:
+            watcher.observe(sample, score, *pictures)
+
     with skipped() as skip, progress("evaluating") as show, _noted() as notes:
         metrics = loaded.evaluate(
             data,
             **named,
             progress=show,
             skip=skip if skip_bad else None,
-            observe=None if watcher is None else watcher.observe,
+            observe=observe,
         )
-    if json != "-":
+    if "-" not in (json, csv):
         _print(metrics, notes)
     if json is not None:
         write_json(json, metrics)
+    if csv is not None:
+        measured, scores = [sample for sample, _ in scored], [score for _, score in scored]
+        rows = labelled_rows(measured, scores, loaded.threshold_, of_scores)
+        write_csv(csv, (*COLUMNS, *LABELS), rows)
     if report is not None and watcher is not None:
         facts = _facts(loaded, detector, data, metrics)
         others = [text for text in notes if text not in metrics["conclusions"]]
@@ -92,7 +113,12 @@ def evaluate(
         note(f"report: {page}")
 
 
-def _watcher(detector: Detector) -> Report:
+def _p_values(detector: Detector) -> Callable[[np.ndarray], np.ndarray] | None:
+    calibration = detector.calibration_scores_
+    return functools.partial(p_values, calibration=calibration) if len(calibration) else None
+
+
+def _watcher(detector: Detector, of_scores: Callable[[np.ndarray], np.ndarray] | None) -> Report:
     from fastad.evaluation.report.report import Report
 
     return Report(
@@ -100,19 +126,22 @@ def _watcher(detector: Detector) -> Report:
         pixel_threshold=detector.pixel_threshold_,
         calibration=detector.calibration_scores_,
         false_positive_rate=detector._artifact.asked_rate,
+        p_values=of_scores,
         explain=detector.explain,
         pixel_range=detector.pixel_range_,
     )
 
 
-def _refuse_places(report: str, data: str, json: str | None) -> None:
+def _refuse_places(report: str, data: str, files: dict[str, str | None]) -> None:
     if not report:
         raise ValueError("--report must name a folder; it is empty")
     target, images = Path(report).resolve(), Path(data).resolve()
-    if json not in (None, "-") and Path(json).resolve().is_relative_to(target):
-        raise ValueError(
-            f"--json {json} is inside the report's folder {report}, which holds its files alone"
-        )
+    for option, file in files.items():
+        if file not in (None, "-") and Path(file).resolve().is_relative_to(target):
+            raise ValueError(
+                f"{option} {file} is inside the report's folder {report}, which holds its files "
+                "alone"
+            )
     if target.is_relative_to(images):
         raise ValueError(
             f"--report {report} is inside {data}: its pictures would be taken for test images"
@@ -179,7 +208,7 @@ def _print(metrics: dict[str, Any], said: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = [*COLUMNS, "aupro"]
+    columns = [*METRICS, "aupro"]
     table = Table(box=None)
     table.add_column("")
     for column in columns:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastad.commands import UsageError
-from fastad.commands.output import check_writable, note, refuse_overwriting
+from fastad.commands.output import check_writable, note, refuse_overwriting, waiting
 from fastad.data import images_without_masks
 from fastad.export.export import TOLERANCE, export_detector
 from fastad.export.formats import FORMATS, check_packages
@@ -25,9 +25,11 @@ def export(
     refuse_overwriting([target], [Path(detector), *(paths or [])])
     if not target.name.endswith(suffix):
         raise UsageError(f"--output: the file of the format {format} must end in {suffix}")
-    artifact = load(detector)
+    with waiting(f"loading {detector}"):
+        artifact = load(detector)
     note(f"exporting {artifact.model.name} to {format}")
-    result = export_detector(artifact, target, format, images=paths, fused_ops=fused_ops)
+    with waiting("exporting"):
+        result = export_detector(artifact, target, format, images=paths, fused_ops=fused_ops)
     what = "random images" if paths is None else images
     note(f"compared with the detector on {what}, {TOLERANCE:g} allowed: {result}")
     note(f"saved {target}")

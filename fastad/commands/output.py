@@ -1,29 +1,20 @@
 """Where results go: JSON and CSV to a file or stdout, progress to stderr."""
 
-from __future__ import annotations
-
-import csv
-import io
 import json
 import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastad._files import atomic_path, write_atomically
-
-if TYPE_CHECKING:
-    from fastad.inference import PredictionResult
+from fastad.evaluation.score_table import csv_text
+from fastad.training.heartbeat import Heartbeat
 
 log = logging.getLogger("fastad")
-
-# Of a table of predictions. Where the status is "unreadable", the error says why, and the other
-# cells are empty.
-COLUMNS = ("path", "score", "p_value", "is_anomalous", "input", "status", "error")
 
 LOG_SECONDS = 10.0  # between two plain lines of progress
 
@@ -44,11 +35,9 @@ def write_json(target: str, value: Any) -> None:
     write_text(target, json.dumps(_finite(value), indent=2) + "\n")
 
 
-def write_csv(target: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write comma-separated rows under a header; None is an empty cell."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    write_text(target, buffer.getvalue())
+def write_csv(target: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table as `fastad.evaluation.score_table.csv_text` makes it."""
+    write_text(target, csv_text(columns, rows))
 
 
 def check_writable(target: str) -> None:
@@ -85,6 +74,28 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     yield line
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show that work goes on of which no part can be counted: as `progress` does, in seconds."""
+    if not log.isEnabledFor(logging.INFO):
+        yield
+        return
+    if not sys.stderr.isatty():
+        heartbeat = Heartbeat(lambda seconds: note(f"{what}: at work for {seconds:.0f} s"))
+        try:
+            yield
+        finally:
+            heartbeat.stop()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
 def note(text: str) -> None:
     """A line for the reader, on stderr; not with --quiet."""
     log.info(text)
@@ -110,29 +121,6 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def result_rows(result: PredictionResult) -> list[dict[str, Any]]:
-    """A row of `COLUMNS` for each image of a prediction that was given as paths."""
-    return [
-        _row(path, "ok")
-        | {
-            "score": float(result.score[i]),
-            "p_value": None if result.p_value is None else float(result.p_value[i]),
-            "is_anomalous": None if result.is_anomalous is None else bool(result.is_anomalous[i]),
-            "input": None if result.input is None else str(result.input[i]),
-        }
-        for i, path in enumerate(result.paths or ())
-    ]
-
-
-def unreadable_row(path: Path | int, error: Exception) -> dict[str, Any]:
-    """The row of an image that could not be read: it was not inspected."""
-    return _row(path, "unreadable") | {"error": reason(error)}
-
-
-def _row(path: Path | int, status: str) -> dict[str, Any]:
-    return dict.fromkeys(COLUMNS) | {"path": str(path), "status": status}
 
 
 def set_up_log(verbosity: int) -> None:

@@ -1,8 +1,10 @@
 """``fastad predict``: scores, decisions and heat maps for images."""
 
 import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +14,39 @@ from PIL import Image
 
 from fastad._files import write_atomically
 from fastad.commands.output import (
-    COLUMNS,
     check_writable,
     log,
     note,
     progress,
     reason,
     refuse_overwriting,
-    result_rows,
-    unreadable_row,
+    waiting,
     write_csv,
     write_json,
 )
 from fastad.data import find_images, images_without_masks, read_image, resize_masks
 from fastad.data.finding import PICTURES, drawn_by_predict, given_path
 from fastad.detector import load
+from fastad.evaluation.score_table import COLUMNS, unreadable_row
 from fastad.inference import PredictionResult, colour_scale, save_heatmap
 from fastad.inference.guard import OK, UNKNOWN
+from fastad.inference.predictor import MANY
 
+LOWEST = 3  # images that a summary names
 NAMED = 20  # unreadable images in the last line; each has a line of its own before
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the exit code of the command goes by.
+
+    Attributes:
+        unreadable: how many images could not be read, and were not inspected.
+        is_anomalous: whether any image is anomalous.
+    """
+
+    unreadable: int
+    is_anomalous: bool
 
 
 def predict(
@@ -45,16 +61,18 @@ def predict(
     false_positive_rate: float | None,
     skip_bad: bool,
     strict: bool,
+    needs_threshold: bool,
     device: str,
     precision: str,
     batch_size: int,
-) -> int:
-    """Predict files and folders of images; give the number of those that cannot be read.
+) -> Findings:
+    """Predict files and folders of images.
 
     Rows go to the CSV or JSON file named, else to scores.csv in the output folder, else to stdout
     as CSV. Heat maps and masks go to the output folder, named after the images; the rows name them.
     A list of them is written, too, by which they are passed over where images are looked for.
     Beside a heat map are the image and what the model shows of it, where it shows anything.
+    A summary goes to stderr. ``needs_threshold`` makes a detector without one a ValueError.
 
     An image that cannot be read has a row that says so. Once all results are written, RuntimeError
     is raised for such images, but with ``skip_bad`` only where no image at all can be read.
@@ -69,13 +87,16 @@ def predict(
     if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise NotADirectoryError(f"--output {output} is a file; it must be a folder")
     paths = _paths(images)
-    loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
+    with waiting(f"loading {detector}"):
+        loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
         loaded.set_threshold(false_positive_rate=false_positive_rate)
         loaded.set_pixel_threshold(false_positive_rate=false_positive_rate)
     if masks and loaded.pixel_threshold_ is None:
         raise ValueError(f"{detector} has no pixel threshold: no images were held out")
 
+    if loaded.threshold_ is None and needs_threshold:
+        raise ValueError(f"{detector} has no threshold, as no images were held out: none can fail")
     if loaded.threshold_ is None:
         log.warning(f"{detector} has no threshold, as no images were held out: nothing is decided")
     names = _picture_names(paths)
@@ -95,9 +116,10 @@ def predict(
     def leave_out(path: Path | int, error: Exception) -> None:
         path = Path(str(path))  # they were given as paths
         unreadable.append(path)
-        rows[path] = dict.fromkeys(columns) | unreadable_row(path, error)
+        rows[path] = dict.fromkeys(columns) | unreadable_row(path, reason(error))
         log.warning(f"not inspected: {reason(error)}")
 
+    begin = time.monotonic()
     with progress("predicting") as report:
         results = loaded.stream(paths, skip=leave_out, strict=strict)
         for result in _results(results, unreadable, paths):
@@ -115,22 +137,31 @@ def predict(
                     assert result.mask is not None  # there is a pixel threshold
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
                     _save_mask(_made(folder / f"{names[path]}_mask.png"), mask.numpy())
-            for row, path in zip(result_rows(result), result.paths, strict=True):
+            for row, path in zip(result.rows(), result.paths, strict=True):
                 if heatmaps:
                     row["heatmap"] = f"{names[path]}.png"
                 if masks:
                     row["mask"] = f"{names[path]}_mask.png"
                 rows[path] = row
             report(len(rows), len(paths))
+    seconds = time.monotonic() - begin
     in_order = [rows[path] for path in paths]
+    inspected = [row for row in in_order if row["score"] is not None]
     if json is not None:
         facts = {"threshold": loaded.threshold_, "supervision": loaded.supervision_}
         write_json(json, facts | {"unreadable": len(unreadable), "images": in_order})
     if csv is not None:
-        write_csv(csv, columns, [[row[column] for column in columns] for row in in_order])
-    _say_unlike(in_order, strict)
+        write_csv(csv, columns, in_order)
+    _say_unlike(inspected, strict)
+    for line in _summary(inspected, len(unreadable), seconds, names):
+        note(line)
+    written = [str(target) for target in (json, csv) if target not in (None, "-")]
+    for wanted, what in ((heatmaps, "heat map"), (masks, "mask")):
+        written += [f"{_counted(len(inspected), what)} in {output}"] if wanted else []
+    if written:
+        note(f"written: {', '.join(written)}")
     _say_unreadable(unreadable, len(paths), skip_bad)
-    return len(unreadable)
+    return Findings(len(unreadable), any(row["is_anomalous"] for row in inspected))
 
 
 def _results(
@@ -145,13 +176,12 @@ def _results(
 
 
 def _say_unlike(rows: list[dict[str, Any]], strict: bool) -> None:
-    inputs = [row["input"] for row in rows if row["input"] is not None]  # unreadable ones have none
-    found = Counter(kind for kind in inputs if kind not in (OK, UNKNOWN))
+    found = Counter(row["input"] for row in rows if row["input"] not in (OK, UNKNOWN))
     if found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
         judged = "called anomalous" if strict else "--strict calls these anomalous"
         log.warning(
-            f"{found.total()} of {len(inputs)} images are unlike the good images of the training "
+            f"{found.total()} of {len(rows)} images are unlike the good images of the training "
             f"({kinds}; {judged}): their scores mean little"
         )
 
@@ -166,6 +196,30 @@ def _say_unreadable(unreadable: list[Path], count: int, skip_bad: bool) -> None:
         names = ", ".join(map(str, unreadable[:NAMED])) + ", ..." * (len(unreadable) > NAMED)
         raise RuntimeError(f"{text}; the results of the others are written: {names}")
     log.warning(text)
+
+
+def _summary(
+    rows: list[dict[str, Any]], unreadable: int, seconds: float, names: Mapping[Path, Path]
+) -> list[str]:
+    """How many images were inspected, and which are the least normal. Nothing of no images."""
+    if not rows:
+        return []
+    facts = [_counted(len(rows), "image")]
+    decisions = [row["is_anomalous"] for row in rows]
+    facts.append("none judged" if None in decisions else f"{sum(decisions)} anomalous")
+    if unreadable:
+        facts.append(f"{unreadable} unreadable")
+    if len(rows) < MANY:  # of more the predictor has said it
+        facts.append(f"{len(rows) / max(seconds, 1e-9):.3g} images/s")
+    first = sorted(rows, key=lambda row: -row["score"])[:LOWEST]
+    has_p_values = first[0]["p_value"] is not None
+    kind = "p_value" if has_p_values else "score"
+    least = ", ".join(f"{names[Path(row['path'])]} {row[kind]:.3g}" for row in first)
+    return [", ".join(facts), f"{'lowest p-values' if has_p_values else 'highest scores'}: {least}"]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _refuse_pictures_among(images: list[str], output: str) -> None:

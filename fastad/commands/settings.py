@@ -7,6 +7,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from fastad._suggest import did_you_mean
 from fastad.training.config import STAGE_OPTIONS, STEP_OPTIONS
 
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -31,7 +32,8 @@ def parse_settings(
         if not any(key in fields for fields in known):
             lists = [", ".join(sorted(fields)) for fields in known]
             raise ValueError(
-                f"unknown key {key!r}; the model has: {lists[0]}; the training has: {lists[1]}"
+                f"unknown key {key!r}{did_you_mean(key, [*known[0], *known[1]])}; the model has: "
+                f"{lists[0]}; the training has: {lists[1]}"
             )
         for fields, chosen in zip(known, options, strict=True):
             if key in fields:
@@ -60,7 +62,8 @@ def parse_stages(texts: Sequence[str], training_config: type) -> dict[str, dict[
         if option not in types:
             known = STEP_OPTIONS if "." in stage else STAGE_OPTIONS
             raise ValueError(
-                f"--stage: unknown option {option!r} of {stage!r}; there are: {', '.join(known)}"
+                f"--stage: unknown option {option!r} of {stage!r}{did_you_mean(option, known)}; "
+                f"there are: {', '.join(known)}"
             )
         try:
             stages.setdefault(stage, {})[option] = parse_value(value.strip(), types[option])

@@ -86,6 +86,8 @@ class EpochTimes:
 
     def __call__(self, event: EpochProgress) -> None:
         now = time.monotonic()
+        if event.phase:  # what is done once
+            return
         if event.stage != self._stage:  # its first step is over
             self._stage, self._start = event.stage, now
         if event.validation_score is None:

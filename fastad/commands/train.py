@@ -15,7 +15,10 @@ from fastad.data.depth import parse_range
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
+from fastad.inference import ArtifactError
+from fastad.inference import load as load_artifact
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
+from fastad.training.checkpoint import load_checkpoint
 
 
 def defaults() -> dict[str, Any]:
@@ -28,6 +31,21 @@ def defaults() -> dict[str, Any]:
     return own
 
 
+def defaults_by_model() -> dict[str, str]:
+    """What those are of each model, as the help shows it."""
+    found: dict[str, list[str]] = {"epochs": [], "batch_size": [], "pseudo_anomalies": []}
+    for name, kind in models.MODELS.items():
+        config = TrainingConfig.for_model(kind)
+        stages = [(stage, config.for_stage(kind, stage)) for stage in kind.stages]
+        first, own = stages[0]
+        if first.trains:
+            found["epochs"].append(f"{name} {own.epochs}")
+        found["batch_size"].append(f"{name} {own.batch_size}")
+        drawn = [own.pseudo_anomalies for stage, own in stages if stage.pseudo_anomalies]
+        found["pseudo_anomalies"] += [f"{name} {drawn[0]}"] if drawn else []
+    return {option: ", ".join(values) for option, values in found.items()}
+
+
 def train(
     data: str,
     *,
@@ -35,6 +53,7 @@ def train(
     masks: list[str],
     output: str,
     resume: bool,
+    force: bool,
     skip_bad: bool,
     settings: list[str],
     stages: list[str],
@@ -48,7 +67,8 @@ def train(
     ``settings`` are ``KEY=VALUE`` texts. An option's None means the model's own default. Those
     ``named`` on the command line must not contradict a setting. ``stages`` are
     ``NAME.OPTION=VALUE`` texts. ``OUTPUT.checkpoint`` is written after every epoch, goes away at
-    the end, and is what ``resume`` continues from.
+    the end, and is what ``resume`` continues from. ``force`` lets the detector replace a file that
+    is not of the same training.
     """
     try:
         detector, training = _checked(
@@ -62,6 +82,8 @@ def train(
     except ValueError as error:
         raise UsageError(str(error)) from error
     checkpoint = _checked_checkpoint(output, resume)
+    if Path(output).exists() and not force:
+        _require_same_training(output, checkpoint if resume else None)
     found = training_images(data, good=good, masks=masks)
     refuse_overwriting([Path(output), checkpoint], [*found.paths, *found.held_out])
     _fit(detector, found, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
@@ -134,6 +156,27 @@ def _checked_checkpoint(output: str, resume: bool) -> Path:
             "--resume, or delete it to start anew"
         )
     return checkpoint
+
+
+def _require_same_training(output: str, checkpoint: Path | None) -> None:
+    """FileExistsError where a file is not what the checkpoint's training wrote when it stopped."""
+    if checkpoint is None:
+        raise FileExistsError(f"{output} exists: --force replaces it, another --output keeps it")
+    try:
+        before = load_artifact(output).training
+    except (OSError, ArtifactError):
+        before = {}
+    now = load_checkpoint(checkpoint).record.to_dict()
+    told_apart_by = [(r.get("model"), r.get("seed"), _first_losses(r)) for r in (before, now)]
+    if told_apart_by[0] != told_apart_by[1]:
+        raise FileExistsError(
+            f"{output} exists, and is not of the training in {checkpoint}: --force replaces it"
+        )
+
+
+def _first_losses(record: dict[str, Any]) -> Any:
+    """Of the first epoch, by which two trainings that are otherwise alike can be told apart."""
+    return next((stage["losses"][0] for stage in record.get("stages", ()) if stage["losses"]), None)
 
 
 def _fit(

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ STEP = 32  # pixels: sides are multiples of it, as networks halve them five time
 LONGEST = 2048  # pixels of a side
 SHAPES_READ = 256  # headers of files that are looked at
 SHAPES_NAMED = 5
+LINE = 3  # pixels of a scratch, by which a resize is pictured
 ITEMS_READ = 32  # other images, which are read whole
 
 
@@ -62,6 +64,49 @@ def auto_size(images: Any) -> tuple[int, int]:
         )
     if not len(images):
         raise ValueError("images: at least one image is needed")
+    shapes, first_error = _shapes_of(images)
+    if not shapes:
+        raise ImageError(f"image size auto: no image is readable; the first error: {first_error}")
+    ratios = [math.log(height / width) for height, width in shapes.elements()]
+    size = size_of_ratio(math.exp(float(np.median(ratios))), 1)
+    _warn_of_stretched(shapes, size)
+    return size
+
+
+def resize_in_words(images: Any, size: tuple[int, int], *, name_shapes: bool = True) -> str | None:
+    """What a resize to (height, width) does to images; None where nothing changes or is known.
+
+    Args:
+        images: as of `auto_size`. Nothing is known of a data set's items, which may be costly.
+        name_shapes: False where a warning has named shapes that differ much.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.data.sizes import resize_in_words
+        >>> resize_in_words(np.zeros((10, 645, 256, 3), dtype=np.uint8), (640, 256))
+        'images of 645x256 become 640x256 (height x width): a line 3 px wide becomes 3.0'
+    """
+    shapes: Counter[tuple[int, int]] = Counter()
+    if isinstance(images, Tensor):
+        shapes[images.shape[-2], images.shape[-1]] = 1
+    elif isinstance(images, np.ndarray) and images.dtype != object:
+        height, width = images.shape[:2] if images.ndim < 4 else images.shape[1:3]
+        shapes[height, width] = 1
+    elif isinstance(images, Sequence) and len(images):
+        shapes, _ = _shapes_of(images)
+    else:
+        return None
+    if not shapes or set(shapes) == {size}:
+        return None
+    scales = sorted(min(size[0] / height, size[1] / width) for height, width in shapes)
+    low, high = (f"{LINE * scale:.1f}" for scale in (scales[0], scales[-1]))
+    line = f"a line {LINE} px wide becomes {low}" + (f" to {high}" if low != high else "")
+    of = f" of {_named(shapes)}" if name_shapes or not _are_stretched(shapes, size) else ""
+    return f"images{of} become {size[0]}x{size[1]} (height x width): {line}"
+
+
+def _shapes_of(images: Any) -> tuple[Counter[tuple[int, int]], Exception | None]:
+    """How often each (height, width) is among some of the images, and the first error."""
     shapes: Counter[tuple[int, int]] = Counter()
     first_error = None
     are_paths = not isinstance(images, Dataset) and is_path(images[0])
@@ -71,12 +116,19 @@ def auto_size(images: Any) -> tuple[int, int]:
             shapes[_shape_of(images[int(i)])] += 1
         except (ImageError, OSError) as error:
             first_error = first_error or error
-    if not shapes:
-        raise ImageError(f"image size auto: no image is readable; the first error: {first_error}")
-    ratios = [math.log(height / width) for height, width in shapes.elements()]
-    size = size_of_ratio(math.exp(float(np.median(ratios))), 1)
-    _warn_of_stretched(shapes, size)
-    return size
+    return shapes, first_error
+
+
+def _named(shapes: Counter[tuple[int, int]]) -> str:
+    if len(shapes) == 1:
+        return "x".join(map(str, *shapes))
+    found = ", ".join(f"{h}x{w} ({number})" for (h, w), number in shapes.most_common(SHAPES_NAMED))
+    return found + (", ..." if len(shapes) > SHAPES_NAMED else "")
+
+
+def _are_stretched(shapes: Iterable[tuple[int, int]], size: tuple[int, int]) -> bool:
+    """Whether `auto_size` warns of one of them."""
+    return any(abs(math.log(h / w / (size[0] / size[1]))) > math.log(ASPECT) for h, w in shapes)
 
 
 def size_of_ratio(height: float, width: float) -> tuple[int, int]:
@@ -104,10 +156,8 @@ def _warn_of_stretched(shapes: Counter[tuple[int, int]], size: tuple[int, int]) 
     count = sum(shapes[shape] for shape in shapes if by[shape] > math.log(ASPECT))
     if not count:
         return
-    found = ", ".join(f"{h}x{w} ({number})" for (h, w), number in shapes.most_common(SHAPES_NAMED))
-    more = ", ..." if len(shapes) > SHAPES_NAMED else ""
     warnings.warn(
-        f"the images looked at are of {found}{more} (height x width): image size auto takes "
+        f"the images looked at are of {_named(shapes)} (height x width): image size auto takes "
         f"{height}x{width}, and {count} of {shapes.total()} are stretched by more than "
         f"{ASPECT - 1:.0%}, up to {math.exp(max(by.values())):.1f} times. Cut them to one shape, "
         "train a detector for each, or give the size",

@@ -21,7 +21,7 @@ from fastad.data.images import FORMATS, parse_size
 from fastad.data.in_memory import encoded, is_encoded
 from fastad.data.inputs import gathered, image_dataset, is_one, is_path
 from fastad.data.layouts import TrainingImages, training_images
-from fastad.data.sizes import ITEMS_READ, auto_size, is_auto
+from fastad.data.sizes import ITEMS_READ, auto_size, is_auto, resize_in_words
 from fastad.data.survey import choose_range
 
 log = logging.getLogger("fastad")
@@ -109,6 +109,8 @@ def read_training_set(
         image_size, images = _begun(images, image_size)
     size = auto_size(images) if is_auto(image_size) else training_size(image_size)
     count = len(images) if hasattr(images, "__len__") else 1
+    if (resize := resize_in_words(images, size, name_shapes=not is_auto(image_size))) is not None:
+        log.info(resize)
     in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
     pixel_range = choose_range(images, pixel_range)
     dataset = image_dataset(

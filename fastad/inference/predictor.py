@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import chain, repeat
 from operator import attrgetter
 from pathlib import Path
@@ -23,6 +23,7 @@ from fastad.engine.cuda import CudaRunner
 from fastad.engine.folding import fold, has_foldable_parts, is_separable, takes_bytes
 from fastad.engine.precision import autocast, resolve
 from fastad.inference.guard import OK, UNKNOWN, InputGuard
+from fastad.inference.result import PredictionResult
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device
@@ -30,33 +31,6 @@ from fastad.training import resolve_device
 MANY = 64  # images of which it is worth saying how fast they went
 
 log = logging.getLogger("fastad")
-
-
-@dataclass
-class PredictionResult:
-    """What a detector says about N images.
-
-    Attributes:
-        score: (N,) float32, higher is more anomalous.
-        anomaly_map: (N, H, W) float32 at the detector's image size.
-        is_anomalous: (N,) bool, whether the score is above the threshold. None without a threshold.
-        p_value: (N,) float64, the share of normal images that look at least as anomalous. None
-            without calibration scores.
-        mask: (N, H, W) bool, pixels above the pixel threshold. None without a pixel threshold.
-        paths: the files of the N images. None unless all were given as paths.
-        input: (N,) text, whether each image is like the held-out good ones by simple statistics:
-            "ok", "dark", "bright", "blurred", "shape" (another aspect ratio) or "unlike".
-            "unknown" where no image was held out, and of older files. See
-            `fastad.inference.guard`.
-    """
-
-    score: np.ndarray
-    anomaly_map: np.ndarray
-    is_anomalous: np.ndarray | None = None
-    p_value: np.ndarray | None = None
-    mask: np.ndarray | None = None
-    paths: list[Path] | None = None
-    input: np.ndarray | None = None
 
 
 class Throughput:

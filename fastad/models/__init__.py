@@ -6,6 +6,7 @@ Open `base` for what all models share, and `stpm` for the smallest one.
 import dataclasses
 from typing import Any
 
+from fastad._suggest import did_you_mean
 from fastad._values import plain
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.gtrans import GTrans, GTransConfig
@@ -51,7 +52,9 @@ def model_class(name: str) -> type[AnomalyModel]:
     """The class of a model by its name in `MODELS`. Raises ValueError for an unknown one."""
     name = plain(name)
     if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
+        raise ValueError(
+            f"unknown model {name!r}{did_you_mean(name, MODELS)}; there are: {', '.join(MODELS)}"
+        )
     return MODELS[name]
 
 
@@ -84,7 +87,10 @@ def build(name: str, **options: Any) -> AnomalyModel:
     fields = [field.name for field in dataclasses.fields(model.Config)]
     unknown = [option for option in options if option not in fields]
     if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r} of {name}; there are: {', '.join(fields)}")
+        raise TypeError(
+            f"unknown option {unknown[0]!r} of {name}{did_you_mean(unknown[0], fields)}; "
+            f"there are: {', '.join(fields)}"
+        )
     return model(model.Config(**options))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastad._suggest import did_you_mean
 from fastad._values import Options, is_integer, is_number
 from fastad.models import AnomalyModel, Stage, Step
 from fastad.training.precision import PRECISIONS
@@ -221,7 +222,10 @@ class TrainingConfig(Options):
         fields = [field.name for field in dataclasses.fields(cls)]
         for name in overrides:
             if name not in fields:
-                raise TypeError(f"unknown training option {name!r}; there are: {', '.join(fields)}")
+                raise TypeError(
+                    f"unknown training option {name!r}{did_you_mean(name, fields)}; there are: "
+                    f"{', '.join(fields)}"
+                )
         as_asked = {floor: 0 for option, floor in FLOORS.items() if option in overrides}
         config = cls(**{**defaults_of(model), **as_asked, **overrides})
         config.check_stages(model)

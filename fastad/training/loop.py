@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastad.models import AnomalyModel, Step
+from fastad.training.agenda import Agenda
 from fastad.training.batch_norm import chosen_batches, taken_anew, trained_norms
 from fastad.training.batches import shuffled_batches
 from fastad.training.divergence import require_finite
@@ -39,6 +40,7 @@ class StageLoop:
         model: in that stage.
         sources: where batches of the plan's items come from.
         progress: called after every step and every epoch.
+        agenda: of the whole training; this stage is its phase.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class StageLoop:
         placement: Placement,
         sources: Sources,
         progress: Callable[[EpochProgress], None] | None,
+        agenda: Agenda,
     ):
+        self.agenda = agenda
         self.model, self.plan, self.placement = model, plan, placement
         self.sources = sources
         self.progress = progress
@@ -60,9 +64,10 @@ class StageLoop:
     def run(self, state: TrainingState, begin: float, save: Callable[[], None]) -> None:
         """Run the epochs left; ``save`` is called after each, ``begin`` is when the stage began."""
         first, last = state.stage.epochs + 1, self.plan.config.epochs
-        before, start = state.stage.seconds, time.monotonic()
+        before = state.stage.seconds
+        self.agenda.enter(self.plan.stage.name, done=(first - 1) / last)
         for epoch in range(first, last + 1):
-            clock = Clock(start, epoch, first, last)
+            clock = Clock(epoch, last)
             batches = shuffled_batches(
                 self.plan.train_items, self.plan.config.batch_size, state.shuffle
             )
@@ -230,15 +235,15 @@ class StageLoop:
         is_best: bool = False,
         quality: float | None = None,
     ) -> None:
+        left = self.agenda.reach((clock.epoch - 1 + step / steps) / clock.epochs)
         if self.progress is None:
             return
-        rate, left = clock.read(step / steps)
         event = EpochProgress(
             clock.epoch,
             clock.epochs,
             step,
             steps,
-            rate,
+            clock.rate(),
             left,
             losses,
             score,

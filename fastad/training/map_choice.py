@@ -52,6 +52,13 @@ class ChoiceRecord:
     scores: list[dict[str, Any]] = field(default_factory=list)
 
 
+def images_to_judge(model: MapModel, held_out: int) -> int:
+    """How many images `choose_by_defects` goes by; 0 where it leaves the choice."""
+    if model.config.is_given or held_out < LEAST_IMAGES:
+        return 0
+    return held_out + DEFECTS
+
+
 def choose_by_defects(
     model: MapModel,
     plan: StagePlan,

@@ -1,12 +1,19 @@
 """What a training says while it runs, and a listener that shows it on a terminal or in a log."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
 from torch import Tensor
+
+from fastad.training.heartbeat import Heartbeat
+
+TELLING = 10.0  # seconds of the first epoch that tell how long all takes
+WORTH_SAYING = 5.0  # seconds; a training that is nearly over needs no forecast
 
 if TYPE_CHECKING:  # imported where a bar is shown
     from rich.progress import Progress, TaskID
@@ -17,16 +24,20 @@ class EpochProgress:
     """One step done, or, with ``validation_score`` set, one epoch.
 
     Attributes:
-        epoch, epochs: of this stage, counted from 1. Both 0 for a stage that trains nothing.
+        epoch, epochs: of this stage, counted from 1. Both 0 for a stage that trains nothing, and in
+            a ``phase``.
         step, steps: steps done in this epoch, or batches read, and their number.
         images_per_second: trained on in this epoch, or read, so far.
-        seconds_left: estimate to the end of this stage; of later ones nothing is known yet.
+        seconds_left: estimate to the end of the whole training, later stages and the final
+            examination too. NaN before anything was measured.
         losses: means over the epoch by name, at its end only.
         validation_score: of the held-out images, at the end of an epoch only; lower is better.
         is_best: whether this epoch is kept so far.
         stage: name of the part of the training.
         stages: number of the parts.
         quality: AUROC on synthesised defects, at the end of an epoch of a stage judged by them.
+        phase: what is done where it is no stage, such as "final examination"; otherwise empty. Of
+            its steps 0 are known where both are 0.
     """
 
     epoch: int
@@ -41,38 +52,31 @@ class EpochProgress:
     stage: str = "training"
     stages: int = 1
     quality: float | None = None
+    phase: str = ""
 
 
 class Clock:
-    """Rate of an epoch, and the time left of a stage whose epochs began at ``start``.
+    """Rate of an epoch of ``epochs``, counted from 1."""
 
-    Args:
-        start: `time.monotonic` when the first epoch began.
-        epoch: this one, counted from 1; ``first`` to ``epochs`` are run.
-    """
-
-    def __init__(self, start: float, epoch: int, first: int, epochs: int):
+    def __init__(self, epoch: int, epochs: int):
         self.epoch, self.epochs = epoch, epochs
         self.images = 0  # trained on in this epoch
-        self._start, self._first = start, first
         self._epoch_start = time.monotonic()
         self._rate, self._counted = 0.0, 0
 
-    def read(self, epoch_done: float) -> tuple[float, float]:
-        """(images a second, seconds left) where ``epoch_done`` of the epoch, in (0, 1], is done."""
-        now = time.monotonic()
+    def rate(self) -> float:
+        """Images a second."""
         if self.images != self._counted:  # validation does not count
             self._counted = self.images
-            self._rate = self.images / max(now - self._epoch_start, 1e-9)
-        done = self.epoch - self._first + epoch_done
-        to_do = self.epochs - self._first + 1 - done
-        return self._rate, (now - self._start) * to_do / done
+            self._rate = self.images / max(time.monotonic() - self._epoch_start, 1e-9)
+        return self._rate
 
 
 def reported(
     batches: Iterable[tuple[Tensor, dict[str, Any]]],
     steps: int,
     progress: Callable[[EpochProgress], None] | None,
+    reach: Callable[[float], float],
     stage: str,
     stages: int,
 ) -> Iterator[dict[str, Any]]:
@@ -80,23 +84,25 @@ def reported(
 
     Args:
         batches: of each its indices and itself; ``steps`` of them.
+        reach: share that is done -> seconds left, see `fastad.training.agenda.Agenda`.
         stage, stages: as of `EpochProgress`.
     """
     start, images = time.monotonic(), 0
     for step, (indices, batch) in enumerate(batches, start=1):
         yield batch
         images += len(indices)
+        left = reach(step / steps)
         if progress is not None:
-            seconds = time.monotonic() - start
-            rate, left = images / max(seconds, 1e-9), seconds * (steps - step) / step
+            rate = images / max(time.monotonic() - start, 1e-9)
             progress(EpochProgress(0, 0, step, steps, rate, left, stage=stage, stages=stages))
 
 
 class ConsoleProgress:
     """Shows a training: a bar on a terminal, one plain line an epoch elsewhere.
 
+    The time left is that of the whole training. Once it is known, a line says when all is done.
     Pass it as ``progress`` to `Detector.fit` or `Trainer`. As a context manager it removes the bar
-    after an error as well.
+    after an error as well, and writes at least one line every 30 seconds to a log.
 
     Args:
         stream: where it is written to. None for stderr.
@@ -121,18 +127,62 @@ class ConsoleProgress:
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
         self._bar: Progress | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._last: EpochProgress | None = None
+        self._begin: float | None = None  # of the first epoch
+        self._said_when = False
 
     def __enter__(self) -> "ConsoleProgress":
+        if not self.stream.isatty():
+            self._heartbeat = Heartbeat(self._say_where)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stop()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
 
     def __call__(self, event: EpochProgress) -> None:
+        self._last = event
         if self.stream.isatty():
             self._show_bar(event)
         elif event.validation_score is not None or _is_read(event):
-            print(_line(event), file=self.stream, flush=True)
+            self._print(_line(event))
+        if (line := self._when(event)) is not None:
+            self._print(line)
+
+    def _when(self, event: EpochProgress) -> str | None:
+        """When all will be done, said once, as soon as the first epochs tell."""
+        now = time.monotonic()
+        if event.epochs and self._begin is None:
+            self._begin = now
+        is_known = event.validation_score is not None or (
+            self._begin is not None and now - self._begin >= TELLING
+        )
+        if self._said_when or not (event.epochs and is_known):
+            return None
+        self._said_when = True
+        left = event.seconds_left
+        if not left >= WORTH_SAYING:
+            return None
+        done = datetime.now().astimezone() + timedelta(seconds=left)
+        day = "" if done.date() == datetime.now().astimezone().date() else f"{done:%Y-%m-%d} "
+        return f"about {_spoken(left)} for all of it, done at {day}{done:%H:%M}"
+
+    def _print(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False)
+            return
+        print(line, file=self.stream, flush=True)
+        if self._heartbeat is not None:
+            self._heartbeat.beat()
+
+    def _say_where(self, seconds: float) -> None:
+        """In a log: where the training is, where it has said nothing for a while."""
+        if (event := self._last) is not None:
+            line = f"{_where(event)}  {_speed(event)}".rstrip()
+            print(f"{line}  (at work for {seconds:.0f} s)", file=self.stream, flush=True)
 
     def _show_bar(self, event: EpochProgress) -> None:
         from rich.console import Console
@@ -146,13 +196,13 @@ class ConsoleProgress:
                 console=Console(file=self.stream),
                 transient=True,
             )
-            total = max(event.epochs, 1) * event.steps
-            self._task = self._bar.add_task("", total=total, epoch="", text="")
+            self._task = self._bar.add_task("", total=None, epoch="", text="")
             self._bar.start()
         if event.validation_score is not None or _is_read(event):
             self._bar.console.print(_line(event), highlight=False)
         self._bar.update(
             self._task,
+            total=max(event.epochs, 1) * event.steps or None,
             completed=max(event.epoch - 1, 0) * event.steps + event.step,
             epoch=_where(event),
             text=_speed(event),
@@ -169,10 +219,12 @@ class ConsoleProgress:
 
 def _is_read(event: EpochProgress) -> bool:
     """Whether a stage that trains nothing has seen its images."""
-    return event.epochs == 0 and event.step == event.steps
+    return event.epochs == 0 and not event.phase and event.step == event.steps
 
 
 def _where(event: EpochProgress) -> str:
+    if event.phase:
+        return event.phase + (f" {event.step}/{event.steps}" if event.steps else "")
     if event.epochs == 0:
         return f"{_stage(event)}batch {event.step}/{event.steps}"
     return f"{_stage(event)}epoch {event.epoch}/{event.epochs}"
@@ -196,7 +248,17 @@ def _stage(event: EpochProgress) -> str:
 
 
 def _speed(event: EpochProgress) -> str:
-    minutes, seconds = divmod(round(event.seconds_left), 60)
-    hours, minutes = divmod(minutes, 60)
-    left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    return f"{event.images_per_second:.1f} images/s  {left} left"
+    parts = [f"{event.images_per_second:.1f} images/s"] if event.images_per_second else []
+    if math.isfinite(event.seconds_left):
+        minutes, seconds = divmod(round(event.seconds_left), 60)
+        hours, minutes = divmod(minutes, 60)
+        left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        parts.append(f"{left} left")
+    return "  ".join(parts)
+
+
+def _spoken(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

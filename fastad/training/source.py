@@ -1,7 +1,7 @@
 """A data set as a training sees it: batches on the device, with what teachers say of them."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,14 @@ from fastad.training.on_disk import DiskError
 from fastad.training.reader import BatchReader, resolve_workers
 
 log = logging.getLogger("fastad")
+
+
+Batches = Iterator[tuple[Tensor, dict[str, Any]]]
+Watch = Callable[[Batches, int], Batches]
+
+
+def _unwatched(batches: Batches, number: int) -> Batches:
+    return batches
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,14 @@ class Source:
         self._reader = BatchReader(dataset, resolve_workers(workers, dataset), seed)
         self._features: TeacherFeatures | None = None
 
-    def keep_features(self, batch_size: int, room: FeatureBudget) -> None:
+    def keep_features(
+        self, batch_size: int, room: FeatureBudget, watch: Watch = _unwatched
+    ) -> None:
         """Compute teachers' features now, for all items, where they stay the same and fit.
 
         What they take is taken from the room. For a stage that reads no images nothing is read or
         synthesised from then on.
+        ``watch`` is given the batches and their number, and gives them on.
         """
         if max(room.memory, room.disk) <= 0 or not is_fixed(self._dataset):
             return
@@ -77,7 +88,7 @@ class Source:
             with self._placement.autocast():
                 features = TeacherFeatures(
                     self._model,
-                    self._read(batches, epoch=0),
+                    watch(self._read(batches, epoch=0), len(batches)),
                     size,
                     room.memory,
                     room.disk,

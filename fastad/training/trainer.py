@@ -16,6 +16,7 @@ from fastad.data.folder import Images
 from fastad.models import AnomalyModel
 from fastad.models.base import Batches
 from fastad.models.map_model import MapModel
+from fastad.training.agenda import CHOICE, EXAMINATION, Agenda, features_of, in_words, phases_of
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastad.training.closing import close, defects_of, used_options
@@ -53,6 +54,7 @@ class Trainer:
         config: None for the model's own defaults.
         progress: called after every step and every epoch, as a `ConsoleProgress`. None for a silent
             training.
+        examined: whether an examination of the detector follows, which the time left counts.
 
     Raises:
         ValueError: the device or the precision is not available.
@@ -76,12 +78,15 @@ class Trainer:
         model: AnomalyModel,
         config: TrainingConfig | None = None,
         progress: Callable[[EpochProgress], None] | None = None,
+        *,
+        examined: bool = False,
     ):
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be a function or None; got {progress!r}")
         self.model = model
         self.config = TrainingConfig.for_model(model) if config is None else config
         self.progress = progress
+        self._examined = examined
         self.device = resolve_device(self.config.device)
         precision = self.config.precision
         if precision == "auto" and not model.trains():
@@ -140,6 +145,10 @@ class Trainer:
         else:
             train, validation = split_off(len(dataset), held_out)
         plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
+        phases = phases_of(self.model, plans, examined=self._examined)
+        self._agenda = Agenda(phases, self.model, self.progress)
+        counts = f"{len(train)} images and {len(validation)} held out"
+        log.info(f"plan: {counts}, {in_words(phases, plans)}")
         self.said = step_notes(self.model, config, plans)
         for note in self.said:
             log.info(note)
@@ -243,16 +252,23 @@ class Trainer:
                 leave_plain(self.model, record, "the training was stopped")
             record.seconds = before + time.monotonic() - start
 
+    def begin_examination(self) -> None:
+        """Say that the training is over, and the examination that follows it begins."""
+        self._agenda.announce(EXAMINATION)
+
     def _prepare(self, plan: StagePlan, dataset: Images) -> None:
         """Let the model see images before the first epoch of a stage."""
         source = self._source(plan, dataset)
 
         progress = None if plan.stage.trains else self.progress
+        if not plan.stage.trains:
+            self._agenda.enter(plan.stage.name)
+        reach = self._agenda.reach if not plan.stage.trains else lambda share: 0.0
 
         def batches(items: Tensor) -> Batches:
             pieces = items.split(plan.config.batch_size)
             parts = plan.stage.name, len(self.model.stages)
-            return lambda: reported(source.batches(pieces), len(pieces), progress, *parts)
+            return lambda: reported(source.batches(pieces), len(pieces), progress, reach, *parts)
 
         unseen = plan.unseen if len(plan.unseen) else plan.train
         self.model.eval()
@@ -286,6 +302,7 @@ class Trainer:
         if not isinstance(self.model, MapModel):
             return
         open_source = functools.partial(self._source, plan)
+        self._agenda.announce(CHOICE)
         try:
             choose_by_defects(self.model, plan, dataset, open_source, state.record)
         except KeyboardInterrupt:  # all epochs ran: nothing else is missing
@@ -316,10 +333,14 @@ class Trainer:
                 min(memory * 2**30, memory_limit(self.device)),
                 disk * 2**30 if memory > 0 else 0.0,
             )
-            for source in filter(None, dict.fromkeys((train, validation, trial))):
-                source.keep_features(plan.config.batch_size, room)
+            opened = list(filter(None, dict.fromkeys((train, validation, trial))))
+            for number, source in enumerate(opened):
+                watch = self._agenda.watch(features_of(plan.stage.name), number, len(opened))
+                source.keep_features(plan.config.batch_size, room, watch)
             sources = Sources(train, validation, trial)
-            loop = StageLoop(self.model, plan, self._placement, sources, self.progress)
+            loop = StageLoop(
+                self.model, plan, self._placement, sources, self.progress, self._agenda
+            )
             loop.run(state, begin, save)
             self._finish(plan, dataset, state, train if plan.train_set is dataset else None)
         finally:

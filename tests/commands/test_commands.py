@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fastad import inference
-from fastad.commands.output import COLUMNS
+from fastad.evaluation.score_table import COLUMNS
 from fastad.inference.calibration import ROUNDING
 from fastad.models import MODELS
 

@@ -88,18 +88,44 @@ def test_an_interrupt_leaves_an_older_detector_as_it_was(train, detector, tmp_pa
     shutil.copy(detector, path)
     before = path.read_bytes()
     interrupt_in(monkeypatch, 2)
-    code, _, err = train()
+    code, _, err = train("--force")
     assert code == 1
     assert "is left as it was: --resume goes on from" in err
     assert path.read_bytes() == before
     assert (tmp_path / "d.fastad.checkpoint").exists()
+    code, _, err = train("--resume")
+    assert code == 1
+    assert "is not of the training in" in err
+    assert path.read_bytes() == before
+
+
+def test_another_detector_is_replaced_by_force_alone(train, tmp_path, monkeypatch):
+    path = tmp_path / "d.fastad"
+    assert train("--epochs", "1")[0] == 0
+    before = path.read_bytes()
+    code, _, err = train("--epochs", "1", "--seed", "1")
+    assert code == 1
+    assert f"{path} exists: --force replaces it, another --output keeps it" in err
+    assert path.read_bytes() == before
+    assert train("--epochs", "1", "--seed", "1", "--force")[0] == 0
+    assert path.read_bytes() != before
+
+
+def test_a_stopped_training_may_replace_its_own_detector(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        interrupt_in(patched, 2)
+        assert train()[0] == 1
+    assert inference.load(tmp_path / "d.fastad").training["epochs"] == 1
+    code, _, err = train("--resume")
+    assert code == 0, err
+    assert inference.load(tmp_path / "d.fastad").training["epochs"] == 3
 
 
 def test_an_interrupt_elsewhere_is_one_line(fastad, detector, images, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastad.commands.predict.result_rows", stop)
+    monkeypatch.setattr("fastad.inference.PredictionResult.rows", stop)
     code, _, err = fastad("predict", detector, images / "test")
     assert code == 1
     assert err.strip().endswith("error: stopped by the user")
@@ -307,9 +333,9 @@ def test_quiet_verbose_and_normal(fastad, train, detector, images, tmp_path):
     _, _, normal = train("--epochs", "1")
     assert "reading 10 normal images" in normal
     assert "epoch 1/1" in normal
-    _, _, quiet = train("--epochs", "1", "--quiet")
+    _, _, quiet = train("--epochs", "1", "--force", "--quiet")
     assert all(line.startswith("warning: ") for line in quiet.splitlines())
-    _, _, verbose = train("--epochs", "1", "-v")
+    _, _, verbose = train("--epochs", "1", "--force", "-v")
     assert len(verbose.splitlines()) > len(normal.splitlines())
     code, out, err = fastad("-q", "predict", detector, images / "test/good")
     assert code == 0

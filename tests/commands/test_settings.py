@@ -76,7 +76,8 @@ def test_the_last_of_two_counts_and_both_configs_are_reached():
         ("=3", "--set takes KEY=VALUE"),
         (
             "epoch=3",
-            "unknown key 'epoch'; the model has: backbone, eps, .*; the training has: betas",
+            r"unknown key 'epoch' \(did you mean epochs\?\); the model has: backbone, eps, .*; "
+            "the training has: betas",
         ),
         ("epochs=many", "epochs takes an integer; got 'many'"),
         ("epochs=1.5", "epochs takes an integer"),

@@ -57,7 +57,7 @@ def test_embedded_is_an_option(fastad, offline, images, tmp_path):
     assert code == 0, err
     assert "taking the embedded" not in err
     assert load(path).training["teachers"] == {"teacher": "embedded"}
-    code, _, err = fastad("train", images, *arguments, "--set", "backbone=resnet34")
+    code, _, err = fastad("train", images, *arguments, "--force", "--set", "backbone=resnet34")
     assert (code, len(err.splitlines())) == (1, 1)
     assert err.startswith("error: the embedded teacher is a ResNet-18 from conv1 to layer3")
     assert offline == []

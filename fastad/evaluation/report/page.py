@@ -15,6 +15,8 @@ from fastad.evaluation.report.pictures import colour_bar
 from fastad.evaluation.report.plots import Line, curve_plot, score_plot
 
 PRO_LIMIT = 0.3  # false positive rate up to which AUPRO integrates
+NARROW = 4.4  # inches of the plot of scores on a telephone
+TAIL = 14  # characters of a name that are never cut off
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,12 @@ def page(findings: Findings) -> str:
         image_auroc_interval=numbers.image_auroc_interval(f.metrics),
         pixel_error=numbers.pixel_error(f.metrics),
         score_plot=_embedded("svg+xml", score_plot(*by_class, f.calibration, f.threshold)),
+        narrow_score_plot=_embedded(
+            "svg+xml", score_plot(*by_class, f.calibration, f.threshold, width=NARROW)
+        ),
         curve_plots=_curves(f, decisions),
         colour_bar=_embedded("png", colour_bar()),
+        TAIL=TAIL,
         last=sum(len(figures) for _, figures in f.galleries),
         version=fastad.__version__,
         number=numbers.number,

@@ -128,10 +128,13 @@ def score_plot(
     defective: np.ndarray,
     held_out: np.ndarray,
     threshold: float | None,
+    *,
+    width: float = 8.6,
 ) -> bytes:
     """Histograms of scores over one axis, one below the other, as an SVG document.
 
-    normal, defective: (n,), (m,) scores of test images; held_out: (k,) of the calibration images.
+    normal, defective: (n,), (m,) scores of test images; held_out: (k,) of the calibration images;
+    width: in inches.
     The axis is logarithmic where the scores are positive and spread over more than a factor 30.
     """
     rows = [
@@ -145,7 +148,7 @@ def score_plot(
     logarithmic = bool(marked.min() > 0 and marked.max() > 30 * marked.min())
     edges = _edges(marked, threshold, logarithmic)
     with house_style():
-        figure = Figure(figsize=(8.6, 1.0 + 1.15 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(width, 1.0 + 1.15 * len(rows)), layout="constrained")
         below = figure.subplots(len(rows), sharex=True, squeeze=False)[:, 0]
         for axes, (name, values, colour) in zip(below, rows, strict=True):
             counts = np.histogram(values, edges)[0]

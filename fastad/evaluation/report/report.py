@@ -7,7 +7,6 @@ A `Report` watches an evaluation and is then written::
     report.write(folder, metrics, title="bottle", facts={"seed": "0"})
 """
 
-import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from fastad.evaluation.report.pictures import (
     write_map,
     write_picture,
 )
+from fastad.evaluation.score_table import COLUMNS, LABELS, csv_text, labelled_rows
 
 Explain = Callable[[Sequence[Path]], Mapping[str, np.ndarray]]
 
@@ -45,6 +45,7 @@ class Report:
         pixel_threshold: above it a pixel is part of the predicted mask; None for no mask.
         calibration: (n,) scores of the held-out good images that the threshold comes from.
         false_positive_rate: the share of good images that it was asked to exceed at most.
+        p_values: scores (N,) -> their p-values (N,), for the table of scores; None for none.
         explain: images of the files given -> pictures (N, h, w, 3) uint8 by name, which are shown
             beside the images; the same names for all.
         pixel_range: that of `fastad.data.read_image`, by which the images were read.
@@ -57,10 +58,12 @@ class Report:
         pixel_threshold: float | None = None,
         calibration: np.ndarray | Sequence[float] = (),
         false_positive_rate: float | None = None,
+        p_values: Callable[[np.ndarray], np.ndarray] | None = None,
         explain: Explain | None = None,
         pixel_range: PixelRange | None = None,
     ) -> None:
         self._pixel_range = pixel_range
+        self._p_values = p_values
         self._explain = explain or (lambda paths: {})
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
@@ -189,14 +192,9 @@ class Report:
         return root.parent if len(parents) == 1 else root
 
     def _write_scores(self, path: Path) -> None:
+        rows = labelled_rows(self._samples, self._scores, self.threshold, self._p_values)
         # Names may hold bytes that are no text: they are written as they are.
-        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(("path", "type", "is_defect", "score", "is_anomalous"))
-            for sample, score in zip(self._samples, self._scores, strict=True):
-                called = "" if self.threshold is None else int(score > self.threshold)
-                row = (sample.path, sample.defect_type, sample.label, repr(score), called)
-                rows.writerow(row)
+        path.write_bytes(csv_text((*COLUMNS, *LABELS), rows).encode(errors="surrogateescape"))
 
 
 def check_report_folder(folder: str | os.PathLike) -> None:

@@ -6,3 +6,8 @@ document.addEventListener("keydown", function (event) {
     open.querySelector(name).click();
   }
 });
+// The way back leads the keyboard to the picture, too.
+window.addEventListener("hashchange", function () {
+  var slot = document.querySelector(".slot:target");
+  if (slot) slot.querySelector(".open").focus({preventScroll: true});
+});

@@ -25,6 +25,7 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element, fixed by WebDriver
+FOCUSED = "document.activeElement.closest('figure')?.id ?? null"
 LOADED = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
 OPEN = "document.querySelector('figure:target')?.id ?? null"
 
@@ -171,6 +172,35 @@ def test_the_keys(browser, url):
     ):
         browser.press(key)
         assert browser.ask(OPEN) == expected
+    assert browser.ask(FOCUSED) == "picture-2", "the next Enter opens it again"
+
+
+def test_the_defects_side_of_the_scores_is_seen_on_a_telephone(browser, url):
+    right = "document.querySelector('.beside img').getBoundingClientRect().right"
+    sources = []
+    for width in (400, 1200):
+        browser.resize(width)
+        browser.load(url)
+        assert browser.ask(right) <= width
+        ratio = "(i => i.naturalWidth / i.naturalHeight)(document.querySelector('.beside img'))"
+        sources.append(browser.ask(ratio))
+    assert sources[0] < 1.2 < sources[1]  # another drawing, not the same one made small
+
+
+def test_a_long_name_is_cut_in_its_middle(browser, url):
+    browser.resize(400)
+    browser.load(url)
+    cut = browser.ask(
+        "[...document.querySelectorAll('.name')].filter(n =>"
+        " n.firstChild.scrollWidth > n.firstChild.clientWidth).map(n => {"
+        " const end = n.lastChild.getBoundingClientRect(),"
+        " all = n.closest('figcaption').getBoundingClientRect();"
+        " return [n.lastChild.textContent, end.width > 0 && end.right <= all.right + 1]})"
+    )
+    assert cut, "some name is too long"
+    for ending, is_seen in cut:
+        assert ending.endswith(".png")
+        assert is_seen
 
 
 def test_it_works_without_scripts(browser, url):

@@ -1,0 +1,133 @@
+"""How `fastad predict` ends, and the one table of scores of predict, evaluate and the report."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+
+from fastad import inference
+
+SHARED = ["path", "score", "p_value", "is_anomalous", "input", "status", "error"]
+
+
+@pytest.fixture(scope="module")
+def strict(detector, images, tmp_path_factory):
+    """The detector with a threshold between the good and the defective images."""
+    path = tmp_path_factory.mktemp("strict") / "strict.fastad"
+    artifact = inference.load(detector)
+    predict = artifact.predictor().predict
+    good, hole = (predict(images / "test" / name).score for name in ("good", "hole"))
+    assert good.max() < hole.min()
+    artifact.threshold = float((good.max() + hole.min()) / 2)
+    inference.save(path, artifact)
+    return path
+
+
+def read(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_summary(fastad, strict, images, tmp_path):
+    (tmp_path / "i").mkdir()
+    for name in ("good/0.png", "good/1.png", "hole/0.png"):
+        shutil.copy(images / "test" / name, tmp_path / "i" / name.replace("/", ""))
+    (tmp_path / "i" / "bad.png").write_bytes(b"no image")
+    code, _, err = fastad(
+        "predict", strict, tmp_path / "i", "--skip-bad", "--output", tmp_path / "o", "--heatmaps"
+    )
+    assert code == 4, err
+    rows = [row for row in read(tmp_path / "o" / "scores.csv") if row["status"] == "ok"]
+    anomalous = sum(row["is_anomalous"] == "True" for row in rows)
+    first, second, third, last = err.splitlines()[-4:]
+    assert last == "warning: 1 of 4 images cannot be read and were not inspected"
+    assert first.startswith(f"3 images, {anomalous} anomalous, 1 unreadable, ")
+    assert first.endswith(" images/s")
+    lowest = max(rows, key=lambda row: float(row["score"]))
+    assert second.startswith(f"lowest p-values: hole0 {float(lowest['p_value']):.3g}, ")
+    assert second.count(", ") == 2
+    folder = tmp_path / "o"
+    assert third == f"written: {folder / 'scores.csv'}, 3 heat maps in {folder}"
+    assert "images, " not in fastad("predict", strict, images / "test", "--quiet")[2]
+
+
+def test_a_summary_without_threshold(fastad, detector, images, tmp_path):
+    artifact = inference.load(detector)
+    artifact.threshold, artifact.calibration = None, np.array([])
+    path = tmp_path / "none.fastad"
+    inference.save(path, artifact)
+    code, _, err = fastad("predict", path, images / "test" / "hole" / "0.png")
+    assert code == 0, err
+    assert "1 image, none judged, " in err
+    assert "highest scores: 0 " in err
+    code, _, err = fastad("predict", path, images / "test", "--fail-on-anomaly")
+    assert code == 1
+    assert "has no threshold" in err
+
+
+def test_the_exit_code_says_that_an_image_is_anomalous(fastad, strict, images):
+    hole, good = images / "test" / "hole", images / "test" / "good"
+    assert fastad("predict", strict, hole)[0] == 0
+    code, out, err = fastad("predict", strict, hole, "--fail-on-anomaly")
+    assert code == 3, err
+    assert out.count("True") == 2
+    assert "error" not in err
+    assert fastad("predict", strict, good, "--fail-on-anomaly")[0] == 0
+
+
+def test_an_image_that_was_not_inspected_is_worse_than_an_anomalous_one(
+    fastad, strict, images, tmp_path
+):
+    shutil.copytree(images / "test" / "hole", tmp_path / "i")
+    (tmp_path / "i" / "bad.png").write_bytes(b"no image")
+    for options, expected in (([], 1), (["--skip-bad"], 4)):
+        code, out, err = fastad("predict", strict, tmp_path / "i", "--fail-on-anomaly", *options)
+        assert code == expected, err
+        assert out.count("True") == 2
+
+
+def test_one_table_of_scores_everywhere(fastad, strict, images, tmp_path):
+    predicted, measured, report = tmp_path / "p.csv", tmp_path / "e.csv", tmp_path / "report"
+    assert fastad("predict", strict, images / "test", "--csv", predicted)[0] == 0
+    code, _, err = fastad("evaluate", strict, images, "--csv", measured, "--report", report)
+    assert code == 0, err
+    assert measured.read_bytes() == (report / "scores.csv").read_bytes()
+    assert b"\r" not in measured.read_bytes() + predicted.read_bytes()
+    alone, labelled = read(predicted), read(measured)
+    assert list(alone[0]) == SHARED
+    assert list(labelled[0]) == [*SHARED, "type", "is_defect"]
+    key = "path"
+    for one, other in zip(sorted(alone, key=lambda r: r[key]), labelled, strict=True):
+        assert one[key] == other[key]
+        assert float(one["score"]) == pytest.approx(float(other["score"]))
+        assert one["p_value"] == other["p_value"]
+        assert one["is_anomalous"] == other["is_anomalous"]
+        assert {one["is_anomalous"], other["is_defect"]} <= {"True", "False"}
+        assert other["is_defect"] == str(other["type"] != "good")
+    assert {row["is_anomalous"] for row in labelled} == {"True", "False"}
+    assert {(row["input"], row["status"], row["error"]) for row in labelled} == {
+        ("unknown", "ok", "")
+    }
+
+
+def test_the_table_of_evaluate_goes_to_stdout(fastad, strict, images):
+    code, out, err = fastad("evaluate", strict, images, "--csv", "-")
+    assert code == 0, err
+    assert out.splitlines()[0] == ",".join([*SHARED, "type", "is_defect"])
+    assert len(out.splitlines()) == 5
+    code, _, err = fastad("evaluate", strict, images, "--csv", "-", "--json", "-")
+    assert code == 2
+
+
+def test_the_table_of_evaluate_replaces_no_input(fastad, strict, images, tmp_path):
+    mask = images / "ground_truth/hole/0_mask.png"
+    code, _, err = fastad("evaluate", strict, images, "--csv", mask)
+    assert code == 1
+    assert "would be overwritten" in err
+    inside = tmp_path / "r" / "t.csv"
+    inside.parent.mkdir()
+    code, _, err = fastad("evaluate", strict, images, "--csv", inside, "--report", tmp_path / "r")
+    assert code == 1
+    assert "--csv" in err
+    assert "is inside the report's folder" in err

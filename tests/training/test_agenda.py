@@ -1,0 +1,60 @@
+"""What a training says of its phases while it runs: all of them, and the time of all."""
+
+import logging
+import math
+
+import torch
+
+from fastad import Detector
+from fastad.training import Trainer, TrainingConfig
+from fastad.training.agenda import in_words, phases_of
+from fastad.training.batches import split_indices
+from fastad.training.stages import plan_stages
+
+IMAGES = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8)
+
+
+def test_every_phase_of_a_fit_is_reported(caplog):
+    events = []
+    detector = Detector("stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2)
+    with caplog.at_level(logging.INFO, "fastad"):
+        detector.fit(IMAGES.permute(0, 2, 3, 1).numpy(), epochs=2, progress=events.append)
+    phases = list(dict.fromkeys(event.phase for event in events))
+    assert phases[0] == "reading images"
+    assert phases[1:3] == ["teachers' features for training", ""]
+    assert phases[-1] == "final examination"
+    assert math.isnan(events[0].seconds_left)
+    stage = [event for event in events if event.epochs]
+    assert all(event.seconds_left > 0 for event in stage)  # more comes after its last step
+    assert stage[0].seconds_left > stage[-1].seconds_left
+    (plan,) = [message for message in caplog.messages if message.startswith("plan: ")]
+    assert plan.startswith("plan: 16 images and 4 held out, training 2 epochs")
+    assert plan.endswith("final examination")
+
+
+def test_the_phases_of_each_model(small_model):
+    config = TrainingConfig.for_model(small_model)
+    train, held_out = split_indices(20, 0.2, 0)
+    plans = plan_stages(small_model, config, IMAGES, train, held_out)
+    phases = phases_of(small_model, plans, examined=True)
+    assert all(work > 0 for work in phases.values())
+    for plan in plans:
+        assert plan.stage.name in phases
+        passes = plan.config.epochs * len(plan.train_items) if plan.stage.trains else 16
+        assert phases[plan.stage.name] >= passes
+    words = in_words(phases, plans)
+    assert all(plan.stage.name in words for plan in plans)
+    assert words.endswith(", final examination")
+    assert list(phases)[-1] == "final examination"
+    assert "final examination" not in phases_of(small_model, plans, examined=False)
+
+
+def test_the_last_step_of_a_training_alone_leaves_nothing(tiny_stpm):
+    import copy
+
+    events = []
+    config = TrainingConfig.for_model(tiny_stpm, epochs=2)
+    Trainer(copy.deepcopy(tiny_stpm), config, events.append).fit(IMAGES)
+    last = [event for event in events if event.epochs][-1]
+    assert last.seconds_left >= 0
+    assert math.isfinite(last.seconds_left)
