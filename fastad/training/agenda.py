@@ -7,7 +7,7 @@ from typing import Any
 
 from fastad.models import AnomalyModel
 from fastad.models.map_model import MapModel
-from fastad.training.map_choice import has_choice
+from fastad.training.map_choice import LEAST_IMAGES, has_choice
 from fastad.training.progress import EpochProgress
 from fastad.training.source import Watch
 from fastad.training.stages import StagePlan
@@ -63,7 +63,9 @@ class Agenda:
         return own + (price * sum(self._work[name] for name in later) if later else 0.0)
 
     def announce(self, name: str) -> None:
-        """As `enter`, of a phase that is no stage; ``progress`` hears of it."""
+        """As `enter`, of a phase that is no stage; ``progress`` hears of it. Others are passed over."""
+        if name not in self._work:
+            return
         self._report(name, 0, 0, 0.0, self.enter(name))
 
     def watch(self, name: str, part: int, parts: int) -> Watch:
@@ -125,7 +127,7 @@ def phases_of(
         phases[features_of(name)] = len(plan.train_items) + judged
         phases[name] = plan.config.epochs * (A_STEP * len(plan.train_items) + judged)
     held_out = len(plans[-1].held_out)
-    if isinstance(model, MapModel) and has_choice(model):
+    if isinstance(model, MapModel) and has_choice(model) and held_out >= LEAST_IMAGES:
         phases[CHOICE] = 2 * held_out
     if examined:
         phases[EXAMINATION] = 4 * held_out

@@ -24,7 +24,7 @@ from fastad.training.config import TrainingConfig
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
 from fastad.training.loop import Sources, StageLoop
-from fastad.training.map_choice import choose_by_defects, has_choice
+from fastad.training.map_choice import choose_by_defects
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress, reported
@@ -239,8 +239,7 @@ class Trainer:
                 self._finish(plan, dataset, state)
             if isinstance(self.model, MapModel):
                 open_source = functools.partial(self._source, plans[-1])
-                if has_choice(self.model):
-                    self._agenda.announce(CHOICE)
+                self._agenda.announce(CHOICE)
                 choose_by_defects(self.model, plans[-1], dataset, open_source, record)
                 state.keep()
         except KeyboardInterrupt:
