@@ -63,7 +63,7 @@ class Agenda:
         return own + (price * sum(self._work[name] for name in later) if later else 0.0)
 
     def announce(self, name: str) -> None:
-        """As `enter`, of a phase that is no stage; ``progress`` hears of it. Others are passed over."""
+        """As `enter`, of a phase that is no stage; ``progress`` hears of it, if it comes."""
         if name not in self._work:
             return
         self._report(name, 0, 0, 0.0, self.enter(name))
