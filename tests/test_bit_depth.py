@@ -146,9 +146,9 @@ def test_a_file_without_a_range_reads_as_before(trained, tmp_path):
 def test_a_file_without_facts_expects_nothing(trained, tmp_path):
     trained.save(tmp_path / "a.fastad")
     artifact = load_artifact(tmp_path / "a.fastad")
-    assert artifact.facts == ImageFacts(pytest.approx(1.2), False, True)
+    assert artifact.facts == ImageFacts(pytest.approx(1.2), False, True, 255)
     artifact.facts = ImageFacts()
-    upright = np.zeros((60, 40, 3), np.uint8)
+    upright = np.random.default_rng(0).integers(0, 256, (60, 40, 3), np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         artifact.predictor(device="cpu").predict(upright)
@@ -156,7 +156,9 @@ def test_a_file_without_facts_expects_nothing(trained, tmp_path):
 
 def test_images_unlike_those_of_the_training_are_told_once(trained, deep_set, tmp_path):
     trained.save(tmp_path / "a.fastad")
-    upright, bright = np.zeros((60, 40, 3), np.uint8), np.full((40, 48, 3), 5000, np.uint16)
+    rng = np.random.default_rng(0)
+    upright = rng.integers(0, 256, (60, 40, 3), np.uint8)
+    bright = rng.integers(3000, 6000, (40, 48, 3), np.uint16)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
         loaded = fastad.load(tmp_path / "a.fastad")

@@ -14,7 +14,7 @@ from fastad.data.depth import FULL
 from fastad.data.facts import ASPECT
 from fastad.data.images import ImageError
 from fastad.data.in_memory import shape_of
-from fastad.data.inputs import gathered, is_path, to_tensor
+from fastad.data.inputs import gathered, is_one, is_path, to_tensor
 
 AREA = 256 * 256  # pixels that a size is near to
 STEP = 32  # pixels: sides are multiples of it, as networks halve them five times
@@ -87,6 +87,8 @@ def resize_in_words(images: Any, size: tuple[int, int], *, name_shapes: bool = T
         'images of 645x256 become 640x256 (height x width): a line 3 px wide becomes 3.0'
     """
     shapes: Counter[tuple[int, int]] = Counter()
+    if is_one(images):
+        images = [images]
     if isinstance(images, Tensor):
         shapes[images.shape[-2], images.shape[-1]] = 1
     elif isinstance(images, np.ndarray) and images.dtype != object:

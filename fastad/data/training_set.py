@@ -109,8 +109,6 @@ def read_training_set(
         image_size, images = _begun(images, image_size)
     size = auto_size(images) if is_auto(image_size) else training_size(image_size)
     count = len(images) if hasattr(images, "__len__") else 1
-    if (resize := resize_in_words(images, size, name_shapes=not is_auto(image_size))) is not None:
-        log.info(resize)
     in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
     pixel_range = choose_range(images, pixel_range)
     dataset = image_dataset(
@@ -119,6 +117,9 @@ def read_training_set(
     skipped = getattr(dataset, "skipped", [])
     for path, reason in skipped:
         log.warning(f"skipped: {reason}" if str(path) in reason else f"skipped {path}: {reason}")
+    # Now that all are known to be images.
+    if (resize := resize_in_words(images, size, name_shapes=not is_auto(image_size))) is not None:
+        log.info(resize)
     warn_of_constant_images(dataset)
     held_out = None
     if apart:

@@ -1,5 +1,6 @@
 """What the resize of a training does to its images, in a line."""
 
+import io
 import logging
 
 import numpy as np
@@ -19,6 +20,13 @@ def test_an_arrays_shape():
     said = "images of 645x256 become 640x256 (height x width): a line 3 px wide becomes 3.0"
     assert resize_in_words(np.zeros((2, 645, 256, 3), np.uint8), (640, 256)) == said
     assert resize_in_words(torch.zeros(2, 3, 645, 256), (640, 256)) == said
+
+
+def test_one_image_and_the_bytes_of_one():
+    picture, file = Image.new("RGB", (256, 645)), io.BytesIO()
+    picture.save(file, "PNG")
+    for image in (picture, file.getvalue()):
+        assert resize_in_words(image, (640, 256)).startswith("images of 645x256 become 640x256 ")
 
 
 def test_the_side_that_shrinks_most_counts():

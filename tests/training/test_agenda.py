@@ -5,10 +5,11 @@ import math
 
 import torch
 
-from fastad import Detector
+from fastad import Detector, models
 from fastad.training import Trainer, TrainingConfig
 from fastad.training.agenda import in_words, phases_of
-from fastad.training.batches import split_indices
+from fastad.training.batches import split_indices, split_off
+from fastad.training.map_choice import DEFECTS, LEAST_IMAGES
 from fastad.training.stages import plan_stages
 
 IMAGES = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8)
@@ -28,8 +29,8 @@ def test_every_phase_of_a_fit_is_reported(caplog):
     assert all(event.seconds_left > 0 for event in stage)  # more comes after its last step
     assert stage[0].seconds_left > stage[-1].seconds_left
     (plan,) = [message for message in caplog.messages if message.startswith("plan: ")]
-    assert plan.startswith("plan: 16 images and 4 held out, training 2 epochs")
-    assert plan.endswith("final examination")
+    assert plan.startswith("plan: 16 images and 4 held out, ")
+    assert plan.endswith("training 2 epochs, final examination")  # too few images for a choice
 
 
 def test_the_phases_of_each_model(small_model):
@@ -47,6 +48,24 @@ def test_the_phases_of_each_model(small_model):
     assert words.endswith(", final examination")
     assert list(phases)[-1] == "final examination"
     assert "final examination" not in phases_of(small_model, plans, examined=False)
+
+
+def test_the_choice_of_maps_is_planned_where_there_is_one():
+    def phases(held_out, name="subspace", **options):
+        model = models.build(name, teacher_weights="embedded", **options)
+        train, validation = split_off(20, range(held_out))
+        config = TrainingConfig.for_model(model)
+        return phases_of(
+            model, plan_stages(model, config, IMAGES, train, validation), examined=True
+        )
+
+    for name in ("subspace", "stpm"):
+        found = phases(LEAST_IMAGES, name)
+        assert list(found)[-2:] == ["choice of maps", "final examination"]
+        assert found["choice of maps"] == LEAST_IMAGES + DEFECTS  # each is looked at once
+        assert "choice of maps" not in phases(LEAST_IMAGES - 1, name)
+    given = {"scale_maps": "none", "scale_score": "none", "pooling": "maximum"}
+    assert "choice of maps" not in phases(LEAST_IMAGES, **given)
 
 
 def test_the_last_step_of_a_training_alone_leaves_nothing(tiny_stpm):
