@@ -69,7 +69,7 @@ def test_options_reach_the_stages(train, images, tmp_path):
     assert f"epoch {head['best_epoch']} of 3 (head), " in err
     # Of four held-out images two were trained on; the thresholds are from the others.
     assert len(artifact.calibration) == len(artifact.training["held_out"]) == 2
-    assert "from 2 held-out images" in err
+    assert "false alarms by 2 held-out images" in err
     assert "note: stage head was trained on 2 of 4 held-out images" in err
 
 

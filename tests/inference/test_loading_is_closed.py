@@ -41,8 +41,16 @@ def test_loading_goes_through_no_door(small_model, tmp_path, monkeypatch):
     def refuse(*arguments: object, **_: object) -> None:
         raise DoorOpenedError(arguments)
 
+    real = builtins.open
+
+    def open_the_detector(file, mode="r", *arguments, **options):
+        if (file, mode) != (path, "rb"):
+            refuse(file, mode)
+        return real(file, mode, *arguments, **options)
+
     for module, name in DOORS:
         monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(builtins, "open", open_the_detector)
     loaded = load(path)
     monkeypatch.undo()
     assert loaded.threshold == 0.5

@@ -193,7 +193,11 @@ def test_the_scores_of_all_images(written, images):
     with open(written / "scores.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 14
-    assert list(rows[0]) == ["path", "score", "p_value", "is_anomalous", "type", "is_defect"]
+    of_scores, of_inputs = (
+        ["path", "score", "p_value", "is_anomalous"],
+        ["input", "status", "error"],
+    )
+    assert list(rows[0]) == [*of_scores, *of_inputs, "type", "is_defect"]
     assert {row["path"] for row in rows} == {str(p) for p in (images / "test").rglob("*.png")}
     for row in rows:
         assert row["is_anomalous"] == str(float(row["score"]) > THRESHOLD)
