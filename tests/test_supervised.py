@@ -112,8 +112,11 @@ def test_too_few_defects_are_found_before_images_are_read(data, tmp_path, number
 
 
 def test_stopped_before_it_saw_a_defect_it_is_not_supervised(data):
+    stopped = []
+
     def stop(event):
-        if event.stage == "discriminator":
+        if event.stage == "discriminator" and not stopped:
+            stopped.append(event)
             raise KeyboardInterrupt
 
     options = {"teacher2": "resnet18", "bottleneck": "learned", "teacher_weights": None}

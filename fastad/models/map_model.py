@@ -62,6 +62,10 @@ class MapChoice:
         object.__setattr__(self, "pair_weights", tuple(map(float, weights)))
 
 
+# Names of its fields; torch.compile cannot ask a dataclass for them.
+CHOSEN = tuple(field.name for field in dataclasses.fields(MapChoice))
+
+
 class MapOptions(Options):
     """The options that such models have in common. Models with a student have ``subspace``, too."""
 
@@ -83,7 +87,7 @@ class MapOptions(Options):
 
     def given(self) -> dict[str, Any]:
         """The fields of `MapChoice` that are options and not "auto"."""
-        names = [field.name for field in dataclasses.fields(MapChoice) if hasattr(self, field.name)]
+        names = [name for name in CHOSEN if hasattr(self, name)]
         found = {name: getattr(self, name) for name in names if getattr(self, name) != "auto"}
         if found.get("pooling") == "maximum":
             found["pooling"] = 0.0
@@ -92,7 +96,7 @@ class MapOptions(Options):
     @property
     def is_given(self) -> bool:
         """Whether none of these options is "auto"."""
-        return "auto" not in (getattr(self, f.name, None) for f in dataclasses.fields(MapChoice))
+        return "auto" not in (getattr(self, name, None) for name in CHOSEN)
 
 
 class Evidence(NamedTuple):
