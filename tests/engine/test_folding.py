@@ -182,13 +182,15 @@ IMAGES = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 3, 48, 4
 
 
 def test_a_predictor_follows_its_model(predictor):
+    model, learned = predictor.model, []
+    if model.name == "patchcore":
+        learned = [model.memory]
+    if model.name == "subspace":
+        model.residual.fit([model.patches(torch.rand(2, 3, 48, 48))])
+        learned = [model.residual.directions, model.residual.offset]
+        predictor = Predictor(model, 48, device="cpu", precision="float32", batch_size=2)
     first = predictor.predict(IMAGES)
     with torch.no_grad():
-        model = predictor.model
-        learned = [model.memory] if model.name == "patchcore" else []
-        if model.name == "subspace":
-            model.residual.directions = torch.eye(model.width)[:3]
-            model.residual.offset = torch.full((3,), 0.1)
         for parameter in (*model.student_parameters(), *learned):
             parameter.mul_(1.5).add_(0.1)
     second = predictor.predict(IMAGES)
