@@ -19,7 +19,7 @@ from fastad import ops
 from fastad._values import Options, is_number
 from fastad.models.base import AnomalyModel, Batches, Prediction
 from fastad.models.maps import GRID, PositionMeans, mean_of_highest
-from fastad.models.residual import Residual, patch_features
+from fastad.models.residual import SubspaceResidual, patch_features
 
 SCALES = ("none", "level", "position")  # the plainest first
 LEVELS_OF_SUBSPACE = 2  # the last ones: earlier ones show texture, not the product
@@ -131,7 +131,7 @@ class MapModel(AnomalyModel):
     unchosen: ClassVar[MapChoice] = MapChoice()
     pairs: ClassVar[int] = 1
     chosen: MapChoice | None = None
-    subspace: Residual | None
+    subspace: SubspaceResidual | None
     distance_means: Tensor
 
     def _add_maps(self, levels: int, channels: Sequence[int] = ()) -> None:
@@ -143,7 +143,7 @@ class MapModel(AnomalyModel):
         self._levels, self._channels = levels, tuple(channels)
         self.subspace = None
         if channels and self.config.subspace is not False:
-            self.subspace = Residual(sum(channels[-LEVELS_OF_SUBSPACE:])).to(self.mean)
+            self.subspace = SubspaceResidual(sum(channels[-LEVELS_OF_SUBSPACE:])).to(self.mean)
             levels += 1
         self.register_buffer("distance_means", self.mean.new_ones(levels, GRID, GRID))
 

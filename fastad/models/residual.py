@@ -33,7 +33,7 @@ def as_rows(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-class Residual(nn.Module):
+class SubspaceResidual(nn.Module):
     """The distance ‖A x - b‖ of patch features x: (N, D, h, w) -> (N, h, w).
 
     Attributes:

@@ -113,10 +113,9 @@ class STPMConfig(MapOptions):
 class STPM(MapModel):
     """A frozen teacher, a student of the same kind, and the distance of their feature maps.
 
-    The training defaults are the authors': SGD
-    with learning rate 0.4, momentum 0.9, weight decay 1e-4, batches of 32, 100 epochs. For an
-    EfficientNet-Lite they are Adam with learning rate 0.005, which falls to 0 along a cosine, betas
-    0.5 and 0.999, batches of 8, 20 epochs.
+    The training defaults are the authors': SGD with learning rate 0.4, momentum 0.9, weight decay
+    1e-4, batches of 32, 100 epochs. For an EfficientNet-Lite they are Adam with learning rate
+    0.005, which falls to 0 along a cosine, betas 0.5 and 0.999, batches of 8, 20 epochs.
     """
 
     name = "stpm"

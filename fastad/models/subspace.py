@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastad._values import is_number
 from fastad.models.base import Batches
 from fastad.models.patches import PatchModel, PatchOptions
-from fastad.models.residual import VARIANCE, Residual
+from fastad.models.residual import VARIANCE, SubspaceResidual
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Subspace(PatchModel):
 
     def __init__(self, config: SubspaceConfig):
         super().__init__(config)
-        self.residual = Residual(self.width)
+        self.residual = SubspaceResidual(self.width)
 
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Take mean and covariance of the training images' patch features, in float64."""

@@ -3,10 +3,9 @@
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from fastad.models import AnomalyModel
-from fastad.training.config import OF_EPOCHS, TrainingConfig
+from fastad.training.config import TrainingConfig
 from fastad.training.map_choice import choice_lines
 from fastad.training.record import StageRecord, TrainingRecord
 from fastad.training.small_sets import step_notes
@@ -65,8 +64,3 @@ def close(
 def defects_of(plans: Sequence[StagePlan]) -> list[str]:
     """Digests of the images of real defects that stages learn from."""
     return sorted({digest for plan in plans for digest in plan.defects})
-
-
-def used_options(options: dict[str, Any], model: AnomalyModel) -> dict[str, Any]:
-    """The options of a training without those that the model has no use for."""
-    return options if model.trains() else {k: options[k] for k in options if k not in OF_EPOCHS}

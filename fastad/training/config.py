@@ -308,3 +308,10 @@ def _one_of(names: tuple[str, ...]) -> str:
 
 def _is_fraction(value: object) -> bool:
     return is_number(value) and 0 <= value < 1
+
+
+def used_options(
+    options: dict[str, Any], model: AnomalyModel | type[AnomalyModel]
+) -> dict[str, Any]:
+    """The options of a training without those that the model has no use for."""
+    return options if model.trains() else {k: options[k] for k in options if k not in OF_EPOCHS}

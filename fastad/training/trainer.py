@@ -19,8 +19,8 @@ from fastad.models.map_model import MapModel
 from fastad.training.agenda import CHOICE, EXAMINATION, Agenda, features_of, in_words, phases_of
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fastad.training.closing import close, defects_of, used_options
-from fastad.training.config import TrainingConfig
+from fastad.training.closing import close, defects_of
+from fastad.training.config import TrainingConfig, used_options
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, identify, require_epochs, require_same
 from fastad.training.loop import Sources, StageLoop

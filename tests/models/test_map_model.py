@@ -12,7 +12,7 @@ from fastad import models
 from fastad.inference.predictor import Predictor
 from fastad.models.map_model import SCALES, Evidence, MapChoice
 from fastad.models.maps import mean_of_highest, means_of_highest
-from fastad.models.residual import Residual, patch_features
+from fastad.models.residual import SubspaceResidual, patch_features
 
 SIZE = (45, 31)  # of the image
 SIZES = [(12, 8), (6, 4)]  # of the levels
@@ -254,7 +254,7 @@ def test_rstpm_takes_its_subspace_from_the_levels_that_are_compared(kept):
         levels = model.teacher_features(batch["image"])
         assert len(levels["teacher1"]) == 4
         model.finish_stage(lambda: [batch | (levels if kept else {})])
-        expected = Residual(6 + 5)
+        expected = SubspaceResidual(6 + 5)
         expected.fit([patch_features(levels["teacher1"][1:3])])
         assert torch.equal(model.subspace.directions, expected.directions)
         maps = model.level_maps(batch)

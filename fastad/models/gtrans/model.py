@@ -29,9 +29,9 @@ ROUNDS = 2  # encoder and decoder are applied twice, with the same weights
 class GTrans(MapModel):
     """A frozen teacher, a student, and a transformer between their tokens.
 
-    The training defaults are the authors': Adam
-    with learning rate 0.001, which falls to 0.9 of that, betas 0.9 and 0.99, weight decay 1e-4,
-    batches of 32, 100 epochs. They crop images of 256x256 to 224x224, which is not done here.
+    The training defaults are the authors': Adam with learning rate 0.001, which falls to 0.9 of
+    that, betas 0.9 and 0.99, weight decay 1e-4, batches of 32, 100 epochs. They crop images of
+    256x256 to 224x224, which is not done here.
     """
 
     name = "gtrans"
