@@ -489,6 +489,17 @@ class Detector(Estimator):
             >>> metrics["image_auroc"], metrics["pixel_auroc"] > 0.9
             (1.0, True)
         """
+        self._fitted()
+        found = test_samples(data, good=good, defects=defects, masks=masks)
+        self._warn_of_known_images([sample.path for sample in found if sample.label == 0])
+        samples = self._without_training_defects(found)
+        metrics = self._measured(samples, **options)
+        metrics["supervision"] = self.supervision_
+        metrics["counts"]["trained_on"] = len(found) - len(samples)
+        return metrics
+
+    def _measured(self, samples: list[Sample], **options: Any) -> dict[str, Any]:
+        """The metrics of labelled images, as `fastad.evaluation.evaluate` gives them."""
         from fastad.evaluation import evaluate
 
         predictor = self._fitted()
@@ -497,10 +508,7 @@ class Detector(Estimator):
             result = predictor.predict_batch(images)
             return result.score, result.anomaly_map
 
-        found = test_samples(data, good=good, defects=defects, masks=masks)
-        self._warn_of_known_images([sample.path for sample in found if sample.label == 0])
-        samples = self._without_training_defects(found)
-        metrics = evaluate(
+        return evaluate(
             predict,
             samples,
             self.image_size_,
@@ -510,9 +518,6 @@ class Detector(Estimator):
             read=predictor.read,
             **options,
         )
-        metrics["supervision"] = self.supervision_
-        metrics["counts"]["trained_on"] = len(found) - len(samples)
-        return metrics
 
     def check(self, images: Any, **options: Any) -> "CheckResult":
         """What the detector finds of synthesised defects on good images: no real ones are needed.

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 import fastad
 from fastad import models
@@ -255,24 +254,8 @@ def _judged(detector: Detector, split: Split, count: int, seed: int) -> dict[str
         tried = detector.check(split.judged, count=count, seed=seed, progress=shown)
     real = None
     if split.real:
-        from fastad.evaluation import evaluate
-
-        predictor = detector._predictor
-
-        def predict(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-            result = predictor.predict_batch(images)
-            return result.score, result.anomaly_map
-
         with progress(f"testing {detector.model}") as shown:
-            real = evaluate(
-                predict,
-                split.real,
-                detector.image_size_,
-                threshold=detector.threshold_,
-                batch_size=detector.batch_size,
-                read=predictor.read,
-                progress=shown,
-            )
+            real = detector._measured(split.real, progress=shown)
     return {"synthesised": tried.to_dict(), "real": real}
 
 
