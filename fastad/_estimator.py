@@ -69,9 +69,10 @@ class Estimator:
         known = model_options(self.model, options)
         for name, value in options.items():
             if name not in known:
+                more = "; name a model for its own" if plain(self.model) == models.AUTO else ""
                 raise TypeError(
                     f"unknown option {name!r} of {self.model}{did_you_mean(name, known)}; there "
-                    f"are: {', '.join(known)}"
+                    f"are: {', '.join(known)}{more}"
                 )
             setattr(self, name, value)
 
@@ -93,11 +94,11 @@ class Estimator:
 
 def model_options(model: Any, otherwise: dict[str, Any]) -> list[str]:
     """Fields of a model's config; for an unknown model ``otherwise``, as `fit` will refuse it."""
-    model = plain(model)
-    kind = models.MODELS.get(model) if isinstance(model, str) else None
-    if kind is None:
+    try:
+        config = models.config_class(model)
+    except ValueError:
         return list(otherwise)
-    return [field.name for field in dataclasses.fields(kind.Config)]
+    return [field.name for field in dataclasses.fields(config)]
 
 
 def normal_images(images: Any, y: Any) -> tuple[Any, int | None]:

@@ -289,12 +289,14 @@ def train(
     model: Annotated[
         str | None,
         _of_model(
-            help="Train this model. rstpm has two student-teacher pairs and a "
-            "discriminative network. stpm has one pair, and is faster. gtrans has one"
-            " pair and a transformer. prn segments by residuals to prototypes, and "
-            "learns from real defects, too. utad rebuilds the image in two stages, "
-            "and shows both. patchcore and subspace compare patches with those of "
-            "good images, without training."
+            help="Train this model. auto trains patchcore, then rstpm, and keeps the one "
+            "that tells more synthesised defects from held-out images. rstpm has "
+            "two student-teacher pairs and a discriminative network. stpm has one "
+            "pair, and is faster. gtrans has one pair and a transformer. prn "
+            "segments by residuals to prototypes, and learns from real defects, "
+            "too. utad rebuilds the image in two stages, and shows both. patchcore "
+            "and subspace compare patches with those of good images, without "
+            "training."
         ),
     ] = None,
     teacher_weights: Annotated[

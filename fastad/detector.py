@@ -19,7 +19,6 @@ from fastad.data import Sample, test_samples
 from fastad.data.depth import BitDepth, parse_range
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import (
-    TrainingSet,
     file_digests,
     read_training_set,
     training_size,
@@ -27,25 +26,21 @@ from fastad.data.training_set import (
 from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.artifact import BY_RATE, BY_VALUE
-from fastad.inference.calibration import calibration_scores
-from fastad.inference.serving import Examination, examine
+from fastad.inference.fitting import checked_rate, fit_best, nothing_yet
 from fastad.training import (
     EpochProgress,
-    Trainer,
     TrainingConfig,
-    TrainingRecord,
     check_defects,
     load_checkpoint,
     resolve_device,
     settled_options,
 )
+from fastad.training.config import options_of
 
 if TYPE_CHECKING:
     from fastad.evaluation import CheckResult
 
 log = logging.getLogger("fastad")
-
-SKIPPED_NAMES = 20  # how many of the skipped files a record names
 
 
 class Detector(Estimator):
@@ -58,7 +53,8 @@ class Detector(Estimator):
     numpy's or torch's. They are kept as given, and written as Python's own.
 
     Args:
-        model: name of the model, one of `fastad.models.MODELS`.
+        model: name of the model, one of `fastad.models.MODELS`. "auto" trains several
+            (`fastad.models.auto`), and keeps the one that finds more synthesised defects.
         image_size: what images are resized to, in pixels: "auto" for about 256x256 pixels in area
             and the aspect ratio of the training images (`fastad.data.auto_size`), 256 for a square,
             (height, width), or "640x256" (height x width).
@@ -111,7 +107,7 @@ class Detector(Estimator):
 
     def __init__(
         self,
-        model: str = "rstpm",
+        model: str = "auto",
         *,
         image_size: int | str | tuple[int, int] = "auto",
         bit_depth: BitDepth = "auto",
@@ -142,9 +138,12 @@ class Detector(Estimator):
         checkpoint: str | Path | None = None,
         resume: bool = False,
         skip_bad: bool = False,
+        self_check: bool = True,
         **training: Any,
     ) -> "Detector":
         """Train on normal images, then choose the thresholds on held-out ones.
+
+        Synthesised defects on the held-out images then show what the detector finds.
 
         Ctrl-C ends the training early and keeps the best epoch so far. Later stages are then
         missing.
@@ -165,6 +164,9 @@ class Detector(Estimator):
             checkpoint: file that is written after every epoch.
             resume: go on from ``checkpoint``.
             skip_bad: leave unreadable files out and report them, instead of stopping at the first.
+            self_check: try the detector on synthesised defects at the end. What it finds of them is
+                in ``training_record_["self_check"]``, as `check` counts it on the held-out images.
+                It takes about as long as predicting 200 images. The model "auto" needs it.
             **training: other fields of `fastad.training.TrainingConfig`, such as ``textures`` or
                 ``stages={"NAME": {"epochs": 30}}``.
 
@@ -188,116 +190,81 @@ class Detector(Estimator):
             >>> record["n_train"], record["n_validation"], record["epochs"]
             (19, 5, 2)
         """
-        kind = models.model_class(self.model)
-        config = self._training_config(kind, epochs, training)
-        model = self._new_model(config.seed, checkpoint if resume else None)
-        config = self._training_config(model, epochs, training)  # some defaults follow its options
-        check_defects(type(model), config)
+        prepared = [
+            self._prepared(name, epochs, training, checkpoint if resume else None)
+            for name in models.candidates(self.model)
+        ]
+        if len(prepared) > 1 and not self_check:
+            raise ValueError("self_check: without it nothing says which candidate of auto is best")
         images, labels = normal_images(images, y)
         try:
             if callable(progress):  # what it is else the trainer refuses
                 progress(EpochProgress(0, 0, 0, 0, 0.0, math.nan, phase="reading images"))
             source = read_training_set(images, self.image_size, skip_bad, self.bit_depth)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(_nothing_yet(model.trains())) from error
+            trains = any(model.trains() for model, _ in prepared)
+            raise KeyboardInterrupt(nothing_yet(trains)) from error
         given = len(source.dataset) + len(source.skipped)
         if labels is not None and labels != given:
             raise ValueError(f"y has {labels} labels, but there are {given} images")
-        trainer = Trainer(model, config, progress, examined=True)
-        precision = str(trainer.dtype).removeprefix("torch.")
-        height, width = source.size
-        log.info(f"training {self.model} on {trainer.device} in {precision}, {height}x{width}")
-        record = trainer.fit(
-            source.dataset,
-            held_out=source.held_out,
-            checkpoint=checkpoint,
-            resume=resume,
-            pixel_range=source.pixel_range,
+        self._set_artifact(
+            *fit_best(
+                prepared,
+                source,
+                rate=checked_rate(self.false_positive_rate),
+                batch_size=self.batch_size,
+                progress=progress,
+                checkpoint=checkpoint,
+                resume=resume,
+                self_check=self_check,
+            )
         )
-        _require_an_epoch(record, stages=len(model.stages), trains=model.trains())
-        record.notes += _notes_on_skipped(source)
-        trainer.begin_examination()
-        predictor = Predictor(
-            model,
-            source.size,
-            device=config.device,
-            precision=config.precision,
-            batch_size=self.batch_size,
-            pixel_range=source.pixel_range,
-            facts=source.facts,
-        )
-        serving = None
-        if config.precision == "auto":
-            rate = _checked_rate(self.false_positive_rate)
-            serving = examine(predictor, source.dataset, record.held_out, rate)
-            record.notes += serving.notes
-        for note in record.notes:
-            if note not in trainer.said:
-                log.info(f"note: {note}")
-        self._set_artifact(self._calibrated(predictor, source, record, serving), predictor)
         return self
+
+    def _prepared(
+        self, name: str, epochs: int | None, training: dict[str, Any], checkpoint: Any
+    ) -> tuple[models.AnomalyModel, TrainingConfig]:
+        """An untrained model and what it is trained by; all that can be wrong of them is refused.
+
+        Of several candidates each takes the options of a training that it has a use for.
+        """
+        kind = models.model_class(name)
+        if epochs is not None:
+            training = training | {"epochs": epochs}
+        if plain(self.model) == models.AUTO:
+            training = options_of(kind, training)
+        config = self._training_config(kind, training)
+        model = self._new_model(name, config.seed, checkpoint if kind.trains() else None)
+        config = self._training_config(model, training)  # some defaults follow its options
+        check_defects(type(model), config)
+        return model, config
 
     def _training_config(
         self,
         model: models.AnomalyModel | type[models.AnomalyModel],
-        epochs: int | None,
         training: dict[str, Any],
     ) -> TrainingConfig:
         """What `fit` trains by; whatever can be refused before any image is read is."""
         given = {"seed": self.seed, "device": str(self.device), "precision": self.precision}
-        given |= training if epochs is None else training | {"epochs": epochs}
-        config = TrainingConfig.for_model(model, **given)
+        config = TrainingConfig.for_model(model, **given | training)
         resolve_device(config.device)
-        _checked_rate(self.false_positive_rate)
+        checked_rate(self.false_positive_rate)
         size = plain(self.image_size)
         if not is_auto(size):
             training_size(size)
         parse_range(self.bit_depth)
         return config
 
-    def _new_model(self, seed: int, checkpoint: str | Path | None) -> models.AnomalyModel:
+    def _new_model(
+        self, name: str, seed: int, checkpoint: str | Path | None
+    ) -> models.AnomalyModel:
         """The untrained model, with what "auto" was resolved to in the ``checkpoint``, if any."""
         options = plain(self._options())
         if checkpoint is not None:
-            options |= settled_options(load_checkpoint(checkpoint).identity, self.model, options)
+            options |= settled_options(load_checkpoint(checkpoint).identity, name, options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return models.build(self.model, **options)
-
-    def _calibrated(
-        self,
-        predictor: Predictor,
-        source: TrainingSet,
-        record: TrainingRecord,
-        serving: Examination | None,
-    ) -> Artifact:
-        """What is kept of a training: the model, with thresholds from the held-out images."""
-        scores, maxima, seen = calibration_scores(predictor, source.dataset, record.held_out)
-        aspects = source.aspects_of(record.held_out)
-        threshold = pixel_threshold = None
-        rate = _checked_rate(self.false_positive_rate)
-        if len(scores):
-            threshold = conformal_threshold(scores, rate)
-            pixel_threshold = conformal_threshold(maxima, rate, warn=False)  # it was said already
-        of_images = {
-            "data": source.name,
-            "images": len(source.dataset),
-            "image_digests": file_digests(getattr(source.dataset, "paths", ())),
-        }
-        return Artifact(
-            model=predictor.model,
-            image_size=source.size,
-            calibration=scores,
-            false_positive_rate=rate,
-            threshold=threshold,
-            training=record.to_dict() | of_images,
-            pixel_calibration=maxima,
-            pixel_threshold=pixel_threshold,
-            serving=None if serving is None else dataclasses.asdict(serving),
-            pixel_range=source.pixel_range,
-            facts=source.facts,
-            inputs=np.concatenate([seen, aspects[:, None]], axis=1),
-        )
+            return models.build(name, **options)
 
     def predict(self, images: Any, **options: Any) -> PredictionResult:
         """Score images and mark what is anomalous. Several threads may share one detector.
@@ -599,7 +566,7 @@ class Detector(Estimator):
         )
         self._artifact.threshold_set_by = BY_VALUE
         if false_positive_rate is not None:
-            rate = _checked_rate(false_positive_rate)
+            rate = checked_rate(false_positive_rate)
             self.false_positive_rate = self._artifact.false_positive_rate = rate
             self._artifact.threshold_set_by = BY_RATE
             self._predictor.guard = self._artifact.guard()
@@ -744,7 +711,7 @@ class Detector(Estimator):
             if not is_number(value):
                 raise ValueError(f"value must be a finite number; got {value!r:.200}")
             return float(value)
-        rate = _checked_rate(rate)
+        rate = checked_rate(rate)
         scores = getattr(self, kept)
         if len(scores) == 0:
             raise ValueError(
@@ -824,39 +791,6 @@ def load(
     log.debug(f"{path}: {artifact.model.name} on {predictor.device} in {kind}")
     detector._set_artifact(artifact, predictor)
     return detector
-
-
-def _require_an_epoch(record: TrainingRecord, stages: int, trains: bool) -> None:
-    """KeyboardInterrupt where Ctrl-C came before the first epoch's end; a warning after it."""
-    if record.interrupted and record.best_epoch is None:
-        raise KeyboardInterrupt(_nothing_yet(trains))
-    if record.interrupted:
-        stage = record.stages[-1]
-        of_stage = f" of stage {stage.name}" if stages > 1 else ""
-        warnings.warn(
-            f"stopped after epoch {stage.epochs} of {stage.config['epochs']}{of_stage}: epoch "
-            f"{stage.best_epoch} is kept",
-            stacklevel=3,
-        )
-
-
-def _nothing_yet(trains: bool) -> str:
-    return f"stopped before {'the end of the first epoch' if trains else 'anything was learnt'}"
-
-
-def _notes_on_skipped(source: TrainingSet) -> list[str]:
-    if not source.skipped:
-        return []
-    names = ", ".join(path.name for path, _ in source.skipped[:SKIPPED_NAMES])
-    more = ", ..." if len(source.skipped) > SKIPPED_NAMES else ""
-    return [f"{len(source.skipped)} unreadable images skipped: {names}{more}"]
-
-
-def _checked_rate(rate: Any) -> float:
-    rate = plain(rate)
-    if not is_number(rate) or not 0 < rate < 1:
-        raise ValueError(f"false_positive_rate must be between 0 and 1; got {rate!r:.200}")
-    return rate
 
 
 def _require_names(method: str, unnamed: tuple[object, ...]) -> None:

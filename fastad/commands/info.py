@@ -18,6 +18,7 @@ from fastad.commands.training_summary import (
 from fastad.data.depth import FULL
 from fastad.engine import precision
 from fastad.inference import load
+from fastad.inference.fitting import in_words
 from fastad.training import resolve_device, resolve_precision
 from fastad.training.map_choice import choice_lines
 
@@ -119,6 +120,10 @@ def contents(detector: str) -> list[tuple[str, str]]:
     lines += kept_by(training)
     lines += choice_lines(training.get("choice"))
     lines += [(f"stage.{name}", line) for name, line in stage_lines(training)]
+    if (rows := training.get("candidates")) is not None:
+        lines.append(("kept of candidates", in_words(rows)))
+    if (checked := training.get("self_check")) is not None:
+        lines.append(("self-check", checked["summary"]))
     return lines + [("note", note) for note in training.get("notes", ())]
 
 

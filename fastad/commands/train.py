@@ -19,6 +19,7 @@ from fastad.inference import ArtifactError
 from fastad.inference import load as load_artifact
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
 from fastad.training.checkpoint import load_checkpoint
+from fastad.training.config import options_of
 
 
 def defaults() -> dict[str, Any]:
@@ -112,22 +113,26 @@ def _checked(
     named: Collection[str],
 ) -> tuple[Detector, dict[str, Any]]:
     """The detector and the options of its `Detector.fit`; ValueError before any file is read."""
-    kind = models.model_class(detector_options["model"])
+    name = detector_options["model"]
+    own_config = models.config_class(name)
     if not is_auto(detector_options["image_size"]):
         training_size(detector_options["image_size"])
     parse_range(detector_options["bit_depth"])
-    for_model, for_training = parse_settings(settings, kind.Config, TrainingConfig)
+    for_model, for_training = parse_settings(settings, own_config, TrainingConfig)
     _refuse_contradictions(
         for_model | for_training, detector_options | model_options | training_options, named
     )
     shared = {name: detector_options[name] for name in ("device", "precision", "seed")}
     training = shared | training_options | for_training
     training["stages"] = parse_stages(stages, TrainingConfig)
-    config = TrainingConfig.for_model(kind, **training)
-    _check_folders("--", vars(config))
-    for stage, options in config.stages.items():
-        _check_folders(f"--stage {stage}.", options)
-    kind.Config(**model_options | for_model)
+    for candidate in models.candidates(name):
+        kind = models.model_class(candidate)
+        used = options_of(kind, training) if name == models.AUTO else training
+        config = TrainingConfig.for_model(kind, **used)
+        _check_folders("--", vars(config))
+        for stage, options in config.stages.items():
+            _check_folders(f"--stage {stage}.", options)
+    own_config(**model_options | for_model)
     detector_options |= {name: training.pop(name) for name in shared}
     return Detector(**detector_options, **model_options | for_model), training
 
@@ -164,6 +169,7 @@ def _require_same_training(output: str, checkpoint: Path | None) -> None:
         raise FileExistsError(f"{output} exists: --force replaces it, another --output keeps it")
     try:
         before = load_artifact(output).training
+        before = before.get("stopped_candidate", before)
     except (OSError, ArtifactError):
         before = {}
     now = load_checkpoint(checkpoint).record.to_dict()

@@ -4,10 +4,12 @@ Open `base` for what all models share, and `stpm` for the smallest one.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from fastad._suggest import did_you_mean
 from fastad._values import plain
+from fastad.models.auto import AUTO, CANDIDATES, AutoConfig
 from fastad.models.base import AnomalyModel, FrozenTeacher, Prediction, Stage, Step
 from fastad.models.gtrans import GTrans, GTransConfig
 from fastad.models.patchcore import PatchCore, PatchCoreConfig
@@ -22,12 +24,14 @@ MODELS: dict[str, type[AnomalyModel]] = {
 }
 
 __all__ = [
+    "AUTO",
     "MODELS",
     "PRN",
     "RSTPM",
     "STPM",
     "UTAD",
     "AnomalyModel",
+    "AutoConfig",
     "FrozenTeacher",
     "GTrans",
     "GTransConfig",
@@ -43,6 +47,8 @@ __all__ = [
     "SubspaceConfig",
     "UTADConfig",
     "build",
+    "candidates",
+    "config_class",
     "model_class",
     "without_weights",
 ]
@@ -50,12 +56,21 @@ __all__ = [
 
 def model_class(name: str) -> type[AnomalyModel]:
     """The class of a model by its name in `MODELS`. Raises ValueError for an unknown one."""
-    name = plain(name)
-    if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(
-            f"unknown model {name!r}{did_you_mean(name, MODELS)}; there are: {', '.join(MODELS)}"
-        )
-    return MODELS[name]
+    return _known(name, MODELS)
+
+
+def candidates(name: str) -> tuple[str, ...]:
+    """The models that are trained for a name in `MODELS` or "auto"; ValueError for another."""
+    if plain(name) == AUTO:
+        return CANDIDATES
+    return (_known(name, (AUTO, *MODELS)).name,)
+
+
+def config_class(name: str) -> type:
+    """The dataclass of the options of a model, or of "auto". Raises ValueError for another name."""
+    if plain(name) == AUTO:
+        return AutoConfig
+    return _known(name, (AUTO, *MODELS)).Config
 
 
 def build(name: str, **options: Any) -> AnomalyModel:
@@ -107,3 +122,12 @@ def without_weights(name: str) -> dict[str, None]:
     """
     names = [field.name for field in dataclasses.fields(model_class(name).Config)]
     return {n: None for n in names if n.startswith("teacher") and n.endswith("_weights")}
+
+
+def _known(name: str, names: Iterable[str]) -> type[AnomalyModel]:
+    name = plain(name)
+    if not isinstance(name, str) or name not in MODELS:
+        raise ValueError(
+            f"unknown model {name!r}{did_you_mean(name, names)}; there are: {', '.join(names)}"
+        )
+    return MODELS[name]

@@ -14,7 +14,8 @@ from fastad.training.stages import StagePlan
 
 # Passes of an image through the networks that one training step on it is worth: there and back.
 A_STEP = 3.0
-CHOICE, EXAMINATION = "choice of maps", "final examination"
+CHOICE, EXAMINATION, SELF_CHECK = "choice of maps", "final examination", "self-check"
+TRIED = 150  # synthesised defects of the self-check
 
 
 class Agenda:
@@ -68,6 +69,15 @@ class Agenda:
             return
         self._report(name, 0, 0, 0.0, self.enter(name))
 
+    def follow(self, name: str) -> Callable[[int, int], None]:
+        """As `announce`; the function it gives is called with the images done and of all."""
+        self.announce(name)
+
+        def report(done: int, of_all: int) -> None:
+            self._report(name, done, of_all, 0.0, self.reach(done / of_all))
+
+        return report
+
     def watch(self, name: str, part: int, parts: int) -> Watch:
         """Reports batches of such a phase, which has several parts, once they are worked through.
 
@@ -111,11 +121,11 @@ def features_of(stage: str) -> str:
 
 
 def phases_of(
-    model: AnomalyModel, plans: Sequence[StagePlan], *, examined: bool
+    model: AnomalyModel, plans: Sequence[StagePlan], followed_by: Sequence[str] = ()
 ) -> dict[str, float]:
     """The phases of a training, and the passes of images that each takes.
 
-    ``examined``: whether the detector is examined at the end, on the held-out images.
+    ``followed_by`` what works on the held-out images afterwards: `EXAMINATION`, `SELF_CHECK`.
     """
     phases: dict[str, float] = {}
     for plan in plans:
@@ -129,9 +139,8 @@ def phases_of(
     held_out = len(plans[-1].held_out)
     if isinstance(model, MapModel) and (images := images_to_judge(model, held_out)):
         phases[CHOICE] = images
-    if examined:
-        phases[EXAMINATION] = 4 * held_out
-    return phases
+    after = {EXAMINATION: 4 * held_out, SELF_CHECK: held_out + TRIED if held_out else 0}
+    return phases | {name: after[name] for name in followed_by}
 
 
 def in_words(phases: Mapping[str, float], plans: Sequence[StagePlan]) -> str:
@@ -142,4 +151,6 @@ def in_words(phases: Mapping[str, float], plans: Sequence[StagePlan]) -> str:
         else f"{plan.stage.name} of {len(plan.train)} images"
         for plan in plans
     ]
-    return ", ".join([*stages, *(name for name in (CHOICE, EXAMINATION) if name in phases)])
+    return ", ".join(
+        [*stages, *(name for name in (CHOICE, EXAMINATION, SELF_CHECK) if name in phases)]
+    )

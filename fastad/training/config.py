@@ -315,3 +315,14 @@ def used_options(
 ) -> dict[str, Any]:
     """The options of a training without those that the model has no use for."""
     return options if model.trains() else {k: options[k] for k in options if k not in OF_EPOCHS}
+
+
+def options_of(model: type[AnomalyModel], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a training's ``options`` that a model has a use for, of one of several candidates.
+
+    What is no option at all stays, to be refused.
+    """
+    unused = () if model.trains() else (*OF_EPOCHS, "stages")
+    if not any(stage.pseudo_anomalies for stage in model.stages):
+        unused += OF_PSEUDO_ANOMALIES
+    return {name: value for name, value in options.items() if name not in unused}

@@ -16,7 +16,7 @@ from fastad.data.folder import Images
 from fastad.models import AnomalyModel
 from fastad.models.base import Batches
 from fastad.models.map_model import MapModel
-from fastad.training.agenda import CHOICE, EXAMINATION, Agenda, features_of, in_words, phases_of
+from fastad.training.agenda import CHOICE, Agenda, features_of, in_words, phases_of
 from fastad.training.batches import split_indices, split_off
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastad.training.closing import close, defects_of
@@ -54,7 +54,8 @@ class Trainer:
         config: None for the model's own defaults.
         progress: called after every step and every epoch, as a `ConsoleProgress`. None for a silent
             training.
-        examined: whether an examination of the detector follows, which the time left counts.
+        followed_by: what the caller does after it, which the time left counts: `EXAMINATION` and
+            `SELF_CHECK` of `fastad.training.agenda`.
 
     Raises:
         ValueError: the device or the precision is not available.
@@ -79,14 +80,14 @@ class Trainer:
         config: TrainingConfig | None = None,
         progress: Callable[[EpochProgress], None] | None = None,
         *,
-        examined: bool = False,
+        followed_by: Sequence[str] = (),
     ):
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be a function or None; got {progress!r}")
         self.model = model
         self.config = TrainingConfig.for_model(model) if config is None else config
         self.progress = progress
-        self._examined = examined
+        self._followed_by = followed_by
         self.device = resolve_device(self.config.device)
         precision = self.config.precision
         if precision == "auto" and not model.trains():
@@ -145,7 +146,7 @@ class Trainer:
         else:
             train, validation = split_off(len(dataset), held_out)
         plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
-        phases = phases_of(self.model, plans, examined=self._examined)
+        phases = phases_of(self.model, plans, self._followed_by)
         self._agenda = Agenda(phases, self.model, self.progress)
         counts = f"{len(train)} images and {len(validation)} held out"
         log.info(f"plan: {counts}, {in_words(phases, plans)}")
@@ -252,9 +253,13 @@ class Trainer:
                 leave_plain(self.model, record, "the training was stopped")
             record.seconds = before + time.monotonic() - start
 
-    def begin_examination(self) -> None:
-        """Say that the training is over, and the examination that follows it begins."""
-        self._agenda.announce(EXAMINATION)
+    def begin(self, phase: str) -> None:
+        """Say that the training is over, and a phase that follows it begins."""
+        self._agenda.announce(phase)
+
+    def follow(self, phase: str) -> Callable[[int, int], None]:
+        """As `begin`; gives a function to be called with the images done and of all."""
+        return self._agenda.follow(phase)
 
     def _prepare(self, plan: StagePlan, dataset: Images) -> None:
         """Let the model see images before the first epoch of a stage."""

@@ -7,7 +7,7 @@ import torch
 
 from fastad import Detector, models
 from fastad.training import Trainer, TrainingConfig
-from fastad.training.agenda import in_words, phases_of
+from fastad.training.agenda import EXAMINATION, in_words, phases_of
 from fastad.training.batches import split_indices, split_off
 from fastad.training.map_choice import DEFECTS, LEAST_IMAGES
 from fastad.training.stages import plan_stages
@@ -37,7 +37,7 @@ def test_the_phases_of_each_model(small_model):
     config = TrainingConfig.for_model(small_model)
     train, held_out = split_indices(20, 0.2, 0)
     plans = plan_stages(small_model, config, IMAGES, train, held_out)
-    phases = phases_of(small_model, plans, examined=True)
+    phases = phases_of(small_model, plans, [EXAMINATION])
     assert all(work > 0 for work in phases.values())
     for plan in plans:
         assert plan.stage.name in phases
@@ -47,7 +47,7 @@ def test_the_phases_of_each_model(small_model):
     assert all(plan.stage.name in words for plan in plans)
     assert words.endswith(", final examination")
     assert list(phases)[-1] == "final examination"
-    assert "final examination" not in phases_of(small_model, plans, examined=False)
+    assert "final examination" not in phases_of(small_model, plans)
 
 
 def test_the_choice_of_maps_is_planned_where_there_is_one():
@@ -56,7 +56,7 @@ def test_the_choice_of_maps_is_planned_where_there_is_one():
         train, validation = split_off(20, range(held_out))
         config = TrainingConfig.for_model(model)
         return phases_of(
-            model, plan_stages(model, config, IMAGES, train, validation), examined=True
+            model, plan_stages(model, config, IMAGES, train, validation), [EXAMINATION]
         )
 
     for name in ("subspace", "stpm"):

@@ -1,0 +1,344 @@
+"""From an untrained model and good images to a detector: training, calibration, self-check.
+
+Several models may be candidates. Each is trained, and the one is kept that tells more synthesised
+defects from the held-out images.
+"""
+
+import dataclasses
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fastad._values import is_number, plain
+from fastad.data.training_set import TrainingSet, file_digests
+from fastad.evaluation import CheckResult, check
+from fastad.inference.artifact import Artifact
+from fastad.inference.calibration import calibration_scores
+from fastad.inference.predictor import Predictor
+from fastad.inference.serving import Examination, examine
+from fastad.inference.threshold import conformal_threshold
+from fastad.models import AnomalyModel
+from fastad.training import (
+    EpochProgress,
+    Trainer,
+    TrainingConfig,
+    TrainingDivergedError,
+    TrainingRecord,
+)
+from fastad.training.agenda import EXAMINATION, SELF_CHECK, TRIED
+
+log = logging.getLogger("fastad")
+
+SKIPPED_NAMES = 20  # how many of the skipped files a record names
+ALIKE = 0.01  # image AUROC; candidates that are closer to the best are told apart by AUPRO
+USUAL = "rstpm"  # of the candidates, where nothing can tell
+
+Listener = Callable[[EpochProgress], None]
+
+
+def fit_best(
+    candidates: Sequence[tuple[AnomalyModel, TrainingConfig]],
+    source: TrainingSet,
+    *,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> tuple[Artifact, Predictor]:
+    """Train the candidates one after the other, and keep the best (`better`).
+
+    All are judged by the same synthesised defects, on images that none of them was trained on. A
+    candidate whose training diverges is left out. Where Ctrl-C stops a later one, what is ready is
+    kept.
+
+    Args:
+        candidates: models and how they are trained; at most one of several has epochs.
+        source: the images.
+        checkpoint, resume: of the candidate that has epochs, or of a single one.
+        **options: as errors, those of `fit_model`.
+    """
+    several = len(candidates) > 1
+    fitted: list[tuple[Artifact, Predictor]] = []
+    for number, (model, config) in enumerate(candidates, start=1):
+        if several:
+            log.info(f"candidate {number} of {len(candidates)}: {model.name}")
+        files: dict[str, Any] = {}
+        if model.trains() or not several:
+            files = {"checkpoint": checkpoint, "resume": resume}
+        try:
+            found = fit_model(model, config, source, **files, **options)
+        except (TrainingDivergedError, KeyboardInterrupt) as error:
+            if not fitted:
+                raise
+            is_stopped = isinstance(error, KeyboardInterrupt)
+            return _without(model.name, str(error), is_stopped, _kept(fitted, source))
+        if found[0].training["interrupted"]:
+            if not fitted:
+                _warn_of_stop(found[0].training, len(model.stages))
+                return found
+            why = "it was stopped by the user"
+            kept = _without(model.name, why, True, _kept(fitted, source))
+            kept[0].training["stopped_candidate"] = found[0].training
+            return kept
+        fitted.append(found)
+    return _kept(fitted, source)
+
+
+def fit_model(
+    model: AnomalyModel,
+    config: TrainingConfig,
+    source: TrainingSet,
+    *,
+    rate: float,
+    batch_size: int,
+    progress: Listener | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    self_check: bool = True,
+) -> tuple[Artifact, Predictor]:
+    """Train a model, choose how it predicts and its thresholds, and try it on synthesised defects.
+
+    Args:
+        model: untrained.
+        config: of its training.
+        source: the images.
+        rate: largest share of good images that may be called anomalous.
+        batch_size: images in one step of prediction.
+        progress, checkpoint, resume: as of `fastad.training.Trainer`.
+        self_check: try it on synthesised defects at the end, where images were held out.
+
+    Returns:
+        What a file keeps, and a predictor with its thresholds.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C before the end of the first epoch.
+        Other errors are those of `fastad.training.Trainer.fit`.
+    """
+    after = (EXAMINATION, SELF_CHECK) if self_check else (EXAMINATION,)
+    trainer = Trainer(model, config, progress, followed_by=after)
+    precision = str(trainer.dtype).removeprefix("torch.")
+    height, width = source.size
+    log.info(f"training {model.name} on {trainer.device} in {precision}, {height}x{width}")
+    record = trainer.fit(
+        source.dataset,
+        held_out=source.held_out,
+        checkpoint=checkpoint,
+        resume=resume,
+        pixel_range=source.pixel_range,
+    )
+    if record.interrupted and record.best_epoch is None:
+        raise KeyboardInterrupt(nothing_yet(model.trains()))
+    record.notes += _notes_on_skipped(source)
+    trainer.begin(EXAMINATION)
+    predictor = Predictor(
+        model,
+        source.size,
+        device=config.device,
+        precision=config.precision,
+        batch_size=batch_size,
+        pixel_range=source.pixel_range,
+        facts=source.facts,
+    )
+    serving = None
+    if config.precision == "auto":
+        serving = examine(predictor, source.dataset, record.held_out, rate)
+        record.notes += serving.notes
+    for note in record.notes:
+        if note not in trainer.said:
+            log.info(f"note: {note}")
+    artifact = _calibrated(predictor, source, record, serving, rate)
+    if self_check and not record.interrupted:
+        result = _self_check(predictor, artifact, source, trainer)
+        artifact.training["self_check"] = None if result is None else result.to_dict()
+    return artifact, predictor
+
+
+def better(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The "model" with the highest "image_auroc"; of those within `ALIKE` the highest "aupro".
+
+    Of equal ones the first is taken. Where any has no numbers it is `USUAL`, or else the last.
+
+    Examples:
+        >>> from fastad.inference.fitting import better
+        >>> better(
+        ...     [
+        ...         {"model": "patchcore", "image_auroc": 0.812, "aupro": 0.70},
+        ...         {"model": "rstpm", "image_auroc": 0.807, "aupro": 0.75},
+        ...     ]
+        ... )
+        'rstpm'
+    """
+    names = [row["model"] for row in rows]
+    if any(row["image_auroc"] is None for row in rows):
+        return USUAL if USUAL in names else names[-1]
+    best = max(row["image_auroc"] for row in rows)
+    alike = [row for row in rows if row["image_auroc"] >= best - ALIKE]
+    return max(alike, key=lambda row: row["aupro"])["model"]
+
+
+def in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the candidates came to, in a line."""
+    if any(row["image_auroc"] is None for row in rows):
+        return "nothing compares the candidates, as no images were held out"
+    each = [f"{r['model']} {r['image_auroc']:.3f} and {r['aupro']:.3f}" for r in rows]
+    return (
+        f"image AUROC and AUPRO on {rows[0]['defects']} synthesised defects and "
+        f"{rows[0]['images']} held-out good images: {', '.join(each)}"
+    )
+
+
+def _kept(
+    fitted: Sequence[tuple[Artifact, Predictor]], source: TrainingSet
+) -> tuple[Artifact, Predictor]:
+    """The best of the candidates, with the numbers of all in its record."""
+    if len(fitted) == 1:
+        return fitted[0]
+    of_all = [set(artifact.training["held_out"]) for artifact, _ in fitted]
+    common = sorted(set.intersection(*of_all))
+    rows = []
+    for artifact, predictor in fitted:
+        training = artifact.training
+        result = training["self_check"]
+        try:
+            if result is not None and common != training["held_out"]:
+                result = _tried(predictor, artifact, source, common).to_dict()
+        except KeyboardInterrupt:
+            log.warning("stopped by the user: candidates are compared by their self-checks")
+        rows.append(
+            {
+                "model": training["model"],
+                "image_auroc": None if result is None else result["image_auroc"],
+                "aupro": None if result is None else result["aupro"],
+                "defects": 0 if result is None else result["found"]["total"],
+                "images": len(common),
+                "seconds": training["seconds"],
+            }
+        )
+    name = better(rows)
+    artifact, predictor = next(one for one in fitted if one[0].training["model"] == name)
+    artifact.training["candidates"] = rows
+    log.info(f"{name} is kept: {in_words(rows)}")
+    return artifact, predictor
+
+
+def _without(
+    name: str, why: str, is_stopped: bool, kept: tuple[Artifact, Predictor]
+) -> tuple[Artifact, Predictor]:
+    """What is kept without the candidate ``name``."""
+    training, note = kept[0].training, f"candidate {name} is missing: {why}"
+    training["notes"].append(note)
+    training["interrupted"] = is_stopped
+    warnings.warn(f"{training['model']} is kept; {note}", stacklevel=4)
+    return kept
+
+
+def _self_check(
+    predictor: Predictor, artifact: Artifact, source: TrainingSet, trainer: Trainer
+) -> CheckResult | None:
+    """What the detector finds of synthesised defects on its held-out images; None without such."""
+    if artifact.threshold is None:
+        return None
+    held_out = artifact.training["held_out"]
+    try:
+        result = _tried(predictor, artifact, source, held_out, trainer.follow(SELF_CHECK))
+    except KeyboardInterrupt:  # all is trained: nothing else is missing
+        log.warning("the self-check was stopped by the user")
+        return None
+    log.info(f"self-check: {result.summary}")
+    return result
+
+
+def _tried(
+    predictor: Predictor,
+    artifact: Artifact,
+    source: TrainingSet,
+    indices: Sequence[int],
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckResult:
+    def predict(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        result = predictor.predict_batch(images)
+        return result.score, result.anomaly_map
+
+    assert artifact.threshold is not None  # images were held out
+    return check(
+        predict,
+        source.dataset,
+        indices,
+        threshold=artifact.threshold,
+        promised=artifact.kept_rate,
+        held_out=indices,
+        count=TRIED,
+        batch_size=predictor.batch_size,
+        seed=artifact.training["seed"],
+        progress=progress,
+    )
+
+
+def _calibrated(
+    predictor: Predictor,
+    source: TrainingSet,
+    record: TrainingRecord,
+    serving: Examination | None,
+    rate: float,
+) -> Artifact:
+    """What is kept of a training: the model, with thresholds from the held-out images."""
+    scores, maxima, seen = calibration_scores(predictor, source.dataset, record.held_out)
+    aspects = source.aspects_of(record.held_out)
+    threshold = pixel_threshold = None
+    if len(scores):
+        threshold = conformal_threshold(scores, rate)
+        pixel_threshold = conformal_threshold(maxima, rate, warn=False)  # it was said already
+    of_images = {
+        "data": source.name,
+        "images": len(source.dataset),
+        "image_digests": file_digests(getattr(source.dataset, "paths", ())),
+    }
+    return Artifact(
+        model=predictor.model,
+        image_size=source.size,
+        calibration=scores,
+        false_positive_rate=rate,
+        threshold=threshold,
+        training=record.to_dict() | of_images,
+        pixel_calibration=maxima,
+        pixel_threshold=pixel_threshold,
+        serving=None if serving is None else dataclasses.asdict(serving),
+        pixel_range=source.pixel_range,
+        facts=source.facts,
+        inputs=np.concatenate([seen, aspects[:, None]], axis=1),
+    )
+
+
+def _warn_of_stop(training: Mapping[str, Any], stages: int) -> None:
+    stage = training["stages"][-1]
+    of_stage = f" of stage {stage['name']}" if stages > 1 else ""
+    warnings.warn(
+        f"stopped after epoch {stage['epochs']} of {stage['config']['epochs']}{of_stage}: epoch "
+        f"{stage['best_epoch']} is kept",
+        stacklevel=4,
+    )
+
+
+def nothing_yet(trains: bool) -> str:
+    """What is said where Ctrl-C comes before there is anything to keep."""
+    return f"stopped before {'the end of the first epoch' if trains else 'anything was learnt'}"
+
+
+def _notes_on_skipped(source: TrainingSet) -> list[str]:
+    if not source.skipped:
+        return []
+    names = ", ".join(path.name for path, _ in source.skipped[:SKIPPED_NAMES])
+    more = ", ..." if len(source.skipped) > SKIPPED_NAMES else ""
+    return [f"{len(source.skipped)} unreadable images skipped: {names}{more}"]
+
+
+def checked_rate(rate: Any) -> float:
+    """A rate of false alarms; ValueError where it is none."""
+    rate = plain(rate)
+    if not is_number(rate) or not 0 < rate < 1:
+        raise ValueError(f"false_positive_rate must be between 0 and 1; got {rate!r:.200}")
+    return rate
