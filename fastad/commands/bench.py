@@ -108,7 +108,7 @@ def bench(
         for row in rows:
             print(f"batch {row['batch_size']:<4}{_line(row)}")
         print(
-            f"this machine: {machine['matrix_gflops']:.0f} GFLOP/s in products of matrices, "
+            f"this machine: {machine['matrix_gflops']:.0f} GFLOP/s in a plain matrix product, "
             f"{machine['memory_gb_per_second']:.1f} GB/s in a copy"
         )
 
@@ -219,9 +219,11 @@ def _line(row: dict[str, Any]) -> str:
         text += f"   {row['unfused_ms'] / row['ms']:.2f} x as fast as unfused"
     if "slower" in row:
         text += f"   {row['slower']:.2f} x the time of {BASELINE}"
-    for share, of in (("matrix", "products of matrices"), ("memory", "a copy's bytes a second")):
-        if f"share_of_{share}_peak" in row:
-            text += f"   {row[f'share_of_{share}_peak']:.0%} of {of}"
+    if (share := row.get("share_of_matrix_peak")) is not None:
+        why = " (Winograd needs fewer operations)" if share > 1 else ""
+        text += f"   compute: {share:.0%} of a plain matrix product{why}"
+    if (share := row.get("share_of_memory_peak")) is not None:
+        text += f"   memory: {share:.0%} of a plain copy"
     if "frames" in row:
         text += f"   99 % within {row['p99_ms']:.3f} ms, the slowest {row['maximum_ms']:.3f} ms"
     if "stages_ms" in row:

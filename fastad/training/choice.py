@@ -33,8 +33,8 @@ def replaces(kept: int | None, scores: Sequence[float], qualities: Sequence[floa
 def reason(kept: int, scores: Sequence[float], qualities: Sequence[float]) -> str:
     """Why epoch number ``kept`` is kept, in a line."""
     if not qualities:
-        return f"lowest validation score, {scores[kept - 1]:.4g}"
+        return f"lowest error on held-out good images, {scores[kept - 1]:.4g}"
     return (
         f"AUROC {qualities[kept - 1]:.3f} on synthesised defects (best {max(qualities):.3f}), "
-        f"validation score {scores[kept - 1]:.4g}"
+        f"error on held-out good images {scores[kept - 1]:.4g}"
     )

@@ -50,7 +50,7 @@ def close(
             improving = (
                 f"synthesised defects{of(stage)} were told apart better and better"
                 if stage.qualities
-                else f"the validation score{of(stage)} was still falling"
+                else f"the error on held-out good images{of(stage)} was still falling"
             )
             record.notes.append(f"{improving} at the last epoch: more epochs would help")
         if stage.is_early:

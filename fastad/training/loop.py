@@ -207,7 +207,7 @@ class StageLoop:
                     f"got {tuple(scores.shape)}"
                 )
             total += scores.double().sum().cpu()
-        self._require_finite(total, "validation score", f"epoch {epoch}")
+        self._require_finite(total, "error on held-out good images", f"epoch {epoch}")
         return float(total) / len(items)
 
     def _require_finite_totals(

@@ -118,8 +118,8 @@ class ConsoleProgress:
         ... )
         >>> with ConsoleProgress(sys.stdout) as progress:
         ...     detector = detector.fit(good, epochs=2, progress=progress)
-        epoch 1/2  distillation ...  validation ... (best)  ... images/s  ... left
-        epoch 2/2  distillation ...  validation ... images/s  ... left
+        epoch 1/2  distillation ...  held-out error ... (best)  ... images/s  ... left
+        epoch 2/2  distillation ...  held-out error ... images/s  ... left
     """
 
     _task: "TaskID"  # of the bar, while there is one
@@ -239,7 +239,7 @@ def _line(event: EpochProgress) -> str:
     width = len(str(event.epochs))
     return (
         f"{_stage(event)}epoch {event.epoch:{width}d}/{event.epochs}  {losses}  "
-        f"validation {event.validation_score:.5g}{defects}{best}  {_speed(event)}"
+        f"held-out error {event.validation_score:.5g}{defects}{best}  {_speed(event)}"
     )
 
 

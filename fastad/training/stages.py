@@ -208,7 +208,7 @@ def held_out_notes(plans: Sequence[StagePlan]) -> list[str]:
         if taken:
             notes.append(
                 f"stage {plan.stage.name} was trained on {taken} of {taken + left} held-out "
-                f"images: its validation and the threshold are from the other {left}"
+                f"images: the other {left} chose its epoch and set the threshold"
             )
         elif plan.stage.unseen:
             what = "one image is" if left else "no images are"

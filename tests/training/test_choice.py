@@ -57,9 +57,9 @@ def test_made_up_trainings(scores, qualities, expected):
 
 
 def test_the_reason_names_the_numbers():
-    assert reason(2, [0.3, 0.1234567], []) == "lowest validation score, 0.1235"
+    assert reason(2, [0.3, 0.1234567], []) == "lowest error on held-out good images, 0.1235"
     assert reason(1, [0.25, 0.5], [0.9, 0.9051]) == (
-        "AUROC 0.900 on synthesised defects (best 0.905), validation score 0.25"
+        "AUROC 0.900 on synthesised defects (best 0.905), error on held-out good images 0.25"
     )
 
 
@@ -134,7 +134,10 @@ def test_defects_choose_and_the_record_says_so(larger, tmp_path, caplog):
     stage = record.stages[0]
     assert stage.qualities == [0.5, 0.5, 1.0, 1.0]
     assert record.best_epoch == 4
-    assert stage.reason == "AUROC 1.000 on synthesised defects (best 1.000), validation score 3"
+    assert (
+        stage.reason
+        == "AUROC 1.000 on synthesised defects (best 1.000), error on held-out good images 3"
+    )
     assert f"kept epoch 4 of 4: {stage.reason}" in caplog.text
     ends = [e for e in events if e.validation_score is not None]
     assert [e.quality for e in ends] == stage.qualities

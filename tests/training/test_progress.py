@@ -29,9 +29,11 @@ def test_a_log_gets_one_line_an_epoch():
         progress(replace(EPOCH, epoch=4, is_best=False, seconds_left=59.7))
     first, when, second = stream.getvalue().splitlines()
     assert first == (
-        "epoch  3/60  distillation 0.25  validation 0.125 (best)  12.3 images/s  1:02:05 left"
+        "epoch  3/60  distillation 0.25  held-out error 0.125 (best)  12.3 images/s  1:02:05 left"
     )
-    assert second == "epoch  4/60  distillation 0.25  validation 0.125  12.3 images/s  1:00 left"
+    assert (
+        second == "epoch  4/60  distillation 0.25  held-out error 0.125  12.3 images/s  1:00 left"
+    )
     assert re.fullmatch(r"about 62 min for all of it, done at (\S+ )?\d\d:\d\d", when)
 
 
@@ -59,7 +61,7 @@ def test_a_terminal_gets_a_bar_that_goes_away():
         assert progress._bar is not None
         progress(replace(EPOCH, epoch=60))
         assert progress._bar is None
-    assert "validation 0.125 (best)" in stream.getvalue()
+    assert "held-out error 0.125 (best)" in stream.getvalue()
     with ConsoleProgress(stream) as progress:
         progress(STEP)
     assert progress._bar is None

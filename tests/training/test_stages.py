@@ -95,8 +95,8 @@ def test_half_of_the_held_out_images_is_seen_by_the_second_stage(images):
     rest = [i for i in range(20) if i not in (1, 3, 5, 7, 9)]
     assert torch.equal(train_images, images[rest] / 255)
     assert record.notes[0] == (
-        "stage head was trained on 2 of 5 held-out images: its validation and the threshold are "
-        "from the other 3"
+        "stage head was trained on 2 of 5 held-out images: the other 3 chose its "
+        "epoch and set the threshold"
     )
     halves = {
         tuple(train(images, held_out=range(10), seed=seed, epochs=1)[1].held_out)

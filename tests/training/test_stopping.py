@@ -41,7 +41,9 @@ def test_in_half_precision_float32_is_offered(images):
 
 
 def test_a_score_that_is_no_number_stops(images):
-    with pytest.raises(TrainingDivergedError, match="validation score became nan in epoch 2; try"):
+    with pytest.raises(
+        TrainingDivergedError, match="error on held-out good images became nan in epoch 2; try"
+    ):
         Trainer(Toy(scores=[1.0, math.nan]), options()).fit(images)
 
 
