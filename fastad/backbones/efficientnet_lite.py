@@ -98,7 +98,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite(Backbone):
-    """The trunk of an EfficientNet-Lite, as deep as the deepest of ``layers``.
+    """The layers of an EfficientNet-Lite, as deep as the deepest of ``layers``.
 
     A layer is the last block of its stride: blocks 2, 4, 10 and 15 of lite0. The original takes
     (255 x - 127) / 128 of images x in [0, 1]. The network brings its input, of ImageNet's mean and

@@ -100,7 +100,7 @@ ARCHITECTURES = {
 
 
 class ResNet(Backbone):
-    """The trunk of a residual network, as deep as the deepest of ``layers``.
+    """The layers of a residual network, as deep as the deepest of ``layers``.
 
     The pool of the Caffe layout gives one position less on odd sizes.
 
