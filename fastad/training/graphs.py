@@ -3,8 +3,8 @@
 Launching a step's hundreds of kernels takes a processor longer than they take a GPU for a small
 batch. What updates the parameters stays outside: learning rates change from step to step.
 
-`torch.cuda.make_graphed_callables` would change the training. It warms up on passes of its own, which
-change batch norm's statistics and draw random numbers. Here every pass is a step.
+`torch.cuda.make_graphed_callables` would change the training. It warms up on passes of its own.
+They change batch norm's statistics and draw random numbers. Here every pass is a step.
 """
 
 import logging
