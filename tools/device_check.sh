@@ -85,22 +85,23 @@ if torch.cuda.is_available():
 fi
 
 # shellcheck disable=SC2016  # expanded by the inner shell
-part machine 15 bash -c '
+part machine 10 bash -c '
 nvidia-smi; nvcc -V; c++ --version; compute-sanitizer --version; git -C "$1" log -1 --oneline
 "$2" -m pip list' - "$root" "$python"
-part build 105 bash -c '
+part build 100 bash -c '
 "$2" -m pip install --no-build-isolation --no-deps --no-index --target "$3" "$1" && "$2" -c "
 from fastad import _extension
 print(_extension.build_info())
 assert _extension.cuda_obstacle is None, _extension.cuda_obstacle"' - "$root" "$python" "${site:-}"
-part tests 90 "$python" -m pytest -q -n 4 --durations 10 --rootdir "$root" "$root/tests/cuda"
+part kernels 30 "$python" -m pytest -q -n 4 --rootdir "$root" -k "[cuda" "$root/tests/cuda_emulation"
+part tests 85 "$python" -m pytest -q -n 4 --durations 10 --rootdir "$root" "$root/tests/cuda"
 sanitize memcheck 35
 sanitize racecheck 35
-sanitize synccheck 25
-part ops 65 "$python" "$root/bench/cuda_ops.py" --json ops.json \
+sanitize synccheck 20
+part ops 60 "$python" "$root/bench/cuda_ops.py" --json ops.json \
   --cases "bfloat16 channels_last" float32
 part serving 30 "$python" "$root/bench/cuda_serving.py" --json serving.json
-part training 45 "$python" "$root/bench/cuda_training.py" --json training.json
+part training 40 "$python" "$root/bench/cuda_training.py" --json training.json
 
 if [[ -z $listing ]]; then
   echo "$SECONDS seconds in all, $failed parts failed" | say
