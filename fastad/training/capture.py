@@ -76,7 +76,6 @@ def capture(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
                 yield
         except BaseException:
             _failed.append(graph)
-            torch.cuda.set_stream(stream)
             # What `capture_end` left out. The first refuses where nothing was left out.
             with contextlib.suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(stream.device_index, pool)
