@@ -1,13 +1,13 @@
 """Speed of the CUDA ops against the device's copy bandwidth and against plain PyTorch.
 
-    python bench/cuda_ops.py [--batch 64] [--json FILE]
+    python bench/cuda_ops.py [--batch 64] [--cases float32 ...] [--json FILE]
 
 ResNet-18's pyramid at 256x256. For each op: its time, the bytes it must move (every input read
 once, every result written once), the share of a measured device copy's bandwidth this makes, and
 how many times as long the eager and the compiled reference take. Candidates take turns in one
 process; a time is the median over CUDA events, on inputs that rotate so that none stays in the L2
-cache. Floors: 75 % of the copy's bandwidth, 10 times eager, 2 times torch.compile. Prints JSON;
-without a CUDA device it says so and ends with code 0.
+cache. Floors: 75 % of the copy's bandwidth, 10 times eager, 2 times torch.compile. Prints JSON, and
+writes the file after every case. Without a CUDA device it says so and ends with code 0.
 """
 
 import argparse
@@ -124,6 +124,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--json", type=Path, help="write the result to this file, too")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print("skipped: there is no CUDA device", file=sys.stderr)
@@ -132,20 +133,18 @@ def main() -> int:
         print(f"skipped: the CUDA kernels are {_extension.cuda_obstacle}", file=sys.stderr)
         return 0
     bandwidth = copy_bandwidth()
-    result = {
+    result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "batch": arguments.batch,
         "copy_terabytes_per_second": round(bandwidth / 1e12, 3),
-        "rows": {
-            name: measure(arguments.batch, bandwidth, **features)
-            for name, features in CASES.items()
-        },
+        "rows": {},
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if arguments.json is not None:
-        arguments.json.write_text(text + "\n")
+    for name in arguments.cases:
+        result["rows"][name] = measure(arguments.batch, bandwidth, **CASES[name])
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
     return 0
 
 

@@ -18,6 +18,7 @@ import typer.core
 import fastad
 from fastad.commands import UsageError
 from fastad.commands.interrupts import answered_interrupts
+from fastad.commands.processors import share_processors
 
 # Exit codes beside 1, a failure, and 2, wrong usage.
 ANOMALOUS = 3  # an image is anomalous: of --fail-on-anomaly
@@ -1060,6 +1061,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
     4: all was done but for images that could not be read and --skip-bad passed over.
     """
+    share_processors()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     flags = set()
     for names in (("--traceback",), ("--quiet", "-q"), ("--verbose", "-v")):

@@ -2,6 +2,9 @@
 
 Launching a step's hundreds of kernels takes a processor longer than they take a GPU for a small
 batch. What updates the parameters stays outside: learning rates change from step to step.
+
+`torch.cuda.make_graphed_callables` would change the training. It warms up on passes of its own.
+They change batch norm's statistics and draw random numbers. Here every pass is a step.
 """
 
 import logging
@@ -11,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from fastad.training.capture import can_capture, capture, watch_for_waits
 
 EAGER = 3  # steps of a shape before it is recorded: libraries choose their kernels in the first
 MOST_GRAPHS = 4  # of different shapes: full batches and the last one, of one or two steps
@@ -24,8 +29,8 @@ class StepGraphs:
     """Runs steps that are the same operations for every batch of a shape.
 
     The first steps of a shape run kernel by kernel; then one is recorded, which computes nothing,
-    and launched from then on. Where that fails (a model that waits for the device, or allocates on
-    the CPU), steps go on kernel by kernel.
+    and launched from then on. Where that fails, or the last of the first steps has waited for the
+    device, steps go on kernel by kernel.
 
     Args:
         record: makes what is launched, as `Recording`; None runs every step as it is.
@@ -47,7 +52,8 @@ class StepGraphs:
         ``name`` tells steps of different operations apart. Gradients from before are gone.
         """
         tensors, structure = pytree.tree_flatten(dict(batch))
-        recordable = self._record is not None and all(isinstance(x, Tensor) for x in tensors)
+        recordable = self._record is not None and can_capture()
+        recordable = recordable and all(isinstance(x, Tensor) for x in tensors)
         key = (name, structure, *((tuple(x.shape), x.dtype) for x in tensors if recordable))
         step = self._steps.get(key, 0)
         if recordable and step == EAGER:
@@ -60,16 +66,25 @@ class StepGraphs:
             self._steps[key] = step + 1
         for parameter in parameters:
             parameter.grad = None
-        return {name: loss.detach() for name, loss in compute(batch).items()}
+        if recordable and step == EAGER - 1:
+            losses, waits = watch_for_waits(lambda: compute(batch))
+            if waits:
+                self._give_up("the model waits for the device")
+        else:
+            losses = compute(batch)
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def _new(self, batch: dict, parameters: Sequence[Tensor], compute: Callable) -> Any:
         assert self._record is not None  # `run` asked
         try:
             return self._record(batch, parameters, compute)
         except RuntimeError as error:
-            log.warning(f"training without CUDA graphs: {error}")
-            self._record = None
+            self._give_up(str(error))
             return None
+
+    def _give_up(self, why: str) -> None:
+        log.warning(f"training without CUDA graphs: {why}")
+        self._record = None
 
 
 def recorder(device: torch.device) -> Callable[..., Any] | None:
@@ -89,15 +104,10 @@ class Recording:
         self._batch = pytree.tree_map(lambda x: x.clone(memory_format=torch.preserve_format), batch)
         self._parameters = list(parameters)
         self._graph = torch.cuda.CUDAGraph()
-        current = torch.cuda.current_stream()
         for parameter in self._parameters:
             parameter.grad = None
-        try:
-            with torch.cuda.graph(self._graph, stream=current, capture_error_mode="thread_local"):
-                self._losses = {k: v.detach() for k, v in compute(self._batch).items()}
-        except RuntimeError:
-            torch.cuda.set_stream(current)  # a capture that fails leaves its own in place
-            raise
+        with capture(self._graph):
+            self._losses = {k: v.detach() for k, v in compute(self._batch).items()}
         self._gradients = [parameter.grad for parameter in self._parameters]
 
     def __call__(self, batch: Mapping[str, Any]) -> Losses:

@@ -7,6 +7,7 @@ import torch
 
 from fastad import _extension, models
 from fastad.training import Trainer, TrainingConfig, TrainingDivergedError, loop
+from fastad.training.capture import can_capture
 
 if not torch.cuda.is_available():
     pytest.skip("there is no CUDA device", allow_module_level=True)
@@ -53,3 +54,23 @@ def test_a_loss_that_diverges_is_found_at_the_end_of_the_epoch(monkeypatch):
     monkeypatch.setattr(type(model), "loss", diverging)
     with pytest.raises(TrainingDivergedError, match="the loss became inf in epoch 1, step 1;"):
         fit(model)
+
+
+def test_a_loss_that_waits_trains_without_graphs(monkeypatch, caplog):
+    torch.manual_seed(0)
+    model = models.build("stpm", **models.without_weights("stpm"))
+    _, expected = fit(model, precision="float32")
+    loss = type(model).loss
+
+    def waiting(self, batch):
+        losses = loss(self, batch)
+        assert all(value.item() >= 0 for value in losses.values())
+        return losses
+
+    monkeypatch.setattr(type(model), "loss", waiting)
+    _, record = fit(model, precision="float32")
+    said = [m for m in caplog.messages if "without CUDA graphs" in m]
+    assert said == ["training without CUDA graphs: the model waits for the device"]
+    assert can_capture()
+    for found, known in zip(record.losses, expected.losses, strict=True):
+        assert found == pytest.approx(known, rel=1e-3)

@@ -1,7 +1,7 @@
 """When a step is recorded and launched again; with a recording that needs no GPU."""
 
 import copy
-from contextlib import nullcontext
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -133,17 +133,21 @@ class NoGraph:
 
 
 def without_cuda(monkeypatch):
-    streams = []
+    captured = []
+
+    @contextmanager
+    def capture(graph):
+        captured.append(graph)
+        yield
+
     monkeypatch.setattr(NoGraph, "launches", 0)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", NoGraph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the current one")
-    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
-    return streams
+    monkeypatch.setattr(graphs, "capture", capture)
+    return captured
 
 
 def test_a_recording_keeps_its_memory(monkeypatch):
-    without_cuda(monkeypatch)
+    captured = without_cuda(monkeypatch)
     weight = nn.Parameter(torch.tensor(2.0))
     first = {"x": torch.ones(3), "levels": [torch.zeros(2), torch.ones(2, 2)]}
     recording = graphs.Recording(first, [weight], step_of(weight, []))
@@ -151,6 +155,7 @@ def test_a_recording_keeps_its_memory(monkeypatch):
     weight.grad = None
     second = pytree.tree_map(lambda x: x + 5, first)
     losses = recording(second)
+    assert captured == [recording._graph]
     assert NoGraph.launches == 1
     assert weight.grad is gradient
     for own, given in zip(*map(pytree.tree_leaves, (recording._batch, second)), strict=True):
@@ -159,12 +164,30 @@ def test_a_recording_keeps_its_memory(monkeypatch):
     assert losses["loss"].data_ptr() != recording._losses["loss"].data_ptr()
 
 
-def test_a_recording_that_fails_gives_the_stream_back(monkeypatch):
-    streams = without_cuda(monkeypatch)
+def test_a_step_that_waits_is_never_recorded(monkeypatch, caplog):
+    weight, seen, watched = nn.Parameter(torch.tensor(2.0)), [], []
 
-    def waits(batch):
-        raise RuntimeError("operation not permitted when stream is capturing")
+    def watch(run):
+        watched.append(len(seen))
+        return run(), True
 
-    with pytest.raises(RuntimeError, match="not permitted"):
-        graphs.Recording({"x": torch.ones(3)}, [], waits)
-    assert streams == ["the current one"]
+    monkeypatch.setattr(graphs, "watch_for_waits", watch)
+    steps = StepGraphs(Played)
+    for _ in range(EAGER + 3):
+        losses = steps.run("step", {"x": torch.ones(3)}, [weight], step_of(weight, seen))
+        assert losses["loss"] == 6
+        assert weight.grad == 3
+    assert Played.made == 0
+    assert watched == [EAGER - 1]  # the last step before the recording, and none twice
+    assert len(seen) == EAGER + 3
+    assert caplog.messages == ["training without CUDA graphs: the model waits for the device"]
+
+
+def test_nothing_is_recorded_after_a_capture_that_failed(monkeypatch):
+    monkeypatch.setattr(graphs, "can_capture", lambda: False)
+    weight, seen = nn.Parameter(torch.tensor(2.0)), []
+    steps = StepGraphs(Played)
+    for _ in range(EAGER + 3):
+        steps.run("step", {"x": torch.ones(3)}, [weight], step_of(weight, seen))
+    assert Played.made == 0
+    assert len(seen) == EAGER + 3
