@@ -46,13 +46,13 @@ def tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     return list(tensors)
 
 
-def _readable(x: Tensor) -> bool:
+def readable(x: Tensor) -> bool:
     """Whether the kernels read (N, C, H, W) in place: contiguous or channels_last per image."""
     _, channels, height, width = x.shape
     _, c, h, w = x.stride()
     rows_join = width <= 1 or height <= 1 or h == width * w
     pixel = w if width > 1 else h if height > 1 else 1
-    return rows_join and (pixel == 1 or c == 1 or channels <= 1)
+    return x.numel() == 0 or (rows_join and (pixel == 1 or c == 1 or channels <= 1))
 
 
 def _plain(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> bool:
@@ -125,7 +125,7 @@ def _checked_features(
                 f"teacher[{i}] has a batch of {t.shape[0]}, teacher[0] of {teacher[0].shape[0]}"
             )
         for name, x in (("teacher", t), ("student", s)):
-            if not _readable(x):
+            if not readable(x):
                 raise ValueError(
                     f"{name}[{i}] of shape {tuple(x.shape)} and strides {x.stride()} is neither "
                     f"contiguous nor channels_last; call {name}[{i}].contiguous()"
