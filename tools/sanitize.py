@@ -1,4 +1,4 @@
-"""Builds the CPU extensions with AddressSanitizer and UndefinedBehaviorSanitizer, and runs a script.
+"""Builds the CPU extensions with AddressSanitizer and UndefinedBehaviorSanitizer. Runs a script.
 
     python tools/sanitize.py FOLDER tests/ops/fuzz.py --calls 10000
 
