@@ -9,7 +9,11 @@
 
 #include <cstdint>
 
+#include "convolution/panel.h"
+
 namespace fastad::cpu {
+
+constexpr int64_t kMostStride = 64, kMostFilters = 1 << 20;  // no size overflows
 
 // x: (N, C, H, W).
 inline bool is_channels_last(const torch::stable::Tensor& x) {
@@ -37,9 +41,17 @@ inline int64_t groups_of(const torch::stable::Tensor& weight, int64_t axis,
                       bias.scalar_type() == torch::headeronly::ScalarType::Float &&
                       bias.is_contiguous(),
                   "bias must be (K,), or (G, K) of G groups, float32 and contiguous");
+  STD_TORCH_CHECK(filters > 0 && filters <= kMostFilters, "weight must have 1 to ", kMostFilters,
+                  " filters, not ", filters);
   STD_TORCH_CHECK(groups > 0 && images % groups == 0, "there must be as many images for each of ",
                   groups, " groups; got ", images);
   return groups;
+}
+
+// Of convolutions that read whole panels of channels.
+inline void require_panels(const torch::stable::Tensor& x) {
+  STD_TORCH_CHECK(x.size(1) > 0 && x.size(1) % kPanel == 0,
+                  "x must have a multiple of 32 channels, not ", x.size(1));
 }
 
 // added: what is added to a result of as many pixels as x, and overwritten by it.

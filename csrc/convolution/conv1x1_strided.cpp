@@ -88,7 +88,8 @@ Tensor conv1x1_strided(Tensor x, Tensor weight, Tensor bias, int64_t stride) {
                   "weight must be (K / 32, C, 32), float32 and contiguous");
   const int64_t filters = weight.size(axis) * kPanel;
   [[maybe_unused]] const int64_t groups = groups_of(weight, axis, bias, filters, n);
-  STD_TORCH_CHECK(stride >= 1, "stride must be at least 1; got ", stride);
+  STD_TORCH_CHECK(stride >= 1 && stride <= kMostStride, "stride must be 1 to ", kMostStride,
+                  "; got ", stride);
   STD_TORCH_CHECK(has_panels(), "this processor has no AVX2");
   const int64_t rows = (h + stride - 1) / stride, columns = (w + stride - 1) / stride;
   Tensor y = torch::stable::new_empty(x, {n, rows, columns, filters});

@@ -101,6 +101,7 @@ void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, const f
 void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float && is_channels_last(x),
                   "x must be (N, C, H, W), float32 and channels_last");
+  require_panels(x);
   const bool int16 = weight.scalar_type() == ScalarType::Short;
   const int64_t axis = weight.dim() - 4;  // 1 of several groups
   STD_TORCH_CHECK(

@@ -180,17 +180,18 @@ void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
 void check(const Tensor& x, const Tensor& weight, int64_t filters, int64_t side, int64_t stride) {
   STD_TORCH_CHECK(x.dim() == 4 && x.scalar_type() == ScalarType::Float && is_channels_last(x),
                   "x must be (N, C, H, W), float32 and channels_last");
+  require_panels(x);
   STD_TORCH_CHECK((side == 1 || side == 3) && stride >= 1 && stride <= kMostStride,
                   "side must be 1 or 3 and stride 1 to ", kMostStride, "; got ", side, " and ",
                   stride);
   STD_TORCH_CHECK(filters > 0 && filters <= kMostFilters, "filters must be 1 to ", kMostFilters,
                   "; got ", filters);
   const int64_t axis = weight.dim() - 3;  // 1 of several groups
-  STD_TORCH_CHECK(
-      (axis == 0 || axis == 1) && x.size(1) % 32 == 0 && weight.size(axis) == (filters + 31) / 32 &&
-          weight.size(axis + 1) == side * side * x.size(1) + 2 && weight.size(axis + 2) == kPanel &&
-          weight.scalar_type() == ScalarType::Short && weight.is_contiguous(),
-      "weight must come from pack_int16, for as many channels as x");
+  STD_TORCH_CHECK((axis == 0 || axis == 1) && weight.size(axis) == (filters + 31) / 32 &&
+                      weight.size(axis + 1) == side * side * x.size(1) + 2 &&
+                      weight.size(axis + 2) == kPanel &&
+                      weight.scalar_type() == ScalarType::Short && weight.is_contiguous(),
+                  "weight must come from pack_int16, for as many channels as x");
   STD_TORCH_CHECK(has_int16(), "this processor has no AVX-512 VNNI");
 }
 

@@ -9,8 +9,6 @@
 
 namespace fastad::cpu {
 
-constexpr int64_t kMostStride = 64, kMostFilters = 1 << 20;  // no size overflows
-
 // Interleaved (channels_last) images, a convolution's filters and what follows them.
 struct Int16Convolution {
   static constexpr int64_t kPixels = 256;  // of the result, about, that are computed together

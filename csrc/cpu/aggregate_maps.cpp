@@ -9,7 +9,6 @@
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -19,9 +18,6 @@
 
 namespace fastad::cpu {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Source index and weight of every output pixel along one axis.
 template <class A>
@@ -219,23 +215,11 @@ void aggregate_backward_as(const Tensor& grad, const std::vector<Tensor>& maps, 
               product, static_cast<const A*>(grad.data_ptr()));
 }
 
-void check(const std::vector<Tensor>& maps, const std::vector<double>& weights) {
-  STD_TORCH_CHECK(!maps.empty() && maps.size() == weights.size(), "a weight a map is needed");
-  for (const Tensor& map : maps) {
-    STD_TORCH_CHECK(map.dim() == 3 && map.is_contiguous(), "maps must be contiguous (N, H, W)");
-    STD_TORCH_CHECK(map.scalar_type() == maps[0].scalar_type() && map.size(0) == maps[0].size(0),
-                    "maps must agree in type and batch");
-  }
-  STD_TORCH_CHECK(
-      maps[0].scalar_type() == ScalarType::Float || maps[0].scalar_type() == ScalarType::Double,
-      "maps must be float32 or float64");
-}
-
 std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> maps, bool product,
                                             std::vector<double> weights) {
-  check(maps, weights);
-  STD_TORCH_CHECK(grad.is_contiguous() && grad.scalar_type() == maps[0].scalar_type(),
-                  "grad must be contiguous and of the maps' type");
+  check_maps(maps, weights);
+  check_map_gradient(grad, maps);
+  grad = as_contiguous(grad);
   std::vector<Tensor> out;
   for (const Tensor& map : maps) out.push_back(torch::stable::empty_like(map));
   maps[0].scalar_type() == ScalarType::Double
@@ -248,7 +232,8 @@ std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> map
 
 std::tuple<Tensor, Tensor> aggregate_maps(std::vector<Tensor> maps, int64_t height, int64_t width,
                                           bool product, std::vector<double> weights) {
-  check(maps, weights);
+  check_maps(maps, weights);
+  check_size(height, width);
   const int64_t images = maps[0].size(0);
   Tensor map = torch::stable::new_empty(maps[0], {images, height, width});
   Tensor maximum = torch::stable::new_empty(maps[0], {images});

@@ -2,16 +2,15 @@
 
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
-
 #include <tuple>
 #include <vector>
+
+#include "checks.h"
 
 namespace fastad::cpu {
 
 // Maps (N, H_l, W_l) of one type -> map (N, height, width) and its maximum (N,).
-std::tuple<torch::stable::Tensor, torch::stable::Tensor> aggregate_maps(
-    std::vector<torch::stable::Tensor> maps, int64_t height, int64_t width, bool product,
-    std::vector<double> weights);
+std::tuple<Tensor, Tensor> aggregate_maps(std::vector<Tensor> maps, int64_t height, int64_t width,
+                                          bool product, std::vector<double> weights);
 
 }  // namespace fastad::cpu

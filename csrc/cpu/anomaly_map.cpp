@@ -12,7 +12,9 @@ namespace {
 std::tuple<Tensor, Tensor, std::vector<Tensor>> anomaly_map(
     std::vector<Tensor> teacher, std::vector<Tensor> student, int64_t height, int64_t width,
     bool product, std::vector<double> weights, double eps) {
-  std::vector<Tensor> maps = distances(Pyramid(teacher, student), student, eps);
+  check_size(height, width);
+  check_numbers("weights", weights, student.size());
+  std::vector<Tensor> maps = distances(std::move(teacher), std::move(student), eps);
   auto [map, maximum] = aggregate_maps(maps, height, width, product, std::move(weights));
   return {map, maximum, maps};
 }

@@ -22,7 +22,8 @@ void forward(const Pyramid& pyramid, double eps, std::vector<Tensor>& out) {
 
 template <class A>
 void backward(const Pyramid& pyramid, double eps, const std::vector<Tensor>& grad,
-              const std::vector<Features>& out) {
+              const std::vector<Tensor>& gradients) {
+  const std::vector<Features> out(gradients.begin(), gradients.end());
   pyramid.for_each_block<A>(eps, [&](const Block<A>& block) {
     const int64_t pixels = pyramid.levels()[block.level].student.pixels;
     const A* upstream =
@@ -34,9 +35,11 @@ void backward(const Pyramid& pyramid, double eps, const std::vector<Tensor>& gra
 
 }  // namespace
 
-std::vector<Tensor> distances(const Pyramid& pyramid, const std::vector<Tensor>& student,
+std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student,
                               double eps) {
-  const auto dtype = pyramid.is_double() ? ScalarType::Double : ScalarType::Float;
+  check_features(teacher, student, eps);
+  const Pyramid pyramid(teacher, student);
+  const ScalarType dtype = distance_dtype(teacher, student);
   std::vector<Tensor> out;
   for (const Tensor& s : student) {
     out.push_back(torch::stable::new_empty(s, {s.size(0), s.size(2), s.size(3)}, dtype));
@@ -47,25 +50,22 @@ std::vector<Tensor> distances(const Pyramid& pyramid, const std::vector<Tensor>&
 
 namespace {
 
-std::vector<Tensor> distances_op(std::vector<Tensor> teacher, std::vector<Tensor> student,
-                                 double eps) {
-  return distances(Pyramid(teacher, student), student, eps);
-}
-
 std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Tensor> teacher,
                                        std::vector<Tensor> student, double eps) {
-  const Pyramid pyramid(teacher, student);
-  std::vector<Tensor> out;
-  const std::vector<Features> gradients = empty_gradients(student, out);
+  check_features(teacher, student, eps);
+  check_distance_gradients(grad, student, distance_dtype(teacher, student));
+  for (Tensor& g : grad) g = as_contiguous(g);
+  std::vector<Tensor> gradients = empty_gradients(student);
+  const Pyramid pyramid(teacher, student, gradients);
   pyramid.is_double() ? backward<double>(pyramid, eps, grad, gradients)
                       : backward<float>(pyramid, eps, grad, gradients);
-  return out;
+  return gradients;
 }
 
 }  // namespace
 }  // namespace fastad::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(fastad, CPU, m) {
-  m.impl("distances", TORCH_BOX(&fastad::cpu::distances_op));
+  m.impl("distances", TORCH_BOX(&fastad::cpu::distances));
   m.impl("distances_backward", TORCH_BOX(&fastad::cpu::distances_backward));
 }

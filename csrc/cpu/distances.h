@@ -6,20 +6,8 @@
 
 namespace fastad::cpu {
 
-// -> list of (N, H_l, W_l), float (double where the pyramid is)
-std::vector<Tensor> distances(const Pyramid& pyramid, const std::vector<Tensor>& student,
-                              double eps);
-
-// One gradient a level, of the student's shape, type and layout; the tensors go to `out`.
-inline std::vector<Features> empty_gradients(const std::vector<Tensor>& student,
-                                             std::vector<Tensor>& out) {
-  std::vector<Features> gradients;
-  for (const Tensor& s : student) {
-    out.push_back(torch::stable::empty_like(s));
-    gradients.emplace_back(out.back());
-  }
-  return gradients;
-}
+// -> list of (N, H_l, W_l), float (double where any feature is)
+std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student, double eps);
 
 // Writes the gradient of a block whose `distances` have been replaced by the upstream gradient g.
 //
@@ -27,15 +15,14 @@ inline std::vector<Features> empty_gradients(const std::vector<Tensor>& student,
 // g (u - s_hat (s_hat . u)) / |s| = s * s_scale - t * t_scale, where s_hat . u is `projection`.
 template <class A>
 void write_gradient(const Pyramid& pyramid, const Block<A>& block, const Features& out) {
-  const Features& student = pyramid.levels()[block.level].student;
-  STD_TORCH_CHECK(out.layout == student.layout, "gradient and student differ in layout");
+  const Level& level = pyramid.levels()[block.level];
   A *t_scale = block.t_inverse, *s_scale = block.s_inverse;
   for (int64_t p = 0; p < block.pixels; ++p) {
     const A factor = block.distances[p] * block.s_inverse[p];
     t_scale[p] *= factor;
     s_scale[p] *= factor * (A(1) - block.projection[p]);
   }
-  gradient<A>(block.teacher, block.student, student.layout, student.channels, block.pixels, t_scale,
+  gradient<A>(block.teacher, block.student, level.layout, out.channels, block.pixels, t_scale,
               s_scale, out.at(block.image, block.pixel), out.type, out.row_stride());
 }
 

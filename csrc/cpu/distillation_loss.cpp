@@ -13,18 +13,17 @@
 namespace fastad::cpu {
 namespace {
 
-enum Reduction : int64_t { kMean = 0, kSum = 1, kNone = 2 };
-
 template <class A>
 void sweep(const Pyramid& pyramid, const std::vector<double>& coefficients, double eps,
-           const std::vector<Features>& gradients, std::vector<double>& partial_sums) {
+           const std::vector<Tensor>& gradients, std::vector<double>& partial_sums) {
+  const std::vector<Features> out(gradients.begin(), gradients.end());
   pyramid.for_each_block<A>(eps, [&](const Block<A>& block) {
     double sum = 0;
     for (int64_t p = 0; p < block.pixels; ++p) sum += static_cast<double>(block.distances[p]);
     partial_sums[block.task] = sum;
-    if (gradients.empty()) return;
+    if (out.empty()) return;
     std::fill_n(block.distances, block.pixels, static_cast<A>(coefficients[block.level]));
-    write_gradient(pyramid, block, gradients[block.level]);
+    write_gradient(pyramid, block, out[block.level]);
   });
 }
 
@@ -38,19 +37,18 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> te
                                                           std::vector<double> level_weights,
                                                           int64_t reduction, double eps,
                                                           bool gradient) {
-  const Pyramid pyramid(teacher, student);
+  check_features(teacher, student, eps);
+  check_numbers("level_weights", level_weights, student.size());
+  check_reduction(reduction);
+  const std::vector<Tensor> gradients = gradient ? empty_gradients(student) : std::vector<Tensor>();
+  const Pyramid pyramid(teacher, student, gradients);
   const auto& levels = pyramid.levels();
-  STD_TORCH_CHECK(!levels.empty() && level_weights.size() == levels.size(),
-                  "there must be a weight for every level");
   std::vector<double> coefficients;
   for (size_t i = 0; i < levels.size(); ++i) {
     const double positions =
         static_cast<double>(levels[i].student.images * levels[i].student.pixels);
     coefficients.push_back(reduction == kSum ? level_weights[i] : level_weights[i] / positions);
   }
-  std::vector<Tensor> out;
-  std::vector<Features> gradients;
-  if (gradient) gradients = empty_gradients(student, out);
   std::vector<double> partial_sums(pyramid.tasks());
   pyramid.is_double() ? sweep<double>(pyramid, coefficients, eps, gradients, partial_sums)
                       : sweep<float>(pyramid, coefficients, eps, gradients, partial_sums);
@@ -76,23 +74,26 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> te
     loss = torch::stable::new_empty(student[0], {}, dtype);
   }
   pyramid.is_double() ? store<double>(loss, losses) : store<float>(loss, losses);
-  return {loss, out};
+  return {loss, gradients};
 }
 
 void scale_gradients_(std::vector<Tensor> gradients, Tensor grad_loss) {
+  check_scaling(gradients, grad_loss);
+  grad_loss = as_contiguous(grad_loss);
   const bool is_double = grad_loss.scalar_type() == ScalarType::Double;
   for (size_t i = 0; i < gradients.size(); ++i) {
     const int64_t index = grad_loss.dim() == 0 ? 0 : static_cast<int64_t>(i);
     const double factor = is_double ? static_cast<const double*>(grad_loss.data_ptr())[index]
                                     : static_cast<const float*>(grad_loss.data_ptr())[index];
     if (factor == 1.0) continue;
-    const Features x(gradients[i]);
+    char* const data = static_cast<char*>(gradients[i].data_ptr());
+    const DType type = dtype_of(gradients[i]);
     const int64_t count = gradients[i].numel();
     constexpr int64_t kChunk = 16384;
     torch::stable::parallel_for(
         0, (count + kChunk - 1) / kChunk, 4, [&](int64_t begin, int64_t end) {
           const int64_t first = begin * kChunk, last = std::min(end * kChunk, count);
-          scale(x.data + first * x.element_size(), x.type, last - first, factor);
+          scale(data + first * size_of(type), type, last - first, factor);
         });
   }
 }

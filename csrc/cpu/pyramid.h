@@ -4,22 +4,34 @@
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
+#include "checks.h"
 #include "cpu/distance_loops.h"
 
 namespace fastad::cpu {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+inline DType dtype_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Double:
+      return DType::float64;
+    case ScalarType::Float:
+      return DType::float32;
+    case ScalarType::Half:
+      return DType::float16;
+    default:
+      return DType::bfloat16;
+  }
+}
 
-// (N, C, H, W) features. Within an image, pixels lie `pixel_stride` apart, channels
-// `channel_stride`, and one of both is 1; images lie `image_stride` apart.
+inline int64_t size_of(DType type) {
+  return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2;
+}
+
+// (N, C, H, W) features. Strides as in `FeatureStrides`. The channels of an interleaved pixel lie
+// side by side, the pixels of a planar channel do.
 struct Features {
   char* data;
   DType type;
@@ -29,18 +41,16 @@ struct Features {
 
   explicit Features(const Tensor& tensor);
 
-  int64_t element_size() const {
-    return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2;
-  }
   // Between rows of a block: channels where planar, pixels where interleaved.
   int64_t row_stride() const { return layout == Layout::planar ? channel_stride : pixel_stride; }
   void* at(int64_t image, int64_t pixel) const {
-    return data + (image * image_stride + pixel * pixel_stride) * element_size();
+    return data + (image * image_stride + pixel * pixel_stride) * size_of(type);
   }
 };
 
 struct Level {
   Features teacher, student;
+  Layout layout;       // of the block's values: the gradient's where there is one
   int64_t block;       // pixels in a block
   int64_t blocks;      // blocks in an image
   int64_t first_task;  // tasks count the blocks of all images of all levels
@@ -58,7 +68,9 @@ struct Block {
 
 class Pyramid {
  public:
-  Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& student);
+  // Of features that `check_features` passed, and of the student's gradients if there are any.
+  Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& student,
+          const std::vector<Tensor>& gradients = {});
 
   const std::vector<Level>& levels() const { return levels_; }
   int64_t tasks() const { return tasks_; }
@@ -101,12 +113,14 @@ void Pyramid::for_each_block(double eps, const Visit& visit) const {
       A *t_inverse = of_pixel.data(), *s_inverse = t_inverse + largest_pixels_;
       A *distances = s_inverse + largest_pixels_, *projection = distances + largest_pixels_;
 
-      const auto t_block = stage<A>(t.at(image, pixel), t.type, t.layout, t.row_stride(), s.layout,
-                                    t.channels, pixels, values.data(), t_inverse);
-      const auto s_block = stage<A>(s.at(image, pixel), s.type, s.layout, s.row_stride(), s.layout,
-                                    s.channels, pixels, values.data() + largest_block_, s_inverse);
+      const auto t_block = stage<A>(t.at(image, pixel), t.type, t.layout, t.row_stride(),
+                                    level.layout, t.channels, pixels, values.data(), t_inverse);
+      const auto s_block =
+          stage<A>(s.at(image, pixel), s.type, s.layout, s.row_stride(), level.layout, s.channels,
+                   pixels, values.data() + largest_block_, s_inverse);
       inverse_norms<A>(pixels, eps, t_inverse, s_inverse, projection);
-      distance<A>(t_block, s_block, s.layout, s.channels, pixels, t_inverse, s_inverse, distances);
+      distance<A>(t_block, s_block, level.layout, s.channels, pixels, t_inverse, s_inverse,
+                  distances);
       for (int64_t p = 0; p < pixels; ++p) {
         projection[p] = projection[p] < A(0) ? A(0) : projection[p] + distances[p];
       }

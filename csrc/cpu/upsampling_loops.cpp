@@ -108,6 +108,7 @@ template <class A>
 FASTAD_INLINE void join_backward(const A* FASTAD_RESTRICT grad, const A* FASTAD_RESTRICT others,
                                  Blend<A> level, int64_t width, A* FASTAD_RESTRICT above_grad,
                                  A* FASTAD_RESTRICT below_grad) {
+  if (level.weight == A(0)) return;  // of a constant, even where value is 0 and its power infinite
   for (int64_t x = 0; x < width; ++x) {
     A g = grad[x] * level.weight;
     if (others != nullptr) {

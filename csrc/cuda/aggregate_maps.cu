@@ -167,15 +167,17 @@ namespace {
 
 std::tuple<Tensor, Tensor> aggregate_maps(std::vector<Tensor> maps, int64_t height, int64_t width,
                                           bool product, std::vector<double> weights) {
-  const int device = device_of(maps);
+  check_maps(maps, weights);
+  check_size(height, width);
+  const int device = maps[0].get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   const int64_t images = maps[0].size(0);
   Tensor map = torch::stable::new_empty(maps[0], {images, height, width});
   Tensor maximum = torch::stable::new_empty(maps[0], {images});
   if (images > 0) {
     const size_t bytes = images * element_size(maximum.scalar_type());
-    check(cudaMemsetAsync(maximum.mutable_data_ptr(), kMaximumIdentityByte, bytes,
-                          current_stream(device)));
+    STD_CUDA_CHECK(cudaMemsetAsync(maximum.mutable_data_ptr(), kMaximumIdentityByte, bytes,
+                                   current_stream(device)));
   }
   aggregate_into(maps, product, weights, map, maximum);
   return {map, maximum};

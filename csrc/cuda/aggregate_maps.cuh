@@ -3,7 +3,6 @@
 
 #pragma once
 
-#include <limits>
 #include <vector>
 
 #include "bilinear.h"
@@ -29,17 +28,9 @@ struct MapsParams {
   int height, width;
 };
 
-// Everything but the pointers to results. All tensors share the dtype of maps[0].
+// Everything but the pointers to results, of maps that `check_maps` passed.
 inline MapsParams make_params(const std::vector<Tensor>& maps, int64_t height, int64_t width,
                               bool product, const std::vector<double>& weights) {
-  device_of(maps);
-  STD_TORCH_CHECK(weights.size() == maps.size(), "there must be a weight for every level");
-  constexpr int64_t kMost = std::numeric_limits<int>::max();
-  STD_TORCH_CHECK(height > 0 && width > 0 && height * width <= kMost,
-                  "the size of the map must be positive, and at most 2^31 - 1 pixels");
-  const ScalarType dtype = maps[0].scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                  "maps must be float32 or float64");
   MapsParams params = {};
   params.count = static_cast<int>(maps.size());
   params.product = product;
@@ -48,10 +39,6 @@ inline MapsParams make_params(const std::vector<Tensor>& maps, int64_t height, i
   params.width = static_cast<int>(width);
   for (int l = 0; l < params.count; ++l) {
     const Tensor& map = maps[l];
-    STD_TORCH_CHECK(map.dim() == 3 && map.size(0) == params.images && map.size(1) > 0 &&
-                        map.size(2) > 0 && map.size(1) * map.size(2) <= kMost &&
-                        map.scalar_type() == dtype && map.is_contiguous(),
-                    "maps must be contiguous (N, H_l, W_l), one N and one dtype for all levels");
     MapLevel& level = params.levels[l];
     level.data = map.const_data_ptr();
     level.height = static_cast<int>(map.size(1));

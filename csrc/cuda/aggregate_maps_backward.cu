@@ -55,7 +55,9 @@ __device__ __forceinline__ Acc upstream_at(const MapsParams& params, int target,
                                            int y, int x) {
   const int64_t pixel = (image * params.height + y) * params.width + x;
   Acc result = load(static_cast<const Acc*>(params.map) + pixel);
-  if (!params.product) return result * static_cast<Acc>(params.levels[target].weight);
+  const Acc own_weight = static_cast<Acc>(params.levels[target].weight);
+  if (!params.product) return result * own_weight;
+  if (own_weight == Acc(0)) return 0;  // even where the value is 0 and its power infinite
   for (int l = 0; l < params.count; ++l) {
     const MapLevel& level = params.levels[l];
     const Acc weight = static_cast<Acc>(level.weight);
@@ -63,7 +65,7 @@ __device__ __forceinline__ Acc upstream_at(const MapsParams& params, int target,
     Acc factor = upsampled<Acc>(params, level, image, y, x);
     const Acc exponent = l == target ? weight - Acc(1) : weight;
     if (exponent != Acc(1)) factor = pow(factor, exponent);
-    if (l == target) factor = weight == Acc(0) ? Acc(0) : weight * factor;
+    if (l == target) factor *= weight;
     result *= factor;
   }
   return result;
@@ -132,12 +134,11 @@ void launch_aggregate_maps_backward(const MapsBackwardParams& params, cudaStream
 
 std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> maps, bool product,
                                             std::vector<double> weights) {
-  const int device = device_of(maps);
+  check_maps(maps, weights);
+  check_map_gradient(grad, maps);
+  const int device = maps[0].get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  STD_TORCH_CHECK(grad.dim() == 3 && grad.size(0) == maps[0].size(0) &&
-                      grad.scalar_type() == maps[0].scalar_type() && grad.is_contiguous() &&
-                      grad.get_device_index() == device,
-                  "the gradient does not belong to these maps");
+  grad = as_contiguous(grad);
   MapsBackwardParams params = {};
   params.maps = make_params(maps, grad.size(1), grad.size(2), product, weights);
   params.maps.map = const_cast<void*>(grad.const_data_ptr());

@@ -16,12 +16,11 @@ namespace {
 std::tuple<Tensor, Tensor, std::vector<Tensor>> anomaly_map(
     std::vector<Tensor> teacher, std::vector<Tensor> student, int64_t height, int64_t width,
     bool product, std::vector<double> weights, double eps) {
-  const torch::stable::accelerator::DeviceGuard guard(device_of(student));
-  bool is_double = false;
-  for (const auto* features : {&teacher, &student}) {
-    for (const Tensor& x : *features) is_double |= x.scalar_type() == ScalarType::Double;
-  }
-  const ScalarType dtype = is_double ? ScalarType::Double : ScalarType::Float;
+  check_features(teacher, student, eps);
+  check_size(height, width);
+  check_numbers("weights", weights, student.size());
+  const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
+  const ScalarType dtype = distance_dtype(teacher, student);
   const int64_t images = student[0].size(0);
   Tensor map = torch::stable::new_empty(student[0], {images, height, width}, dtype);
   Tensor maximum = torch::stable::new_empty(student[0], {images}, dtype);

@@ -108,25 +108,22 @@ namespace {
 
 std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student,
                               double eps) {
-  const torch::stable::accelerator::DeviceGuard guard(device_of(student));
+  check_features(teacher, student, eps);
+  const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
   return compute_distances(teacher, student, eps, nullptr);
 }
 
 std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Tensor> teacher,
                                        std::vector<Tensor> student, double eps) {
-  const torch::stable::accelerator::DeviceGuard guard(device_of(student));
-  STD_TORCH_CHECK(grad.size() == student.size(), "there must be a gradient for every level");
-  std::vector<Tensor> gradients;
-  for (const Tensor& s : student) gradients.push_back(torch::stable::empty_like(s));
+  check_features(teacher, student, eps);
+  check_distance_gradients(grad, student, distance_dtype(teacher, student));
+  const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
+  const std::vector<Tensor> gradients = empty_gradients(student);
   DistancesParams params = {};
   params.pyramid = make_pyramid(teacher, student, gradients);
   params.eps = eps;
   for (size_t l = 0; l < grad.size(); ++l) {
-    STD_TORCH_CHECK(grad[l].scalar_type() == result_dtype(params.pyramid) &&
-                        grad[l].numel() == params.pyramid.levels[l].pixels &&
-                        grad[l].get_device_index() == student[l].get_device_index(),
-                    "the gradient of level ", l, " does not belong to its distances");
-    grad[l] = torch::stable::contiguous(grad[l]);
+    grad[l] = as_contiguous(grad[l]);
     params.maps[l] = const_cast<void*>(grad[l].const_data_ptr());
   }
   if (block_count(params.pyramid) == 0) return gradients;

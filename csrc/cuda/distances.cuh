@@ -8,8 +8,8 @@
 
 namespace fastad::cuda {
 
-// Distances of a pyramid, a tensor (N, H, W) a level, in one launch on the current stream.
-// `maximum`, if given, is set to the identity of maximum.cuh on the way.
+// Distances of features that `check_features` passed, a tensor (N, H, W) a level, in one launch on
+// the current stream. `maximum`, if given, is set to the identity of maximum.cuh on the way.
 std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
                                       const std::vector<Tensor>& student, double eps,
                                       const Tensor* maximum);

@@ -13,8 +13,6 @@
 namespace fastad::cuda {
 namespace {
 
-enum Reduction : int64_t { kMean = 0, kSum = 1, kNone = 2 };
-
 struct LossParams {
   FeaturePyramid pyramid;
   double coefficients[kMaxLevels];  // of a level's sum of distances in the loss
@@ -161,7 +159,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void launch_distillation_loss(const LossParams& params, cudaStream_t stream) {
   const int blocks = std::max(block_count(params.pyramid), 1);
-  check(cudaMemsetAsync(params.finished, 0, sizeof(*params.finished), stream));
+  STD_CUDA_CHECK(cudaMemsetAsync(params.finished, 0, sizeof(*params.finished), stream));
   launch(distillation_loss_kernel<T>, blocks, kThreads, shared_bytes(params.pyramid), stream,
          params);
 }
@@ -171,13 +169,12 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> te
                                                           std::vector<double> level_weights,
                                                           int64_t reduction, double eps,
                                                           bool gradient) {
-  const int device = device_of(student);
+  check_features(teacher, student, eps);
+  check_numbers("level_weights", level_weights, student.size());
+  check_reduction(reduction);
+  const int device = student[0].get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  STD_TORCH_CHECK(level_weights.size() == student.size(), "there must be a weight for every level");
-  std::vector<Tensor> gradients;
-  if (gradient) {
-    for (const Tensor& s : student) gradients.push_back(torch::stable::empty_like(s));
-  }
+  const std::vector<Tensor> gradients = gradient ? empty_gradients(student) : std::vector<Tensor>();
   LossParams params = {};
   params.pyramid = make_pyramid(teacher, student, gradients);
   params.eps = eps;
@@ -206,27 +203,19 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> te
 }
 
 void scale_gradients_(std::vector<Tensor> gradients, Tensor grad_loss) {
-  const int device = device_of(gradients);
+  check_scaling(gradients, grad_loss);
+  const int device = gradients[0].get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  grad_loss = torch::stable::contiguous(grad_loss);
+  grad_loss = as_contiguous(grad_loss);
   ScaleParams params = {};
   params.count = static_cast<int>(gradients.size());
   params.factor = grad_loss.const_data_ptr();
   params.factor_dtype = grad_loss.scalar_type();
   params.by_level = grad_loss.dim() > 0;
-  STD_TORCH_CHECK(
-      params.factor_dtype == ScalarType::Float || params.factor_dtype == ScalarType::Double,
-      "grad_loss must be float32 or float64");
-  STD_TORCH_CHECK(grad_loss.numel() == (params.by_level ? params.count : 1) &&
-                      grad_loss.get_device_index() == device,
-                  "grad_loss must be one number, or one for every level, beside the gradients");
   for (int l = 0; l < params.count; ++l) {
     const Tensor& x = gradients[l];
-    int64_t extent = 1;  // elements from the first to the last in memory
-    for (int64_t axis = 0; axis < x.dim(); ++axis) extent += (x.size(axis) - 1) * x.stride(axis);
-    STD_TORCH_CHECK(x.numel() == 0 || extent == x.numel(), "gradients must be dense");
     params.gradients[l] = x.mutable_data_ptr();
-    params.dtypes[l] = floating_dtype(x);
+    params.dtypes[l] = x.scalar_type();
     params.elements[l] = x.numel();
     const int64_t of_block =
         kThreads * kScaleVectors * kVectorBytes / element_size(params.dtypes[l]);

@@ -9,15 +9,13 @@
 #pragma once
 
 #include <cuda_runtime.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
 
+#include "checks.h"
+
 namespace fastad::cuda {
 
-using torch::headeronly::ScalarType;
-
-constexpr int kMaxLevels = 8;
 constexpr int kWarp = 32;
 constexpr int kThreadsLog2 = 8, kThreads = 1 << kThreadsLog2;
 constexpr int kWarps = kThreads / kWarp;

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/macros.h>
 #include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/shim_utils.h>
 
@@ -11,10 +12,6 @@
 #include <limits>
 
 namespace fastad::cuda {
-
-inline void check(cudaError_t error) {
-  STD_TORCH_CHECK(error == cudaSuccess, "CUDA error: ", cudaGetErrorString(error));
-}
 
 inline cudaStream_t current_stream(int device) {
   void* stream = nullptr;
@@ -31,7 +28,8 @@ void launch(void (*kernel)(Params), int64_t blocks, int threads, size_t shared_b
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  check(cudaLaunchKernelEx(&config, kernel, params));
+  // Clears the error that it throws: a caller may go on without this kernel.
+  STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, params));
 }
 
 }  // namespace fastad::cuda

@@ -4,57 +4,28 @@
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <limits>
 #include <vector>
 
+#include "checks.h"
 #include "cuda/feature_pyramid.cuh"
 #include "cuda/pixel_team.cuh"
 
 namespace fastad::cuda {
 
-using torch::stable::Tensor;
-
 inline int64_t element_size(ScalarType dtype) {
   return dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
 }
 
-inline ScalarType floating_dtype(const Tensor& x) {
-  const ScalarType dtype = x.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Double || dtype == ScalarType::Float ||
-                      dtype == ScalarType::Half || dtype == ScalarType::BFloat16,
-                  "tensors must be float64, float32, float16 or bfloat16");
-  return dtype;
-}
-
-inline int device_of(const std::vector<Tensor>& tensors) {
-  STD_TORCH_CHECK(!tensors.empty() && tensors.size() <= kMaxLevels, "there must be 1 to ",
-                  kMaxLevels, " levels, not ", tensors.size());
-  const int device = tensors[0].get_device_index();
-  for (const Tensor& x : tensors) {
-    STD_TORCH_CHECK(x.get_device_index() == device, "levels must be on one device");
-  }
-  return device;
-}
-
-// Features whose rows join, so that one stride leads from pixel to pixel.
-inline FeatureMap describe(const Tensor& x, bool writable) {
-  STD_TORCH_CHECK(x.dim() == 4, "features must be (N, C, H, W)");
-  const int64_t height = x.size(2), width = x.size(3);
-  STD_TORCH_CHECK(height == 1 || width == 1 || x.stride(2) == width * x.stride(3),
-                  "features must be contiguous or channels_last within an image");
-  FeatureMap map = {};
-  map.data = writable ? x.mutable_data_ptr() : const_cast<void*>(x.const_data_ptr());
-  map.image_stride = x.size(0) > 1 ? x.stride(0) : 0;
-  map.channel_stride = x.size(1) > 1 ? x.stride(1) : 0;
-  map.pixel_stride = width > 1 ? x.stride(3) : height > 1 ? x.stride(2) : 0;
-  map.dtype = floating_dtype(x);
-  STD_TORCH_CHECK(map.pixel_stride <= 1 || map.channel_stride <= 1,
-                  "features must be contiguous or channels_last within an image");
-  return map;
+inline FeatureMap feature_map(const Tensor& x, bool writable) {
+  const FeatureStrides strides(x);
+  return {.data = writable ? x.mutable_data_ptr() : const_cast<void*>(x.const_data_ptr()),
+          .image_stride = strides.image,
+          .channel_stride = strides.channel,
+          .pixel_stride = strides.pixel,
+          .dtype = x.scalar_type()};
 }
 
 // 16-byte vectors along pixels need every other step to be a multiple of 16 bytes; likewise
@@ -121,37 +92,25 @@ inline void plan_level(FeatureLevel& level, bool vectors_allowed) {
   level.tile_pixels = 1 << level.pixel_lanes_log2;
 }
 
-// `gradients` may be empty.
+// Of features that `check_features` passed; `gradients` may be empty.
 inline FeaturePyramid make_pyramid(const std::vector<Tensor>& teacher,
                                    const std::vector<Tensor>& student,
                                    const std::vector<Tensor>& gradients = {}) {
-  STD_TORCH_CHECK(teacher.size() == student.size(), "teacher and student differ in their levels");
-  STD_TORCH_CHECK(device_of(teacher) == device_of(student),
-                  "teacher and student must be on one device");
-  // Images, pixels of an image and blocks are counted in 32 bits, everything else in 64.
-  constexpr int64_t kMost = std::numeric_limits<int>::max();
   FeaturePyramid pyramid = {};
   pyramid.count = static_cast<int>(teacher.size());
-  pyramid.dtype = floating_dtype(student[0]);
+  pyramid.dtype = student[0].scalar_type();
+  pyramid.is_double = distance_dtype(teacher, student) == ScalarType::Double;
   for (int l = 0; l < pyramid.count; ++l) {
-    const Tensor &t = teacher[l], &s = student[l];
+    const Tensor& s = student[l];
     FeatureLevel& level = pyramid.levels[l];
-    level.teacher = describe(t, false);
-    level.student = describe(s, false);
-    for (int axis = 0; axis < 4; ++axis) {
-      STD_TORCH_CHECK(t.size(axis) == s.size(axis), "teacher and student differ in shape at level ",
-                      l);
-    }
-    STD_TORCH_CHECK(s.size(0) <= kMost && s.size(1) > 0 && s.size(1) <= (1 << 24) &&
-                        s.size(2) * s.size(3) <= kMost,
-                    "features of level ", l, " are too large or have no channels");
-    if (!gradients.empty()) level.gradient = describe(gradients[l], true);
+    level.teacher = feature_map(teacher[l], false);
+    level.student = feature_map(s, false);
+    if (!gradients.empty()) level.gradient = feature_map(gradients[l], true);
     level.image_pixels = s.size(2) * s.size(3);
     level.pixels = s.size(0) * level.image_pixels;
     level.channels = static_cast<int>(s.size(1));
     for (const ScalarType dtype : {level.teacher.dtype, level.student.dtype}) {
       if (dtype != pyramid.dtype) pyramid.dtype = ScalarType::Undefined;
-      pyramid.is_double = pyramid.is_double || dtype == ScalarType::Double;
     }
   }
   const bool vectors = !pyramid.is_double && pyramid.dtype != ScalarType::Undefined;
@@ -160,7 +119,8 @@ inline FeaturePyramid make_pyramid(const std::vector<Tensor>& teacher,
     plan_level(level, vectors);
     const int64_t last_block =
         pyramid.first_block[l] + (level.pixels + level.tile_pixels - 1) / level.tile_pixels;
-    STD_TORCH_CHECK(last_block <= kMost, "features are too large for one launch");
+    STD_TORCH_CHECK(last_block <= std::numeric_limits<int>::max(),
+                    "features are too large for one launch");
     pyramid.first_block[l + 1] = static_cast<int>(last_block);
   }
   return pyramid;

@@ -8,21 +8,17 @@
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include "checks.h"
 #include "instruction_set.h"
 
 namespace fastad::cpu {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // The filter along one axis: output i is the sum over k < taps of weight[k * out + i] times input
 // begin[i] + k. Every output has as many taps; those it does not need weigh nothing.
@@ -101,8 +97,10 @@ Tensor resize_bytes(Tensor images, int64_t height, int64_t width) {
                   "images must be uint8 (N, C, H, W)");
   const int64_t n = images.size(0), channels = images.size(1);
   const int64_t rows = images.size(2), columns = images.size(3);
-  STD_TORCH_CHECK(std::min({channels, rows, columns, height, width}) > 0,
-                  "images and size must not be empty");
+  STD_TORCH_CHECK(channels > 0 && is_size(rows, columns) && is_size(height, width) &&
+                      channels <= kMostPixels / std::max(columns, width),
+                  "images and size must not be empty, and have at most 2^30 pixels, not ",
+                  describe(images), " and (", height, ", ", width, ")");
   const bool interleaved = images.stride(1) == 1 && images.stride(3) == channels && channels > 1;
   STD_TORCH_CHECK(interleaved || images.stride(3) == 1 || columns == 1,
                   "images must be interleaved or have contiguous rows");

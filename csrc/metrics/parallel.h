@@ -29,8 +29,12 @@ void parallel_for(int64_t count, int threads, const Body& body) {
     }
   };
   std::vector<std::thread> others;
-  for (int64_t t = 1; t < std::min<int64_t>(threads, count); ++t)
-    others.emplace_back(work, static_cast<int>(t));
+  try {
+    for (int64_t t = 1; t < std::min<int64_t>(threads, count); ++t)
+      others.emplace_back(work, static_cast<int>(t));
+  } catch (const std::exception&) {
+    // The system gives no more threads: those that run take the images of the others.
+  }
   work(0);
   for (std::thread& other : others) other.join();
   if (failure) std::rethrow_exception(failure);

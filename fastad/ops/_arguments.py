@@ -1,5 +1,10 @@
-"""Checks of arguments that the ops share: one clear error each, naming argument and shape."""
+"""Checks of arguments that the ops share: one clear error each, naming argument and shape.
 
+And where the kernels cannot serve: there the ops answer by `fastad.ops.reference`.
+"""
+
+import functools
+import logging
 import math
 from collections.abc import Sequence
 
@@ -8,6 +13,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastad import _extension
+
+log = logging.getLogger("fastad")
 
 MAX_LEVELS = 8
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -18,7 +25,7 @@ def _describe(x: Tensor) -> str:
 
 
 def tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """A list of 1 to 8 tensors of a floating dtype, on one CPU or CUDA device."""
+    """A list of 1 to 8 tensors of a floating dtype, on one device."""
     if isinstance(tensors, Tensor) or not isinstance(tensors, Sequence):
         raise TypeError(f"{name} must be a list of tensors, one a level, not {type(tensors)}")
     if not 1 <= len(tensors) <= MAX_LEVELS:
@@ -35,10 +42,7 @@ def tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
                 f"{name}[{i}] is on {x.device}, {name}[0] on {tensors[0].device}: all levels "
                 "must be on one device"
             )
-    device = tensors[0].device.type
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f"{name} must be on a CPU or CUDA device, not on {tensors[0].device}")
-    if device == "cuda" and _extension.cuda_obstacle is not None:
+    if tensors[0].device.type == "cuda" and _extension.cuda_obstacle is not None:
         raise RuntimeError(
             f"{name} is on {tensors[0].device}, but fastad's CUDA kernels are "
             f"{_extension.cuda_obstacle}; build with FASTAD_CUDA=1, or move the tensors to the CPU"
@@ -46,13 +50,13 @@ def tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     return list(tensors)
 
 
-def _readable(x: Tensor) -> bool:
+def readable(x: Tensor) -> bool:
     """Whether the kernels read (N, C, H, W) in place: contiguous or channels_last per image."""
     _, channels, height, width = x.shape
     _, c, h, w = x.stride()
     rows_join = width <= 1 or height <= 1 or h == width * w
     pixel = w if width > 1 else h if height > 1 else 1
-    return rows_join and (pixel == 1 or c == 1 or channels <= 1)
+    return x.numel() == 0 or (rows_join and (pixel == 1 or c == 1 or channels <= 1))
 
 
 def _plain(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> bool:
@@ -74,33 +78,47 @@ def _plain(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> bool:
 
 def features(
     teacher: Sequence[Tensor], student: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Two pyramids of (N, C_l, H_l, W_l) that agree level by level."""
-    _refuse_tangents(student)
-    if type(teacher) is list and type(student) is list:
+) -> tuple[list[Tensor], list[Tensor], bool]:
+    """Two pyramids of (N, C_l, H_l, W_l) that agree level by level; whether the kernels serve them.
+
+    Otherwise the reference does.
+    """
+    if type(teacher) is list and type(student) is list and not _transformed():
         try:
             if _plain(teacher, student):
-                return _without_gradient(teacher), student
+                return teacher, student, True
         except (AttributeError, IndexError):
             pass  # not tensors, or none: said below
     teacher, student = _checked_features(teacher, student)
-    return _without_gradient(teacher), student
+    served = kernels_serve(student)
+    if served and not all(map(readable, [*teacher, *student])):
+        served = _no_kernel("for features that are neither contiguous nor channels_last")
+    return teacher, student, served
 
 
-def _refuse_tangents(tensors: Sequence[Tensor]) -> None:
-    """Without this, forward-mode differentiation would find a derivative of zero."""
-    if forward_ad._current_level < 0:  # outside of it, as nearly always
-        return
-    for x in tensors:
-        if isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None:
-            raise NotImplementedError(
-                "fastad.ops have no forward-mode derivative (jvp): use fastad.ops.reference for it"
-            )
+def _transformed() -> bool:
+    """Whether torch.func.grad, vmap or jvp is at work, or forward-mode differentiation."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def _without_gradient(teacher: list[Tensor]) -> list[Tensor]:
-    """The teacher never gets a gradient: a result that depends on it alone must not claim one."""
-    return [t.detach() if t.requires_grad else t for t in teacher]
+def kernels_serve(tensors: Sequence[Tensor]) -> bool:
+    """Whether there are kernels here, and for the device of these tensors."""
+    if _transformed():
+        return _no_kernel("under torch.func or forward-mode differentiation")
+    device = tensors[0].device.type
+    return device in ("cpu", "cuda", "meta") or _no_kernel(f"on {device}")
+
+
+def _no_kernel(case: str) -> bool:
+    if not torch.compiler.is_compiling():
+        say_reference(case)
+    return False
+
+
+@functools.cache
+def say_reference(case: str) -> None:
+    """Said once: what the user asked for works, but not fused."""
+    log.debug("fastad.ops have no kernel %s: fastad.ops.reference computes it", case)
 
 
 def _checked_features(
@@ -124,19 +142,12 @@ def _checked_features(
             raise ValueError(
                 f"teacher[{i}] has a batch of {t.shape[0]}, teacher[0] of {teacher[0].shape[0]}"
             )
-        for name, x in (("teacher", t), ("student", s)):
-            if not _readable(x):
-                raise ValueError(
-                    f"{name}[{i}] of shape {tuple(x.shape)} and strides {x.stride()} is neither "
-                    f"contiguous nor channels_last; call {name}[{i}].contiguous()"
-                )
     return teacher, student
 
 
 def maps(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Maps (N, H_l, W_l) as contiguous tensors of one type: float32, or float64 if any is."""
     tensors = tensor_list("maps", tensors)
-    _refuse_tangents(tensors)
     for i, x in enumerate(tensors):
         if x.dim() != 3 or 0 in x.shape[1:]:
             raise ValueError(f"maps[{i}] must be (N, H, W) with H, W >= 1, not {_describe(x)}")
@@ -180,11 +191,3 @@ def norm_floor(eps: float) -> float:
     if not 0 < eps < math.inf:
         raise ValueError(f"eps must be positive and finite, not {eps!r}")
     return float(eps)
-
-
-def refuse_second_derivative(op: str) -> None:
-    """For backwards whose result carries no graph: an error instead of a silently wrong zero."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            f"{op} has no second derivative: call backward without create_graph=True"
-        )

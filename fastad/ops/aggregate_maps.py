@@ -1,12 +1,13 @@
 """Upsampling fused with the product or sum of the levels: wrapper, fake, autograd."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments
+from fastad.ops import _arguments, _gradients, reference
 
 
 @overload
@@ -74,6 +75,11 @@ def aggregate_maps(
     height, width = _arguments.output_size(size)
     product = _arguments.is_product(aggregate)
     weights = _arguments.level_weights("weights", weights, len(maps))
+    if not _arguments.kernels_serve(maps):
+        result = reference.aggregate_maps(
+            maps, (height, width), aggregate=aggregate, weights=weights
+        )
+        return (result, result.detach().amax(dim=(1, 2))) if return_maximum else result
     result, maximum = torch.ops.fastad.aggregate_maps(maps, height, width, product, weights)
     return (result, maximum) if return_maximum else result
 
@@ -101,12 +107,20 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> No
 
 
 def _backward(ctx: Any, grad: Tensor | None, grad_maximum: Any) -> tuple:
-    _arguments.refuse_second_derivative("aggregate_maps")
     if grad is None:
         return [None] * len(ctx.weights), None, None, None, None
-    gradients = torch.ops.fastad.aggregate_maps_backward(
-        grad.contiguous(), list(ctx.saved_tensors), ctx.product, ctx.weights
-    )
+    maps = list(ctx.saved_tensors)
+    gradients: Sequence[Tensor | None]
+    if torch.is_grad_enabled():
+        function = partial(
+            reference.aggregate_maps,
+            size=(grad.shape[1], grad.shape[2]),
+            aggregate="product" if ctx.product else "sum",
+            weights=ctx.weights,
+        )
+        (gradients,) = _gradients.by_reference(function, [maps], grad)
+    else:
+        gradients = torch.ops.fastad.aggregate_maps_backward(grad, maps, ctx.product, ctx.weights)
     return gradients, None, None, None, None
 
 

@@ -1,12 +1,13 @@
 """Features to anomaly map in one call: wrapper, fake, autograd."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments
+from fastad.ops import _arguments, _gradients, reference
 from fastad.ops.distances import compute_dtype
 
 
@@ -60,7 +61,7 @@ def anomaly_map(
 
     Returns:
         (N, H, W) in float32, or float64 if any input is. With ``return_maximum`` a pair of that
-        and the maxima. The gradient goes to the student only.
+        and the maxima.
 
     Raises:
         TypeError: a wrong type. The message names the argument.
@@ -80,12 +81,18 @@ def anomaly_map(
         >>> maps.shape, maximum.round(decimals=3)
         (torch.Size([2, 128, 128]), tensor([0., 2.]))
     """
-    teacher, student = _arguments.features(teacher, student)
+    teacher, student, served = _arguments.features(teacher, student)
     height, width = _arguments.output_size(size)
     product = _arguments.is_product(aggregate)
     weights = _arguments.level_weights("weights", weights, len(teacher))
+    eps = _arguments.norm_floor(eps)
+    if not served:
+        result = reference.anomaly_map(
+            teacher, student, (height, width), aggregate=aggregate, weights=weights, eps=eps
+        )
+        return (result, result.detach().amax(dim=(1, 2))) if return_maximum else result
     result, maximum, _ = torch.ops.fastad.anomaly_map(
-        teacher, student, height, width, product, weights, _arguments.norm_floor(eps)
+        teacher, student, height, width, product, weights, eps
     )
     return (result, maximum) if return_maximum else result
 
@@ -115,16 +122,28 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor | None, grad_maximum: Any, grad_maps: Any) -> tuple:
-    _arguments.refuse_second_derivative("anomaly_map")
     saved, levels = ctx.saved_tensors, len(ctx.weights)
     if grad is None:
         return [None] * levels, [None] * levels, None, None, None, None, None
     teacher, student = list(saved[:levels]), list(saved[levels : 2 * levels])
-    grad_maps = torch.ops.fastad.aggregate_maps_backward(
-        grad.contiguous(), list(saved[2 * levels :]), ctx.product, ctx.weights
-    )
-    gradients = torch.ops.fastad.distances_backward(grad_maps, teacher, student, ctx.eps)
-    return [None] * levels, gradients, None, None, None, None, None
+    gradients: Sequence[Sequence[Tensor | None]]
+    if torch.is_grad_enabled():
+        function = partial(
+            reference.anomaly_map,
+            size=(grad.shape[1], grad.shape[2]),
+            aggregate="product" if ctx.product else "sum",
+            weights=ctx.weights,
+            eps=ctx.eps,
+        )
+        gradients = _gradients.by_reference(function, [teacher, student], grad)
+    else:
+        grad_maps = torch.ops.fastad.aggregate_maps_backward(
+            grad, list(saved[2 * levels :]), ctx.product, ctx.weights
+        )
+        gradients = _gradients.of_distances(
+            ctx.needs_input_grad, grad_maps, teacher, student, ctx.eps
+        )
+    return (*gradients, None, None, None, None, None)
 
 
 torch.library.register_autograd("fastad::anomaly_map", _backward, setup_context=_setup_context)

@@ -1,12 +1,13 @@
 """Distance of normalised features per pixel: wrapper, fake, autograd."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments
+from fastad.ops import _arguments, _gradients, reference
 
 
 def distances(
@@ -20,14 +21,13 @@ def distances(
 
     Args:
         teacher: list of 1 to 8 levels (N, C_l, H_l, W_l), in float32, bfloat16, float16 or
-            float64, contiguous or channels_last. Types and layouts may be mixed. All are read in
-            place.
+            float64. Types and layouts may be mixed. Contiguous and channels_last levels are read in
+            place. Where one has other strides, `fastad.ops.reference` computes the result.
         student: as ``teacher``, with the same shapes.
         eps: smallest norm by which a vector is divided.
 
     Returns:
-        A list of (N, H_l, W_l), in float32, or float64 if any input is. The gradient goes to the
-        student only and cannot be differentiated again.
+        A list of (N, H_l, W_l), in float32, or float64 if any input is.
 
     Raises:
         TypeError: a wrong type. The message names the argument.
@@ -43,8 +43,11 @@ def distances(
         >>> ops.distances(teacher, student)
         [tensor([[[0., 1., 2.]]])]
     """
-    teacher, student = _arguments.features(teacher, student)
-    return torch.ops.fastad.distances(teacher, student, _arguments.norm_floor(eps))
+    teacher, student, served = _arguments.features(teacher, student)
+    eps = _arguments.norm_floor(eps)
+    if not served:
+        return reference.distances(teacher, student, eps=eps)
+    return torch.ops.fastad.distances(teacher, student, eps)
 
 
 def compute_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
@@ -62,7 +65,7 @@ def _fake(teacher: list[Tensor], student: list[Tensor], eps: float) -> list[Tens
 def _fake_backward(
     grad: list[Tensor], teacher: list[Tensor], student: list[Tensor], eps: float
 ) -> list[Tensor]:
-    return [torch.empty_like(s) for s in student]
+    return [_gradients.empty_gradient(s) for s in student]
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
@@ -71,12 +74,12 @@ def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
 
 
 def _backward(ctx: Any, grad: list[Tensor]) -> tuple:
-    _arguments.refuse_second_derivative("distances")
     saved = ctx.saved_tensors
     teacher, student = list(saved[: len(saved) // 2]), list(saved[len(saved) // 2 :])
-    grad = [g.contiguous() for g in grad]
-    gradients = torch.ops.fastad.distances_backward(grad, teacher, student, ctx.eps)
-    return [None] * len(teacher), gradients, None
+    if torch.is_grad_enabled():
+        function = partial(reference.distances, eps=ctx.eps)
+        return (*_gradients.by_reference(function, [teacher, student], grad), None)
+    return (*_gradients.of_distances(ctx.needs_input_grad, grad, teacher, student, ctx.eps), None)
 
 
 torch.library.register_autograd("fastad::distances", _backward, setup_context=_setup_context)

@@ -1,12 +1,13 @@
 """Training loss of a student-teacher pair and its gradient in one sweep."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments
+from fastad.ops import _arguments, _gradients, reference
 from fastad.ops.distances import compute_dtype
 
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
@@ -35,7 +36,7 @@ def distillation_loss(
 
     Returns:
         A scalar, or (L,) for ``"none"``, in float32, or float64 if any input is. NaN for the mean
-        of an empty batch. The gradient goes to the student only and cannot be differentiated again.
+        of an empty batch.
 
     Raises:
         TypeError: a wrong type. The message names the argument.
@@ -55,21 +56,21 @@ def distillation_loss(
         >>> student[1].grad.shape
         torch.Size([2, 128, 16, 16])
     """
-    teacher, student = _arguments.features(teacher, student)
+    teacher, student, served = _arguments.features(teacher, student)
     weights = _arguments.level_weights("level_weights", level_weights, len(teacher))
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {list(_REDUCTIONS)}, not {reduction!r}")
+    eps = _arguments.norm_floor(eps)
+    if not served:
+        return reference.distillation_loss(
+            teacher, student, level_weights=weights, reduction=reduction, eps=eps
+        )
     # A float16 gradient waits for the backward: only there is the scale known that a GradScaler
     # applies to keep it from underflowing.
     gradient = torch.is_grad_enabled() and any(s.requires_grad for s in student)
     gradient = gradient and all(s.dtype != torch.float16 for s in student)
     loss, _ = torch.ops.fastad.distillation_loss(
-        teacher,
-        student,
-        weights,
-        _REDUCTIONS[reduction],
-        _arguments.norm_floor(eps),
-        gradient,
+        teacher, student, weights, _REDUCTIONS[reduction], eps, gradient
     )
     return loss
 
@@ -85,7 +86,7 @@ def _fake(
 ) -> tuple[Tensor, list[Tensor]]:
     shape = (len(student),) if reduction == 2 else ()
     loss = student[0].new_empty(shape, dtype=compute_dtype([*teacher, *student]))
-    return loss, [torch.empty_like(s) for s in student] if gradient else []
+    return loss, [_gradients.empty_gradient(s) for s in student] if gradient else []
 
 
 @torch.library.register_fake("fastad::scale_gradients_")
@@ -95,40 +96,55 @@ def _fake_scale(gradients: list[Tensor], grad_loss: Tensor) -> None:
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, list[Tensor]]) -> None:
     teacher, student, ctx.level_weights, ctx.reduction, ctx.eps, _ = inputs
-    ctx.gradients = output[1]
+    ctx.gradients_are_scaled = False
     ctx.mark_non_differentiable(*output[1])
     ctx.set_materialize_grads(False)  # no zeros for outputs that carry no gradient
-    ctx.save_for_backward(*teacher, *student)
+    ctx.save_for_backward(*teacher, *student, *output[1])
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, grad_gradients: Any) -> tuple:
-    _arguments.refuse_second_derivative("distillation_loss")
     levels = len(ctx.level_weights)
     if grad_loss is None:
         return [None] * levels, [None] * levels, None, None, None, None
-    gradients, ctx.gradients = ctx.gradients, []
-    if not gradients:  # float16, or a second backward through a retained graph
-        gradients = _recompute(ctx, grad_loss)
-    elif type(grad_loss) is Tensor:
-        # In place, and not at all where the scale is one: nobody else holds them.
-        torch.ops.fastad.scale_gradients_(gradients, grad_loss.contiguous())
-    else:  # under tracing, where a compiler fuses the product with its consumer
-        scales = grad_loss.expand(levels).unbind()
-        gradients = [(g * s).to(g.dtype) for g, s in zip(gradients, scales, strict=True)]
-    return [None] * levels, gradients, None, None, None, None
-
-
-def _recompute(ctx: Any, grad_loss: Tensor) -> list[Tensor]:
     saved = ctx.saved_tensors
-    levels = len(saved) // 2
-    teacher, student = list(saved[:levels]), list(saved[levels:])
+    teacher, student = list(saved[:levels]), list(saved[levels : 2 * levels])
+    if torch.is_grad_enabled():
+        function = partial(
+            reference.distillation_loss,
+            level_weights=ctx.level_weights,
+            reduction=list(_REDUCTIONS)[ctx.reduction],
+            eps=ctx.eps,
+        )
+        gradients = _gradients.by_reference(function, [teacher, student], grad_loss)
+        return (*gradients, None, None, None, None)
+    of_student = list(saved[2 * levels :])
+    kept = len(of_student) > 0 and not ctx.gradients_are_scaled
+    if kept and type(grad_loss) is Tensor:
+        # In place, and not at all where the scale is one: nobody else reads them. By `data`, whose
+        # version autograd does not compare: a second backward computes them anew.
+        of_student = [g.data for g in of_student]
+        torch.ops.fastad.scale_gradients_(of_student, grad_loss)
+        ctx.gradients_are_scaled = True
+    elif kept:  # under tracing, where a compiler fuses the product with its consumer
+        scales = grad_loss.expand(levels).unbind()
+        of_student = [(g * s).to(g.dtype) for g, s in zip(of_student, scales, strict=True)]
+    of_teacher: Sequence[Tensor | None] = [None] * levels
+    if not kept or any(ctx.needs_input_grad[0]):
+        needed = [ctx.needs_input_grad[0], [] if kept else ctx.needs_input_grad[1]]
+        grad_maps = _grad_of_maps(ctx, grad_loss, student)
+        of_teacher, found = _gradients.of_distances(needed, grad_maps, teacher, student, ctx.eps)
+        of_student = of_student if kept else list(found)
+    return of_teacher, of_student, None, None, None, None
+
+
+def _grad_of_maps(ctx: Any, grad_loss: Tensor, student: list[Tensor]) -> list[Tensor]:
     grad_maps = []
-    scales = grad_loss.expand(levels).unbind()
+    scales = grad_loss.expand(len(student)).unbind()
     for s, weight, scale in zip(student, ctx.level_weights, scales, strict=True):
         shape = (s.shape[0], *s.shape[2:])
         positions = 1 if ctx.reduction == _REDUCTIONS["sum"] else shape[0] * shape[1] * shape[2]
-        grad_maps.append((scale * (weight / max(positions, 1))).expand(shape).contiguous())
-    return torch.ops.fastad.distances_backward(grad_maps, teacher, student, ctx.eps)
+        grad_maps.append((scale * (weight / max(positions, 1))).expand(shape))
+    return grad_maps
 
 
 torch.library.register_autograd(

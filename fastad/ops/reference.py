@@ -26,7 +26,7 @@ def distances(teacher: list[Tensor], student: list[Tensor], *, eps: float = 1e-1
     dtype = _compute_dtype(*teacher, *student)
     result = []
     for t, s in zip(teacher, student, strict=True):
-        t_hat = F.normalize(t.detach().to(dtype), dim=1, eps=eps)  # N C H W
+        t_hat = F.normalize(t.to(dtype), dim=1, eps=eps)  # N C H W
         s_hat = F.normalize(s.to(dtype), dim=1, eps=eps)
         result.append(0.5 * (t_hat - s_hat).square().sum(dim=1))  # N H W
     return result

@@ -24,7 +24,7 @@ import torch
 from fastad import _extension
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # the tests import their helper
+sys.path += [str(HERE), str(HERE.parent / "ops")]  # the tests import their helpers
 CSRC = HERE.parents[1] / "csrc"
 TORCH = Path(torch.__file__).parent
 FLAGS = """
@@ -79,7 +79,12 @@ def build(folder: Path) -> Path:
     if compiler is None:
         pytest.skip("the emulation needs g++")
     sources = [*sorted((CSRC / "cuda").glob("*.cu")), *sorted(HERE.glob("*.c*"))]
-    headers = [*(CSRC / "cuda").glob("*.cuh"), CSRC / "bilinear.h", *HERE.rglob("*.h")]
+    headers = [
+        *(CSRC / "cuda").glob("*.cuh"),
+        CSRC / "bilinear.h",
+        CSRC / "checks.h",
+        *HERE.rglob("*.h"),
+    ]
     digest = hashlib.sha256((FLAGS + torch.__version__).encode())
     for path in [*sources, *sorted(headers)]:
         digest.update(path.read_bytes())

@@ -8,6 +8,7 @@
 #include <torch/csrc/stable/c/shim.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <iterator>
 
 #include "emulator.h"
@@ -42,8 +43,6 @@ Function* in_torch(const char* name) {
 
 using emulation::fail;
 
-const char* cudaGetErrorString(cudaError_t) { return emulation::op.error.c_str(); }
-
 cudaError_t cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t stream) {
   ++emulation::op.memsets;
   if (stream != emulation::current_stream()) fail("memset on another than the current stream");
@@ -54,6 +53,14 @@ cudaError_t cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t
 }
 
 extern "C" {
+
+AOTITorchError torch_c10_cuda_check_msg(int32_t error, const char*, const char*, uint32_t, bool,
+                                        char** message) {
+  *message =
+      error == cudaSuccess ? nullptr : strdup(("CUDA error: " + emulation::op.error).c_str());
+  return AOTI_TORCH_SUCCESS;
+}
+void torch_c10_cuda_free_error_msg(char* message) { std::free(message); }
 
 // ------------------------------------------- what torch exports, as the op is to see it
 

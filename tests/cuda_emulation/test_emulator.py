@@ -1,5 +1,8 @@
 """The emulation notices what a GPU would do wrong, and counts what the kernels promise."""
 
+import random
+
+import fuzz
 import pytest
 import torch
 from arrangements import features
@@ -114,11 +117,11 @@ def test_upsampling_loads_less_than_it_writes(emulation):
     ("change", "message"),
     [
         (lambda t, s: (t * 3, s * 3), "1 to 8 levels, not 9"),
-        (lambda t, s: (t[:2], s), "differ in their levels"),
-        (lambda t, s: (t, [x[:1] for x in s]), "differ in shape at level 0"),
+        (lambda t, s: (t[:2], s), "teacher has 2 levels, student 3"),
+        (lambda t, s: (t, [x[:1] for x in s]), r"student\[0\] is \(1, 8, 4, 4\).*shapes differ"),
         (lambda t, s: (t, [x.transpose(2, 3) for x in s]), "contiguous or channels_last"),
         (lambda t, s: (t, [x[..., ::2] for x in s]), "contiguous or channels_last"),
-        (lambda t, s: (t, [x.int() for x in s]), "float64, float32, float16 or bfloat16"),
+        (lambda t, s: (t, [x.int() for x in s]), "float32, bfloat16, float16 or float64"),
         (lambda t, s: ([x[0] for x in t], [x[0] for x in s]), r"\(N, C, H, W\)"),
     ],
 )
@@ -131,12 +134,25 @@ def test_bad_features_are_refused(emulation, change, message):
 def test_bad_maps_are_refused(emulation):
     maps = [torch.rand(2, 4, 4), torch.rand(2, 2, 2)]
     ops, weights = emulation.ops, [1.0, 1.0]
-    for bad in ([maps[0], maps[1].double()], [maps[0].mT, maps[1]], [maps[0], maps[1][:1]]):
-        with pytest.raises(RuntimeError, match="one N and one dtype"):
+    for bad in ([maps[0], maps[1].double()], [maps[0], maps[1][:1]]):
+        with pytest.raises(RuntimeError, match="batch and dtype must be the same"):
             ops.aggregate_maps(bad, 8, 8, True, weights)
-    with pytest.raises(RuntimeError, match="a weight for every level"):
+    with pytest.raises(RuntimeError, match=r"maps\[0\] must be contiguous"):
+        ops.aggregate_maps([maps[0].mT, maps[1]], 8, 8, True, weights)
+    with pytest.raises(RuntimeError, match="weights must have 2 values"):
         ops.aggregate_maps(maps, 8, 8, True, [1.0])
-    with pytest.raises(RuntimeError, match="must be positive"):
+    with pytest.raises(RuntimeError, match="both at least 1"):
         ops.aggregate_maps(maps, 0, 8, True, weights)
-    with pytest.raises(RuntimeError, match="does not belong"):
+    with pytest.raises(RuntimeError, match=r"grad must be \(2, H, W\) float32"):
         ops.aggregate_maps_backward(torch.rand(2, 8, 8).double(), maps, True, weights)
+
+
+def test_a_thousand_random_calls_are_refused_or_right(emulation):
+    """The same calls as on the CPU: both backends check by csrc/checks.h."""
+    fuzz.fuzz(
+        emulation.ops,
+        fuzz.FEATURES,
+        seed=random.SystemRandom().randrange(2**31),
+        first=0,
+        calls=1000,
+    )

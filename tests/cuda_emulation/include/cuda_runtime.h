@@ -44,7 +44,6 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream;
 };
 
-const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t stream);
 
 namespace emulation {

@@ -1,0 +1,48 @@
+"""What the backwards of the ops share."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fastad.ops import _arguments
+
+
+def empty_gradient(features: Tensor) -> Tensor:
+    """A tensor like those that the kernels return as the gradient of features."""
+    gradient = torch.empty_like(features)
+    return gradient if _arguments.readable(gradient) else gradient.new_empty(features.shape)
+
+
+def by_reference(
+    function: Callable[..., Tensor | list[Tensor]],
+    inputs: Sequence[Sequence[Tensor]],
+    grad: Tensor | list[Tensor],
+) -> list[list[Tensor | None]]:
+    """The gradients of ``function(*inputs)``, which autograd can differentiate again.
+
+    For `create_graph=True`, which the kernels' gradients cannot serve.
+    """
+    _arguments.say_reference("for gradients of gradients")
+    # Aliases: one input may have been computed from another, whose gradient is not meant here.
+    aliases = [[x.view_as(x) for x in tensors] for tensors in inputs]
+    needed = [x for tensors in aliases for x in tensors if x.requires_grad]
+    found = iter(torch.autograd.grad(function(*aliases), needed, grad, create_graph=True))
+    return [[next(found) if x.requires_grad else None for x in tensors] for tensors in aliases]
+
+
+def of_distances(
+    needed: Sequence[list[bool]],
+    grad: list[Tensor],
+    teacher: list[Tensor],
+    student: list[Tensor],
+    eps: float,
+) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
+    """The gradients of teacher and student, of each where ``needed``.
+
+    The distance is symmetric: the teacher's gradient comes with the roles exchanged.
+    """
+    none = [None] * len(student)
+    op = torch.ops.fastad.distances_backward
+    of_teacher = op(grad, student, teacher, eps) if any(needed[0]) else none
+    return of_teacher, op(grad, teacher, student, eps) if any(needed[1]) else none
