@@ -98,6 +98,7 @@ def train(
     if interrupted:
         raise RuntimeError(f"stopped by the user{goes_on}")
     checkpoint.unlink(missing_ok=True)
+    note(f"next: {detector.training_record_['next_step'] or f'fastad predict {output} IMAGES'}")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastad._values import is_number, plain
 from fastad.data.training_set import TrainingSet, file_digests
 from fastad.evaluation import CheckResult, check
+from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
 from fastad.inference.calibration import calibration_scores
 from fastad.inference.predictor import Predictor
@@ -61,6 +62,18 @@ def fit_best(
         checkpoint, resume: of the candidate that has epochs, or of a single one.
         **options: as errors, those of `fit_model`.
     """
+    artifact, predictor = _best(candidates, source, checkpoint, resume, options)
+    artifact.training["next_step"] = next_step(artifact.training, artifact.model)
+    return artifact, predictor
+
+
+def _best(
+    candidates: Sequence[tuple[AnomalyModel, TrainingConfig]],
+    source: TrainingSet,
+    checkpoint: str | Path | None,
+    resume: bool,
+    options: Mapping[str, Any],
+) -> tuple[Artifact, Predictor]:
     several = len(candidates) > 1
     fitted: list[tuple[Artifact, Predictor]] = []
     for number, (model, config) in enumerate(candidates, start=1):
