@@ -18,7 +18,7 @@ from fastad.commands.training_summary import (
 from fastad.data.depth import FULL
 from fastad.engine import precision
 from fastad.inference import load
-from fastad.inference.fitting import in_words
+from fastad.inference.candidates import in_words
 from fastad.training import resolve_device, resolve_precision
 from fastad.training.map_choice import choice_lines
 
