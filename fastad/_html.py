@@ -1,5 +1,7 @@
 """Pages of HTML from the templates of the package."""
 
+import base64
+
 import jinja2
 
 
@@ -17,3 +19,8 @@ def template(package: str, name: str) -> jinja2.Template:
         keep_trailing_newline=True,
     )
     return environment.get_template(name)
+
+
+def embedded(kind: str, picture: bytes) -> str:
+    """A picture as an address, of a kind like "png": names inside an SVG cannot clash then."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"

@@ -229,6 +229,7 @@ class _Train(_Command):
     cls=_Train,
     epilog="Examples:\n\n"
     "fastad train bottle --output bottle.fastad\n\n"
+    "fastad train bottle --output bottle.fastad --report bottle_training\n\n"
     "fastad train good_images --image-size auto --false-positive-rate 0.02\n\n"
     "fastad train bottle --set teacher2=resnet50_caffe --set bottleneck=learned\n\n"
     "fastad train bottle --model stpm --set backbone=resnet34 --set learning_rate=0.1\n\n"
@@ -402,6 +403,15 @@ def train(
         str,
         _of_output(metavar="FILE", help="Write the detector to this file."),
     ] = "detector.fastad",
+    report: Annotated[
+        str | None,
+        _of_output(
+            metavar="DIR",
+            help="Write a page on the training to this folder: its curves, the scores, the good "
+            "images that score highest, and synthesised defects found and missed.",
+            show_default="no page",
+        ),
+    ] = None,
     force: Annotated[
         bool,
         _of_output(
@@ -427,6 +437,7 @@ def train(
             good=good or [],
             masks=masks or [],
             output=output,
+            report=report,
             resume=resume,
             force=force,
             skip_bad=skip_bad,

@@ -1,15 +1,15 @@
 """The page that ``fastad check`` writes: `check_page.html` filled, with its pictures inside."""
 
-import base64
 import dataclasses
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 import fastad
-from fastad._html import template
+from fastad._html import embedded, template
 from fastad.data.synthesis.trial import SIZES
 from fastad.evaluation import CheckResult, Tried
 from fastad.evaluation.check import ALARMS, CHANCE, VERDICTS
@@ -42,39 +42,47 @@ def page(
     result: CheckResult, examples: Examples, title: str, pixel_threshold: float | None = None
 ) -> str:
     """The whole page, in one file; the middle of the maps' colours is ``pixel_threshold``."""
+    return template("fastad.commands", "check_page.html").render(
+        tried_values(result, examples, pixel_threshold), title=title, version=fastad.__version__
+    )
+
+
+def tried_values(
+    result: CheckResult, examples: Examples, pixel_threshold: float | None
+) -> dict[str, Any]:
+    """What `tried.html` shows: numbers, words, and pictures."""
     threshold = result.threshold if pixel_threshold is None else pixel_threshold
     scale = colour_scale(threshold)
     pictures = {
         kind: [
-            (name, [(tried, _embedded(_picture(tried, scale))) for tried in chosen])
+            (name, [(tried, _picture(tried, scale)) for tried in chosen])
             for name, is_found in (("missed", False), ("found", True))
             if (chosen := examples.of(kind, is_found))
         ]
         for kind in result.found
     }
-    return template("fastad.commands", "check_page.html").render(
-        result=result,
-        title=title,
-        pictures=pictures,
-        limits={word: least for least, word in VERDICTS},
-        chance=CHANCE,
-        too_many=ALARMS,
-        version=fastad.__version__,
-    )
+    return {
+        "result": result,
+        "pictures": pictures,
+        "limits": {word: least for least, word in VERDICTS},
+        "chance": CHANCE,
+        "too_many": ALARMS,
+    }
 
 
-def _picture(tried: Tried, scale: float) -> Image.Image:
+def _picture(tried: Tried, scale: float) -> str:
     """The image, the defect's outline, and the anomaly map over the image, side by side."""
     outlined = tried.image.copy()
     outlined[ndimage.binary_dilation(tried.mask, iterations=2) & ~tried.mask] = GREEN
-    panels = (tried.image, outlined, overlay(tried.image, tried.anomaly_map, scale))
-    gap = np.full((len(tried.image), 6, 3), 255, np.uint8)
-    whole = Image.fromarray(np.hstack([panels[0], gap, panels[1], gap, panels[2]]))
-    whole.thumbnail((3 * SIDE, SIDE))
-    return whole
+    return side_by_side(tried.image, outlined, overlay(tried.image, tried.anomaly_map, scale))
 
 
-def _embedded(picture: Image.Image) -> str:
+def side_by_side(*panels: np.ndarray) -> str:
+    """Pictures (H, W, 3) uint8 of one height in a row, as an address."""
+    gap = np.full((len(panels[0]), 6, 3), 255, np.uint8)
+    row = [part for panel in panels for part in (gap, panel)][1:]
+    whole = Image.fromarray(np.hstack(row))
+    whole.thumbnail((len(panels) * SIDE, SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    whole.save(buffer, "JPEG", quality=88, subsampling=0)
+    return embedded("jpeg", buffer.getvalue())

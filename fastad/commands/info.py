@@ -18,7 +18,7 @@ from fastad.commands.training_summary import (
 from fastad.data.depth import FULL
 from fastad.engine import precision
 from fastad.inference import load
-from fastad.inference.fitting import in_words
+from fastad.inference.candidates import in_words
 from fastad.training import resolve_device, resolve_precision
 from fastad.training.map_choice import choice_lines
 
@@ -112,6 +112,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
     lines += [(f"model.{k}", _shown(v)) for k, v in vars(artifact.model.config).items()]
     lines += [(f"weights.{k}", _shown(v)) for k, v in training.get("teachers", {}).items()]
     shown = {k: v for k, v in training.items() if isinstance(v, (str, int, float))}
+    shown.pop("next_step", None)  # it comes last, after what it follows from
     if has_stages(training):
         shown = {k: v for k, v in shown.items() if k not in OF_STAGES}
     lines += [
@@ -124,6 +125,8 @@ def contents(detector: str) -> list[tuple[str, str]]:
         lines.append(("kept of candidates", in_words(rows)))
     if (checked := training.get("self_check")) is not None:
         lines.append(("self-check", checked["summary"]))
+    if (step := training.get("next_step")) is not None:
+        lines.append(("next step", step))
     return lines + [("note", note) for note in training.get("notes", ())]
 
 

@@ -53,6 +53,7 @@ def train(
     good: list[str],
     masks: list[str],
     output: str,
+    report: str | None,
     resume: bool,
     force: bool,
     skip_bad: bool,
@@ -69,7 +70,8 @@ def train(
     ``named`` on the command line must not contradict a setting. ``stages`` are
     ``NAME.OPTION=VALUE`` texts. ``OUTPUT.checkpoint`` is written after every epoch, goes away at
     the end, and is what ``resume`` continues from. ``force`` lets the detector replace a file that
-    is not of the same training.
+    is not of the same training. ``report`` is a folder for a page on a training that came to its
+    end.
     """
     try:
         detector, training = _checked(
@@ -87,6 +89,10 @@ def train(
         _require_same_training(output, checkpoint if resume else None)
     found = training_images(data, good=good, masks=masks)
     refuse_overwriting([Path(output), checkpoint], [*found.paths, *found.held_out])
+    if report is not None:
+        from fastad.commands.training_page import prepare_report, write_report  # it takes a second
+
+        prepare_report(report, output)
     _fit(detector, found, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
     interrupted = detector.training_record_["interrupted"]
     # Not where the user stopped it while the first one was being written.
@@ -98,6 +104,10 @@ def train(
     if interrupted:
         raise RuntimeError(f"stopped by the user{goes_on}")
     checkpoint.unlink(missing_ok=True)
+    if report is not None:
+        title = f"{Path(output).name}, trained on {found.name or Path(data).resolve().name}"
+        note(f"report: {write_report(report, detector, found, title)}")
+    note(f"next: {detector.training_record_['next_step'] or f'fastad predict {output} IMAGES'}")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,13 @@ import numpy as np
 from torch import Tensor
 
 from fastad._values import is_number, plain
+from fastad.data.folder import Images
 from fastad.data.training_set import TrainingSet, file_digests
-from fastad.evaluation import CheckResult, check
+from fastad.evaluation import CheckResult, Tried, check
+from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
 from fastad.inference.calibration import calibration_scores
+from fastad.inference.candidates import better, in_words
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import Examination, examine
 from fastad.inference.threshold import conformal_threshold
@@ -35,8 +38,6 @@ from fastad.training.agenda import EXAMINATION, SELF_CHECK, TRIED
 log = logging.getLogger("fastad")
 
 SKIPPED_NAMES = 20  # how many of the skipped files a record names
-ALIKE = 0.01  # image AUROC; candidates that are closer to the best are told apart by AUPRO
-USUAL = "rstpm"  # of the candidates, where nothing can tell
 
 Listener = Callable[[EpochProgress], None]
 
@@ -61,6 +62,18 @@ def fit_best(
         checkpoint, resume: of the candidate that has epochs, or of a single one.
         **options: as errors, those of `fit_model`.
     """
+    artifact, predictor = _best(candidates, source, checkpoint, resume, options)
+    artifact.training["next_step"] = next_step(artifact.training, artifact.model)
+    return artifact, predictor
+
+
+def _best(
+    candidates: Sequence[tuple[AnomalyModel, TrainingConfig]],
+    source: TrainingSet,
+    checkpoint: str | Path | None,
+    resume: bool,
+    options: Mapping[str, Any],
+) -> tuple[Artifact, Predictor]:
     several = len(candidates) > 1
     fitted: list[tuple[Artifact, Predictor]] = []
     for number, (model, config) in enumerate(candidates, start=1):
@@ -157,40 +170,6 @@ def fit_model(
     return artifact, predictor
 
 
-def better(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The "model" with the highest "image_auroc"; of those within `ALIKE` the highest "aupro".
-
-    Of equal ones the first is taken. Where any has no numbers it is `USUAL`, or else the last.
-
-    Examples:
-        >>> from fastad.inference.fitting import better
-        >>> better(
-        ...     [
-        ...         {"model": "patchcore", "image_auroc": 0.812, "aupro": 0.70},
-        ...         {"model": "rstpm", "image_auroc": 0.807, "aupro": 0.75},
-        ...     ]
-        ... )
-        'rstpm'
-    """
-    names = [row["model"] for row in rows]
-    if any(row["image_auroc"] is None for row in rows):
-        return USUAL if USUAL in names else names[-1]
-    best = max(row["image_auroc"] for row in rows)
-    alike = [row for row in rows if row["image_auroc"] >= best - ALIKE]
-    return max(alike, key=lambda row: row["aupro"])["model"]
-
-
-def in_words(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the candidates came to, in a line."""
-    if any(row["image_auroc"] is None for row in rows):
-        return "nothing compares the candidates, as no images were held out"
-    each = [f"{r['model']} {r['image_auroc']:.3f} and {r['aupro']:.3f}" for r in rows]
-    return (
-        f"image AUROC and AUPRO on {rows[0]['defects']} synthesised defects and "
-        f"{rows[0]['images']} held-out good images: {', '.join(each)}"
-    )
-
-
 def _kept(
     fitted: Sequence[tuple[Artifact, Predictor]], source: TrainingSet
 ) -> tuple[Artifact, Predictor]:
@@ -205,7 +184,7 @@ def _kept(
         result = training["self_check"]
         try:
             if result is not None and common != training["held_out"]:
-                result = _tried(predictor, artifact, source, common).to_dict()
+                result = tried(predictor, artifact, source.dataset, common).to_dict()
         except KeyboardInterrupt:
             log.warning("stopped by the user: candidates are compared by their self-checks")
         rows.append(
@@ -244,7 +223,8 @@ def _self_check(
         return None
     held_out = artifact.training["held_out"]
     try:
-        result = _tried(predictor, artifact, source, held_out, trainer.follow(SELF_CHECK))
+        progress = trainer.follow(SELF_CHECK)
+        result = tried(predictor, artifact, source.dataset, held_out, progress)
     except KeyboardInterrupt:  # all is trained: nothing else is missing
         log.warning("the self-check was stopped by the user")
         return None
@@ -252,13 +232,19 @@ def _self_check(
     return result
 
 
-def _tried(
+def tried(
     predictor: Predictor,
     artifact: Artifact,
-    source: TrainingSet,
+    dataset: Images,
     indices: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
+    observe: Callable[[Tried], None] | None = None,
 ) -> CheckResult:
+    """The self-check: synthesised defects on held-out images of a data set, by their indices.
+
+    ``progress`` and ``observe`` are those of `fastad.evaluation.check`.
+    """
+
     def predict(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         result = predictor.predict_batch(images)
         return result.score, result.anomaly_map
@@ -266,7 +252,7 @@ def _tried(
     assert artifact.threshold is not None  # images were held out
     return check(
         predict,
-        source.dataset,
+        dataset,
         indices,
         threshold=artifact.threshold,
         promised=artifact.kept_rate,
@@ -275,6 +261,7 @@ def _tried(
         batch_size=predictor.batch_size,
         seed=artifact.training["seed"],
         progress=progress,
+        observe=observe,
     )
 
 

@@ -168,7 +168,7 @@ class ConsoleProgress:
             return None
         done = datetime.now().astimezone() + timedelta(seconds=left)
         day = "" if done.date() == datetime.now().astimezone().date() else f"{done:%Y-%m-%d} "
-        return f"about {_spoken(left)} for all of it, done at {day}{done:%H:%M}"
+        return f"about {spoken(left)} for all of it, done at {day}{done:%H:%M}"
 
     def _print(self, line: str) -> None:
         if self._bar is not None:
@@ -257,7 +257,8 @@ def _speed(event: EpochProgress) -> str:
     return "  ".join(parts)
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
+    """A duration as one says it: "40 s", "42 min", "1.7 h"."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fastad import inference
 from fastad.evaluation.score_table import COLUMNS
+from fastad.inference import fitting
 from fastad.inference.calibration import ROUNDING
 from fastad.models import MODELS
 
@@ -216,6 +217,18 @@ def test_too_few_held_out_images_are_said_in_one_line(fastad, images, weights, t
     lines = [line for line in err.splitlines() if line.startswith("warning: ")]
     assert len(lines) == 1
     assert "held-out normal images allow; the 1 % asked for needs 99" in lines[0]
+
+
+@pytest.mark.parametrize("step", [None, "more epochs would help: --epochs 2, about 9 min"])
+def test_the_last_line_of_a_training_is_what_to_do_next(
+    fastad, images, tmp_path, monkeypatch, step
+):
+    monkeypatch.setattr(fitting, "next_step", lambda training, model: step)
+    output = tmp_path / "d.fastad"
+    options = ("--model", "subspace", "--teacher-weights", "embedded", "--output", output)
+    code, _, err = fastad("train", images, "--image-size", 64, *options)
+    assert code == 0, err
+    assert err.splitlines()[-1] == f"next: {step or f'fastad predict {output} IMAGES'}"
 
 
 def test_set_reaches_the_model_and_the_training(fastad, images, weights, tmp_path):

@@ -9,7 +9,7 @@ import fastad
 from fastad import models
 from fastad.commands.info import contents
 from fastad.inference import fitting
-from fastad.inference.fitting import better
+from fastad.inference.candidates import better
 from fastad.models.auto import AutoConfig
 from fastad.training import Trainer, TrainingDivergedError
 

@@ -1,6 +1,5 @@
 """The page of a report: `page.html` filled with numbers, plots and pictures."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import fastad
-from fastad._html import template
+from fastad._html import embedded, template
 from fastad.evaluation.report import curves, numbers
 from fastad.evaluation.report.gallery import Group
 from fastad.evaluation.report.pictures import colour_bar
@@ -88,12 +87,12 @@ def page(findings: Findings) -> str:
         rows=numbers.defect_rows(f.metrics, f.labels, f.scores, f.types, f.threshold),
         image_auroc_interval=numbers.image_auroc_interval(f.metrics),
         pixel_error=numbers.pixel_error(f.metrics),
-        score_plot=_embedded("svg+xml", score_plot(*by_class, f.calibration, f.threshold)),
-        narrow_score_plot=_embedded(
+        score_plot=embedded("svg+xml", score_plot(*by_class, f.calibration, f.threshold)),
+        narrow_score_plot=embedded(
             "svg+xml", score_plot(*by_class, f.calibration, f.threshold, width=NARROW)
         ),
         curve_plots=_curves(f, decisions),
-        colour_bar=_embedded("png", colour_bar()),
+        colour_bar=embedded("png", colour_bar()),
         TAIL=TAIL,
         last=sum(len(figures) for _, figures in f.galleries),
         version=fastad.__version__,
@@ -128,7 +127,7 @@ def _curves(f: Findings, decisions: numbers.Decisions | None) -> dict[str, str]:
         ("Region overlap (PRO)", f"{fpr} of pixels", "mean overlap", pro, {"x_limit": PRO_LIMIT}),
     ]
     return {
-        name: _embedded("svg+xml", curve_plot(name, x, y, drawn, **options))
+        name: embedded("svg+xml", curve_plot(name, x, y, drawn, **options))
         for name, x, y, lines, options in plots
         if (drawn := [line for line in lines if line is not None])
     }
@@ -145,8 +144,3 @@ def _line(
         return None
     named = f"{name} {numbers.number(f.metrics[key])}"
     return Line(named, curve, not name.startswith("image"), point)
-
-
-def _embedded(kind: str, picture: bytes) -> str:
-    """A picture as an address: the names inside an SVG then cannot clash with the page's."""
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -6,7 +6,7 @@ What a colour tells, a line style or a place tells too, so that a grey print can
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +22,9 @@ from fastad.evaluation.report.curves import Curve
 INK, MUTED, LINE = "#1a1f26", "#5b6672", "#d5dae0"
 NORMAL, DEFECT, HELD_OUT = "#0072b2", "#d55e00", "#7d8893"
 PIXEL = "#009e73"
+LINES = (INK, DEFECT, NORMAL, PIXEL)  # of several in one plot, each with a dash of its own
+DASHES = ("-", (0, (4, 1.6)), (0, (1, 1)), (0, (6, 2, 1, 2)))
+FEW_EPOCHS = 30  # with fewer each is a point on the line
 BINS = 40
 DRAWN_STEPS = 400  # along an axis; finer differences cannot be seen
 COLOUR_MAP = "inferno"  # of anomaly maps: perceptually uniform, also in grey
@@ -130,17 +133,18 @@ def score_plot(
     threshold: float | None,
     *,
     width: float = 8.6,
+    defects: str = "defective test images",
 ) -> bytes:
     """Histograms of scores over one axis, one below the other, as an SVG document.
 
     normal, defective: (n,), (m,) scores of test images; held_out: (k,) of the calibration images;
-    width: in inches.
+    width: in inches; defects: what the defective ones are.
     The axis is logarithmic where the scores are positive and spread over more than a factor 30.
     """
     rows = [
         ("held-out good images", held_out, HELD_OUT),
         ("good test images", normal, NORMAL),
-        ("defective test images", defective, DEFECT),
+        (defects, defective, DEFECT),
     ]
     rows = [row for row in rows if len(row[1])]
     every = np.concatenate([values for _, values, _ in rows])
@@ -163,6 +167,51 @@ def score_plot(
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
         below[-1].set_xlabel("score of an image" + (", logarithmic" if logarithmic else ""))
+        return _svg(figure)
+
+
+def epochs_plot(
+    losses: Sequence[Mapping[str, float]],
+    validation_scores: Sequence[float],
+    qualities: Sequence[float],
+    kept: int | None,
+) -> bytes:
+    """What a stage of a training came to in each epoch, side by side, as an SVG document.
+
+    losses: of each epoch by their names; validation_scores, qualities: of each epoch, see
+    `fastad.training.StageRecord`; kept: the epoch whose weights were kept, from 1.
+    """
+    names = list(losses[0]) if losses else []
+    panels: list[tuple[str, dict[str, Sequence[float]]]] = [
+        ("losses", {name: [epoch[name] for epoch in losses] for name in names}),
+        ("validation score", {"validation": validation_scores}),
+        ("AUROC on synthesised defects", {"defects": qualities}),
+    ]
+    panels = [(title, lines) for title, lines in panels if any(map(len, lines.values()))]
+    with house_style():
+        figure = Figure(figsize=(10.8, 2.9), layout="constrained")
+        beside = figure.subplots(1, 3)
+        for axes in beside[len(panels) :]:
+            axes.set_visible(False)  # the others are as wide as in the plots of other stages
+        for axes, (title, lines) in zip(beside, panels, strict=False):
+            axes.set(title=title, xlabel="epoch")
+            axes.grid(True)
+            axes.set_axisbelow(True)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            for number, (name, values) in enumerate(lines.items()):
+                axes.plot(
+                    range(1, len(values) + 1),
+                    values,
+                    color=LINES[number % len(LINES)],
+                    linestyle=DASHES[number % len(DASHES)],
+                    marker="o" if len(values) < FEW_EPOCHS else "",
+                    markersize=3.5,
+                    label=name,
+                )
+            if kept is not None:
+                axes.axvline(kept, color=MUTED, linewidth=1.2, linestyle=(0, (1, 1.5)))
+            if len(lines) > 1:
+                axes.legend(frameon=True, framealpha=0.85, edgecolor="none")
         return _svg(figure)
 
 

@@ -7,7 +7,15 @@ import matplotlib
 import numpy as np
 import pytest
 
-from fastad.evaluation.report.plots import BINS, Line, _edges, _thinned, curve_plot, score_plot
+from fastad.evaluation.report.plots import (
+    BINS,
+    Line,
+    _edges,
+    _thinned,
+    curve_plot,
+    epochs_plot,
+    score_plot,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 RNG = np.random.default_rng(0)
@@ -47,6 +55,17 @@ def test_histograms_say_how_many_and_how_many_above():
 def test_any_scores_can_be_drawn(scores, threshold):
     found = texts(score_plot(*scores, threshold))
     assert sum("images: " in text for text in found) == sum(len(s) > 0 for s in scores)
+
+
+def test_epochs_have_a_panel_for_what_there_is():
+    losses = [{"pair1": 3.0, "pair2": 2.0}, {"pair1": 1.5, "pair2": float("nan")}]
+    found = texts(epochs_plot(losses, [0.5, 0.25], [0.8, 0.9], 2))
+    assert {"losses", "validation score", "AUROC on synthesised defects"} <= set(found)
+    assert {"pair1", "pair2"} <= set(found)
+    found = texts(epochs_plot([{"loss": 1.0}] * 40, [0.5] * 40, [], None))
+    assert "AUROC on synthesised defects" not in found
+    assert "loss" not in found  # one line needs no name
+    assert texts(epochs_plot([], [0.5], [], 1)).count("epoch") == 1
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])

@@ -1,0 +1,73 @@
+"""What to do after a training whose self-check is not satisfying."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastad.evaluation.check import CHANCE, VERDICTS
+from fastad.models import AnomalyModel
+from fastad.training import TrainingConfig, TrainingRecord
+from fastad.training.config import defaults_of
+from fastad.training.progress import spoken
+from fastad.training.record import StageRecord
+
+STRONG, WEAK = VERDICTS[0][1], VERDICTS[-1][1]
+OTHER_MODELS = "see whether another model finds more: fastad compare DATA"
+
+
+def next_step(training: Mapping[str, Any], model: AnomalyModel) -> str | None:
+    """What may help, in a line. None where nothing is known to, or where nothing is amiss.
+
+    Twice the epochs, where a stage was still improving at its last one. Otherwise other models,
+    where few defects are found.
+
+    Args:
+        training: the record of a training as a dict, with its "self_check".
+        model: that was trained.
+    """
+    checked = training.get("self_check")
+    if checked is None or checked["verdict"] == STRONG:
+        return None
+    record = TrainingRecord.from_dict(training)
+    if improving := [stage for stage in record.stages if stage.still_improving]:
+        rows = training.get("candidates", ())
+        others = sum(row["seconds"] for row in rows if row["model"] != record.model)
+        return _more_epochs(record, improving, model, others)
+    return OTHER_MODELS if checked["verdict"] in (WEAK, CHANCE) else None
+
+
+def _more_epochs(
+    record: TrainingRecord, improving: Sequence[StageRecord], model: AnomalyModel, others: float
+) -> str:
+    """The options that double the epochs of some stages, and the time of such a training.
+
+    A stage has a number of its own, or a share of the whole training's. ``others`` are the seconds
+    of other candidates, which are trained again, too.
+    """
+    config = TrainingConfig(**record.config)
+    stages = {stage.name: stage for stage in model.stages}
+    whole = defaults_of(model).get("epochs", TrainingConfig.epochs)
+    epochs, own = 0, {}
+    for stage in improving:
+        wanted = 2 * stage.epochs
+        if "epochs" in config.stages.get(stage.name, {}):
+            own[stage.name] = {"epochs": wanted}
+        else:
+            usual = dict(stages[stage.name].training_defaults).get("epochs", whole)
+            epochs = max(epochs, math.ceil(wanted * whole / usual))
+    options = [f"--epochs {epochs}"] if epochs else []
+    options += [f"--stage {name}.epochs={value['epochs']}" for name, value in own.items()]
+    arguments = [f"epochs={epochs}"] if epochs else []
+    arguments += [f"stages={own}"] if own else []
+    of_stages = {name: given | own.get(name, {}) for name, given in config.stages.items()}
+    longer = dataclasses.replace(config, epochs=epochs or config.epochs, stages=of_stages)
+    seconds = others + record.seconds
+    for stage in record.stages:
+        if stage.epochs:
+            new = longer.for_stage(model, stages[stage.name]).epochs
+            seconds += stage.seconds * (new / stage.epochs - 1)
+    return (
+        f"more epochs would help: {' '.join(options)}, about {spoken(seconds)} "
+        f"(in Python {', '.join(arguments)})"
+    )
