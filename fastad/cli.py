@@ -846,6 +846,64 @@ def threshold(
         run(detector, rate=rate, value=value, output=output)
 
 
+@app.command(
+    cls=_Command,
+    epilog="Examples:\n\n"
+    "fastad calibrate bottle.fastad todays_good_images\n\n"
+    "fastad calibrate bottle.fastad todays_good_images --output line_2.fastad\n\n",
+)
+def calibrate(
+    detector: Detector,
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="GOOD_IMAGES",
+            help="Take the thresholds from the good images in this folder. The training must not "
+            "have read them.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write this file, and leave DETECTOR as it is.",
+            show_default="DETECTOR itself",
+        ),
+    ] = None,
+    false_positive_rate: Annotated[
+        float | None,
+        typer.Option(
+            callback=_check_rate,
+            help="Let the thresholds call at most this share of good images anomalous.",
+            show_default="the rate asked for before",
+        ),
+    ] = None,
+    json: JsonFile = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    precision: ServingPrecision = "auto",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Give a detector thresholds from fresh good images, without another training.
+
+    It says how the old threshold did on them. Position means of the maps are taken anew, too, where
+    the model has them and enough images are there. The file keeps the old calibration and the new.
+    """
+    from fastad.commands.calibrate import calibrate as run
+
+    run(
+        detector,
+        images,
+        output=output,
+        json=json,
+        false_positive_rate=false_positive_rate,
+        skip_bad=skip_bad,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
+
+
 class ExportFormat(str, Enum):
     onnx = "onnx"
     openvino = "openvino"

@@ -28,6 +28,7 @@ from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.artifact import BY_RATE, BY_VALUE
 from fastad.inference.calibration import calibration_scores
+from fastad.inference.known_images import calibrated
 from fastad.inference.serving import Examination, examine
 from fastad.training import (
     EpochProgress,
@@ -42,6 +43,7 @@ from fastad.training import (
 
 if TYPE_CHECKING:
     from fastad.evaluation import CheckResult
+    from fastad.inference.recalibration import Recalibration
 
 log = logging.getLogger("fastad")
 
@@ -554,6 +556,58 @@ class Detector(Estimator):
         predictor = self._fitted()
         return check_detector(self._artifact, predictor, images, **options)
 
+    def calibrate(
+        self, images: Any, *, false_positive_rate: float | None = None, **options: Any
+    ) -> "Recalibration":
+        """Take both thresholds from fresh good images; no network is trained.
+
+        It serves a detector whose parts, lamp or camera have changed a little. What the thresholds
+        promise then holds for images like the new ones. p-values and `PredictionResult.input` go
+        by the new images, too. These must be new: what the training read, held-out images too, is
+        refused. Files are known by their content.
+
+        A model that divides its maps by position means gets new ones where there are enough images.
+        Half of them then give the means and the others the thresholds, so that the promise holds.
+        `fastad.inference.recalibration` has the rule. `save` keeps all calibrations.
+
+        Args:
+            images: good images: a folder, or any form of `fastad.data.inputs`.
+            false_positive_rate: another rate to ask for. None keeps the one before.
+            **options: ``skip`` as of `predict`, and ``seed`` of the split, 0 by default.
+
+        Returns:
+            The new thresholds, and how the old promise did on these images.
+
+        Raises:
+            ValueError: the training read some of the images, or there are too few for the rate.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> darker = good - 40  # another lamp
+            >>> before = detector.threshold_
+            >>> result = detector.calibrate(darker)
+            >>> result.images, round(result.kept_rate, 3), result.old_threshold == before
+            (24, 0.2, True)
+            >>> detector.threshold_ == result.threshold, len(detector.calibration_scores_)
+            (True, 24)
+        """
+        from fastad.inference.recalibration import recalibrate
+
+        predictor = self._fitted()
+        if false_positive_rate is not None:
+            false_positive_rate = _checked_rate(false_positive_rate)
+        artifact, result = recalibrate(
+            self._artifact, predictor, images, false_positive_rate=false_positive_rate, **options
+        )
+        self._set_artifact(artifact, predictor)
+        self.false_positive_rate = artifact.false_positive_rate
+        return result
+
     def set_threshold(
         self,
         *unnamed: object,
@@ -705,11 +759,13 @@ class Detector(Estimator):
         return hasattr(self, "_predictor")
 
     def _warn_of_known_images(self, normal: list[Path]) -> None:
-        seen = set(self.training_record_.get("image_digests", ()))
+        to_training = self.training_record_.get("image_digests", ())
+        seen = {*to_training, *calibrated(self._artifact)}
         known = sum(digest in seen for digest in file_digests(normal)) if seen else 0
         if known:
             warnings.warn(
-                f"{known} of {len(normal)} normal test images were given to the training: "
+                f"{known} of {len(normal)} normal test images were given to the training"
+                f"{' or to a calibration' * bool(self._artifact.calibrations)}: "
                 "the scores are better than they would be on new images",
                 stacklevel=3,
             )

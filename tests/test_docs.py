@@ -82,6 +82,8 @@ def desk(tmp_path_factory):
         draw(folder / f"bottle/test/broken/{i:03d}.png", 200 + i)
         draw(folder / f"bottle/ground_truth/broken/{i:03d}_mask.png", 300 + i)
         draw(folder / f"new_images/{i:03d}.png", 400 + i)
+    for i in range(12):
+        draw(folder / f"todays_good_images/{i:03d}.png", 500 + i)
     (folder / "weights").mkdir()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
