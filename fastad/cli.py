@@ -21,6 +21,7 @@ from fastad.commands.interrupts import answered_interrupts
 
 # Exit codes beside 1, a failure, and 2, wrong usage.
 ANOMALOUS = 3  # an image is anomalous: of --fail-on-anomaly
+DRIFTED = 3  # images are no longer like the calibration's: of drift
 NOT_INSPECTED = 4  # images were passed over, as --skip-bad allows
 
 
@@ -904,6 +905,64 @@ def calibrate(
     )
 
 
+@app.command(
+    cls=_Command,
+    epilog="Examples:\n\n"
+    "fastad drift bottle.fastad new_images\n\n"
+    "fastad drift bottle.fastad new_images --plot drift.png --json drift.json\n\n",
+)
+def drift(
+    detector: Detector,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Compare these image files and folders of them with the calibration, in the order "
+            "of their names.",
+        ),
+    ],
+    json: JsonFile = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the scores over time, and the moment of change, to this .png, .svg or .pdf.",
+            show_default="no plot",
+        ),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float,
+        typer.Option(
+            callback=_check_rate,
+            help="Find drift in at most this share of undrifted lines, however often one looks.",
+        ),
+    ] = 0.01,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    precision: ServingPrecision = "auto",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Say whether images are still like those that the detector was calibrated on.
+
+    Ends with 3 where they are not.
+    """
+    from fastad.commands.drift import drift as run
+
+    is_drift = run(
+        detector,
+        images,
+        json=json,
+        plot=plot,
+        false_alarm_rate=false_alarm_rate,
+        skip_bad=skip_bad,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
+    if is_drift:
+        raise typer.Exit(DRIFTED)
+
+
 class ExportFormat(str, Enum):
     onnx = "onnx"
     openvino = "openvino"
@@ -1114,6 +1173,7 @@ def demo(
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 a failure (one line on stderr), 2 wrong usage.
 
+    3: an image is anomalous, or images have drifted, where that was asked for.
     4: all was done but for images that could not be read and --skip-bad passed over.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -43,6 +43,7 @@ from fastad.training import (
 
 if TYPE_CHECKING:
     from fastad.evaluation import CheckResult
+    from fastad.inference.drift import DriftMonitor, DriftReport
     from fastad.inference.recalibration import Recalibration
 
 log = logging.getLogger("fastad")
@@ -607,6 +608,80 @@ class Detector(Estimator):
         self._set_artifact(artifact, predictor)
         self.false_positive_rate = artifact.false_positive_rate
         return result
+
+    def watch(self, *, false_alarm_rate: float = 0.01, seed: int = 0) -> "DriftMonitor":
+        """Watch whether the images that come are still like those of the calibration.
+
+        Give the monitor's ``add`` each result of `predict` or `stream`. It says whether there has
+        been drift. Its ``report`` says which and since when, as that of `drift`. Both may be asked
+        after every image.
+
+        Args:
+            false_alarm_rate: at most this share of undrifted lines ever has an alarm.
+            seed: of what breaks ties between equal values.
+
+        Returns:
+            A `fastad.inference.drift.DriftMonitor`.
+
+        Raises:
+            ValueError: the detector has no calibration scores, or the rate is not between 0 and 1.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (60, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1, validation_fraction=0.5)
+            >>> monitor = detector.watch()
+            >>> for image in good // 2:  # half as bright
+            ...     if monitor.add(detector.predict(image)):
+            ...         break
+            >>> report = monitor.report()
+            >>> report.is_drift, report.images < 40, report.since
+            (True, True, 0)
+        """
+        from fastad.inference.drift import DriftMonitor
+
+        predictor = self._fitted()
+        looks = self._artifact.inputs[:, :-1]
+        rate = self._artifact.false_positive_rate
+        return DriftMonitor(
+            predictor.calibration, looks, rate, false_alarm_rate=false_alarm_rate, seed=seed
+        )
+
+    def drift(
+        self, results: PredictionResult | Iterable[PredictionResult], **options: Any
+    ) -> "DriftReport":
+        """Whether images have drifted from those of the calibration, in which way, since when.
+
+        Scores, brightness, contrast, sharpness and colour are compared. The order of the images
+        counts. `calibrate` helps where a detector was calibrated on other images than the line's.
+
+        Args:
+            results: what `predict` or `stream` gave, in the order in which the images were taken.
+            **options: of `watch`.
+
+        Returns:
+            The verdict with its p-value, what changed, and two tests for one look.
+
+        Raises:
+            ValueError: there are no images, or as `watch`.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (60, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1, validation_fraction=0.5)
+            >>> report = detector.drift(detector.stream(good // 2))  # half as bright
+            >>> [one.words for one in report.watched if one.name == "brightness"]
+            ['darker by 50 %']
+        """
+        from fastad.inference.drift import drift
+
+        return drift(self.watch(**options), results)
 
     def set_threshold(
         self,

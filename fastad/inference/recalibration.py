@@ -28,7 +28,7 @@ from fastad.inference.calibration import raised
 from fastad.inference.known_images import given_to_training, good_images
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
 from fastad.inference.predictor import Predictor
-from fastad.inference.threshold import conformal_threshold
+from fastad.inference.threshold import alarm_p_value, conformal_threshold
 from fastad.models.map_model import MapModel
 
 LEAST_FOR_MEANS = 20  # images: the mean at one place is too uncertain from fewer
@@ -177,7 +177,7 @@ def recalibrate(
         threshold=threshold,
         pixel_threshold=pixel_threshold,
         notes=tuple(_notes(predictor, rate, len(items), for_means, repeated, bool(digests))),
-        **_of_the_old_promise(artifact, before.scores),
+        **_of_the_old_promise(artifact, predictor.calibration, before.scores),
     )
     return new, result
 
@@ -273,7 +273,9 @@ def _require_enough(count: int, rate: float) -> None:
         )
 
 
-def _of_the_old_promise(artifact: Artifact, scores: np.ndarray) -> dict[str, Any]:
+def _of_the_old_promise(
+    artifact: Artifact, calibration: np.ndarray, scores: np.ndarray
+) -> dict[str, Any]:
     """How the old threshold did on fresh images: fields of `Recalibration`."""
     threshold, promise = artifact.threshold, artifact.kept_rate
     if threshold is None:
@@ -284,23 +286,9 @@ def _of_the_old_promise(artifact: Artifact, scores: np.ndarray) -> dict[str, Any
         return found
     p_value = None
     if artifact.threshold_set_by == BY_RATE:
-        above = int((artifact.calibration > threshold).sum())
-        p_value = alarm_p_value(alarms.hits, alarms.total, above, artifact.calibration.size)
+        above = int((calibration > threshold).sum())
+        p_value = alarm_p_value(alarms.hits, alarms.total, above, len(calibration))
     return found | {"expected_alarms": promise * len(scores), "p_value": p_value}
-
-
-def alarm_p_value(alarms: int, images: int, above: int, calibration: int) -> float:
-    """Probability of so many alarms or more among new images like those of the calibration.
-
-    The threshold is a score of the calibration, and ``above`` of its n scores are higher. The share
-    of good images above it varies with the calibration set as Beta(1 + above, n - above). The
-    number of alarms is then beta-binomial.
-    """
-    from scipy.stats import betabinom  # takes longer to import than a detector to load
-
-    if above >= calibration:
-        return 1.0  # whatever comes is above it
-    return float(betabinom.sf(alarms - 1, images, 1 + above, calibration - above))
 
 
 def _notes(
