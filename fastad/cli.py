@@ -963,6 +963,90 @@ def drift(
         raise typer.Exit(DRIFTED)
 
 
+@app.command(
+    "operating-point",
+    cls=_Command,
+    epilog="Examples:\n\n"
+    "fastad operating-point bottle.fastad defects\n\n"
+    "fastad operating-point bottle.fastad defects --cost-miss 50 --cost-alarm 1 "
+    "--defect-share 0.01 --set least-cost\n\n",
+)
+def operating_point(
+    detector: Detector,
+    defects: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEFECT_IMAGES",
+            help="Choose by the images of defects in this folder. Five are enough to begin with. "
+            "Good images and masks in it are passed over.",
+        ),
+    ],
+    cost_miss: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Cost of a defect that passes.", show_default="no least cost"),
+    ] = None,
+    cost_alarm: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Cost of a good image that stops the line.", show_default="1"),
+    ] = None,
+    defect_share: Annotated[
+        float | None,
+        typer.Option(
+            callback=_check_rate,
+            help="Share of the line's images that are defects, for the least cost.",
+            show_default="that among the known images",
+        ),
+    ] = None,
+    choice: Annotated[
+        Literal["zero-missed", "least-cost", "zero-alarms"] | None,
+        typer.Option("--set", help="Write this threshold to the file.", show_default="none"),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the threshold of --set to this file, and leave DETECTOR as it is.",
+            show_default="DETECTOR itself",
+        ),
+    ] = None,
+    json: JsonFile = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw all scores and the thresholds to this .png, .svg or .pdf.",
+            show_default="no plot",
+        ),
+    ] = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    precision: ServingPrecision = "auto",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Show thresholds for zero missed defects, least cost and zero alarms, by a few real defects.
+
+    The good images are those of the calibration. Nothing is trained on the defects.
+    """
+    from fastad.commands.operating_point import operating_point as run
+
+    with _usage():
+        run(
+            detector,
+            defects,
+            cost_miss=cost_miss,
+            cost_alarm=cost_alarm,
+            defect_share=defect_share,
+            choice=choice,
+            output=output,
+            json=json,
+            plot=plot,
+            skip_bad=skip_bad,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
+
+
 class ExportFormat(str, Enum):
     onnx = "onnx"
     openvino = "openvino"

@@ -44,6 +44,7 @@ from fastad.training import (
 if TYPE_CHECKING:
     from fastad.evaluation import CheckResult
     from fastad.inference.drift import DriftMonitor, DriftReport
+    from fastad.inference.operating_point import OperatingPoints
     from fastad.inference.recalibration import Recalibration
 
 log = logging.getLogger("fastad")
@@ -682,6 +683,51 @@ class Detector(Estimator):
         from fastad.inference.drift import drift
 
         return drift(self.watch(**options), results)
+
+    def operating_points(self, defects: Any, **options: Any) -> "OperatingPoints":
+        """Thresholds for zero missed defects, least cost and zero alarms, by a few real defects.
+
+        Five images of defects are enough to begin with. Good images are those of the calibration.
+        Nothing is trained on the defects, and the threshold stays as it is:
+        `set_threshold` with ``value`` takes one.
+
+        Args:
+            defects: images of defects: a folder, where good images and masks in it are passed over,
+                or any form of `fastad.data.inputs`.
+            **options: ``cost_miss`` and ``cost_alarm``, 1 by default, of a defect that passes and
+                of a good image that stops the line, for the least cost. ``defect_share`` of the
+                images on the line, by default that among the known images. ``skip`` as of
+                `predict`.
+
+        Returns:
+            The thresholds, each with counts of the known images and their exact intervals.
+
+        Raises:
+            ValueError: there are no scores of good images, no defects, or a wrong cost, or the
+                detector was made from some of the images.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> defects = good[:5].copy()
+            >>> defects[:, 8:24, 8:24] = 0
+            >>> points = detector.operating_points(defects, cost_miss=50, defect_share=0.01)
+            >>> for point in points:
+            ...     print(point.name, point.alarms.hits, point.missed.hits)
+            zero-missed 0 0
+            least-cost 0 0
+            zero-alarms 0 0
+            >>> detector.set_threshold(value=points.least_cost.threshold).predict(defects[0])
+            PredictionResult(1 image, 1 anomalous, scores ... to ..., maps 32x32)
+        """
+        from fastad.inference.operating_point import find_points
+
+        predictor = self._fitted()
+        return find_points(self._artifact, predictor, defects, **options)
 
     def set_threshold(
         self,

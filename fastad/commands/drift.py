@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastad.commands.drift_plot import check_suffix, write_plot
+from fastad.commands.drift_plot import write_plot
 from fastad.commands.output import (
     check_writable,
     note,
@@ -11,6 +11,7 @@ from fastad.commands.output import (
     skipped,
     write_json,
 )
+from fastad.commands.plot_file import check_suffix
 from fastad.data import images_without_masks
 from fastad.data.finding import given_path
 from fastad.detector import load

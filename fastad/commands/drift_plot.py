@@ -1,24 +1,16 @@
 """The picture of ``fastad drift``: values over time, the moment of change, and the evidence."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fastad._files import write_atomically
+from fastad.commands.plot_file import write_figure
 from fastad.evaluation.report.plots import DEFECT, INK, MUTED, NORMAL, house_style
 from fastad.inference.drift import DriftReport, Watched
 
-SUFFIXES = (".png", ".svg", ".pdf")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # of `WATCHED`, one for each
-
-
-def check_suffix(path: str) -> None:
-    """ValueError where no picture can be written to a file of this name."""
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a plot ends in {', '.join(SUFFIXES)}; got {path}")
 
 
 def write_plot(path: str, report: DriftReport, threshold: float | None = None) -> None:
@@ -51,8 +43,7 @@ def write_plot(path: str, report: DriftReport, threshold: float | None = None) -
         evidence.set_yscale("symlog", linthresh=limit)
         evidence.set(title="evidence, dashed where it is an alarm", xlabel="image")
         evidence.set_ylabel("log10 of capital")
-        kind = Path(path).suffix.lower().lstrip(".")
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150))
+        write_figure(path, figure)
 
 
 def _mark(axes: Axes, one: Watched) -> None:
