@@ -27,6 +27,7 @@ from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.artifact import BY_RATE, BY_VALUE
 from fastad.inference.fitting import checked_rate, fit_best, nothing_yet
+from fastad.inference.known_images import calibrated
 from fastad.training import (
     EpochProgress,
     TrainingConfig,
@@ -39,6 +40,9 @@ from fastad.training.config import options_of
 
 if TYPE_CHECKING:
     from fastad.evaluation import CheckResult
+    from fastad.inference.drift import DriftMonitor, DriftReport
+    from fastad.inference.operating_point import OperatingPoints
+    from fastad.inference.recalibration import Recalibration
 
 log = logging.getLogger("fastad")
 
@@ -521,6 +525,177 @@ class Detector(Estimator):
         predictor = self._fitted()
         return check_detector(self._artifact, predictor, images, **options)
 
+    def calibrate(
+        self, images: Any, *, false_positive_rate: float | None = None, **options: Any
+    ) -> "Recalibration":
+        """Take both thresholds from fresh good images; no network is trained.
+
+        It serves a detector whose parts, lamp or camera have changed a little. What the thresholds
+        promise then holds for images like the new ones. p-values and `PredictionResult.input` go
+        by the new images, too. These must be new: what the training read, held-out images too, is
+        refused. Files are known by their content.
+
+        A model that divides its maps by position means gets new ones where there are enough images.
+        Half of them then give the means and the others the thresholds, so that the promise holds.
+        `fastad.inference.recalibration` has the rule. `save` keeps all calibrations.
+
+        Args:
+            images: good images: a folder, or any form of `fastad.data.inputs`.
+            false_positive_rate: another rate to ask for. None keeps the one before.
+            **options: ``skip`` as of `predict`, and ``seed`` of the split, 0 by default.
+
+        Returns:
+            The new thresholds, and how the old promise did on these images.
+
+        Raises:
+            ValueError: the training read some of the images, or there are too few for the rate.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> darker = good - 40  # another lamp
+            >>> before = detector.threshold_
+            >>> result = detector.calibrate(darker)
+            >>> result.images, round(result.kept_rate, 3), result.old_threshold == before
+            (24, 0.2, True)
+            >>> detector.threshold_ == result.threshold, len(detector.calibration_scores_)
+            (True, 24)
+        """
+        from fastad.inference.recalibration import recalibrate
+
+        predictor = self._fitted()
+        if false_positive_rate is not None:
+            false_positive_rate = checked_rate(false_positive_rate)
+        artifact, result = recalibrate(
+            self._artifact, predictor, images, false_positive_rate=false_positive_rate, **options
+        )
+        self._set_artifact(artifact, predictor)
+        self.false_positive_rate = artifact.false_positive_rate
+        return result
+
+    def watch(self, *, false_alarm_rate: float = 0.01, seed: int = 0) -> "DriftMonitor":
+        """Watch whether the images that come are still like those of the calibration.
+
+        Give the monitor's ``add`` each result of `predict` or `stream`. It says whether there has
+        been drift. Its ``report`` says which and since when, as that of `drift`. Both may be asked
+        after every image.
+
+        Args:
+            false_alarm_rate: at most this share of undrifted lines ever has an alarm.
+            seed: of what breaks ties between equal values.
+
+        Returns:
+            A `fastad.inference.drift.DriftMonitor`.
+
+        Raises:
+            ValueError: the detector has no calibration scores, or the rate is not between 0 and 1.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (60, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1, validation_fraction=0.5)
+            >>> monitor = detector.watch()
+            >>> for image in good // 2:  # half as bright
+            ...     if monitor.add(detector.predict(image)):
+            ...         break
+            >>> report = monitor.report()
+            >>> report.is_drift, report.images < 40, report.since
+            (True, True, 0)
+        """
+        from fastad.inference.drift import DriftMonitor
+
+        predictor = self._fitted()
+        looks = self._artifact.inputs[:, :-1]
+        rate = self._artifact.false_positive_rate
+        return DriftMonitor(
+            predictor.calibration, looks, rate, false_alarm_rate=false_alarm_rate, seed=seed
+        )
+
+    def drift(
+        self, results: PredictionResult | Iterable[PredictionResult], **options: Any
+    ) -> "DriftReport":
+        """Whether images have drifted from those of the calibration, in which way, since when.
+
+        Scores, brightness, contrast, sharpness and colour are compared. The order of the images
+        counts. `calibrate` helps where a detector was calibrated on other images than the line's.
+
+        Args:
+            results: what `predict` or `stream` gave, in the order in which the images were taken.
+            **options: of `watch`.
+
+        Returns:
+            The verdict with its p-value, what changed, and two tests for one look.
+
+        Raises:
+            ValueError: there are no images, or as `watch`.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (60, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1, validation_fraction=0.5)
+            >>> report = detector.drift(detector.stream(good // 2))  # half as bright
+            >>> [one.words for one in report.watched if one.name == "brightness"]
+            ['darker by 50 %']
+        """
+        from fastad.inference.drift import drift
+
+        return drift(self.watch(**options), results)
+
+    def operating_points(self, defects: Any, **options: Any) -> "OperatingPoints":
+        """Thresholds for zero missed defects, least cost and zero alarms, by a few real defects.
+
+        Five images of defects are enough to begin with. Good images are those of the calibration.
+        Nothing is trained on the defects, and the threshold stays as it is:
+        `set_threshold` with ``value`` takes one.
+
+        Args:
+            defects: images of defects: a folder, where good images and masks in it are passed over,
+                or any form of `fastad.data.inputs`.
+            **options: ``cost_miss`` and ``cost_alarm``, 1 by default, of a defect that passes and
+                of a good image that stops the line, for the least cost. ``defect_share`` of the
+                images on the line, by default that among the known images. ``skip`` as of
+                `predict`.
+
+        Returns:
+            The thresholds, each with counts of the known images and their exact intervals.
+
+        Raises:
+            ValueError: there are no scores of good images, no defects, or a wrong cost, or the
+                detector was made from some of the images.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> defects = good[:5].copy()
+            >>> defects[:, 8:24, 8:24] = 0
+            >>> points = detector.operating_points(defects, cost_miss=50, defect_share=0.01)
+            >>> for point in points:
+            ...     print(point.name, point.alarms.hits, point.missed.hits)
+            zero-missed 0 0
+            least-cost 0 0
+            zero-alarms 0 0
+            >>> detector.set_threshold(value=points.least_cost.threshold).predict(defects[0])
+            PredictionResult(1 image, 1 anomalous, scores ... to ..., maps 32x32)
+        """
+        from fastad.inference.operating_point import find_points
+
+        predictor = self._fitted()
+        return find_points(self._artifact, predictor, defects, **options)
+
     def set_threshold(
         self,
         *unnamed: object,
@@ -672,11 +847,13 @@ class Detector(Estimator):
         return hasattr(self, "_predictor")
 
     def _warn_of_known_images(self, normal: list[Path]) -> None:
-        seen = set(self.training_record_.get("image_digests", ()))
+        to_training = self.training_record_.get("image_digests", ())
+        seen = {*to_training, *calibrated(self._artifact)}
         known = sum(digest in seen for digest in file_digests(normal)) if seen else 0
         if known:
             warnings.warn(
-                f"{known} of {len(normal)} normal test images were given to the training: "
+                f"{known} of {len(normal)} normal test images were given to the training"
+                f"{' or to a calibration' * bool(self._artifact.calibrations)}: "
                 "the scores are better than they would be on new images",
                 stacklevel=3,
             )

@@ -82,6 +82,10 @@ def desk(tmp_path_factory):
         draw(folder / f"bottle/test/broken/{i:03d}.png", 200 + i)
         draw(folder / f"bottle/ground_truth/broken/{i:03d}_mask.png", 300 + i)
         draw(folder / f"new_images/{i:03d}.png", 400 + i)
+    for i in range(12):
+        draw(folder / f"todays_good_images/{i:03d}.png", 500 + i)
+    for i in range(5):
+        draw(folder / f"defects/{i:03d}.png", 600 + i)
     (folder / "weights").mkdir()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -253,10 +257,10 @@ def test_table_of_recipes_is_the_models():
 
 def test_every_command_and_option_is_on_the_page():
     page, group = generated("cli"), typer.main.get_command(app)
-    assert re.findall(r"^## fastad (\w+)$", page, re.M) == re.findall(
-        r"command: (\w+)", text("reference/cli.md")
+    assert re.findall(r"^## fastad ([\w-]+)$", page, re.M) == re.findall(
+        r"command: ([\w-]+)", text("reference/cli.md")
     )
-    assert set(re.findall(r"^## fastad (\w+)$", page, re.M)) == set(group.commands)
+    assert set(re.findall(r"^## fastad ([\w-]+)$", page, re.M)) == set(group.commands)
     for name, command in group.commands.items():
         (section,) = re.findall(rf"^## fastad {name}$(.*?)(?=^## |\Z)", page, re.M | re.S)
         assert " ".join(command.help.split()) in " ".join(section.split())

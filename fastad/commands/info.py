@@ -99,6 +99,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
             ("threshold", f"{artifact.threshold:.6g}, set by a {artifact.threshold_set_by}"),
             ("promise", false_alarms(artifact)),
         ]
+    lines += [("calibration", _calibration(kept)) for kept in artifact.calibrations]
     if artifact.serving is not None:
         found = artifact.serving
         lines.append(
@@ -128,6 +129,13 @@ def contents(detector: str) -> list[tuple[str, str]]:
     if (step := training.get("next_step")) is not None:
         lines.append(("next step", step))
     return lines + [("note", note) for note in training.get("notes", ())]
+
+
+def _calibration(kept: dict) -> str:
+    """One of the calibrations that a file keeps."""
+    when, source = kept["date"] or "at the training", kept["source"] or "images in memory"
+    threshold = "none" if kept["threshold"] is None else f"{kept['threshold']:.6g}"
+    return f"{when}, {len(kept['scores'])} images of {source}: threshold {threshold}"
 
 
 def _shown(value: object) -> str:

@@ -63,6 +63,8 @@ class Artifact:
         facts: what the training images were like; nothing is known from older files.
         inputs: (n, 6) what the held-out images look like: `fastad.data.appearance.STATISTICS`, and
             the logarithm of width by height, NaN where it is unknown. Empty from older files.
+        calibrations: all calibrations, the training's first and the one in use last; empty where
+            there was none after the training. See `fastad.inference.recalibration.kept`.
         versions: of the packages that wrote the file.
     """
 
@@ -79,6 +81,7 @@ class Artifact:
     pixel_range: PixelRange | None = None
     facts: ImageFacts = field(default_factory=ImageFacts)
     inputs: np.ndarray = field(default_factory=lambda: np.empty((0, len(INPUT_COLUMNS))))
+    calibrations: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
@@ -174,6 +177,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "pixel_range": range_of and [range_of.low, range_of.high],
         "facts": dataclasses.asdict(artifact.facts),
         "inputs": {"columns": INPUT_COLUMNS, "values": _without_nan(artifact.inputs)},
+        "calibrations": artifact.calibrations,
         "versions": artifact.versions,
     }
     FILE.write(path, plain(content), artifact.model.state_dict())
@@ -207,6 +211,7 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
         facts=ImageFacts(**content.get("facts", {})),
         pixel_range=None if pixel_range is None else PixelRange(*map(int, pixel_range)),
         inputs=_inputs(content.get("inputs")),
+        calibrations=content.get("calibrations", []),
         versions=content["versions"],
     )
 

@@ -33,7 +33,7 @@ def calibration_scores(
         scores.append(result.score.astype(np.float64))
         seen.append(appearance(images).cpu().numpy())
         maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
-    return _raised(np.concatenate(scores)), _raised(np.concatenate(maxima)), np.concatenate(seen)
+    return raised(np.concatenate(scores)), raised(np.concatenate(maxima)), np.concatenate(seen)
 
 
 def stacked(dataset: Images, indices: Sequence[int]) -> Tensor:
@@ -42,5 +42,6 @@ def stacked(dataset: Images, indices: Sequence[int]) -> Tensor:
     return torch.stack([item["image"] if isinstance(item, dict) else item for item in items])
 
 
-def _raised(values: np.ndarray) -> np.ndarray:
+def raised(values: np.ndarray) -> np.ndarray:
+    """Scores as a calibration keeps them: higher by the share `ROUNDING`."""
     return values + ROUNDING * np.abs(values)

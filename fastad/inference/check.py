@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fastad.data import training_images
 from fastad.data.depth import FULL
-from fastad.data.inputs import are_paths, gathered, is_path
+from fastad.data.inputs import are_paths
 from fastad.data.training_set import TrainingSet, file_digests, read_training_set
 from fastad.evaluation import CheckResult, check
 from fastad.evaluation.shares import promised
 from fastad.inference.artifact import Artifact
+from fastad.inference.known_images import good_images, trained_and_apart
 from fastad.inference.predictor import Predictor
 
 LOOKED_AT = 8  # images whose files are compared with what the detector expects
@@ -40,8 +40,8 @@ def check_detector(
     """
     if predictor.threshold is None:
         raise ValueError("there is no threshold: no images were held out; use set_threshold")
-    given = _listed(images)
-    trained, held_out = _known(artifact.training)
+    given = good_images(images)
+    trained, held_out = trained_and_apart(artifact)
     digests = file_digests(given) if are_paths(given) else []
     left_out = {n for n, digest in enumerate(digests) if digest in trained}
     if digests and len(left_out) == len(digests):
@@ -73,25 +73,6 @@ def check_detector(
     is_known = bool(digests) and bool(trained or held_out)
     notes = _notes(result, len(left_out), is_known)
     return dataclasses.replace(result, trained_on=len(left_out), notes=notes)
-
-
-def _listed(images: Any) -> Any:
-    """A folder as the list of its good images; anything else as `gathered` gives it."""
-    images = gathered(images)
-    if is_path(images) and not Path(images).is_file():
-        found = training_images(Path(images))
-        return [*found.paths, *found.held_out]
-    return [images] if is_path(images) else images
-
-
-def _known(training: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """Digests of the files that a detector was trained on, and of those held out."""
-    held_out = set(training.get("held_out", ()))
-    trained: set[str] = set()
-    apart: set[str] = set()
-    for index, digest in enumerate(training.get("image_digests", ())):
-        (apart if index in held_out else trained).add(digest)
-    return trained, apart
 
 
 def _read(images: Any, predictor: Predictor) -> TrainingSet:

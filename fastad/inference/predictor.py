@@ -292,14 +292,15 @@ class Predictor:
         """
         finish = self._compute(images)
         guard = self.guard
-        seen = None if guard is None else appearance(images)  # while a device computes
+        seen = appearance(images)  # while a device computes
 
         def judged() -> PredictionResult:
             result = self._judged(*finish())
             result.input = np.full(len(images), UNKNOWN)
-            if guard is not None and seen is not None:
+            result.appearance = seen.cpu().numpy()
+            if guard is not None:
                 aspects = self._log_aspects(sizes, len(images))
-                result.input = guard.judge(seen.cpu().numpy(), aspects, result.score)
+                result.input = guard.judge(result.appearance, aspects, result.score)
             return result
 
         return judged

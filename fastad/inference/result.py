@@ -57,6 +57,9 @@ class PredictionResult:
             "ok", "dark", "bright", "blurred", "shape" (another aspect ratio) or "unlike".
             "unknown" where no image was held out, and of older files. See
             `fastad.inference.guard`.
+        appearance: (N, 5) float32, brightness, contrast, sharpness, colour and range of each image,
+            see `fastad.data.appearance`. `Detector.drift` reads them. None where nothing measured
+            them.
 
     Examples:
         >>> import numpy as np
@@ -79,6 +82,7 @@ class PredictionResult:
     mask: np.ndarray | None = None
     paths: list[Path] | None = None
     input: np.ndarray | None = None
+    appearance: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.score)

@@ -95,6 +95,20 @@ def p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
     return (1 + at_least) / (n + 1)
 
 
+def alarm_p_value(alarms: int, images: int, above: int, calibration: int) -> float:
+    """Probability of so many alarms or more among new images like those of the calibration.
+
+    The threshold is a score of the calibration, and ``above`` of its n scores are higher. The share
+    of good images above it varies with the calibration set as Beta(1 + above, n - above). The
+    number of alarms is then beta-binomial.
+    """
+    from scipy.stats import betabinom  # takes longer to import than a detector to load
+
+    if above >= calibration:
+        return 1.0  # whatever comes is above it
+    return float(betabinom.sf(alarms - 1, images, 1 + above, calibration - above))
+
+
 def _checked(calibration: np.ndarray) -> np.ndarray:
     calibration = np.asarray(calibration)
     if calibration.ndim != 1 or calibration.size == 0:

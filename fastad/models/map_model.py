@@ -261,6 +261,12 @@ class MapModel(AnomalyModel):
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
         return self.answer({"image": images})
 
+    def can_renew_means(self) -> bool:
+        """Whether other `distance_means` suit the trained model: it divides by them, and no network
+        in it has learned from maps so divided."""
+        choice = self.choice()
+        return {choice.scale_maps, choice.scale_score} != {"none"}
+
     def calibrate_maps(self, good: Batches) -> None:
         """Take the means of the distance maps from normal images."""
         means = [PositionMeans() for _ in self.distance_means]

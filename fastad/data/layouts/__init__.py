@@ -6,6 +6,7 @@ Open `description` first: `describe` looks once. `samples` has what training and
 from fastad.data.layouts.samples import (
     Sample,
     TrainingImages,
+    defect_images,
     defect_samples,
     images_without_masks,
     samples_of,
@@ -16,6 +17,7 @@ from fastad.data.layouts.samples import (
 __all__ = [
     "Sample",
     "TrainingImages",
+    "defect_images",
     "defect_samples",
     "images_without_masks",
     "samples_of",

@@ -167,14 +167,7 @@ def defect_samples(data: str | Path) -> list[Sample]:
 
     Raises FileNotFoundError, NotADirectoryError; ValueError when there is no defect with a mask.
     """
-    # Masks may lie beside or above what a relative path begins with.
-    data = Path(os.path.abspath(existing(data)))
-    if saying(data.name) == "masks":
-        raise ValueError(f"{data} is a folder of masks by its name: give that of the images")
-    if read_split(data) is not None or Folders(data).part("test"):
-        found = [sample for sample in test_samples(data) if sample.label]
-    else:
-        found = _defects_alone(data)
+    found = defect_images(data)
     samples = [sample for sample in found if sample.mask_paths]
     if not samples:
         raise ValueError(
@@ -188,6 +181,20 @@ def defect_samples(data: str | Path) -> list[Sample]:
             stacklevel=2,
         )
     return samples
+
+
+def defect_images(data: str | Path) -> list[Sample]:
+    """As `defect_samples`, with or without masks.
+
+    Raises FileNotFoundError, NotADirectoryError; ValueError for a folder of masks.
+    """
+    # Masks may lie beside or above what a relative path begins with.
+    data = Path(os.path.abspath(existing(data)))
+    if saying(data.name) == "masks":
+        raise ValueError(f"{data} is a folder of masks by its name: give that of the images")
+    if read_split(data) is not None or Folders(data).part("test"):
+        return [sample for sample in test_samples(data) if sample.label]
+    return _defects_alone(data)
 
 
 def images_without_masks(folder: str | Path) -> list[Path]:

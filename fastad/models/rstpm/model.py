@@ -174,9 +174,11 @@ class RSTPM(MapModel):
 
         A map of the subspace behind them is left out.
         """
+        return self.summed_maps(self.scaled(distances[: 2 * len(LAYERS)], self._scale_of_inputs()))
+
+    def _scale_of_inputs(self) -> str:
         # What the maps are scaled by in the end is chosen later.
-        scale = self.config.given().get("scale_maps", self.unchosen.scale_maps)
-        return self.summed_maps(self.scaled(distances[: 2 * len(LAYERS)], scale))
+        return self.config.given().get("scale_maps", self.unchosen.scale_maps)
 
     def discriminate(self, summed: Sequence[Tensor]) -> Tensor:
         """Summed maps -> probability of a defect, (N, h, w), by the discriminative network, at its
@@ -232,6 +234,11 @@ class RSTPM(MapModel):
             return {"distances": [d[:, None] for d in self._maps(images)]}
         images = self.normalize(images)
         return {"teacher1": self.teacher1(images), "teacher2": self.teacher2(images)}
+
+    def can_renew_means(self) -> bool:
+        """Not where the discriminative network has learned from maps that were divided by them."""
+        is_known = self.config.discriminator and self._scale_of_inputs() != "none"
+        return super().can_renew_means() and not is_known
 
     def calibrate_maps(self, good: Batches) -> None:
         """As of every such model, but of the first stage alone: the discriminative network knows

@@ -1,0 +1,269 @@
+"""Whether the images that come are still like those that a detector was calibrated on.
+
+Five things are watched: the score, and brightness, contrast, sharpness and colour. Each has a
+sequential test of its own (`fastad.inference.exchangeability`). The limit of each is a fifth of the
+rate of false alarms, so that all together keep it. The verdict goes by these tests alone: it may be
+asked for after every image.
+
+Two tests of the scores stand beside it, the share of alarms and a Kolmogorov-Smirnov test. They
+find less, and their p-values hold for one look. Both compare two samples, because p-values by one
+calibration sample depend on each other.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastad._values import is_number, plain
+from fastad.data.appearance import STATISTICS
+from fastad.evaluation.shares import ExactShare, promised
+from fastad.inference.exchangeability import Capital, RanksSoFar, change_point
+from fastad.inference.result import PredictionResult
+from fastad.inference.threshold import alarm_p_value, conformal_threshold
+
+# What is watched, and the words for less and more of it.
+WATCHED = {
+    "score": ("scores lower", "scores higher"),
+    "brightness": ("darker", "brighter"),
+    "contrast": ("contrast lower", "contrast higher"),
+    "sharpness": ("less sharp", "sharper"),
+    "colour": ("less colour", "more colour"),
+}
+LEAST_COLOUR = 0.005  # of white: below it a change in percent says nothing
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One thing that is watched, and what became of it.
+
+    Attributes:
+        name: one of `WATCHED`.
+        p_value: at most this share of undrifted lines ever looks so unlike its calibration. One
+            over the highest capital, times the number of things watched.
+        alarm_at: index of the image after which it was known. None without drift.
+        since: index of the image with which it most likely began. None without drift.
+        change: of the mean since then, as a share of the calibration's mean. None without drift,
+            and where that mean is too small to divide by.
+        words: what changed, such as "darker by 12 %". None without drift.
+        values: (n,) of the images, for a plot.
+        log10_capital: (n,) after each image, for a plot.
+    """
+
+    name: str
+    p_value: float
+    alarm_at: int | None
+    since: int | None
+    change: float | None
+    words: str | None
+    values: np.ndarray = field(repr=False)
+    log10_capital: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """Whether images have drifted from the calibration, in which way, and since when.
+
+    Images are counted from 0 here, and from 1 in ``message``.
+
+    Attributes:
+        is_drift: whether any p-value of ``watched`` is at most ``false_alarm_rate``.
+        p_value: the smallest of them.
+        false_alarm_rate: at most this share of undrifted lines ever has an alarm.
+        alarm_at, since: the earliest of ``watched``.
+        message: the verdict in one sentence.
+        images, calibration_images: how many of each.
+        watched: the score first, then what the images look like, where the detector knows it.
+        alarms: how many images are above the threshold that the calibration gives for the rate of
+            the detector, with the exact 95 % interval of their share.
+        alarms_promised: their promised share.
+        alarms_p_value: probability of so many or more without drift (beta-binomial), for one look.
+        ks_p_value: of the two-sample Kolmogorov-Smirnov test of the scores, for one look.
+    """
+
+    is_drift: bool
+    p_value: float
+    false_alarm_rate: float
+    alarm_at: int | None
+    since: int | None
+    message: str
+    images: int
+    calibration_images: int
+    watched: tuple[Watched, ...]
+    alarms: ExactShare
+    alarms_promised: float
+    alarms_p_value: float
+    ks_p_value: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON gets: everything but the values and the capital of every image."""
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        found["alarms"] = self.alarms.to_dict()
+        drawn = ("values", "log10_capital")
+        found["watched"] = [
+            {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name not in drawn}
+            for one in self.watched
+        ]
+        return found
+
+
+class DriftMonitor:
+    """Watches images as they come; see `fastad.Detector.watch`.
+
+    Args:
+        calibration: (n,) scores of the calibration images.
+        appearance: (n, 5) what they look like, as `fastad.data.appearance`. Empty where unknown.
+        rate: the detector's false-positive rate.
+        false_alarm_rate: at most this share of undrifted lines ever has an alarm, in (0, 1).
+        seed: of what breaks ties.
+
+    Raises:
+        ValueError: there are no calibration scores, or a rate outside (0, 1).
+    """
+
+    def __init__(
+        self,
+        calibration: np.ndarray,
+        appearance: np.ndarray,
+        rate: float,
+        *,
+        false_alarm_rate: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        false_alarm_rate = plain(false_alarm_rate)
+        if not is_number(false_alarm_rate) or not 0 < false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate must be between 0 and 1; got {false_alarm_rate!r}")
+        if len(calibration) == 0:
+            raise ValueError("drift: the detector has no calibration scores: use calibrate first")
+        self._rate, self._false_alarm_rate = rate, false_alarm_rate
+        samples = {"score": np.asarray(calibration, dtype=np.float64)}
+        if len(appearance):
+            columns = dict(zip(STATISTICS, np.asarray(appearance, np.float64).T, strict=True))
+            samples |= {name: columns[name] for name in WATCHED if name != "score"}
+        seeds = np.random.SeedSequence(seed).spawn(len(samples))
+        self._series = {
+            name: _Series(sample, np.random.default_rng(own))
+            for (name, sample), own in zip(samples.items(), seeds, strict=True)
+        }
+
+    @property
+    def limit(self) -> float:
+        """The natural logarithm of the capital at which there is an alarm."""
+        return math.log(len(self._series) / self._false_alarm_rate)
+
+    def add(self, result: PredictionResult) -> bool:
+        """Take in the next images. Whether there has been drift, in these or before.
+
+        Raises:
+            ValueError: the result does not know what its images look like.
+        """
+        columns = {"score": np.asarray(result.score, np.float64)}
+        if len(self._series) > 1:
+            if result.appearance is None:
+                raise ValueError(
+                    "results: they lack `appearance`; take them from predict or stream"
+                )
+            columns |= dict(zip(STATISTICS, result.appearance.astype(np.float64).T, strict=True))
+        for name, series in self._series.items():
+            for value in columns[name].tolist():
+                series.add(value)
+        return any(series.highest >= self.limit for series in self._series.values())
+
+    def report(self) -> DriftReport:
+        """What is known so far.
+
+        Raises:
+            ValueError: there was no image.
+        """
+        scores = self._series["score"]
+        if not scores.values:
+            raise ValueError("results: there are no images")
+        watched = tuple(self._watched(name, series) for name, series in self._series.items())
+        found = [one for one in watched if one.words is not None]
+        p_value = min(one.p_value for one in watched)
+        new, known = np.array(scores.values), scores.sample
+        threshold = conformal_threshold(known, self._rate, warn=False)
+        alarms = ExactShare(int((new > threshold).sum()), len(new))
+        above = int((known > threshold).sum())
+        return DriftReport(
+            is_drift=bool(found),
+            p_value=p_value,
+            false_alarm_rate=self._false_alarm_rate,
+            alarm_at=min((one.alarm_at for one in found if one.alarm_at is not None), default=None),
+            since=min((one.since for one in found if one.since is not None), default=None),
+            message=_message(found, len(new), p_value),
+            images=len(new),
+            calibration_images=len(known),
+            watched=watched,
+            alarms=alarms,
+            alarms_promised=promised(known, threshold),
+            alarms_p_value=alarm_p_value(alarms.hits, alarms.total, above, len(known)),
+            ks_p_value=_ks_p_value(known, new),
+        )
+
+    def _watched(self, name: str, series: "_Series") -> Watched:
+        capital = np.array(series.log_capital)
+        p_value = min(1.0, len(self._series) * math.exp(-max(series.highest, 0.0)))
+        alarm_at = since = change = words = None
+        values = np.array(series.values)
+        if series.highest >= self.limit:
+            alarm_at = int(np.argmax(capital >= self.limit))
+            # Up to where it was clearest: a lamp may have been changed back.
+            seen = values[: int(np.argmax(capital)) + 1]
+            since = change_point(series.sample, seen)
+            change, words = _change(name, series.sample, seen[since:])
+        return Watched(
+            name, p_value, alarm_at, since, change, words, values, capital / math.log(10)
+        )
+
+
+class _Series:
+    """One of the things that are watched: its sample, its values, the capital after each."""
+
+    def __init__(self, sample: np.ndarray, rng: np.random.Generator) -> None:
+        self.sample, self.values = sample, list[float]()
+        self.log_capital, self.highest = list[float](), 0.0
+        self._ranks, self._capital = RanksSoFar(sample, rng), Capital()
+
+    def add(self, value: float) -> None:
+        self.values.append(value)
+        self.log_capital.append(self._capital.add(self._ranks.add(value)))
+        self.highest = max(self.highest, self.log_capital[-1])
+
+
+def drift(
+    monitor: DriftMonitor, results: PredictionResult | Iterable[PredictionResult]
+) -> DriftReport:
+    """The report of all results, or of one."""
+    for result in [results] if isinstance(results, PredictionResult) else results:
+        monitor.add(result)
+    return monitor.report()
+
+
+def _change(name: str, before: np.ndarray, after: np.ndarray) -> tuple[float | None, str]:
+    """How much the mean has changed, as a share, and in words. Sharpness is a logarithm."""
+    old, new = float(before.mean()), float(after.mean())
+    words = WATCHED[name][new > old]
+    if name == "sharpness":
+        change = math.expm1(new - old)
+    elif old < (LEAST_COLOUR if name == "colour" else 1e-12):
+        return None, words
+    else:
+        change = new / old - 1
+    return change, f"{words} by {100 * abs(change):.2g} %"
+
+
+def _message(found: list[Watched], images: int, p_value: float) -> str:
+    if not found:
+        return f"no drift in {images:,} images (p = {p_value:.2g})"
+    said = [f"{one.words} since image {one.since + 1:,}" for one in found if one.since is not None]
+    return f"drift: {', '.join(said)} (p = {p_value:.2g})"
+
+
+def _ks_p_value(known: np.ndarray, new: np.ndarray) -> float:
+    from scipy.stats import ks_2samp  # takes longer to import than a detector to load
+
+    return float(ks_2samp(known, new).pvalue)

@@ -1,0 +1,38 @@
+"""Good images as a user gives them, and which of them a detector knows, by their content."""
+
+from pathlib import Path
+from typing import Any
+
+from fastad.data import training_images
+from fastad.data.inputs import gathered, is_path
+from fastad.inference.artifact import Artifact
+
+
+def good_images(images: Any) -> Any:
+    """A folder as the list of its good images; anything else as `gathered` gives it."""
+    images = gathered(images)
+    if is_path(images) and not Path(images).is_file():
+        found = training_images(Path(images))
+        return [*found.paths, *found.held_out]
+    return [images] if is_path(images) else images
+
+
+def trained_and_apart(artifact: Artifact) -> tuple[set[str], set[str]]:
+    """Digests of the files that a detector was trained on, and of those that set a threshold."""
+    held_out = set(artifact.training.get("held_out", ()))
+    trained: set[str] = set()
+    apart = calibrated(artifact)
+    for index, digest in enumerate(artifact.training.get("image_digests", ())):
+        (apart if index in held_out else trained).add(digest)
+    return trained, apart
+
+
+def calibrated(artifact: Artifact) -> set[str]:
+    """Digests of the files of all calibrations after the training."""
+    return {digest for kept in artifact.calibrations for digest in kept["digests"]}
+
+
+def given_to_training(artifact: Artifact) -> set[str]:
+    """Digests of all files that the training read, held-out ones and defects included."""
+    training = artifact.training
+    return {*training.get("image_digests", ()), *training.get("defects", ())}

@@ -1,0 +1,68 @@
+"""What a calibration needs to know of many images, without their maps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fastad.data.appearance import STATISTICS, log_aspects
+from fastad.data.in_memory import with_four_axes
+from fastad.data.inputs import are_paths
+from fastad.inference.predictor import Predictor
+
+Skip = Callable[[Path | int, Exception], None]
+
+
+@dataclass
+class Measured:
+    """Scores (n,), maxima of maps (n,), appearance (n, 5); positions of unreadable images."""
+
+    scores: np.ndarray
+    maxima: np.ndarray
+    appearance: np.ndarray
+    failed: set[int]
+
+    def inputs(self, items: Any) -> np.ndarray:
+        """(n, 6) as `Artifact.inputs`."""
+        aspects = log_aspects(items, len(self.scores))
+        return np.concatenate([self.appearance, aspects[:, None]], axis=1)
+
+
+def measured(predictor: Predictor, items: Any, skip: Skip | None = None) -> Measured:
+    """Of readable images as `countable` gives them, batch by batch: no map is kept.
+
+    ``skip`` as of `Predictor.predict`.
+    """
+    failed: set[int] = set()
+    positions = {Path(item): i for i, item in enumerate(items)} if are_paths(items) else {}
+
+    def note(item: Path | int, error: Exception) -> None:
+        assert skip is not None  # nothing is reported otherwise
+        failed.add(positions[item] if isinstance(item, Path) else item)
+        skip(item, error)
+
+    scores, maxima = [np.empty(0)], [np.empty(0)]
+    seen = [np.empty((0, len(STATISTICS)))]
+    for result in predictor.stream(items, skip=None if skip is None else note):
+        assert result.appearance is not None  # a predictor measures it
+        scores.append(result.score.astype(np.float64))
+        maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
+        seen.append(result.appearance)
+    return Measured(np.concatenate(scores), np.concatenate(maxima), np.concatenate(seen), failed)
+
+
+def countable(images: Any) -> Any:
+    """Arrays with four axes, or a list."""
+    if isinstance(images, np.ndarray):
+        return with_four_axes(images)
+    if isinstance(images, Tensor):
+        return images if images.ndim == 4 else images[None]
+    return images if isinstance(images, list) else list(images)
+
+
+def chosen(items: Any, indices: Sequence[int] | np.ndarray) -> Any:
+    """Some of the images that `countable` gave."""
+    return [items[i] for i in indices] if isinstance(items, list) else items[list(indices)]

@@ -1,0 +1,167 @@
+"""Drift of a detector's images: the verdict, its bound, and what it says of the change."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom, ks_2samp
+
+import fastad
+from fastad.data.appearance import STATISTICS
+from fastad.inference import PredictionResult
+from fastad.inference.drift import WATCHED, DriftMonitor
+from fastad.inference.threshold import alarm_p_value, conformal_threshold
+
+N = 60  # calibration images
+
+
+def looks(count, rng):
+    """Scores (n,) and appearance (n, 5), all of them dependent on each other."""
+    hidden = rng.normal(size=(count, 3))
+    score = np.exp(hidden[:, 0] + 0.5 * rng.normal(size=count))
+    columns = hidden @ np.random.default_rng(0).normal(size=(3, 5)) * 0.02
+    return score, (columns + np.array([0.5, 0.2, -1.0, 0.1, 0.6])).astype(np.float32)
+
+
+def result_of(score, appearance):
+    maps = np.zeros((len(score), 1, 1), np.float32)
+    return PredictionResult(score, maps, appearance=appearance)
+
+
+def monitored(change=lambda score, appearance: None, begin=100, count=300, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    monitor = DriftMonitor(*looks(N, rng), 0.05, **options)
+    score, appearance = looks(count, rng)
+    change(score[begin:], appearance[begin:])
+    for start in range(0, count, 32):
+        monitor.add(result_of(score[start : start + 32], appearance[start : start + 32]))
+    return monitor
+
+
+def darker(score, appearance):
+    appearance[:, 0] *= 0.8
+
+
+def test_all_of_it_keeps_the_promise():
+    """2,000 undrifted lines of dependent values, five of them watched, looked at at any time."""
+    rng, alarms = np.random.default_rng(1), 0
+    for seed in range(2000):
+        monitor = DriftMonitor(*looks(15, rng), 0.1, false_alarm_rate=0.2, seed=seed)
+        alarms += monitor.add(result_of(*looks(40, rng)))
+    assert alarms <= binom.ppf(0.999, 2000, 0.2)
+
+
+def test_a_darker_lamp_is_said_and_since_when():
+    report = monitored(darker).report()
+    assert report.is_drift
+    assert 0 < report.p_value <= 0.01
+    assert report.since in range(97, 104)
+    assert report.alarm_at in range(100, 130)
+    [brightness] = [one for one in report.watched if one.name == "brightness"]
+    assert brightness.change == pytest.approx(-0.2, abs=0.03)
+    assert brightness.words == f"darker by {-100 * brightness.change:.2g} %"
+    assert f"{brightness.words} since image {brightness.since + 1}" in report.message
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def change_of(name, amount):
+    def change(score, appearance):
+        if name == "score":
+            score *= 1 + amount
+        elif name == "sharpness":
+            appearance[:, 2] += math.log(1 + amount)
+        else:
+            appearance[:, STATISTICS.index(name)] *= 1 + amount
+
+    return change
+
+
+@pytest.mark.parametrize("name", list(WATCHED))
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_each_change_has_its_words(name, sign):
+    amount = sign * (0.8 if name == "score" and sign < 0 else 3 if name == "score" else 0.4)
+    report = monitored(change_of(name, amount)).report()
+    found = {one.name: one for one in report.watched if one.words is not None}
+    assert found[name].words.startswith(WATCHED[name][sign > 0])
+    assert np.sign(found[name].change) == sign
+    assert found[name].since in range(90, 110)
+
+
+def test_a_lamp_that_is_changed_back_was_known():
+    def for_a_while(score, appearance):
+        appearance[:60, 0] *= 0.8
+
+    report = monitored(for_a_while, count=600).report()
+    assert report.is_drift
+    assert report.since in range(97, 104)
+
+
+def test_without_drift_nothing_is_said():
+    report = monitored().report()
+    assert not report.is_drift
+    assert (report.since, report.alarm_at) == (None, None)
+    assert report.message == f"no drift in 300 images (p = {report.p_value:.2g})"
+    assert [one.words for one in report.watched] == [None] * 5
+
+
+def test_the_tests_for_one_look_are_of_two_samples():
+    rng = np.random.default_rng(0)
+    known, _ = looks(N, rng)
+    new, _ = looks(300, rng)
+    report = monitored().report()
+    threshold = conformal_threshold(known, 0.05)
+    assert report.alarms.hits == (new > threshold).sum()
+    above = int((known > threshold).sum())
+    assert report.alarms_p_value == alarm_p_value(report.alarms.hits, 300, above, N)
+    assert report.alarms_promised == (above + 1) / (N + 1)
+    assert report.ks_p_value == ks_2samp(known, new).pvalue
+
+
+def test_the_seed_and_the_batches_do_not_matter_for_what_is_found():
+    one = monitored(darker, seed=3).report()
+    rng = np.random.default_rng(3)
+    again = DriftMonitor(*looks(N, rng), 0.05)
+    score, appearance = looks(300, rng)
+    darker(score[100:], appearance[100:])
+    alarms = [again.add(result_of(score[i : i + 1], appearance[i : i + 1])) for i in range(300)]
+    assert again.report().message == one.message
+    assert alarms.index(True) == one.alarm_at
+    assert monitored(darker, seed=3, false_alarm_rate=1e-9).report().p_value == one.p_value
+
+
+def test_scores_alone_are_watched_where_nothing_else_is_known():
+    monitor = DriftMonitor(np.arange(20.0), np.empty((0, 5)), 0.1)
+    monitor.add(PredictionResult(np.full(30, 25.0), np.zeros((30, 1, 1))))
+    report = monitor.report()
+    assert [one.name for one in report.watched] == ["score"]
+    assert report.message.startswith("drift: scores higher by 1.6e+02 % since image 1 ")
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="no calibration scores: use calibrate"):
+        DriftMonitor(np.empty(0), np.empty((0, 5)), 0.1)
+    for rate in (0, 1, -1, math.nan, "x"):
+        with pytest.raises(ValueError, match="false_alarm_rate must be between 0 and 1"):
+            DriftMonitor(np.ones(3), np.empty((0, 5)), 0.1, false_alarm_rate=rate)
+    monitor = DriftMonitor(np.ones(3), np.ones((3, 5)), 0.1)
+    with pytest.raises(ValueError, match="there are no images"):
+        monitor.report()
+    with pytest.raises(ValueError, match="they lack `appearance`"):
+        monitor.add(PredictionResult(np.ones(2), np.zeros((2, 1, 1))))
+
+
+def test_a_detector_watches_its_images():
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 156, (60, 32, 32, 3), dtype=np.uint8)
+    options = {"image_size": 32, "layers": ("layer1",), "teacher_weights": None, "device": "cpu"}
+    detector = fastad.Detector("stpm", **options, false_positive_rate=0.2)
+    detector.fit(images[:30], epochs=1, validation_fraction=0.5)
+    detector.calibrate(images[30:])
+    more = rng.integers(100, 156, (80, 32, 32, 3), dtype=np.uint8)
+    assert not detector.drift(detector.predict(more)).is_drift
+    more[40:] //= 2
+    report = detector.drift(detector.stream(more))
+    assert report.is_drift
+    assert (report.images, report.calibration_images, report.since) == (80, 30, 40)
+    assert "darker by 50 % since image 41" in report.message
