@@ -5,6 +5,7 @@ by the command that needs it, so that ``fastad --help`` answers at once.
 """
 
 import functools
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -159,8 +160,26 @@ JsonFile = Annotated[
         show_default="no file",
     ),
 ]
-
-
+MinArea = Annotated[
+    str | None,
+    typer.Option(
+        "--min-area",
+        metavar="AREA",
+        help="Let regions below this area not count: 25 or 25px (pixels of the original image), "
+        "0.1% of it, or 1.5mm2. The threshold is chosen anew, and keeps its rate. With 0 "
+        "all count.",
+        show_default="the file's",
+    ),
+]
+MmPerPixel = Annotated[
+    float | None,
+    typer.Option(
+        "--mm-per-pixel",
+        metavar="MM",
+        help="Say how many millimetres a pixel of the original images is, for areas and lengths.",
+        show_default="not known",
+    ),
+]
 CsvFile = Annotated[
     str | None,
     typer.Option(
@@ -513,7 +532,8 @@ def evaluate(
     epilog="Examples:\n\n"
     "fastad predict bottle.fastad new_images --output out --heatmaps --csv scores.csv\n\n"
     "fastad predict bottle.fastad image.png --json - --quiet\n\n"
-    "fastad predict bottle.fastad new_images --output out --masks --false-positive-rate 0.05\n\n",
+    "fastad predict bottle.fastad new_images --output out --masks --false-positive-rate 0.05\n\n"
+    "fastad predict bottle.fastad new_images --regions regions.csv --min-area 25px\n\n",
 )
 def predict(
     detector: Detector,
@@ -546,6 +566,22 @@ def predict(
             " threshold.",
         ),
     ] = False,
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            "--regions",
+            metavar="FILE",
+            help="Write CSV with a row for each region above the pixel threshold: box, area, "
+            "scores, length and width. --json has them beside each image.",
+            show_default="no file",
+        ),
+    ] = None,
+    rle: Annotated[
+        bool,
+        typer.Option("--rle", help="Add each region's pixels to --json, as COCO's run lengths."),
+    ] = False,
+    min_area: MinArea = None,
+    mm_per_pixel: MmPerPixel = None,
     fail_on_anomaly: Annotated[
         bool,
         typer.Option("--fail-on-anomaly", help="Exit with code 3 where an image is anomalous."),
@@ -579,6 +615,12 @@ def predict(
         raise typer.BadParameter(f"{'--heatmaps' if heatmaps else '--masks'} needs --output DIR")
     if json is not None and csv is not None:
         raise typer.BadParameter("--json and --csv exclude each other")
+    if rle and json is None:
+        raise typer.BadParameter("--rle needs --json FILE")
+    if regions == "-" and (json == "-" or csv == "-" or output is json is csv is None):
+        raise typer.BadParameter("only one of scores and --regions can go to stdout")
+    if mm_per_pixel is not None and not 0 < mm_per_pixel < math.inf:
+        raise typer.BadParameter(f"--mm-per-pixel must be above 0; got {mm_per_pixel}")
     from fastad.commands.predict import predict as run
 
     found = run(
@@ -593,6 +635,10 @@ def predict(
         skip_bad=skip_bad,
         strict=strict,
         needs_threshold=fail_on_anomaly,
+        min_area=min_area,
+        mm_per_pixel=mm_per_pixel,
+        regions=regions,
+        rle=rle,
         device=device,
         precision=precision,
         batch_size=batch_size,
@@ -810,7 +856,8 @@ def compare(
     cls=_Command,
     epilog="Examples:\n\n"
     "fastad threshold bottle.fastad --rate 0.05\n\n"
-    "fastad threshold bottle.fastad --value 0.4 --output strict.fastad\n\n",
+    "fastad threshold bottle.fastad --value 0.4 --output strict.fastad\n\n"
+    "fastad threshold bottle.fastad --min-area 25px\n\n",
 )
 def threshold(
     detector: Detector,
@@ -838,12 +885,21 @@ def threshold(
             show_default="DETECTOR itself",
         ),
     ] = None,
+    min_area: MinArea = None,
+    mm_per_pixel: MmPerPixel = None,
 ) -> None:
     """Give a detector file another threshold. It needs no images and no training."""
     from fastad.commands.threshold import threshold as run
 
     with _usage():
-        run(detector, rate=rate, value=value, output=output)
+        run(
+            detector,
+            rate=rate,
+            value=value,
+            output=output,
+            min_area=min_area,
+            mm_per_pixel=mm_per_pixel,
+        )
 
 
 class ExportFormat(str, Enum):

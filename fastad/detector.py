@@ -28,6 +28,7 @@ from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.artifact import BY_RATE, BY_VALUE
 from fastad.inference.calibration import calibration_scores
+from fastad.inference.min_area import LevelRecorder, share_of
 from fastad.inference.serving import Examination, examine
 from fastad.training import (
     EpochProgress,
@@ -85,6 +86,8 @@ class Detector(Estimator):
             rate asked for. None where no image was held out.
         pixel_threshold_: a pixel with a higher value belongs to the mask. None where no image was
             held out.
+        min_area_: the share of an image below which a region does not count. None where all count.
+            See `set_min_area`.
         calibration_scores_: (n,) scores of the held-out normal images.
         pixel_calibration_: (n,) maxima of their anomaly maps.
         supervision_: "normal images only", or how many images of real defects supervised the
@@ -272,7 +275,10 @@ class Detector(Estimator):
         serving: Examination | None,
     ) -> Artifact:
         """What is kept of a training: the model, with thresholds from the held-out images."""
-        scores, maxima, seen = calibration_scores(predictor, source.dataset, record.held_out)
+        levels = LevelRecorder(source.size)
+        scores, maxima, seen = calibration_scores(
+            predictor, source.dataset, record.held_out, levels.add
+        )
         aspects = source.aspects_of(record.held_out)
         threshold = pixel_threshold = None
         rate = _checked_rate(self.false_positive_rate)
@@ -297,6 +303,7 @@ class Detector(Estimator):
             pixel_range=source.pixel_range,
             facts=source.facts,
             inputs=np.concatenate([seen, aspects[:, None]], axis=1),
+            region_levels=levels.result(source.shape),
         )
 
     def predict(self, images: Any, **options: Any) -> PredictionResult:
@@ -605,6 +612,8 @@ class Detector(Estimator):
             self._predictor.guard = self._artifact.guard()
         self._artifact.threshold = self._predictor.threshold = self.threshold_
         self.false_positive_rate_ = self._artifact.kept_rate
+        if self._artifact.min_area is not None:
+            self._set_pixel_level(self.threshold_)
         return self
 
     def set_pixel_threshold(
@@ -640,10 +649,62 @@ class Detector(Estimator):
             True
         """
         _require_names("set_pixel_threshold", unnamed)
-        self.pixel_threshold_: float | None = self._threshold(
-            "pixel_calibration_", false_positive_rate, value
-        )
-        self._artifact.pixel_threshold = self._predictor.pixel_threshold = self.pixel_threshold_
+        self._fitted()
+        if self._artifact.min_area is not None:
+            return self.set_threshold(false_positive_rate=false_positive_rate, value=value)
+        self._set_pixel_level(self._threshold("pixel_calibration_", false_positive_rate, value))
+        return self
+
+    def _set_pixel_level(self, level: float | None) -> None:
+        self.pixel_threshold_: float | None = level
+        self._artifact.pixel_threshold = self._predictor.pixel_threshold = level
+
+    def set_min_area(
+        self, area: float | str | None, *, mm_per_pixel: float | None = None
+    ) -> "Detector":
+        """Let regions below an area not count, and choose the thresholds anew by the rate.
+
+        The score of an image is then the highest level at which its anomaly map has a region of
+        this area. An image is anomalous exactly where a region that counts is above the threshold.
+        The held-out images give the threshold by the same scores, so the rate holds as before. See
+        `fastad.inference.min_area`.
+
+        Args:
+            area: pixels of the original images, or text: "25px", "0.1%" of the image, or "1.5mm2".
+                None or 0 lets every region count, and gives images the model's own scores again.
+                It is kept as a share of the image.
+            mm_per_pixel: of the original images, for an area in mm2.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ValueError: a wrong area, an area in pixels where the training images differ in size, or
+                a file of an older version, which keeps no scores for a smallest area.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> result = detector.set_min_area("2%").predict(good // 8)
+            >>> least = min(region.area for regions in result.regions() for region in regions)
+            >>> least >= 0.02 * 32 * 32, detector.threshold_ == detector.pixel_threshold_
+            (True, True)
+        """
+        self._fitted()
+        artifact, levels = self._artifact, self._artifact.region_levels
+        shape = None if levels is None else levels.image_shape
+        changed = dataclasses.replace(artifact, min_area=share_of(area, shape, mm_per_pixel))
+        changed.threshold = changed.pixel_threshold = None
+        if changed.judging.size:
+            rate = changed.false_positive_rate
+            changed.threshold = conformal_threshold(changed.judging, rate)
+            changed.pixel_threshold = conformal_threshold(changed.judging_pixels, rate, warn=False)
+        changed.threshold_set_by = BY_RATE
+        self._set_artifact(changed, self._predictor)
         return self
 
     def save(self, path: str | Path) -> None:
@@ -756,7 +817,7 @@ class Detector(Estimator):
     def _set_artifact(self, artifact: Artifact, predictor: Predictor) -> None:
         predictor.threshold = artifact.threshold
         predictor.pixel_threshold = artifact.pixel_threshold
-        predictor.calibration = artifact.calibration
+        predictor.calibration, predictor.min_area = artifact.judging, artifact.least_pixels
         predictor.guard = artifact.guard()
         self._artifact, self._predictor = artifact, predictor
         self.model_ = artifact.model
@@ -765,8 +826,9 @@ class Detector(Estimator):
         self.threshold_ = artifact.threshold
         self.false_positive_rate_ = artifact.kept_rate
         self.pixel_threshold_ = artifact.pixel_threshold
-        self.calibration_scores_ = artifact.calibration
-        self.pixel_calibration_ = artifact.pixel_calibration
+        self.calibration_scores_ = artifact.judging
+        self.pixel_calibration_ = artifact.judging_pixels
+        self.min_area_ = artifact.min_area
         self.supervision_ = artifact.supervision
         self.training_record_ = artifact.training
 

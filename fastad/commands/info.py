@@ -98,6 +98,8 @@ def contents(detector: str) -> list[tuple[str, str]]:
             ("threshold", f"{artifact.threshold:.6g}, set by a {artifact.threshold_set_by}"),
             ("promise", false_alarms(artifact)),
         ]
+    if artifact.min_area is not None:
+        lines.append(("smallest area", f"{100 * artifact.min_area:.3g} % of an image"))
     if artifact.serving is not None:
         found = artifact.serving
         lines.append(

@@ -27,6 +27,7 @@ from fastad.commands.output import (
 from fastad.data import find_images, images_without_masks, read_image, resize_masks
 from fastad.data.finding import PICTURES, drawn_by_predict, given_path
 from fastad.detector import load
+from fastad.evaluation.regions import REGION_COLUMNS, Region
 from fastad.evaluation.score_table import COLUMNS, unreadable_row
 from fastad.inference import PredictionResult, colour_scale, save_heatmap
 from fastad.inference.guard import OK, UNKNOWN
@@ -62,6 +63,10 @@ def predict(
     skip_bad: bool,
     strict: bool,
     needs_threshold: bool,
+    min_area: str | None,
+    mm_per_pixel: float | None,
+    regions: str | None,
+    rle: bool,
     device: str,
     precision: str,
     batch_size: int,
@@ -72,12 +77,16 @@ def predict(
     as CSV. Heat maps and masks go to the output folder, named after the images; the rows name them.
     A list of them is written, too, by which they are passed over where images are looked for.
     Beside a heat map are the image and what the model shows of it, where it shows anything.
+    ``regions`` names a second CSV with a row for each region of each image. JSON has them beside
+    each image, with ``rle`` as COCO's run lengths, too. ``min_area`` is as of
+    `Detector.set_min_area`, for this run.
+
     A summary goes to stderr. ``needs_threshold`` makes a detector without one a ValueError.
 
     An image that cannot be read has a row that says so. Once all results are written, RuntimeError
     is raised for such images, but with ``skip_bad`` only where no image at all can be read.
     """
-    for target in filter(None, (json, csv)):
+    for target in filter(None, (json, csv, regions)):
         check_writable(target)
     if json is None and csv is None:
         csv = "-" if output is None else str(Path(output) / "scores.csv")
@@ -89,10 +98,12 @@ def predict(
     paths = _paths(images)
     with waiting(f"loading {detector}"):
         loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
+    if min_area is not None:
+        loaded.set_min_area(min_area, mm_per_pixel=mm_per_pixel)
     if false_positive_rate is not None:
         loaded.set_threshold(false_positive_rate=false_positive_rate)
         loaded.set_pixel_threshold(false_positive_rate=false_positive_rate)
-    if masks and loaded.pixel_threshold_ is None:
+    if (masks or regions or rle) and loaded.pixel_threshold_ is None:
         raise ValueError(f"{detector} has no pixel threshold: no images were held out")
 
     if loaded.threshold_ is None and needs_threshold:
@@ -102,7 +113,7 @@ def predict(
     names = _picture_names(paths)
     columns = [*COLUMNS, *(["heatmap"] if heatmaps else []), *(["mask"] if masks else [])]
     folder = Path(output or "")
-    targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
+    targets = [Path(target) for target in (json, csv, regions) if target not in (None, "-")]
     for wanted, ending in ((heatmaps, ".png"), (masks, "_mask.png")):
         targets += [folder / f"{name}{ending}" for name in names.values()] if wanted else []
     refuse_overwriting(targets, [*paths, Path(detector)])
@@ -111,6 +122,7 @@ def predict(
         if drawn := [t for t in targets if t.suffix == ".png"]:
             _list_pictures(folder, drawn)
     rows: dict[Path, dict[str, Any]] = {}
+    found: dict[Path, list[Region]] = {}
     unreadable: list[Path] = []
 
     def leave_out(path: Path | int, error: Exception) -> None:
@@ -125,6 +137,9 @@ def predict(
         for result in _results(results, unreadable, paths):
             assert result.paths is not None  # they were given as paths
             explained = loaded.explain(result.paths) if heatmaps else {}
+            if result.mask is not None and (heatmaps or json or regions):
+                each = result.regions(mm_per_pixel=mm_per_pixel)
+                found |= zip(result.paths, each, strict=True)
             for i, path in enumerate(result.paths if heatmaps or masks else ()):
                 image = read_image(path, loaded.pixel_range_).permute(1, 2, 0).numpy()
                 if heatmaps:
@@ -132,7 +147,8 @@ def predict(
                     top = loaded.pixel_threshold_ or float(result.anomaly_map.max()) / 2
                     picture = _made(folder / f"{names[path]}.png")
                     shown = {name: pictures[i] for name, pictures in explained.items()}
-                    save_heatmap(picture, image, result.anomaly_map[i], colour_scale(top), shown)
+                    scale, boxes = colour_scale(top), found.get(path, [])
+                    save_heatmap(picture, image, result.anomaly_map[i], scale, shown, boxes)
                 if masks:
                     assert result.mask is not None  # there is a pixel threshold
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
@@ -148,20 +164,38 @@ def predict(
     in_order = [rows[path] for path in paths]
     inspected = [row for row in in_order if row["score"] is not None]
     if json is not None:
-        facts = {"threshold": loaded.threshold_, "supervision": loaded.supervision_}
-        write_json(json, facts | {"unreadable": len(unreadable), "images": in_order})
+        facts = {
+            "threshold": loaded.threshold_,
+            "supervision": loaded.supervision_,
+            "min_area": loaded.min_area_,
+            "unreadable": len(unreadable),
+        }
+        listed = [rows[path] | _listed(found.get(path), rle) for path in paths]
+        write_json(json, facts | {"images": listed})
     if csv is not None:
         write_csv(csv, columns, in_order)
+    if regions is not None:
+        lines = (
+            region.row(path, number)
+            for path in paths
+            for number, region in enumerate(found.get(path, ()), start=1)
+        )
+        write_csv(regions, REGION_COLUMNS, lines)
     _say_unlike(inspected, strict)
     for line in _summary(inspected, len(unreadable), seconds, names):
         note(line)
-    written = [str(target) for target in (json, csv) if target not in (None, "-")]
+    written = [str(target) for target in (json, csv, regions) if target not in (None, "-")]
     for wanted, what in ((heatmaps, "heat map"), (masks, "mask")):
         written += [f"{_counted(len(inspected), what)} in {output}"] if wanted else []
     if written:
         note(f"written: {', '.join(written)}")
     _say_unreadable(unreadable, len(paths), skip_bad)
     return Findings(len(unreadable), any(row["is_anomalous"] for row in inspected))
+
+
+def _listed(regions: list[Region] | None, rle: bool) -> dict[str, Any]:
+    """What a row of JSON says of an image's regions; None where nothing is known of them."""
+    return {"regions": regions and [region.to_dict(rle) for region in regions]}
 
 
 def _results(
