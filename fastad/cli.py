@@ -300,6 +300,15 @@ def train(
             show_default="by the names of the folders",
         ),
     ] = None,
+    exclude: Annotated[
+        str | None,
+        _of_data(
+            metavar="FILE",
+            help="Leave out the images that this text file names, a path or its end in a line. "
+            "`fastad suspects` writes one.",
+            show_default="none left out",
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool,
         _of_data("--skip-bad", help="Leave unreadable images out instead of stopping."),
@@ -442,6 +451,7 @@ def train(
             named=_named(context),
             good=good or [],
             masks=masks or [],
+            exclude=exclude,
             output=output,
             resume=resume,
             force=force,
@@ -736,6 +746,57 @@ def check(
         false_positive_rate=false_positive_rate,
         device=device,
         precision=precision,
+        batch_size=batch_size,
+    )
+
+
+@app.command(
+    cls=_Command,
+    epilog="Examples:\n\n"
+    "fastad suspects bottle.fastad bottle --output look_at_these\n\n"
+    "fastad train bottle --exclude look_at_these/suspects.txt --output clean.fastad\n\n",
+)
+def suspects(
+    detector: Detector,
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="GOOD_IMAGES",
+            help="Compare the good images in this folder. It may be that of the training.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write pictures of the listed images to this folder, a table of all, and "
+            "suspects.txt for `fastad train --exclude`.",
+            show_default="no folder",
+        ),
+    ] = None,
+    json: JsonFile = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="List so many images at least, and all that stand out.")
+    ] = 10,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Show which good images look least good: a defect among them is learned as normal.
+
+    Each image is compared with others, by the features of the detector's teacher. A star marks
+    those that stand out.
+    """
+    from fastad.commands.suspects import suspects as run
+
+    run(
+        detector,
+        images,
+        output=output,
+        json=json,
+        count=count,
+        skip_bad=skip_bad,
+        device=device,
         batch_size=batch_size,
     )
 

@@ -43,6 +43,7 @@ from fastad.training import (
 
 if TYPE_CHECKING:
     from fastad.evaluation import CheckResult
+    from fastad.inference.suspects import Suspects
 
 log = logging.getLogger("fastad")
 
@@ -561,6 +562,40 @@ class Detector(Estimator):
         predictor = self._fitted()
         return check_detector(self._artifact, predictor, images, **options)
 
+    def suspects(self, images: Any, **options: Any) -> "Suspects":
+        """Which good images look least good: defects among them are learned as normal.
+
+        Each image is compared with others that it was not among. The features are those of the
+        detector's teacher. Two passes over the images are made. See `fastad.inference.suspects`.
+
+        Args:
+            images: the good images, of the training or others: a folder, or any form of
+                `fastad.data.inputs`.
+            **options: ``progress(done, total)``, ``seed`` of the parts, and ``skip_bad``, to leave
+                unreadable files out.
+
+        Returns:
+            Scores, p-values and maps of all images, and in which order to look at them.
+
+        Raises:
+            ValueError: there are fewer than ten images.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> good[7, 10:20, 10:20] = 0  # not so good
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> found = detector.suspects(good)
+            >>> int(found.order[0]), found.standing_out, len(found.first(3))
+            (7, 1, 3)
+        """
+        from fastad.inference.suspects import detector_suspects
+
+        return detector_suspects(self._fitted(), images, **options)
+
     def set_threshold(
         self,
         *unnamed: object,
@@ -907,11 +942,14 @@ def _nothing_yet(trains: bool) -> str:
 
 
 def _notes_on_skipped(source: TrainingSet) -> list[str]:
-    if not source.skipped:
-        return []
-    names = ", ".join(path.name for path, _ in source.skipped[:SKIPPED_NAMES])
-    more = ", ..." if len(source.skipped) > SKIPPED_NAMES else ""
-    return [f"{len(source.skipped)} unreadable images skipped: {names}{more}"]
+    unreadable = [path for path, _ in source.skipped]
+    kinds = (unreadable, "unreadable images skipped"), (source.excluded, "images excluded")
+    notes = []
+    for paths, what in kinds:
+        names = ", ".join(path.name for path in paths[:SKIPPED_NAMES])
+        more = ", ..." if len(paths) > SKIPPED_NAMES else ""
+        notes += [f"{len(paths)} {what}: {names}{more}"] if paths else []
+    return notes
 
 
 def _checked_rate(rate: Any) -> float:

@@ -1,9 +1,8 @@
 """``fastad predict``: scores, decisions and heat maps for images."""
 
-import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from fastad.commands.output import (
     write_csv,
     write_json,
 )
+from fastad.commands.pictures import list_pictures, picture_names, refuse_pictures_among
 from fastad.data import find_images, images_without_masks, read_image, resize_masks
-from fastad.data.finding import PICTURES, drawn_by_predict, given_path
+from fastad.data.finding import given_path
 from fastad.detector import load
 from fastad.evaluation.regions import REGION_COLUMNS, Region
 from fastad.evaluation.score_table import COLUMNS, unreadable_row
@@ -92,7 +92,7 @@ def predict(
         csv = "-" if output is None else str(Path(output) / "scores.csv")
     if heatmaps or masks:
         assert output is not None  # the command line asks for it
-        _refuse_pictures_among(images, output)
+        refuse_pictures_among(images, output)
     if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise NotADirectoryError(f"--output {output} is a file; it must be a folder")
     paths = _paths(images)
@@ -110,7 +110,7 @@ def predict(
         raise ValueError(f"{detector} has no threshold, as no images were held out: none can fail")
     if loaded.threshold_ is None:
         log.warning(f"{detector} has no threshold, as no images were held out: nothing is decided")
-    names = _picture_names(paths)
+    names = picture_names(paths)
     columns = [*COLUMNS, *(["heatmap"] if heatmaps else []), *(["mask"] if masks else [])]
     folder = Path(output or "")
     targets = [Path(target) for target in (json, csv, regions) if target not in (None, "-")]
@@ -120,7 +120,7 @@ def predict(
     if output is not None:
         folder.mkdir(parents=True, exist_ok=True)
         if drawn := [t for t in targets if t.suffix == ".png"]:
-            _list_pictures(folder, drawn)
+            list_pictures(folder, drawn)
     rows: dict[Path, dict[str, Any]] = {}
     found: dict[Path, list[Region]] = {}
     unreadable: list[Path] = []
@@ -256,23 +256,6 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def _refuse_pictures_among(images: list[str], output: str) -> None:
-    target = Path(output).resolve()
-    for name in images:
-        if Path(name).is_dir() and target.is_relative_to(Path(name).resolve()):
-            raise ValueError(
-                f"--output {output} is inside {name}: its pictures would be taken for images the "
-                "next time"
-            )
-
-
-def _list_pictures(folder: Path, pictures: Iterable[Path]) -> None:
-    """Written before them, so that no data set that they lie in takes them for images."""
-    names = [path.relative_to(folder).as_posix() for path in pictures]
-    every = sorted({*drawn_by_predict(folder), *names})
-    write_json(str(folder / PICTURES), {"written_by": "fastad predict", "files": every})
-
-
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -297,14 +280,3 @@ def _paths(images: list[str]) -> list[Path]:
             raise FileNotFoundError(f"there is no image {name}")
         paths += found
     return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
-
-
-def _picture_names(paths: list[Path]) -> dict[Path, Path]:
-    """Image -> name of its pictures without ending, below the folder that all images share."""
-    root = os.path.commonpath([path.resolve().parent for path in paths])
-    whole = {path: Path(os.path.relpath(path.resolve(), root)) for path in paths}
-    short = [name.with_suffix("") for name in whole.values()]
-    return {
-        path: name if short.count(name.with_suffix("")) > 1 else name.with_suffix("")
-        for path, name in whole.items()
-    }

@@ -51,6 +51,7 @@ class TrainingSet:
         log_aspects: (n,) logarithms of width by height of images in memory; of files see
             `aspects_of`.
         shape: (height, width) of the original images. None where they differ.
+        excluded: images that the user left out.
     """
 
     dataset: Images
@@ -62,6 +63,7 @@ class TrainingSet:
     facts: ImageFacts = field(default_factory=ImageFacts)
     log_aspects: np.ndarray | None = None
     shape: tuple[int, int] | None = None
+    excluded: list[Path] = field(default_factory=list)
 
     def aspects_of(self, indices: Sequence[int]) -> np.ndarray:
         """Logarithms of width by height of some images, NaN where unknown: (n,)."""
@@ -145,6 +147,7 @@ def read_training_set(
         facts_of(images, dataset),
         None if has_paths else log_aspects(images, len(dataset)),
         common_shape(images),
+        [] if found is None else found.excluded,
     )
 
 

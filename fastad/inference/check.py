@@ -40,7 +40,7 @@ def check_detector(
     """
     if predictor.threshold is None:
         raise ValueError("there is no threshold: no images were held out; use set_threshold")
-    given = _listed(images)
+    given = listed(images)
     trained, held_out = _known(artifact.training)
     digests = file_digests(given) if are_paths(given) else []
     left_out = {n for n, digest in enumerate(digests) if digest in trained}
@@ -75,7 +75,7 @@ def check_detector(
     return dataclasses.replace(result, trained_on=len(left_out), notes=notes)
 
 
-def _listed(images: Any) -> Any:
+def listed(images: Any) -> Any:
     """A folder as the list of its good images; anything else as `gathered` gives it."""
     images = gathered(images)
     if is_path(images) and not Path(images).is_file():
