@@ -543,14 +543,43 @@ def evaluate(
     "fastad predict bottle.fastad new_images --output out --heatmaps --csv scores.csv\n\n"
     "fastad predict bottle.fastad image.png --json - --quiet\n\n"
     "fastad predict bottle.fastad new_images --output out --masks --false-positive-rate 0.05\n\n"
-    "fastad predict bottle.fastad new_images --regions regions.csv --min-area 25px\n\n",
+    "fastad predict bottle.fastad new_images --regions regions.csv --min-area 25px\n\n"
+    "fastad predict new_images --detector bottle.fastad --detector cap.fastad --rule folder\n\n",
 )
 def predict(
-    detector: Detector,
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES...", help="Score these image files and folders of them."),
+    detector: Annotated[
+        str,
+        typer.Argument(
+            metavar="DETECTOR",
+            help="Read this detector file, made by `fastad train`. With --detector it is left out.",
+        ),
     ],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Score these image files and folders of them.",
+            show_default=False,
+        ),
+    ] = None,
+    several: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--detector",
+            metavar="[PATTERN=]FILE",
+            help="Let one of several detector files judge each image, by --rule. May be repeated.",
+            show_default="DETECTOR alone",
+        ),
+    ] = None,
+    rule: Annotated[
+        Literal["best", "folder", "name"] | None,
+        typer.Option(
+            help="Choose among several detectors. folder and name take the one whose PATTERN a "
+            "folder of the image or its name has. Without PATTERN it is the name of the detector "
+            "file. best takes the one that calls the image normal with the highest p-value.",
+            show_default="best",
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -633,26 +662,31 @@ def predict(
         raise typer.BadParameter(f"--mm-per-pixel must be above 0; got {mm_per_pixel}")
     from fastad.commands.predict import predict as run
 
-    found = run(
-        detector,
-        images,
-        output=output,
-        json=json,
-        csv=csv,
-        heatmaps=heatmaps,
-        masks=masks,
-        false_positive_rate=false_positive_rate,
-        skip_bad=skip_bad,
-        strict=strict,
-        needs_threshold=fail_on_anomaly,
-        min_area=min_area,
-        mm_per_pixel=mm_per_pixel,
-        regions=regions,
-        rle=rle,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-    )
+    given = [detector, *(images or [])]  # with --detector all of them are images
+    if not several and len(given) == 1:
+        raise typer.BadParameter("Missing argument 'IMAGES...'.")
+    with _usage():
+        found = run(
+            several or given[:1],
+            given if several else given[1:],
+            rule=rule,
+            output=output,
+            json=json,
+            csv=csv,
+            heatmaps=heatmaps,
+            masks=masks,
+            false_positive_rate=false_positive_rate,
+            skip_bad=skip_bad,
+            strict=strict,
+            needs_threshold=fail_on_anomaly,
+            min_area=min_area,
+            mm_per_pixel=mm_per_pixel,
+            regions=regions,
+            rle=rle,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
     # An image that nobody looked at is worse than one that was found to be anomalous.
     if found.unreadable:
         raise typer.Exit(NOT_INSPECTED)
