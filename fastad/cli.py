@@ -983,7 +983,10 @@ def threshold(
     min_area: MinArea = None,
     mm_per_pixel: MmPerPixel = None,
 ) -> None:
-    """Give a detector file another threshold. It needs no images and no training."""
+    """Give a detector file another threshold, or a smallest area of regions.
+
+    It needs no images and no training.
+    """
     from fastad.commands.threshold import threshold as run
 
     with _usage():

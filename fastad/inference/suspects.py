@@ -8,7 +8,6 @@ taken out again, so all parts together take two passes over the images.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ FEWEST = 10  # images: of fewer none is unusual
 LEVELS = 2  # of the teacher, the last ones: earlier ones show texture, not the product
 FALSE_SHARE = 0.1  # of those that stand out may be good, on average
 SHOWN = 10
+EFFICIENCY = 0.37  # of the median absolute deviation of normal values (Rousseeuw and Croux, 1993)
 
 
 @dataclass
@@ -42,9 +42,8 @@ class Suspects:
 
     Attributes:
         score: (n,) float64, higher is less like the others.
-        p_value: (n,) float64, the share of good images that would look at least as unusual. It is
-            that of a log-normal distribution with the median and the median absolute deviation of
-            the scores, so it can be far below 1 / n.
+        p_value: (n,) float64, the share of good images that would look at least as unusual, as far
+            as their scores are log-normal. See `tail_shares`. It can be far below 1 / n.
         standing_out: how many stand out, by the rule of Benjamini and Hochberg (1995). As far as
             good scores are log-normal, a share of `FALSE_SHARE` of them are good on average.
         anomaly_map: (n, h, w) float32, where. On the grid of the teacher's features.
@@ -188,15 +187,18 @@ def scores_of(maps: np.ndarray) -> np.ndarray:
 
 
 def tail_shares(scores: np.ndarray) -> np.ndarray:
-    """Upper tails of a log-normal distribution with the scores' median and deviation: (n,).
+    """How much of a log-normal distribution is above each of the scores (n,): (n,).
 
-    The deviation is that of a normal distribution with the median absolute deviation of the
-    logarithms, which a few defects do not change.
+    Its centre is the median of their logarithms, its deviation comes from the median absolute
+    deviation, which a few defects do not change. That is estimated as well as a standard deviation
+    of `EFFICIENCY` times as many images, so the tails are those of Student's t.
     """
+    from scipy.special import stdtr  # takes longer to import than a detector to load
+
     logs = np.log(np.maximum(scores, 1e-30))
     centre = np.median(logs)
     deviation = max(1.4826 * float(np.median(np.abs(logs - centre))), 1e-6)
-    return np.array([math.erfc(z / math.sqrt(2)) / 2 for z in (logs - centre) / deviation])
+    return stdtr(max(EFFICIENCY * (len(scores) - 1), 1.0), (centre - logs) / deviation)
 
 
 def standing_out(p_values: np.ndarray, false_share: float = FALSE_SHARE) -> int:
