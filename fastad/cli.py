@@ -5,6 +5,7 @@ by the command that needs it, so that ``fastad --help`` answers at once.
 """
 
 import functools
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -161,8 +162,26 @@ JsonFile = Annotated[
         show_default="no file",
     ),
 ]
-
-
+MinArea = Annotated[
+    str | None,
+    typer.Option(
+        "--min-area",
+        metavar="AREA",
+        help="Let regions below this area not count: 25 or 25px (pixels of the original image), "
+        "0.1% of it, or 1.5mm2. The threshold is chosen anew, and keeps its rate. With 0 "
+        "all count.",
+        show_default="the file's",
+    ),
+]
+MmPerPixel = Annotated[
+    float | None,
+    typer.Option(
+        "--mm-per-pixel",
+        metavar="MM",
+        help="Say how many millimetres a pixel of the original images is, for areas and lengths.",
+        show_default="not known",
+    ),
+]
 CsvFile = Annotated[
     str | None,
     typer.Option(
@@ -282,6 +301,15 @@ def train(
             help="Take this folder in DATA for masks, where its name does not say so. May "
             "be repeated.",
             show_default="by the names of the folders",
+        ),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        _of_data(
+            metavar="FILE",
+            help="Leave out the images that this text file names, a path or its end in a line. "
+            "`fastad suspects` writes one.",
+            show_default="none left out",
         ),
     ] = None,
     skip_bad: Annotated[
@@ -437,6 +465,7 @@ def train(
             named=_named(context),
             good=good or [],
             masks=masks or [],
+            exclude=exclude,
             output=output,
             report=report,
             resume=resume,
@@ -528,14 +557,44 @@ def evaluate(
     epilog="Examples:\n\n"
     "fastad predict bottle.fastad new_images --output out --heatmaps --csv scores.csv\n\n"
     "fastad predict bottle.fastad image.png --json - --quiet\n\n"
-    "fastad predict bottle.fastad new_images --output out --masks --false-positive-rate 0.05\n\n",
+    "fastad predict bottle.fastad new_images --output out --masks --false-positive-rate 0.05\n\n"
+    "fastad predict bottle.fastad new_images --regions regions.csv --min-area 25px\n\n"
+    "fastad predict new_images --detector bottle.fastad --detector cap.fastad --rule folder\n\n",
 )
 def predict(
-    detector: Detector,
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES...", help="Score these image files and folders of them."),
+    detector: Annotated[
+        str,
+        typer.Argument(
+            metavar="DETECTOR",
+            help="Read this detector file, made by `fastad train`. With --detector it is left out.",
+        ),
     ],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Score these image files and folders of them.",
+            show_default=False,
+        ),
+    ] = None,
+    several: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--detector",
+            metavar="[PATTERN=]FILE",
+            help="Let one of several detector files judge each image, by --rule. May be repeated.",
+            show_default="DETECTOR alone",
+        ),
+    ] = None,
+    rule: Annotated[
+        Literal["best", "folder", "name"] | None,
+        typer.Option(
+            help="Choose among several detectors. folder and name take the one whose PATTERN a "
+            "folder of the image or its name has. Without PATTERN it is the name of the detector "
+            "file. best takes the one that calls the image normal with the highest p-value.",
+            show_default="best",
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -561,6 +620,22 @@ def predict(
             " threshold.",
         ),
     ] = False,
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            "--regions",
+            metavar="FILE",
+            help="Write CSV with a row for each region above the pixel threshold: box, area, "
+            "scores, length and width. --json has them beside each image.",
+            show_default="no file",
+        ),
+    ] = None,
+    rle: Annotated[
+        bool,
+        typer.Option("--rle", help="Add each region's pixels to --json, as COCO's run lengths."),
+    ] = False,
+    min_area: MinArea = None,
+    mm_per_pixel: MmPerPixel = None,
     fail_on_anomaly: Annotated[
         bool,
         typer.Option("--fail-on-anomaly", help="Exit with code 3 where an image is anomalous."),
@@ -594,24 +669,39 @@ def predict(
         raise typer.BadParameter(f"{'--heatmaps' if heatmaps else '--masks'} needs --output DIR")
     if json is not None and csv is not None:
         raise typer.BadParameter("--json and --csv exclude each other")
+    if rle and json is None:
+        raise typer.BadParameter("--rle needs --json FILE")
+    if regions == "-" and (json == "-" or csv == "-" or output is json is csv is None):
+        raise typer.BadParameter("only one of scores and --regions can go to stdout")
+    if mm_per_pixel is not None and not 0 < mm_per_pixel < math.inf:
+        raise typer.BadParameter(f"--mm-per-pixel must be above 0; got {mm_per_pixel}")
     from fastad.commands.predict import predict as run
 
-    found = run(
-        detector,
-        images,
-        output=output,
-        json=json,
-        csv=csv,
-        heatmaps=heatmaps,
-        masks=masks,
-        false_positive_rate=false_positive_rate,
-        skip_bad=skip_bad,
-        strict=strict,
-        needs_threshold=fail_on_anomaly,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-    )
+    given = [detector, *(images or [])]  # with --detector all of them are images
+    if not several and len(given) == 1:
+        raise typer.BadParameter("Missing argument 'IMAGES...'.")
+    with _usage():
+        found = run(
+            several or given[:1],
+            given if several else given[1:],
+            rule=rule,
+            output=output,
+            json=json,
+            csv=csv,
+            heatmaps=heatmaps,
+            masks=masks,
+            false_positive_rate=false_positive_rate,
+            skip_bad=skip_bad,
+            strict=strict,
+            needs_threshold=fail_on_anomaly,
+            min_area=min_area,
+            mm_per_pixel=mm_per_pixel,
+            regions=regions,
+            rle=rle,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
     # An image that nobody looked at is worse than one that was found to be anomalous.
     if found.unreadable:
         raise typer.Exit(NOT_INSPECTED)
@@ -705,6 +795,57 @@ def check(
         false_positive_rate=false_positive_rate,
         device=device,
         precision=precision,
+        batch_size=batch_size,
+    )
+
+
+@app.command(
+    cls=_Command,
+    epilog="Examples:\n\n"
+    "fastad suspects bottle.fastad bottle --output look_at_these\n\n"
+    "fastad train bottle --exclude look_at_these/suspects.txt --output clean.fastad\n\n",
+)
+def suspects(
+    detector: Detector,
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="GOOD_IMAGES",
+            help="Compare the good images in this folder. It may be that of the training.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write pictures of the listed images to this folder, a table of all, and "
+            "suspects.txt for `fastad train --exclude`.",
+            show_default="no folder",
+        ),
+    ] = None,
+    json: JsonFile = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="List so many images at least, and all that stand out.")
+    ] = 10,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Show which good images look least good: a defect among them is learned as normal.
+
+    Each image is compared with others, by the features of the detector's teacher. A star marks
+    those that stand out.
+    """
+    from fastad.commands.suspects import suspects as run
+
+    run(
+        detector,
+        images,
+        output=output,
+        json=json,
+        count=count,
+        skip_bad=skip_bad,
+        device=device,
         batch_size=batch_size,
     )
 
@@ -825,7 +966,8 @@ def compare(
     cls=_Command,
     epilog="Examples:\n\n"
     "fastad threshold bottle.fastad --rate 0.05\n\n"
-    "fastad threshold bottle.fastad --value 0.4 --output strict.fastad\n\n",
+    "fastad threshold bottle.fastad --value 0.4 --output strict.fastad\n\n"
+    "fastad threshold bottle.fastad --min-area 25px\n\n",
 )
 def threshold(
     detector: Detector,
@@ -853,12 +995,24 @@ def threshold(
             show_default="DETECTOR itself",
         ),
     ] = None,
+    min_area: MinArea = None,
+    mm_per_pixel: MmPerPixel = None,
 ) -> None:
-    """Give a detector file another threshold. It needs no images and no training."""
+    """Give a detector file another threshold, or a smallest area of regions.
+
+    It needs no images and no training.
+    """
     from fastad.commands.threshold import threshold as run
 
     with _usage():
-        run(detector, rate=rate, value=value, output=output)
+        run(
+            detector,
+            rate=rate,
+            value=value,
+            output=output,
+            min_area=min_area,
+            mm_per_pixel=mm_per_pixel,
+        )
 
 
 @app.command(

@@ -28,6 +28,7 @@ from fastad.inference import Artifact, PredictionResult, Predictor, conformal_th
 from fastad.inference.artifact import BY_RATE, BY_VALUE
 from fastad.inference.fitting import checked_rate, fit_best, nothing_yet
 from fastad.inference.known_images import calibrated
+from fastad.inference.min_area import share_of
 from fastad.training import (
     EpochProgress,
     TrainingConfig,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from fastad.inference.drift import DriftMonitor, DriftReport
     from fastad.inference.operating_point import OperatingPoints
     from fastad.inference.recalibration import Recalibration
+    from fastad.inference.suspects import Suspects
 
 log = logging.getLogger("fastad")
 
@@ -85,6 +87,8 @@ class Detector(Estimator):
             rate asked for. None where no image was held out.
         pixel_threshold_: a pixel with a higher value belongs to the mask. None where no image was
             held out.
+        min_area_: the share of an image below which a region does not count. None where all count.
+            See `set_min_area`.
         calibration_scores_: (n,) scores of the held-out normal images.
         pixel_calibration_: (n,) maxima of their anomaly maps.
         supervision_: "normal images only", or how many images of real defects supervised the
@@ -696,6 +700,40 @@ class Detector(Estimator):
         predictor = self._fitted()
         return find_points(self._artifact, predictor, defects, **options)
 
+    def suspects(self, images: Any, **options: Any) -> "Suspects":
+        """Which good images look least good: defects among them are learned as normal.
+
+        Each image is compared with others that it was not among. The features are those of the
+        detector's teacher. Two passes over the images are made. See `fastad.inference.suspects`.
+
+        Args:
+            images: the good images, of the training or others: a folder, or any form of
+                `fastad.data.inputs`.
+            **options: ``progress(done, total)``, ``seed`` of the parts, and ``skip_bad``, to leave
+                unreadable files out.
+
+        Returns:
+            Scores, p-values and maps of all images, and in which order to look at them.
+
+        Raises:
+            ValueError: there are fewer than ten images.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> good[7, 10:20, 10:20] = 0  # not so good
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> found = detector.suspects(good)
+            >>> int(found.order[0]), bool(found.p_value[7] < 0.001), found.first(3).shape[0] >= 3
+            (7, True, True)
+        """
+        from fastad.inference.suspects import detector_suspects
+
+        return detector_suspects(self._fitted(), images, **options)
+
     def set_threshold(
         self,
         *unnamed: object,
@@ -747,6 +785,8 @@ class Detector(Estimator):
             self._predictor.guard = self._artifact.guard()
         self._artifact.threshold = self._predictor.threshold = self.threshold_
         self.false_positive_rate_ = self._artifact.kept_rate
+        if self._artifact.min_area is not None:
+            self._set_pixel_level(self.threshold_)
         return self
 
     def set_pixel_threshold(
@@ -782,10 +822,62 @@ class Detector(Estimator):
             True
         """
         _require_names("set_pixel_threshold", unnamed)
-        self.pixel_threshold_: float | None = self._threshold(
-            "pixel_calibration_", false_positive_rate, value
-        )
-        self._artifact.pixel_threshold = self._predictor.pixel_threshold = self.pixel_threshold_
+        self._fitted()
+        if self._artifact.min_area is not None:
+            return self.set_threshold(false_positive_rate=false_positive_rate, value=value)
+        self._set_pixel_level(self._threshold("pixel_calibration_", false_positive_rate, value))
+        return self
+
+    def _set_pixel_level(self, level: float | None) -> None:
+        self.pixel_threshold_: float | None = level
+        self._artifact.pixel_threshold = self._predictor.pixel_threshold = level
+
+    def set_min_area(
+        self, area: float | str | None, *, mm_per_pixel: float | None = None
+    ) -> "Detector":
+        """Let regions below an area not count, and choose the thresholds anew by the rate.
+
+        The score of an image is then the highest level at which its anomaly map has a region of
+        this area. An image is anomalous exactly where a region that counts is above the threshold.
+        The held-out images give the threshold by the same scores, so the rate holds as before. See
+        `fastad.inference.min_area`.
+
+        Args:
+            area: pixels of the original images, or text: "25px", "0.1%" of the image, or "1.5mm2".
+                None or 0 lets every region count, and gives images the model's own scores again.
+                It is kept as a share of the image.
+            mm_per_pixel: of the original images, for an area in mm2.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ValueError: a wrong area, an area in pixels where the training images differ in size, or
+                a file of an older version, which keeps no scores for a smallest area.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> result = detector.set_min_area("2%").predict(good // 8)
+            >>> least = min(region.area for regions in result.regions() for region in regions)
+            >>> least >= 0.02 * 32 * 32, detector.threshold_ == detector.pixel_threshold_
+            (True, True)
+        """
+        self._fitted()
+        artifact, levels = self._artifact, self._artifact.region_levels
+        shape = None if levels is None else levels.image_shape
+        changed = dataclasses.replace(artifact, min_area=share_of(area, shape, mm_per_pixel))
+        changed.threshold = changed.pixel_threshold = None
+        if changed.judging.size:
+            rate = changed.false_positive_rate
+            changed.threshold = conformal_threshold(changed.judging, rate)
+            changed.pixel_threshold = conformal_threshold(changed.judging_pixels, rate, warn=False)
+        changed.threshold_set_by = BY_RATE
+        self._set_artifact(changed, self._predictor)
         return self
 
     def save(self, path: str | Path) -> None:
@@ -900,7 +992,7 @@ class Detector(Estimator):
     def _set_artifact(self, artifact: Artifact, predictor: Predictor) -> None:
         predictor.threshold = artifact.threshold
         predictor.pixel_threshold = artifact.pixel_threshold
-        predictor.calibration = artifact.calibration
+        predictor.calibration, predictor.min_area = artifact.judging, artifact.least_pixels
         predictor.guard = artifact.guard()
         self._artifact, self._predictor = artifact, predictor
         self.model_ = artifact.model
@@ -909,8 +1001,9 @@ class Detector(Estimator):
         self.threshold_ = artifact.threshold
         self.false_positive_rate_ = artifact.kept_rate
         self.pixel_threshold_ = artifact.pixel_threshold
-        self.calibration_scores_ = artifact.calibration
-        self.pixel_calibration_ = artifact.pixel_calibration
+        self.calibration_scores_ = artifact.judging
+        self.pixel_calibration_ = artifact.judging_pixels
+        self.min_area_ = artifact.min_area
         self.supervision_ = artifact.supervision
         self.training_record_ = artifact.training
 

@@ -12,6 +12,7 @@
 
 #include "metrics/curve.h"
 #include "metrics/histogram.h"
+#include "metrics/region_levels.h"
 #include "metrics/regions.h"
 
 namespace py = pybind11;
@@ -93,11 +94,32 @@ py::tuple label_regions(const Array<bool>& mask) {
   return py::make_tuple(labels, count);
 }
 
+py::array_t<float> levels_of_maps(const Array<float>& maps, const Array<int64_t>& areas) {
+  if (maps.ndim() != 3 || areas.ndim() != 1)
+    throw std::invalid_argument("maps must be (N, H, W) and areas (L,)");
+  const int64_t height = maps.shape(1), width = maps.shape(2), count = areas.size();
+  const int64_t* const wanted = areas.data();
+  if (!std::is_sorted(wanted, wanted + count) ||
+      (count > 0 && (wanted[0] < 1 || wanted[count - 1] > height * width)))
+    throw std::invalid_argument("areas must ascend from 1 pixel at least to all pixels at most");
+  py::array_t<float> levels({maps.shape(0), areas.size()});
+  float* const out = levels.mutable_data();
+  const float* const in = maps.data();
+  const int64_t images = maps.shape(0);
+  const py::gil_scoped_release release;
+  for (int64_t i = 0; i < images; ++i)
+    region_levels(in + i * height * width, height, width, wanted, count, out + i * count);
+  return levels;
+}
+
 }  // namespace
 
 void bind(py::module_& m) {
   m.def("label_regions", &label_regions, py::arg("mask").noconvert(),
         "Mask (H, W) -> its 8-connected regions (H, W) int32, numbered from 1, and their number.");
+  m.def("region_levels", &levels_of_maps, py::arg("maps").noconvert(), py::arg("areas").noconvert(),
+        "Maps (N, H, W) float32, areas (L,) int64 in pixels, ascending -> (N, L) float32: the\n"
+        "highest value at or above which a map has an 8-connected region of at least this area.");
   m.def("pixel_curve", &curve_of_blocks<float>, py::arg("masks"), py::arg("maps"),
         py::arg("normal_images"), py::arg("threads"),
         "Lists of masks and maps (N, H, W) -> values, defects, overlap, normal_above,\n"

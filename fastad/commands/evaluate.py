@@ -129,6 +129,7 @@ def _watcher(detector: Detector, of_scores: Callable[[np.ndarray], np.ndarray] |
         p_values=of_scores,
         explain=detector.explain,
         pixel_range=detector.pixel_range_,
+        min_area=detector.min_area_,
     )
 
 

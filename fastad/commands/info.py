@@ -100,6 +100,8 @@ def contents(detector: str) -> list[tuple[str, str]]:
             ("promise", false_alarms(artifact)),
         ]
     lines += [("calibration", _calibration(kept)) for kept in artifact.calibrations]
+    if artifact.min_area is not None:
+        lines.append(("smallest area", f"{100 * artifact.min_area:.3g} % of an image"))
     if artifact.serving is not None:
         found = artifact.serving
         lines.append(

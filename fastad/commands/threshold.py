@@ -9,21 +9,33 @@ from fastad.inference import Artifact
 
 
 def threshold(
-    detector: str, *, rate: float | None, value: float | None, output: str | None
+    detector: str,
+    *,
+    rate: float | None,
+    value: float | None,
+    output: str | None,
+    min_area: str | None = None,
+    mm_per_pixel: float | None = None,
 ) -> None:
     """Write the file anew, or another one to ``output``.
 
-    A rate sets the pixel threshold, too. A value is one of scores, and leaves it as it is.
+    A rate sets the pixel threshold, too. A value is one of scores, and leaves it as it is. A
+    smallest area, as of `Detector.set_min_area`, sets both by the rate, the file's own without one.
     """
-    if (rate is None) == (value is None):
+    if rate is not None and value is not None:
         raise UsageError("give either --rate or --value")
+    if rate is None and value is None and min_area is None:
+        raise UsageError("give either --rate or --value, or --min-area")
     target = output or detector
     if not Path(detector).exists():
         raise FileNotFoundError(f"there is no detector file {detector}")
     check_writable(target)
     loaded = load(detector, device="cpu")
     before = loaded.threshold_
-    loaded.set_threshold(false_positive_rate=rate, value=value)
+    if min_area is not None:
+        loaded.set_min_area(min_area, mm_per_pixel=mm_per_pixel)
+    if rate is not None or value is not None:
+        loaded.set_threshold(false_positive_rate=rate, value=value)
     if rate is not None:
         loaded.set_pixel_threshold(false_positive_rate=rate)
     loaded.save(target)
@@ -34,7 +46,7 @@ def threshold(
 
 def false_alarms(artifact: Artifact) -> str:
     """What is known of the good images that a detector with a threshold will call anomalous."""
-    kept, asked, held_out = artifact.kept_rate, artifact.asked_rate, artifact.calibration.size
+    kept, asked, held_out = artifact.kept_rate, artifact.asked_rate, artifact.judging.size
     if kept is None:
         return "false alarms unknown: no images were held out"
     wish = "no rate was asked for" if asked is None else f"asked for: {percent(asked)}"

@@ -63,6 +63,7 @@ def train(
     model_options: dict[str, Any],
     training_options: dict[str, Any],
     named: Collection[str] = (),
+    exclude: str | None = None,
 ) -> None:
     """Train, calibrate on the held-out images, save.
 
@@ -70,8 +71,8 @@ def train(
     ``named`` on the command line must not contradict a setting. ``stages`` are
     ``NAME.OPTION=VALUE`` texts. ``OUTPUT.checkpoint`` is written after every epoch, goes away at
     the end, and is what ``resume`` continues from. ``force`` lets the detector replace a file that
-    is not of the same training. ``report`` is a folder for a page on a training that came to its
-    end.
+    is not of the same training. ``exclude`` is a file that names images to leave out. ``report`` is
+    a folder for a page on a training that came to its end.
     """
     try:
         detector, training = _checked(
@@ -87,7 +88,9 @@ def train(
     checkpoint = _checked_checkpoint(output, resume)
     if Path(output).exists() and not force:
         _require_same_training(output, checkpoint if resume else None)
-    found = training_images(data, good=good, masks=masks)
+    found = training_images(data, good=good, masks=masks, exclude=exclude)
+    if exclude is not None:
+        note(f"{len(found.excluded)} images in {exclude} are left out")
     refuse_overwriting([Path(output), checkpoint], [*found.paths, *found.held_out])
     if report is not None:
         from fastad.commands.training_page import prepare_report, write_report  # it takes a second

@@ -70,6 +70,18 @@ def facts_of(images: Any, dataset: Images) -> ImageFacts:
     return ImageFacts(aspect, _are_grey(read), is_deep, _brightest(read) if is_deep else None)
 
 
+def common_shape(images: Any) -> tuple[int, int] | None:
+    """(height, width) of images in any form; None where they differ, or where it is not known.
+
+    Of at most `LOOKED_AT` of them headers are read.
+    """
+    if isinstance(images, (np.ndarray, Tensor)):
+        images = images if images.ndim == 4 else [images]
+    items = images if isinstance(images, (Sequence, np.ndarray, Tensor)) else []
+    shapes = {shape_and_depth(items[i])[0] for i in _spread(len(items))}
+    return shapes.pop() if len(shapes) == 1 else None
+
+
 def warn_of_constant_images(dataset: Images) -> None:
     """Say how many images have one colour everywhere, as of a covered lens.
 

@@ -14,7 +14,13 @@ from PIL import ImageFile
 from fastad._values import plain
 from fastad.data.appearance import log_aspects
 from fastad.data.depth import BitDepth, PixelRange, parse_range
-from fastad.data.facts import ImageFacts, facts_of, holds_16_bits, warn_of_constant_images
+from fastad.data.facts import (
+    ImageFacts,
+    common_shape,
+    facts_of,
+    holds_16_bits,
+    warn_of_constant_images,
+)
 from fastad.data.finding import given_path
 from fastad.data.folder import ImageDataset, Images
 from fastad.data.images import FORMATS, parse_size
@@ -44,6 +50,8 @@ class TrainingSet:
         facts: what the images are like.
         log_aspects: (n,) logarithms of width by height of images in memory; of files see
             `aspects_of`.
+        shape: (height, width) of the original images. None where they differ.
+        excluded: images that the user left out.
     """
 
     dataset: Images
@@ -54,6 +62,8 @@ class TrainingSet:
     pixel_range: PixelRange | None = None
     facts: ImageFacts = field(default_factory=ImageFacts)
     log_aspects: np.ndarray | None = None
+    shape: tuple[int, int] | None = None
+    excluded: list[Path] = field(default_factory=list)
 
     def aspects_of(self, indices: Sequence[int]) -> np.ndarray:
         """Logarithms of width by height of some images, NaN where unknown: (n,)."""
@@ -136,6 +146,8 @@ def read_training_set(
         pixel_range,
         facts_of(images, dataset),
         None if has_paths else log_aspects(images, len(dataset)),
+        common_shape(images),
+        [] if found is None else found.excluded,
     )
 
 

@@ -21,6 +21,7 @@ from fastad.evaluation.metrics import (
     pixel_f1_max,
     pixel_metrics,
 )
+from fastad.evaluation.regions import Region, regions_of
 from fastad.evaluation.shares import ExactShare, exact_interval
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Evaluation",
     "ExactShare",
     "PixelHistogram",
+    "Region",
     "Tried",
     "aupimo",
     "aupro",
@@ -43,4 +45,5 @@ __all__ = [
     "pixel_average_precision",
     "pixel_f1_max",
     "pixel_metrics",
+    "regions_of",
 ]

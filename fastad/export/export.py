@@ -67,8 +67,8 @@ def export_detector(
         How far the file's results are from the detector's.
 
     Raises:
-        ValueError: an unknown format, a path with another suffix, no images, or a format that
-            cannot hold fastad's ops.
+        ValueError: an unknown format, a path with another suffix, no images, a format that
+            cannot hold fastad's ops, or a detector with a smallest area of regions.
         ImportError: a package that the format needs is missing; the message says which.
         ExportError: the conversion failed, or the results differ. No file is written then.
         OSError: the file cannot be written.
@@ -93,6 +93,11 @@ def export_detector(
         raise ValueError(f"the file of the format {format} must end in {kind.suffix}; got {path}")
     if fused_ops and not kind.keeps_ops:
         raise ValueError(f"the format {format} cannot hold fastad's fused ops")
+    if artifact.min_area is not None:
+        raise ValueError(
+            "a detector whose small regions do not count cannot be exported, as a graph gives the "
+            "model's own scores: set its smallest area to 0 first"
+        )
     check_packages(format)
     path = Path(path).resolve()
     with (

@@ -7,6 +7,7 @@ from fastad.inference.artifact import Artifact, ArtifactError, load, save
 from fastad.inference.heatmaps import colour_scale, overlay, save_heatmap
 from fastad.inference.predictor import Predictor
 from fastad.inference.result import ImageResult, PredictionResult
+from fastad.inference.several import predict_several
 from fastad.inference.threshold import conformal_threshold, p_values
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "load",
     "overlay",
     "p_values",
+    "predict_several",
     "save",
     "save_heatmap",
 ]

@@ -22,8 +22,10 @@ from fastad._values import plain
 from fastad.data import PixelRange
 from fastad.data.appearance import STATISTICS
 from fastad.data.facts import ImageFacts
+from fastad.evaluation.regions import pixels_of
 from fastad.evaluation.shares import promised
 from fastad.inference.guard import InputGuard
+from fastad.inference.min_area import RegionLevels
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
@@ -65,6 +67,9 @@ class Artifact:
             the logarithm of width by height, NaN where it is unknown. Empty from older files.
         calibrations: all calibrations, the training's first and the one in use last; empty where
             there was none after the training. See `fastad.inference.recalibration.kept`.
+        region_levels: scores of the held-out images for each smallest area. None from older files.
+        min_area: the share of an image below which a region does not count. None where all count.
+            Threshold and pixel threshold are then one, a level of the anomaly map.
         versions: of the packages that wrote the file.
     """
 
@@ -82,6 +87,8 @@ class Artifact:
     facts: ImageFacts = field(default_factory=ImageFacts)
     inputs: np.ndarray = field(default_factory=lambda: np.empty((0, len(INPUT_COLUMNS))))
     calibrations: list[dict[str, Any]] = field(default_factory=list)
+    region_levels: RegionLevels | None = None
+    min_area: float | None = None
     versions: dict[str, str] = field(
         default_factory=lambda: {"fastad": fastad.__version__, "torch": torch.__version__}
     )
@@ -100,9 +107,35 @@ class Artifact:
     @property
     def kept_rate(self) -> float | None:
         """The rate that the threshold keeps by the calibration scores (`promised`)."""
-        if self.threshold is None or self.calibration.size == 0:
+        if self.threshold is None or self.judging.size == 0:
             return None
-        return promised(self.calibration, self.threshold)
+        return promised(self.judging, self.threshold)
+
+    @property
+    def least_pixels(self) -> int | None:
+        """``min_area`` in pixels of the anomaly map."""
+        return None if self.min_area is None else pixels_of(self.min_area, self.image_size)
+
+    @property
+    def judging(self) -> np.ndarray:
+        """(n,) the held-out scores that images are judged by: with ``min_area`` those of maps."""
+        return self._held_out(self.calibration)
+
+    @property
+    def judging_pixels(self) -> np.ndarray:
+        """(n,) the held-out scores that pixels are judged by."""
+        return self._held_out(self.pixel_calibration)
+
+    def _held_out(self, scores: np.ndarray) -> np.ndarray:
+        least = self.least_pixels
+        if least is None or scores.size == 0:
+            return scores
+        if self.region_levels is None:
+            raise ValueError(
+                "this detector keeps no scores for a smallest area: an older version wrote it; "
+                "train again"
+            )
+        return self.region_levels.at(least)
 
     def guard(self) -> InputGuard | None:
         """What tells images unlike the held-out ones; None where nothing is known of these."""
@@ -130,7 +163,8 @@ class Artifact:
             self.image_size,
             threshold=self.threshold,
             pixel_threshold=self.pixel_threshold,
-            calibration=self.calibration,
+            calibration=self.judging,
+            min_area=self.least_pixels,
             pixel_range=self.pixel_range,
             facts=self.facts,
             guard=self.guard(),
@@ -158,7 +192,7 @@ def save(path: str | Path, artifact: Artifact) -> None:
                 f"a model whose {name} is a {type(value).__name__} cannot be saved to one file: "
                 "its options must be names and numbers"
             ) from None
-    range_of = artifact.pixel_range
+    range_of, levels = artifact.pixel_range, artifact.region_levels
     content = {
         "model": artifact.model.name,
         "config": config,
@@ -171,6 +205,8 @@ def save(path: str | Path, artifact: Artifact) -> None:
         "threshold_set_by": artifact.threshold_set_by,
         "pixel_calibration": np.asarray(artifact.pixel_calibration, dtype=np.float64).tolist(),
         "pixel_threshold": artifact.pixel_threshold,
+        "region_levels": levels and dataclasses.asdict(levels),
+        "min_area": artifact.min_area,
         "choice": _choice(artifact.model),
         "training": artifact.training,
         "serving": artifact.serving,
@@ -212,6 +248,8 @@ def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
         pixel_range=None if pixel_range is None else PixelRange(*map(int, pixel_range)),
         inputs=_inputs(content.get("inputs")),
         calibrations=content.get("calibrations", []),
+        region_levels=_region_levels(content.get("region_levels")),
+        min_area=content.get("min_area"),
         versions=content["versions"],
     )
 
@@ -226,6 +264,15 @@ def _inputs(held: dict[str, Any] | None) -> np.ndarray:
     if held is None or tuple(held["columns"]) != INPUT_COLUMNS:
         return np.empty((0, len(INPUT_COLUMNS)))
     return np.array(held["values"], dtype=np.float64).reshape(-1, len(INPUT_COLUMNS))
+
+
+def _region_levels(held: dict[str, Any] | None) -> RegionLevels | None:
+    """None for older files, which have none."""
+    if held is None:
+        return None
+    areas, shape = np.array(held["areas"], dtype=np.int64), held["image_shape"]
+    levels = np.array(held["levels"], dtype=np.float64).reshape(-1, len(areas))
+    return RegionLevels(areas, levels, None if shape is None else (int(shape[0]), int(shape[1])))
 
 
 def _choice(model: AnomalyModel) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Scores of held-out normal images, from which thresholds and p-values are made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,21 +9,21 @@ from torch import Tensor
 from fastad.data.appearance import STATISTICS, appearance
 from fastad.data.folder import Images
 from fastad.inference.predictor import Predictor
-
-# In another batch an image's score differs by rounding, of about 1e-6: without a margin a
-# held-out image, or one like it, would be above the threshold that it set itself.
-ROUNDING = 1e-5
+from fastad.inference.threshold import raised
 
 
 def calibration_scores(
-    predictor: Predictor, dataset: Images, held_out: list[int]
+    predictor: Predictor,
+    dataset: Images,
+    held_out: list[int],
+    observe: Callable[[np.ndarray], object] = lambda maps: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores and maxima of the anomaly maps of some images of a data set, (n,) float64 each, both
     raised by a hundred-thousandth so that rounding decides nothing. And what the images look like,
     (n, 5), see `appearance`.
 
     The items of the data set are images (3, H, W) at the predictor's size, or dicts with one as
-    "image".
+    "image". ``observe`` is called with the anomaly maps (N, H, W) of each batch.
     """
     scores, maxima = [np.empty(0)], [np.empty(0)]
     seen = [np.empty((0, len(STATISTICS)))]
@@ -33,6 +33,7 @@ def calibration_scores(
         scores.append(result.score.astype(np.float64))
         seen.append(appearance(images).cpu().numpy())
         maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
+        observe(result.anomaly_map)
     return raised(np.concatenate(scores)), raised(np.concatenate(maxima)), np.concatenate(seen)
 
 
@@ -40,8 +41,3 @@ def stacked(dataset: Images, indices: Sequence[int]) -> Tensor:
     """Images of such a data set: (n, 3, H, W)."""
     items = [dataset[index] for index in indices]
     return torch.stack([item["image"] if isinstance(item, dict) else item for item in items])
-
-
-def raised(values: np.ndarray) -> np.ndarray:
-    """Scores as a calibration keeps them: higher by the share `ROUNDING`."""
-    return values + ROUNDING * np.abs(values)

@@ -60,7 +60,7 @@ def check_detector(
         result = predictor.predict_batch(batch)
         return result.score, result.anomaly_map
 
-    calibration = artifact.calibration
+    calibration = artifact.judging
     result = check(
         predict,
         source.dataset,

@@ -22,6 +22,7 @@ from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
 from fastad.inference.calibration import calibration_scores
 from fastad.inference.candidates import better, in_words
+from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import Examination, examine
 from fastad.inference.threshold import conformal_threshold
@@ -273,7 +274,10 @@ def _calibrated(
     rate: float,
 ) -> Artifact:
     """What is kept of a training: the model, with thresholds from the held-out images."""
-    scores, maxima, seen = calibration_scores(predictor, source.dataset, record.held_out)
+    levels = LevelRecorder(source.size)
+    scores, maxima, seen = calibration_scores(
+        predictor, source.dataset, record.held_out, levels.add
+    )
     aspects = source.aspects_of(record.held_out)
     threshold = pixel_threshold = None
     if len(scores):
@@ -297,6 +301,7 @@ def _calibrated(
         pixel_range=source.pixel_range,
         facts=source.facts,
         inputs=np.concatenate([seen, aspects[:, None]], axis=1),
+        region_levels=levels.result(source.shape),
     )
 
 
@@ -316,11 +321,14 @@ def nothing_yet(trains: bool) -> str:
 
 
 def _notes_on_skipped(source: TrainingSet) -> list[str]:
-    if not source.skipped:
-        return []
-    names = ", ".join(path.name for path, _ in source.skipped[:SKIPPED_NAMES])
-    more = ", ..." if len(source.skipped) > SKIPPED_NAMES else ""
-    return [f"{len(source.skipped)} unreadable images skipped: {names}{more}"]
+    unreadable = [path for path, _ in source.skipped]
+    kinds = (unreadable, "unreadable images skipped"), (source.excluded, "images excluded")
+    notes = []
+    for paths, what in kinds:
+        names = ", ".join(path.name for path in paths[:SKIPPED_NAMES])
+        more = ", ..." if len(paths) > SKIPPED_NAMES else ""
+        notes += [f"{len(paths)} {what}: {names}{more}"] if paths else []
+    return notes
 
 
 def checked_rate(rate: Any) -> float:

@@ -1,6 +1,6 @@
 """Pictures of where an image is anomalous: the anomaly map in colour over the image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastad._files import atomic_path
 from fastad.data.images import resize
+from fastad.evaluation.regions import Region
 
 # matplotlib's "inferno" (van der Walt and Smith, CC0) at 17 equal steps: perceptually uniform,
 # readable in grey and with any colour vision.
@@ -104,12 +105,31 @@ def strip(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(whole)
 
 
+def boxed(picture: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 with the smallest box of each region and its number, from 1."""
+    if not regions:
+        return picture
+    drawn = Image.fromarray(picture)
+    draw = ImageDraw.Draw(drawn)
+    thick = max(1, min(picture.shape[:2]) // 256)
+    font = ImageFont.load_default(max(10, min(picture.shape[:2]) // 24))
+    for number, region in enumerate(regions, start=1):
+        outline = [*region.corners, region.corners[0]]
+        draw.line(outline, "black", 3 * thick)  # seen on white, too
+        draw.line(outline, "white", thick)
+        x, y = max(region.corners)  # the rightmost, where there is room for the number
+        draw.text((x + 2 * thick, y), str(number), "white", font, "lm", stroke_width=thick,
+                  stroke_fill="black")  # fmt: skip
+    return np.asarray(drawn)
+
+
 def save_heatmap(
     path: str | Path,
     image: np.ndarray,
     anomaly_map: np.ndarray,
     scale: float,
     explanations: Mapping[str, np.ndarray] | None = None,
+    regions: Sequence[Region] = (),
 ) -> None:
     """Write ``overlay(image, anomaly_map, scale)`` to a PNG file, atomically.
 
@@ -120,6 +140,7 @@ def save_heatmap(
         scale: map value of the brightest colour.
         explanations: pictures (h, w, 3) uint8 by name, as of `Detector.explain`. The file then
             shows the image, these pictures, and the overlay side by side.
+        regions: of the image; their boxes are drawn over the overlay, with their numbers.
 
     Raises:
         ValueError: as `overlay`.
@@ -134,7 +155,7 @@ def save_heatmap(
         >>> Image.open("heatmap.png").size  # width, height
         (64, 48)
     """
-    coloured = overlay(image, anomaly_map, scale)
+    coloured = boxed(overlay(image, anomaly_map, scale), regions)
     if explanations:
         coloured = strip({"image": image, **explanations, "anomaly map": coloured})
     picture = Image.fromarray(coloured)

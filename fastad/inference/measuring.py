@@ -31,10 +31,16 @@ class Measured:
         return np.concatenate([self.appearance, aspects[:, None]], axis=1)
 
 
-def measured(predictor: Predictor, items: Any, skip: Skip | None = None) -> Measured:
+def measured(
+    predictor: Predictor,
+    items: Any,
+    skip: Skip | None = None,
+    observe: Callable[[np.ndarray], object] = lambda maps: None,
+) -> Measured:
     """Of readable images as `countable` gives them, batch by batch: no map is kept.
 
-    ``skip`` as of `Predictor.predict`.
+    ``skip`` as of `Predictor.predict`. ``observe`` is called with the anomaly maps (N, H, W) of
+    each batch.
     """
     failed: set[int] = set()
     positions = {Path(item): i for i, item in enumerate(items)} if are_paths(items) else {}
@@ -51,6 +57,7 @@ def measured(predictor: Predictor, items: Any, skip: Skip | None = None) -> Meas
         scores.append(result.score.astype(np.float64))
         maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
         seen.append(result.appearance)
+        observe(result.anomaly_map)
     return Measured(np.concatenate(scores), np.concatenate(maxima), np.concatenate(seen), failed)
 
 

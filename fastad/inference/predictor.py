@@ -23,6 +23,7 @@ from fastad.engine.cuda import CudaRunner
 from fastad.engine.folding import fold, has_foldable_parts, is_separable, takes_bytes
 from fastad.engine.precision import autocast, resolve
 from fastad.inference.guard import OK, UNKNOWN, InputGuard
+from fastad.inference.min_area import keep_large, region_scores
 from fastad.inference.result import PredictionResult
 from fastad.inference.threshold import p_values
 from fastad.models import AnomalyModel
@@ -76,6 +77,9 @@ class Predictor:
         pixel_range: that of `fastad.data.read_image`, for images with 16 bits.
         facts: what the training images were like. A warning says once what is not like them.
         guard: what says of each image whether it is like the held-out ones. None for "unknown".
+        min_area: the fewest pixels of the map in a region that counts. Scores and masks go by it,
+            and so must ``threshold``, which is then that of pixels, too, and ``calibration``. See
+            `fastad.inference.min_area`. None for the model's own scores.
 
     Raises:
         ValueError: a wrong value. The message names the argument.
@@ -107,6 +111,7 @@ class Predictor:
         pixel_range: PixelRange | None = None,
         facts: ImageFacts | None = None,
         guard: InputGuard | None = None,
+        min_area: int | None = None,
     ) -> None:
         batch_size = plain(batch_size)
         if not is_integer(batch_size, 1):
@@ -125,6 +130,7 @@ class Predictor:
         self.pixel_threshold = plain(pixel_threshold)
         self.pixel_range = pixel_range
         self.guard = guard
+        self.min_area = min_area
         self._expectation = Expectation(facts or ImageFacts(), self.image_size)
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         # torch's types lack this form.
@@ -295,12 +301,15 @@ class Predictor:
         seen = appearance(images)  # while a device computes
 
         def judged() -> PredictionResult:
-            result = self._judged(*finish())
+            score, anomaly_map = finish()
+            result = self._judged(score, anomaly_map)
             result.input = np.full(len(images), UNKNOWN)
             result.appearance = seen.cpu().numpy()
             if guard is not None:
                 aspects = self._log_aspects(sizes, len(images))
-                result.input = guard.judge(result.appearance, aspects, result.score)
+                result.input = guard.judge(result.appearance, aspects, score)
+            own = [self.image_size] * len(images)
+            result.sizes = np.array(own if sizes is None else sizes, np.int64).reshape(-1, 2)
             return result
 
         return judged
@@ -348,15 +357,28 @@ class Predictor:
         return max(min(most, images), 1)
 
     def _judged(self, score: np.ndarray, anomaly_map: np.ndarray) -> PredictionResult:
+        score = self.scores(score, anomaly_map)
         wide = score.astype(np.float64)
         threshold, pixel_threshold = self.threshold, self.pixel_threshold
+        mask = None if pixel_threshold is None else anomaly_map > np.float64(pixel_threshold)
+        if mask is not None and self.min_area is not None:
+            keep_large(mask, wide > np.float64(pixel_threshold), self.min_area)
         return PredictionResult(
             score,
             anomaly_map,
             None if threshold is None else wide > threshold,
             p_values(wide, self.calibration) if self.calibration.size else None,
-            None if pixel_threshold is None else anomaly_map > np.float64(pixel_threshold),
+            mask,
         )
+
+    def scores(self, score: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
+        """The scores (N,) that images are judged by: the model's, or with ``min_area`` the map's.
+
+        ``score`` (N,) and ``anomaly_map`` (N, H, W) are the model's.
+        """
+        if self.min_area is None:
+            return score
+        return region_scores(anomaly_map, self.min_area)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

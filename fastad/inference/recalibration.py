@@ -8,10 +8,12 @@ permutation drawn from a seed splits them. How many go where follows from their 
 new good image and those of the thresholds stay exchangeable.
 """
 
+import copy
 import dataclasses
 import datetime
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,11 @@ from fastad.data.inputs import are_paths, image_batches, is_path
 from fastad.data.training_set import file_digests
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import BY_RATE, Artifact
-from fastad.inference.calibration import raised
 from fastad.inference.known_images import given_to_training, good_images
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
+from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
-from fastad.inference.threshold import alarm_p_value, conformal_threshold
+from fastad.inference.threshold import alarm_p_value, conformal_threshold, raised
 from fastad.models.map_model import MapModel
 
 LEAST_FOR_MEANS = 20  # images: the mean at one place is too uncertain from fewer
@@ -136,32 +138,34 @@ def recalibrate(
     source = _name(images)
     items, digests, repeated = _fresh(artifact, images)
     _require_enough(len(items), rate)
-    before = measured(predictor, items, skip)
+    recorder = LevelRecorder(predictor.image_size)
+    before = measured(predictor, items, skip, recorder.add)
     fresh = [index for index in range(len(items)) if index not in before.failed]
     items, digests = chosen(items, fresh), [digests[i] for i in fresh] if digests else []
     _require_enough(len(items), rate)
     for_means = _for_means(predictor, len(items), rate)
     order = np.random.default_rng(seed).permutation(len(items))
     first, rest = np.sort(order[:for_means]), np.sort(order[for_means:])
-    after = before
     if for_means:
-        after = _with_new_means(predictor, chosen(items, first), chosen(items, rest))
-    scores, maxima = raised(after.scores), raised(after.maxima)
-    threshold, pixel_threshold = (
-        conformal_threshold(scores, rate),
-        conformal_threshold(maxima, rate),
-    )
+        with _new_means(predictor, chosen(items, first)):
+            after, levels = _own_scores(predictor, chosen(items, rest))
+    elif predictor.min_area is not None:  # the scores are those of regions
+        after, levels = _own_scores(predictor, items)
+    else:
+        after, levels = before, recorder
+    known = artifact.region_levels
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     new = dataclasses.replace(
         artifact,
-        calibration=scores,
-        pixel_calibration=maxima,
+        calibration=raised(after.scores),
+        pixel_calibration=raised(after.maxima),
+        region_levels=levels.result(None if known is None else known.image_shape),
         false_positive_rate=rate,
-        threshold=threshold,
-        pixel_threshold=pixel_threshold,
         threshold_set_by=BY_RATE,
         inputs=before.inputs(items)[rest],
     )
+    new.threshold = threshold = conformal_threshold(new.judging, rate)
+    new.pixel_threshold = pixel_threshold = conformal_threshold(new.judging_pixels, rate)
     history = artifact.calibrations
     if not history and artifact.calibration.size:
         history = [kept(artifact, artifact.training.get("data"))]
@@ -208,8 +212,16 @@ def kept(
     }
 
 
-def _with_new_means(predictor: Predictor, for_means: Any, others: Any) -> Measured:
-    """Take position means from some images and measure others by them; as before on an error."""
+def _own_scores(predictor: Predictor, items: Any) -> tuple[Measured, LevelRecorder]:
+    """The model's own scores of images, whatever area the detector judges by, and their levels."""
+    own, levels = copy.copy(predictor), LevelRecorder(predictor.image_size)
+    own.min_area = None
+    return measured(own, items, observe=levels.add), levels
+
+
+@contextmanager
+def _new_means(predictor: Predictor, for_means: Any) -> Iterator[None]:
+    """Take position means from some images; they are as before where an error leaves the block."""
     model = predictor.model
     assert isinstance(model, MapModel)  # others have none
     old = model.distance_means.clone()
@@ -223,7 +235,7 @@ def _with_new_means(predictor: Predictor, for_means: Any, others: Any) -> Measur
     try:
         with torch.no_grad():
             model.calibrate_maps(batches)
-        return measured(predictor, others)
+        yield
     except BaseException:
         with torch.no_grad():
             model.distance_means.copy_(old)

@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from fastad.evaluation.regions import Region, regions_of
 from fastad.evaluation.score_table import COLUMNS, score_row
 
 
@@ -23,6 +24,7 @@ class ImageResult:
         mask: (H, W) bool, pixels above the pixel threshold. None without a pixel threshold.
         path: its file. None unless all images were given as paths.
         input: whether the image is like the held-out good ones, as of `PredictionResult`.
+        size: (height, width) of the original image. None where it is not known.
     """
 
     score: float
@@ -32,6 +34,13 @@ class ImageResult:
     mask: np.ndarray | None = None
     path: Path | None = None
     input: str | None = None
+    size: tuple[int, int] | None = None
+
+    def regions(self, *, mm_per_pixel: float | None = None) -> list[Region]:
+        """The image's defects one by one. See `PredictionResult.regions`."""
+        if self.mask is None:
+            raise ValueError("there are no regions without a pixel threshold: use set_threshold")
+        return regions_of(self.mask, self.anomaly_map, self.size, mm_per_pixel)
 
     def __repr__(self) -> str:
         name = "" if self.path is None else f"{self.path}, "
@@ -52,6 +61,7 @@ class PredictionResult:
         p_value: (N,) float64, the share of normal images that look at least as anomalous. None
             without calibration scores.
         mask: (N, H, W) bool, pixels above the pixel threshold. None without a pixel threshold.
+            Where the detector has a smallest area, without the regions that do not count.
         paths: the files of the N images. None unless all were given as paths.
         input: (N,) text, whether each image is like the held-out good ones by simple statistics:
             "ok", "dark", "bright", "blurred", "shape" (another aspect ratio) or "unlike".
@@ -60,6 +70,7 @@ class PredictionResult:
         appearance: (N, 5) float32, brightness, contrast, sharpness, colour and range of each image,
             see `fastad.data.appearance`. `Detector.drift` reads them. None where nothing measured
             them.
+        sizes: (N, 2) int64, height and width of the original images. None where they are not known.
 
     Examples:
         >>> import numpy as np
@@ -83,6 +94,7 @@ class PredictionResult:
     paths: list[Path] | None = None
     input: np.ndarray | None = None
     appearance: np.ndarray | None = None
+    sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -115,7 +127,34 @@ class PredictionResult:
             mask=None if self.mask is None else self.mask[i],
             path=None if self.paths is None else self.paths[i],
             input=None if self.input is None else str(self.input[i]),
+            size=None if self.sizes is None else (int(self.sizes[i, 0]), int(self.sizes[i, 1])),
         )
+
+    def regions(self, *, mm_per_pixel: float | None = None) -> list[list[Region]]:
+        """Of each image its defects one by one, the highest peak first.
+
+        A region is a connected part of the image's ``mask``. Its place and lengths are in pixels of
+        the original image. See `fastad.evaluation.regions.Region`.
+
+        Args:
+            mm_per_pixel: of the original images. Regions then know millimetres, too.
+
+        Raises:
+            ValueError: there is no pixel threshold, or ``mm_per_pixel`` is not positive.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad.inference import PredictionResult
+            >>> maps = np.zeros((2, 64, 64), np.float32)
+            >>> maps[1, 10:14, 20:30] = 0.9
+            >>> scores = maps.max(axis=(1, 2))
+            >>> sizes = np.array([[128, 128], [128, 128]])
+            >>> result = PredictionResult(scores, maps, mask=maps > 0.5, sizes=sizes)
+            >>> none, [region] = result.regions(mm_per_pixel=0.5)
+            >>> none, region.box, region.area, region.area_mm2
+            ([], (40.0, 20.0, 20.0, 8.0), 160.0, 40.0)
+        """
+        return [image.regions(mm_per_pixel=mm_per_pixel) for image in self]
 
     def rows(self) -> list[dict[str, Any]]:
         """Of each image the cells of the CSV of ``fastad predict``, by name of the column.

@@ -126,7 +126,8 @@ class SelfCheckingPredictor(Predictor):
         if not left:
             return super()._compute(images)
         score, anomaly_map = self.run(images, torch.float32, False)
-        pairs.append((score, self.run(images, left[0], True)[0]))
+        tried = self.run(images, left[0], True)
+        pairs.append((self.scores(score, anomaly_map), self.scores(*tried)))
         enough = sum(len(seen) for seen, _ in pairs) >= FIRST
         if enough and pairs is self._pairs:  # otherwise another thread has decided already
             self._decide(left, pairs)

@@ -6,6 +6,7 @@ et al., 2021), here one for all places. Both are closed forms of mean and covari
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +32,41 @@ def patch_features(levels: Sequence[Tensor]) -> Tensor:
 def as_rows(features: Tensor) -> Tensor:
     """(N, D, h, w) -> (N * h * w, D)."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+@dataclass
+class Moments:
+    """Number, sum and products of patch features, in float64. They add, and are taken out again.
+
+    Attributes:
+        count: how many.
+        total: (D,) their sum.
+        products: (D, D) sum of their outer products.
+    """
+
+    count: int
+    total: Tensor
+    products: Tensor
+
+    @classmethod
+    def empty(cls, width: int, device: torch.device) -> "Moments":
+        """Of no features of this width."""
+        total = torch.zeros(width, dtype=torch.float64, device=device)
+        return cls(0, total, total.outer(total))
+
+    def add(self, features: Tensor) -> None:
+        """Count patch features (N, D, h, w)."""
+        rows = as_rows(features).double()
+        self.count, self.total = self.count + len(rows), self.total + rows.sum(dim=0)
+        self.products = self.products + rows.mT @ rows
+
+    def __add__(self, other: "Moments") -> "Moments":
+        total, products = self.total + other.total, self.products + other.products
+        return Moments(self.count + other.count, total, products)
+
+    def __sub__(self, other: "Moments") -> "Moments":
+        total, products = self.total - other.total, self.products - other.products
+        return Moments(self.count - other.count, total, products)
 
 
 class SubspaceResidual(nn.Module):
@@ -60,15 +96,19 @@ class SubspaceResidual(nn.Module):
                 "mahalanobis" counts every direction in units of its standard deviation.
             variance: share of the variance that the components explain. Of "residual".
         """
-        count, width = 0, self.directions.shape[1]
-        total = self.offset.new_zeros(width, dtype=torch.float64)
-        products = total.outer(total)
+        moments = Moments.empty(self.directions.shape[1], self.offset.device)
         for features in batches:
-            rows = as_rows(features).double()
-            count, total = count + len(rows), total + rows.sum(dim=0)
-            products = products + rows.mT @ rows
-        mean = total / count
-        variances, axes = torch.linalg.eigh(products / count - mean.outer(mean))  # least first
+            moments.add(features)
+        self.fit_moments(moments, distance, variance)
+
+    @torch.no_grad()
+    def fit_moments(
+        self, moments: Moments, distance: str = "residual", variance: float = VARIANCE
+    ) -> None:
+        """As `fit`, of features that were counted before."""
+        mean = moments.total / moments.count
+        covariance = moments.products / moments.count - mean.outer(mean)
+        variances, axes = torch.linalg.eigh(covariance)  # least first
         variances = variances.clamp_min(0)
         if distance == "residual":
             directions = axes.mT[: unexplained(variances, variance)]

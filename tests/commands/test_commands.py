@@ -12,7 +12,7 @@ from PIL import Image
 from fastad import inference
 from fastad.evaluation.score_table import COLUMNS
 from fastad.inference import fitting
-from fastad.inference.calibration import ROUNDING
+from fastad.inference.threshold import ROUNDING
 from fastad.models import MODELS
 
 TRAIN = ["--image-size", "64", "--batch-size", "4", "--precision", "float32"]

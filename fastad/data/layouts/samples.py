@@ -30,6 +30,7 @@ from pathlib import Path
 
 from fastad.data.finding import find_images, once
 from fastad.data.layouts.description import DataDescription, Named, describe, existing
+from fastad.data.layouts.exclusion import excluded
 from fastad.data.layouts.folders import Folders
 from fastad.data.layouts.mask_files import split_masks
 from fastad.data.layouts.naming import saying
@@ -64,15 +65,23 @@ class TrainingImages:
         held_out: others that the layout sets apart for calibration; mostly empty.
         layout: what the folder was recognised as, in words.
         name: of the folder.
+        excluded: images that the user left out.
     """
 
     paths: list[Path]
     held_out: list[Path]
     layout: str
     name: str | None = field(default=None, compare=False)
+    excluded: list[Path] = field(default_factory=list, compare=False)
 
 
-def training_images(data: str | Path, *, good: Named = (), masks: Named = ()) -> TrainingImages:
+def training_images(
+    data: str | Path,
+    *,
+    good: Named = (),
+    masks: Named = (),
+    exclude: str | Path | None = None,
+) -> TrainingImages:
     """Normal images of a folder in one of the layouts of `fastad.data.layouts`.
 
     A folder that may hold defects or masks among its images is refused: taking every image would
@@ -82,12 +91,14 @@ def training_images(data: str | Path, *, good: Named = (), masks: Named = ()) ->
         data: the folder.
         good: folders of normal images whose names do not say so, as in `describe`.
         masks: folders of masks.
+        exclude: a text file that names images to leave out, a path or its end in a line. See
+            `fastad.data.layouts.exclusion`.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder, or no file ``exclude``.
         NotADirectoryError: it is a file.
-        ValueError: there is no image, or it is unclear which are normal. The message says what to
-            give instead.
+        ValueError: there is no image, ``exclude`` names one that is not there, or it is
+            unclear which are normal. The message says what to give instead.
 
     Examples:
         >>> from fastad.data import training_images
@@ -102,7 +113,14 @@ def training_images(data: str | Path, *, good: Named = (), masks: Named = ()) ->
     if found.cannot_train is not None:
         raise found.cannot_train
     paths, held_out = ([f.path for f in files] for files in (found.training, found.held_out))
-    return TrainingImages(paths, held_out, found.layout, found.folder.resolve().name)
+    name = found.folder.resolve().name
+    if exclude is None:
+        return TrainingImages(paths, held_out, found.layout, name)
+    left_out = excluded([*paths, *held_out], exclude)
+    paths, held_out = ([p for p in some if p not in left_out] for some in (paths, held_out))
+    if not paths:
+        raise ValueError(f"{exclude} leaves no image of {data} to train on")
+    return TrainingImages(paths, held_out, found.layout, name, left_out)
 
 
 def test_samples(  # no test of pytest's

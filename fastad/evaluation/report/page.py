@@ -31,6 +31,7 @@ class Figure:
         drawing: (height, width) of the outlines.
         has_truth: whether there is a ground truth at all.
         score: of the image.
+        regions: what is above the pixel threshold, in words.
         name: of its file, below the folder of all test images.
     """
 
@@ -43,6 +44,7 @@ class Figure:
     drawing: tuple[int, int]
     has_truth: bool
     score: float
+    regions: str
     name: str
 
 

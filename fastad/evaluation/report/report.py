@@ -16,7 +16,9 @@ import numpy as np
 
 from fastad._files import check_folder, claim_folder, write_atomically
 from fastad.data import PixelRange, Sample
+from fastad.data.in_memory import shape_of
 from fastad.evaluation.histogram import PixelHistogram
+from fastad.evaluation.regions import in_words, pixels_of, regions_of, without_small
 from fastad.evaluation.report.gallery import Gallery, Group, Shown
 from fastad.evaluation.report.page import Figure, Findings, page
 from fastad.evaluation.report.pictures import (
@@ -49,6 +51,7 @@ class Report:
         explain: images of the files given -> pictures (N, h, w, 3) uint8 by name, which are shown
             beside the images; the same names for all.
         pixel_range: that of `fastad.data.read_image`, by which the images were read.
+        min_area: the share of an image below which a region does not count; None where all count.
     """
 
     def __init__(
@@ -61,8 +64,10 @@ class Report:
         p_values: Callable[[np.ndarray], np.ndarray] | None = None,
         explain: Explain | None = None,
         pixel_range: PixelRange | None = None,
+        min_area: float | None = None,
     ) -> None:
         self._pixel_range = pixel_range
+        self._min_area = min_area
         self._p_values = p_values
         self._explain = explain or (lambda paths: {})
         self.threshold = threshold
@@ -168,8 +173,12 @@ class Report:
         values = shown.anomaly_map.astype(np.float32) * shown.peak
         write_map(values, scale, folder / coloured)
         level = self.pixel_threshold
+        marked = np.zeros(values.shape, bool) if level is None else values > level
+        if self._min_area is not None:
+            marked = without_small(marked, pixels_of(self._min_area, values.shape))
+        counted = values if level is None else np.where(marked, values, np.minimum(values, level))
         drawn = {
-            "predicted": "" if level is None else outline(values, level),
+            "predicted": "" if level is None else outline(counted, level),
             "truth": "" if shown.truth is None else outline(shown.truth, 0.5),
         }
         return Figure(
@@ -182,6 +191,7 @@ class Report:
             drawing=(values.shape[0] * UNITS, values.shape[1] * UNITS),
             has_truth=shown.truth is not None,
             score=shown.score,
+            regions=in_words(regions_of(marked, values, shape_of(shown.sample.path))),
             name=Path(os.path.relpath(shown.sample.path, root)).as_posix(),
         )
 

@@ -1,0 +1,37 @@
+"""Pictures that a command writes: never among the images that it reads."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fastad.commands.output import write_json
+from fastad.data.finding import PICTURES, drawn_by_predict
+
+
+def refuse_pictures_among(images: Sequence[str], output: str) -> None:
+    """ValueError where the folder of ``--output`` lies in a folder of images."""
+    target = Path(output).resolve()
+    for name in images:
+        if Path(name).is_dir() and target.is_relative_to(Path(name).resolve()):
+            raise ValueError(
+                f"--output {output} is inside {name}: its pictures would be taken for images the "
+                "next time"
+            )
+
+
+def list_pictures(folder: Path, pictures: Iterable[Path], writer: str = "fastad predict") -> None:
+    """Written before them, so that no data set that they lie in takes them for images."""
+    names = [path.relative_to(folder).as_posix() for path in pictures]
+    every = sorted({*drawn_by_predict(folder), *names})
+    write_json(str(folder / PICTURES), {"written_by": writer, "files": every})
+
+
+def picture_names(paths: Sequence[Path]) -> dict[Path, Path]:
+    """Image -> name of its pictures without ending, below the folder that all images share."""
+    root = os.path.commonpath([path.resolve().parent for path in paths])
+    whole = {path: Path(os.path.relpath(path.resolve(), root)) for path in paths}
+    short = [name.with_suffix("") for name in whole.values()]
+    return {
+        path: name if short.count(name.with_suffix("")) > 1 else name.with_suffix("")
+        for path, name in whole.items()
+    }
