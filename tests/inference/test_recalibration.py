@@ -13,9 +13,9 @@ import fastad
 from fastad import inference, ops
 from fastad.evaluation import exact_interval
 from fastad.inference import Artifact, Predictor, conformal_threshold
-from fastad.inference.calibration import ROUNDING
+from fastad.inference.min_area import region_scores
 from fastad.inference.recalibration import LEAST_FOR_MEANS, recalibrate
-from fastad.inference.threshold import alarm_p_value
+from fastad.inference.threshold import ROUNDING, alarm_p_value
 from fastad.models.map_model import MapModel, MapOptions
 
 SHAPE = (40, 48, 3)
@@ -75,6 +75,33 @@ def test_thresholds_are_those_of_the_fresh_images(detector, folders):
     assert (fresh.input == "ok").sum() >= 15  # the guard goes by the fresh images, too
     assert detector._artifact.inputs.shape == (20, 6)
     assert np.allclose(detector._artifact.inputs[:, -1], np.log(48 / 40))
+
+
+def test_a_smallest_area_goes_by_the_fresh_images(detector, folders, tmp_path):
+    """The levels of regions are the fresh images', whether the area is set before or after."""
+    detector.save(tmp_path / "plain.fastad")
+    plain = fastad.load(tmp_path / "plain.fastad")
+    detector.set_min_area("1%")
+    before = detector.threshold_
+    result = detector.calibrate(folders[1])
+    least = detector._artifact.least_pixels
+    maps = np.stack(
+        [detector.predict(path).anomaly_map[0] for path in sorted(folders[1].iterdir())]
+    )
+    levels = detector._artifact.region_levels
+    known = levels.areas[np.searchsorted(levels.areas, least, side="right") - 1]
+    expected = region_scores(maps, known).astype(np.float64) * (1 + ROUNDING)
+    assert np.allclose(detector._artifact.judging, expected, rtol=1e-6)
+    assert detector.threshold_ == detector.pixel_threshold_ == result.threshold != before
+    assert result.threshold == conformal_threshold(detector._artifact.judging, 0.25)
+    assert (result.old_threshold, result.old_alarms.total) == (before, 20)
+
+    plain.calibrate(folders[1])
+    assert np.array_equal(plain.calibration_scores_, detector._artifact.calibration)
+    plain.set_min_area("1%")
+    assert plain.threshold_ == detector.threshold_
+    detector.save(tmp_path / "a.fastad")
+    assert fastad.load(tmp_path / "a.fastad").threshold_ == plain.threshold_
 
 
 def test_the_file_keeps_the_old_and_the_new(detector, folders, tmp_path):
