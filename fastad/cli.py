@@ -110,9 +110,6 @@ def _check_rate(value: float | None) -> float | None:
     return value
 
 
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")
-]
 Rate = Annotated[
     float | None,
     typer.Option(
@@ -525,7 +522,14 @@ def evaluate(
         ),
     ] = None,
     false_positive_rate: Rate = None,
-    skip_bad: SkipBad = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="Leave unreadable images out instead of stopping, and end with 4 where there are "
+            "any.",
+        ),
+    ] = False,
     device: Device = "auto",
     precision: ServingPrecision = "auto",
     batch_size: BatchSize = 32,
@@ -535,7 +539,7 @@ def evaluate(
         raise typer.BadParameter("only one of --json and --csv can go to stdout")
     from fastad.commands.evaluate import evaluate as run
 
-    run(
+    unreadable = run(
         detector,
         data,
         good=good or [],
@@ -550,6 +554,8 @@ def evaluate(
         precision=precision,
         batch_size=batch_size,
     )
+    if unreadable:
+        raise typer.Exit(NOT_INSPECTED)
 
 
 @app.command(

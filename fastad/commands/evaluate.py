@@ -17,10 +17,11 @@ import torch
 import fastad
 from fastad.commands.output import (
     check_writable,
+    log,
     note,
     progress,
+    reason,
     refuse_overwriting,
-    skipped,
     waiting,
     write_csv,
     write_json,
@@ -29,7 +30,13 @@ from fastad.commands.training_summary import epochs_kept, kept_by, stage_lines
 from fastad.data import Sample, describe
 from fastad.data.layouts import samples_of
 from fastad.detector import Detector, load
-from fastad.evaluation.score_table import COLUMNS, LABELS, labelled_rows
+from fastad.evaluation.score_table import (
+    COLUMNS,
+    LABELS,
+    labelled_rows,
+    labels_of,
+    unreadable_row,
+)
 from fastad.inference import p_values
 from fastad.training.map_choice import choice_lines
 
@@ -54,8 +61,11 @@ def evaluate(
     device: str,
     precision: str,
     batch_size: int,
-) -> None:
+) -> int:
     """Measure, write what is asked for, and print a table where nothing else goes to stdout.
+
+    Returns how many images were left out, because they or their masks cannot be read: none without
+    ``skip_bad``. They have a row in the CSV that says so.
 
     Raises ValueError for a report among the test images, FileExistsError for one among files of
     others; both before any work is done.
@@ -82,18 +92,23 @@ def evaluate(
     of_scores = _p_values(loaded)
     watcher = None if report is None else _watcher(loaded, of_scores)
     scored: list[tuple[Sample, float]] = []
+    unreadable: dict[Path, dict[str, Any]] = {}
+
+    def leave_out(sample: Sample, error: Exception) -> None:
+        unreadable[sample.path] = unreadable_row(sample.path, reason(error)) | labels_of(sample)
+        log.warning(f"not measured: {reason(error)}")
 
     def observe(sample: Sample, score: float, *pictures: Any) -> None:
         scored.append((sample, score))
         if watcher is not None:
             watcher.observe(sample, score, *pictures)
 
-    with skipped() as skip, progress("evaluating") as show, _noted() as notes:
+    with progress("evaluating") as show, _noted() as notes:
         metrics = loaded.evaluate(
             data,
             **named,
             progress=show,
-            skip=skip if skip_bad else None,
+            skip=leave_out if skip_bad else None,
             observe=observe,
         )
     if "-" not in (json, csv):
@@ -103,7 +118,9 @@ def evaluate(
     if csv is not None:
         measured, scores = [sample for sample, _ in scored], [score for _, score in scored]
         rows = labelled_rows(measured, scores, loaded.threshold_, of_scores)
-        write_csv(csv, (*COLUMNS, *LABELS), rows)
+        by_path = unreadable | {s.path: row for s, row in zip(measured, rows, strict=True)}
+        in_order = [by_path[s.path] for s in samples if s.path in by_path]
+        write_csv(csv, (*COLUMNS, *LABELS), in_order)
     if report is not None and watcher is not None:
         facts = _facts(loaded, detector, data, metrics)
         others = [text for text in notes if text not in metrics["conclusions"]]
@@ -111,6 +128,12 @@ def evaluate(
             report, metrics, title=Path(data).resolve().name, facts=facts, notes=others
         )
         note(f"report: {page}")
+    if unreadable:
+        log.warning(
+            f"{len(unreadable)} of {len(scored) + len(unreadable)} images, or their masks, cannot "
+            "be read: they were not measured"
+        )
+    return len(unreadable)
 
 
 def _p_values(detector: Detector) -> Callable[[np.ndarray], np.ndarray] | None:

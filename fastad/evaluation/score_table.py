@@ -49,7 +49,7 @@ def labelled_rows(
     threshold: float | None,
     p_values: Callable[[np.ndarray], np.ndarray] | None,
 ) -> list[dict[str, Any]]:
-    """Of each labelled image the cells of `COLUMNS` and of `LABELS`, a str and a bool.
+    """Of each labelled image the cells of `COLUMNS` and of `LABELS`.
 
     Args:
         threshold: above it an image is anomalous. None for no decision.
@@ -58,9 +58,14 @@ def labelled_rows(
     found = repeat(None, len(scores)) if p_values is None else p_values(np.array(scores))
     return [
         score_row(sample.path, score, p, None if threshold is None else score > threshold)
-        | {"type": sample.defect_type, "is_defect": bool(sample.label)}
+        | labels_of(sample)
         for sample, score, p in zip(samples, scores, found, strict=True)
     ]
+
+
+def labels_of(sample: Sample) -> dict[str, Any]:
+    """The cells of `LABELS` of an image, a str and a bool."""
+    return {"type": sample.defect_type, "is_defect": bool(sample.label)}
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

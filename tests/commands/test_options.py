@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,10 +201,24 @@ def test_unreadable_images_are_skipped_and_counted(fastad, train, detector, imag
     assert "1 unreadable images skipped: x.png" in err
     assert inference.load(tmp_path / "d.fastad").training["images"] == 10
 
-    code, out, err = fastad("evaluate", detector, data, "--skip-bad", "--json", "-")
-    assert code == 0, err
+    table = tmp_path / "scores.csv"
+    code, out, err = fastad("evaluate", detector, data, "--skip-bad", "--json", "-", "--csv", table)
+    assert code == 4, err
     assert json.loads(out)["counts"]["skipped"] == 2
-    assert "2 unreadable images were skipped" in err
+    assert err.count("warning: not measured: ") == 2
+    last = "2 of 5 images, or their masks, cannot be read: they were not measured"
+    assert err.splitlines()[-1] == f"warning: {last}"
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert [(Path(r["path"]).name, r["status"], r["is_defect"]) for r in rows] == [
+        ("0.png", "ok", "False"),
+        ("1.png", "ok", "False"),
+        ("0.png", "ok", "True"),
+        ("1.png", "unreadable", "True"),
+        ("x.png", "unreadable", "True"),
+    ]
+    assert "1_mask.png" in rows[3]["error"]
+    assert fastad("evaluate", detector, data)[0] == 1
+    assert fastad("evaluate", detector, images, "--skip-bad")[0] == 0
 
 
 def test_an_image_that_cannot_be_read_has_a_row(fastad, detector, images, tmp_path):
