@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 import fastad
 from fastad import models, ops
-from fastad.inference.calibration import ROUNDING
+from fastad.inference.threshold import ROUNDING
 from fastad.models.map_model import MapModel
 from fastad.training import TrainingConfig, precision
 

@@ -9,10 +9,7 @@ from torch import Tensor
 from fastad.data.appearance import STATISTICS, appearance
 from fastad.data.folder import Images
 from fastad.inference.predictor import Predictor
-
-# In another batch an image's score differs by rounding, of about 1e-6: without a margin a
-# held-out image, or one like it, would be above the threshold that it set itself.
-ROUNDING = 1e-5
+from fastad.inference.threshold import raised
 
 
 def calibration_scores(
@@ -40,8 +37,3 @@ def stacked(dataset: Images, indices: Sequence[int]) -> Tensor:
     """Images of such a data set: (n, 3, H, W)."""
     items = [dataset[index] for index in indices]
     return torch.stack([item["image"] if isinstance(item, dict) else item for item in items])
-
-
-def raised(values: np.ndarray) -> np.ndarray:
-    """Scores as a calibration keeps them: higher by the share `ROUNDING`."""
-    return values + ROUNDING * np.abs(values)

@@ -25,10 +25,10 @@ from fastad.data.layouts import defect_images
 from fastad.data.training_set import file_digests
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import Artifact
-from fastad.inference.calibration import ROUNDING
 from fastad.inference.known_images import calibrated, given_to_training
 from fastad.inference.measuring import Skip, countable, measured
 from fastad.inference.predictor import Predictor
+from fastad.inference.threshold import ROUNDING
 
 ZERO_MISSED, LEAST_COST, ZERO_ALARMS = NAMES = ("zero-missed", "least-cost", "zero-alarms")
 FEW = 5  # defects: with fewer the intervals say nearly nothing

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastad import inference
 from fastad.evaluation.score_table import COLUMNS
-from fastad.inference.calibration import ROUNDING
+from fastad.inference.threshold import ROUNDING
 from fastad.models import MODELS
 
 TRAIN = ["--image-size", "64", "--batch-size", "4", "--precision", "float32"]

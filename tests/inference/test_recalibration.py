@@ -13,9 +13,8 @@ import fastad
 from fastad import inference, ops
 from fastad.evaluation import exact_interval
 from fastad.inference import Artifact, Predictor, conformal_threshold
-from fastad.inference.calibration import ROUNDING
 from fastad.inference.recalibration import LEAST_FOR_MEANS, recalibrate
-from fastad.inference.threshold import alarm_p_value
+from fastad.inference.threshold import ROUNDING, alarm_p_value
 from fastad.models.map_model import MapModel, MapOptions
 
 SHAPE = (40, 48, 3)
