@@ -110,6 +110,9 @@ def _check_rate(value: float | None) -> float | None:
     return value
 
 
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")
+]
 Rate = Annotated[
     float | None,
     typer.Option(

@@ -12,7 +12,7 @@ from fastad.commands.output import (
 )
 from fastad.commands.threshold import percent
 from fastad.detector import load
-from fastad.inference.known_images import good_images
+from fastad.inference.known_images import listed
 
 
 def calibrate(
@@ -31,7 +31,7 @@ def calibrate(
 
     Raises ValueError or OSError for images or a target that cannot be; the file stays as it was.
     """
-    paths = [Path(path) for path in good_images(images)]
+    paths = [Path(path) for path in listed(images)]
     target = output or detector
     targets = [target, *([] if json in (None, "-") else [str(json)])]
     refuse_overwriting([Path(name) for name in targets], paths)

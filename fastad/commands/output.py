@@ -101,6 +101,21 @@ def note(text: str) -> None:
     log.info(text)
 
 
+@contextmanager
+def skipped() -> Iterator[Callable[[object, Exception], None]]:
+    """Give a function to report unreadable images to; says at the end how many there were."""
+    count = 0
+
+    def skip(_: object, error: Exception) -> None:
+        nonlocal count
+        count += 1
+        log.warning(f"skipped: {reason(error)}")
+
+    yield skip
+    if count:
+        log.warning(f"{count} unreadable images were skipped")
+
+
 def reason(error: Exception) -> str:
     """The message on one line, without the number of an operating-system error."""
     if isinstance(error, OSError) and error.strerror and error.filename:

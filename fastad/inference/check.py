@@ -14,7 +14,7 @@ from fastad.data.training_set import TrainingSet, file_digests, read_training_se
 from fastad.evaluation import CheckResult, check
 from fastad.evaluation.shares import promised
 from fastad.inference.artifact import Artifact
-from fastad.inference.known_images import good_images, trained_and_apart
+from fastad.inference.known_images import listed, trained_and_apart
 from fastad.inference.predictor import Predictor
 
 LOOKED_AT = 8  # images whose files are compared with what the detector expects
@@ -40,7 +40,7 @@ def check_detector(
     """
     if predictor.threshold is None:
         raise ValueError("there is no threshold: no images were held out; use set_threshold")
-    given = good_images(images)
+    given = listed(images)
     trained, held_out = trained_and_apart(artifact)
     digests = file_digests(given) if are_paths(given) else []
     left_out = {n for n, digest in enumerate(digests) if digest in trained}

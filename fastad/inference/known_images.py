@@ -8,7 +8,7 @@ from fastad.data.inputs import gathered, is_path
 from fastad.inference.artifact import Artifact
 
 
-def good_images(images: Any) -> Any:
+def listed(images: Any) -> Any:
     """A folder as the list of its good images; anything else as `gathered` gives it."""
     images = gathered(images)
     if is_path(images) and not Path(images).is_file():

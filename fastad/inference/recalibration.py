@@ -26,7 +26,7 @@ from fastad.data.inputs import are_paths, image_batches, is_path
 from fastad.data.training_set import file_digests
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import BY_RATE, Artifact
-from fastad.inference.known_images import given_to_training, good_images
+from fastad.inference.known_images import given_to_training, listed
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
@@ -256,7 +256,7 @@ def _fresh(artifact: Artifact, images: Any) -> tuple[Any, list[str], int]:
 
     Raises ValueError where the training read one of them.
     """
-    items = countable(good_images(images))
+    items = countable(listed(images))
     if not are_paths(items):
         return items, [], 0
     digests = file_digests(items)

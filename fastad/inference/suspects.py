@@ -22,7 +22,7 @@ from fastad.data.depth import FULL
 from fastad.data.folder import Images
 from fastad.data.training_set import read_training_set
 from fastad.inference.calibration import stacked
-from fastad.inference.known_images import good_images
+from fastad.inference.known_images import listed
 from fastad.inference.predictor import Predictor
 from fastad.models import AnomalyModel
 from fastad.models.base import FrozenTeacher
@@ -84,7 +84,7 @@ def detector_suspects(
         ValueError, FileNotFoundError, ImageError: as `read_training_set` and `suspects`.
     """
     depth = (predictor.pixel_range or FULL).option
-    source = read_training_set(good_images(images), predictor.image_size, skip_bad, depth)
+    source = read_training_set(listed(images), predictor.image_size, skip_bad, depth)
     result = suspects(predictor.model, source.dataset, batch_size=predictor.batch_size, **options)
     paths = getattr(source.dataset, "paths", None)
     return dataclasses.replace(result, paths=None if paths is None else list(paths))
