@@ -145,7 +145,7 @@ def drawn_tree(text: str) -> set[str]:
     for line in drawing.splitlines():
         names, depth = [], (len(line) - len(line.lstrip())) // 2
         for word in line.split():  # several names may stand in front of the description
-            if not re.fullmatch(r"[\w.]+/|\w+\.(py|cpp)", word):
+            if not re.fullmatch(r"[\w.]+/|\w+\.(py|cpp|h)", word):
                 break
             names.append(word)
         parents = [*parents[:depth], names[-1]]

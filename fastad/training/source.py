@@ -108,6 +108,11 @@ class Source:
             if not self._stage.reads_images:
                 self._reader.close()
 
+    def passes(self, items: Tensor, batch_size: int) -> Callable[[], Iterator[dict[str, Any]]]:
+        """A function each call of which is a pass over the batches of some items."""
+        pieces = items.split(batch_size)
+        return lambda: (batch for _, batch in self.batches(pieces))
+
     def batches(
         self, batches: Sequence[Tensor], epoch: int = 0
     ) -> Iterator[tuple[Tensor, dict[str, Any]]]:

@@ -294,9 +294,9 @@ class Trainer:
         opened = source or self._source(plan, dataset)
         try:
             with torch.no_grad(), self._placement.autocast():
-                self.model.finish_stage(_batches(opened, plan.train, plan))
+                self.model.finish_stage(opened.passes(plan.train, plan.config.batch_size))
                 # Held-out images would look better than new ones: the threshold is theirs.
-                self.model.calibrate_maps(_batches(opened, plan.train, plan))
+                self.model.calibrate_maps(opened.passes(plan.train, plan.config.batch_size))
         finally:
             if source is None:
                 opened.close()
@@ -355,11 +355,6 @@ class Trainer:
     def _source(self, plan: StagePlan, dataset: Images) -> Source:
         workers = plan.config.workers
         return Source(self.model, plan.stage, dataset, self._placement, workers, plan.seed)
-
-
-def _batches(source: Source, items: Tensor, plan: StagePlan) -> Batches:
-    pieces = items.split(plan.config.batch_size)
-    return lambda: (batch for _, batch in source.batches(pieces))
 
 
 def _check(
