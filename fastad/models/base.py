@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a model's training with parameters, loss and validation score of its own.
+    """A part of a model's training with parameters, loss and error on held-out images of its own.
 
     Attributes:
         name: of this part in progress, record and options.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class TrainingDivergedError(RuntimeError):
-    """A loss or a validation score is no longer a finite number; the message says what to try."""
+    """A loss, or the error on held-out images, is no longer a finite number; the message says what to try."""
 
 
 def require_finite(

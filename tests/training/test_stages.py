@@ -269,7 +269,7 @@ def test_a_stage_that_diverges_is_named(images):
         train(images, model)
     assert torch.equal(model.head.weight, model.heads[0])
     assert model.stage is None
-    with pytest.raises(TrainingDivergedError, match=r"score became nan in epoch 1 of stage head;"):
+    with pytest.raises(TrainingDivergedError, match=r"images became nan in epoch 1 of stage head;"):
         train(images, TwoStages(head_scores=[torch.nan]))
     with pytest.raises(TrainingDivergedError, match=r"epoch 2 of stage students; .*--stage stude"):
         train(images, TwoStages(scores=[1.0, torch.nan]))
@@ -280,7 +280,7 @@ def test_each_stage_that_could_go_on_is_named(images):
     notes = train(images, model, stages={"head": {"epochs": 3}}, held_out=[])[1].notes
     what = "was still falling at the last epoch: more epochs would help"
     assert notes[-2:] == [
-        f"the validation score of stage {name} {what}" for name in ("students", "head")
+        f"the error on held-out good images of stage {name} {what}" for name in ("students", "head")
     ]
 
 

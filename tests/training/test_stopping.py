@@ -118,7 +118,9 @@ def test_bad_models_and_data_are_named(images):
         Trainer(Toy(), options()).fit(sizes)
 
 
-MORE_EPOCHS = "the validation score was still falling at the last epoch: more epochs would help"
+MORE_EPOCHS = (
+    "the error on held-out good images was still falling at the last epoch: more epochs would help"
+)
 
 
 @pytest.mark.parametrize(

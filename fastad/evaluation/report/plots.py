@@ -184,7 +184,7 @@ def epochs_plot(
     names = list(losses[0]) if losses else []
     panels: list[tuple[str, dict[str, Sequence[float]]]] = [
         ("losses", {name: [epoch[name] for epoch in losses] for name in names}),
-        ("validation score", {"validation": validation_scores}),
+        ("error on held-out good images", {"held out": validation_scores}),
         ("AUROC on synthesised defects", {"defects": qualities}),
     ]
     panels = [(title, lines) for title, lines in panels if any(map(len, lines.values()))]

@@ -60,7 +60,7 @@ def test_any_scores_can_be_drawn(scores, threshold):
 def test_epochs_have_a_panel_for_what_there_is():
     losses = [{"pair1": 3.0, "pair2": 2.0}, {"pair1": 1.5, "pair2": float("nan")}]
     found = texts(epochs_plot(losses, [0.5, 0.25], [0.8, 0.9], 2))
-    assert {"losses", "validation score", "AUROC on synthesised defects"} <= set(found)
+    assert {"losses", "error on held-out good images", "AUROC on synthesised defects"} <= set(found)
     assert {"pair1", "pair2"} <= set(found)
     found = texts(epochs_plot([{"loss": 1.0}] * 40, [0.5] * 40, [], None))
     assert "AUROC on synthesised defects" not in found
