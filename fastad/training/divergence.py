@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class TrainingDivergedError(RuntimeError):
-    """A loss, or the error on held-out images, is no longer a finite number; the message says what to try."""
+    """A loss or an error is no longer a finite number; the message says what to try."""
 
 
 def require_finite(
