@@ -78,9 +78,8 @@ def test_the_plots_are_of_the_training(made, text):
             base64.b64decode, re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', text)
         )
     )
-    assert {"losses", "error on held-out good images", "AUROC on synthesised defects"} <= set(
-        curves
-    )
+    names = {"losses", "error on held-out good images", "AUROC on synthesised defects"}
+    assert names <= set(curves)
     above = (scores > made[0].threshold_).sum()
     assert f"held-out good images: {len(scores)}" in histogram
     assert f"{above} above the threshold" in histogram
