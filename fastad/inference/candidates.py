@@ -33,7 +33,7 @@ def better(rows: Sequence[Mapping[str, Any]]) -> str:
 def in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the candidates came to, in a line."""
     if any(row["image_auroc"] is None for row in rows):
-        return "nothing compares the candidates, as no images were held out"
+        return "nothing compares the candidates: not all have a self-check"
     each = [f"{r['model']} {r['image_auroc']:.3f} and {r['aupro']:.3f}" for r in rows]
     return (
         f"image AUROC and AUPRO on {rows[0]['defects']} synthesised defects and "
