@@ -118,6 +118,15 @@ def test_the_tests_for_one_look_are_of_two_samples():
     assert report.ks_p_value == ks_2samp(known, new).pvalue
 
 
+def test_the_same_images_once_more_are_no_drift(recwarn):
+    known = np.random.default_rng(0).random(300)
+    monitor = DriftMonitor(known * (1 + 1e-5), np.empty((0, 5)), 0.05)
+    monitor.add(PredictionResult(known, np.zeros((300, 1, 1))))
+    report = monitor.report()
+    assert (report.is_drift, report.ks_p_value) == (False, 1.0)
+    assert not recwarn.list
+
+
 def test_the_seed_and_the_batches_do_not_matter_for_what_is_found():
     one = monitored(darker, seed=3).report()
     rng = np.random.default_rng(3)
