@@ -205,8 +205,8 @@ def kept(
         "false_positive_rate": artifact.false_positive_rate,
         "threshold": artifact.threshold,
         "pixel_threshold": artifact.pixel_threshold,
-        "scores": np.asarray(artifact.calibration, dtype=np.float64).tolist(),
-        "pixel_scores": np.asarray(artifact.pixel_calibration, dtype=np.float64).tolist(),
+        "scores": np.asarray(artifact.judging, dtype=np.float64).tolist(),
+        "pixel_scores": np.asarray(artifact.judging_pixels, dtype=np.float64).tolist(),
         "images_for_means": images_for_means,
         "digests": list(digests),
     }
