@@ -7,7 +7,7 @@ within `MARGIN` of the best.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from fastad.evaluation.metrics import image_auroc
 from fastad.models.map_model import SCALES, Evidence, MapChoice, MapModel
 from fastad.models.maps import means_of_highest
 from fastad.training.record import TrainingRecord
-from fastad.training.source import Source
+from fastad.training.source import Source, Watch
 from fastad.training.stages import StagePlan, derived_seed
 from fastad.training.trial import cells, trial_defects
 
@@ -65,10 +65,12 @@ def choose_by_defects(
     dataset: Images,
     open_source: Callable[[Images], Source],
     record: TrainingRecord,
+    watch: Callable[[int], Watch],
 ) -> None:
     """Let defects on the images that ``plan`` holds out choose what is "auto".
 
-    The record says what was chosen, or has a note on why nothing could choose.
+    The record says what was chosen, or has a note on why nothing could choose. ``watch`` of 0 and 1
+    reports the batches of good images, and of those with defects.
     """
     if model.config.is_given:
         return
@@ -81,11 +83,14 @@ def choose_by_defects(
         return leave_plain(model, record, "the images are too small for synthesised defects")
     sources = [open_source(images) for images in (dataset, defects)]
     items = held_out, torch.arange(len(defects))
+
+    def batches(part: int) -> Iterator[dict[str, Any]]:
+        pieces = items[part].split(plan.config.batch_size)
+        read = watch(part)(sources[part].batches(pieces), len(pieces))
+        return (batch for _, batch in read)
+
     try:
-        good, bad = (
-            (batch for _, batch in source.batches(of.split(plan.config.batch_size)))
-            for source, of in zip(sources, items, strict=True)
-        )
+        good, bad = batches(0), batches(1)
         with torch.no_grad(), sources[0].autocast():
             record.choice = dataclasses.asdict(choose(model, good, bad))
     finally:

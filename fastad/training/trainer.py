@@ -309,7 +309,8 @@ class Trainer:
         open_source = functools.partial(self._source, plan)
         self._agenda.announce(CHOICE)
         try:
-            choose_by_defects(self.model, plan, dataset, open_source, state.record)
+            watch = functools.partial(self._agenda.watch, CHOICE, parts=2)
+            choose_by_defects(self.model, plan, dataset, open_source, state.record, watch)
         except KeyboardInterrupt:  # all epochs ran: nothing else is missing
             leave_plain(self.model, state.record, "it was stopped by the user")
         state.keep()
