@@ -23,21 +23,24 @@ def test_every_phase_of_a_fit_is_reported(caplog):
     phases = list(dict.fromkeys(event.phase for event in events))
     assert phases[0] == "reading images"
     assert phases[1:3] == ["teachers' features for training", ""]
-    assert phases[-1] == "final examination"
+    assert phases[-2:] == ["final examination", "self-check"]
+    done = [(event.step, event.steps) for event in events if event.phase == "self-check"]
+    assert done[0] == (0, 0) and done[-1] == (154, 154)  # 4 good images and 150 defects
     assert math.isnan(events[0].seconds_left)
     stage = [event for event in events if event.epochs]
     assert all(event.seconds_left > 0 for event in stage)  # more comes after its last step
     assert stage[0].seconds_left > stage[-1].seconds_left
     (plan,) = [message for message in caplog.messages if message.startswith("plan: ")]
     assert plan.startswith("plan: 16 images and 4 held out, ")
-    assert plan.endswith("training 2 epochs, final examination")  # too few images for a choice
+    # Too few images for a choice of maps.
+    assert plan.endswith("training 2 epochs, final examination, self-check")
 
 
 def test_the_phases_of_each_model(small_model):
     config = TrainingConfig.for_model(small_model)
     train, held_out = split_indices(20, 0.2, 0)
     plans = plan_stages(small_model, config, IMAGES, train, held_out)
-    phases = phases_of(small_model, plans, [EXAMINATION])
+    phases = phases_of(small_model, plans, [EXAMINATION, SELF_CHECK])
     assert all(work > 0 for work in phases.values())
     for plan in plans:
         assert plan.stage.name in phases
