@@ -85,7 +85,7 @@ class Agenda:
             A function of the batches and their number that gives them on.
         """
         if part == 0:
-            self.enter(name)
+            self.announce(name)
 
         def watch(batches: Iterator[Any], number: int) -> Iterator[Any]:
             start, images = time.monotonic(), 0
