@@ -1274,7 +1274,8 @@ def export(
     The graph takes images (N, H, W, 3), uint8 RGB of any size, and gives score and anomaly_map;
     resize and normalisation are inside. An image is anomalous when its score is above the
     threshold, which lies in the file's metadata, with the calibration scores, and can be changed.
-    No file is written where results differ by more than 0.5 %.
+    No file is written where results differ by more than 0.5 %. The graph does not check whether an
+    image is dark, blurred or of something else, as predict does.
     """
     if fused_ops and format in (ExportFormat.onnx, ExportFormat.openvino):
         raise typer.BadParameter(f"--fused-ops: {format.value} cannot hold fastad's ops")

@@ -35,6 +35,10 @@ from fastad.ops import reference
 # Where a resized value lies between two grey levels, runtimes round it to either: one such pixel
 # moves an anomaly map by up to about 1e-3. Without one the error is about 1e-6.
 TOLERANCE = 5e-3
+NO_GUARD = (
+    "none: the graph scores any image, also a dark, a blurred or a foreign one; with fastad at "
+    "hand, fastad.inference.load(FILE).judge_inputs(images, scores) tells these"
+)
 
 
 class ExportError(RuntimeError):
@@ -51,6 +55,9 @@ def export_detector(
     tolerance: float = TOLERANCE,
 ) -> Verification:
     """Write a detector in another format, once its own runtime gave the detector's results.
+
+    The graph does not check its input, as `Detector.predict` does: a black frame or another product
+    gets a score, too, and perhaps a low one. See `fastad.inference.Artifact.judge_inputs`.
 
     Args:
         artifact: the detector. Its model is not changed. `fastad.inference.load` reads one.
@@ -147,6 +154,7 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
     "rate" or "value". ``asked_false_positive_rate`` is null after the latter.
     ``kept_false_positive_rate`` is what the threshold keeps by those scores. ``pixel_range`` are
     the values of 16-bit pixels that the detector took for 0 and 255; the graph takes 8 bits.
+    ``input_guard`` says that the graph checks no input.
     """
     pixel_range = artifact.pixel_range or FULL
     return {
@@ -154,6 +162,7 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
         "model": artifact.model.name,
         "supervision": artifact.supervision,
         "input": f"{INPUT}: uint8 (N, H, W, 3), RGB, any size",
+        "input_guard": NO_GUARD,
         "outputs": list(OUTPUTS),
         "image_size": list(artifact.image_size),
         "pixel_range": [pixel_range.low, pixel_range.high],

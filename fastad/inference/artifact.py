@@ -20,11 +20,12 @@ from fastad import models
 from fastad._safe_file import SafeFile
 from fastad._values import plain
 from fastad.data import PixelRange
-from fastad.data.appearance import STATISTICS
+from fastad.data.appearance import STATISTICS, appearance
 from fastad.data.facts import ImageFacts
+from fastad.data.inputs import image_batches
 from fastad.evaluation.regions import pixels_of
 from fastad.evaluation.shares import promised
-from fastad.inference.guard import InputGuard
+from fastad.inference.guard import UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import RegionLevels
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
@@ -35,6 +36,7 @@ from fastad.training.record import NORMAL_ONLY
 
 FORMAT_VERSION = 1
 INPUT_COLUMNS = (*STATISTICS, "log_aspect")
+AT_ONCE = 32  # images whose statistics are taken
 BY_RATE, BY_VALUE = "rate", "value"
 
 
@@ -143,6 +145,49 @@ class Artifact:
             return None
         rate = self.false_positive_rate
         return InputGuard(self.inputs[:, :-1], self.inputs[:, -1], self.calibration, rate)
+
+    def judge_inputs(self, images: Any, scores: np.ndarray) -> np.ndarray:
+        """Whether images are like the good ones, where an exported graph gave their scores.
+
+        The same as ``input`` of a `PredictionResult`. The model does not run.
+
+        Args:
+            images: N of them, in any form of `fastad.data.inputs`.
+            scores: (N,) of the images.
+
+        Returns:
+            (N,) text: "ok", "dark", "bright", "blurred", "shape" (another aspect ratio) or
+            "unlike". "unknown" where no image was held out, and of older files.
+
+        Raises:
+            ValueError: the numbers of images and scores differ.
+            Other errors are those of `Predictor.predict`.
+
+        Examples:
+            >>> import numpy as np
+            >>> import fastad
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = fastad.Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> detector.save("bottle.fastad")
+            >>> image = good[detector.training_record_["held_out"][0]]
+            >>> images = np.stack([image, image // 4])
+            >>> scores = detector.predict(images).score  # or what an exported graph gives
+            >>> fastad.inference.load("bottle.fastad").judge_inputs(images, scores)
+            array(['ok', 'dark'], dtype='<U7')
+        """
+        seen, sizes = [], []
+        for batch in image_batches(images, self.image_size, AT_ONCE, pixel_range=self.pixel_range):
+            seen.append(appearance(batch.images).numpy())
+            sizes += batch.sizes
+        if len(sizes) != len(scores):
+            raise ValueError(f"scores: there are {len(scores)}, but {len(sizes)} images")
+        guard = self.guard()
+        if guard is None or not sizes:
+            return np.full(len(sizes), UNKNOWN)
+        aspects = log_aspects_of(sizes, self.image_size)
+        return guard.judge(np.concatenate(seen), aspects, np.asarray(scores))
 
     def predictor(self, **options: Any) -> Predictor:
         """A `Predictor`; options: device, precision, batch_size.

@@ -12,6 +12,8 @@ strange where a statistic also lies clearly outside of what the held-out images 
 fewer false alarms than promised.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fastad.data.appearance import STATISTICS
@@ -94,6 +96,16 @@ class InputGuard:
     def _of_scores(self, scores: np.ndarray) -> np.ndarray:
         scores = np.asarray(scores, dtype=np.float64)
         return np.log(np.maximum(scores, 1e-30)) if self._log else scores
+
+
+def log_aspects_of(sizes: Sequence[tuple[int, int]], own: tuple[int, int]) -> np.ndarray:
+    """Logarithms of width by height of N images as they were read, by (height, width): (N,).
+
+    NaN for images of the detector's ``own`` size: their users have resized them.
+    """
+    given = np.array(sizes, dtype=np.float64).reshape(-1, 2)
+    is_own = (given == own).all(axis=1)
+    return np.where(is_own, np.nan, np.log(given[:, 1] / given[:, 0]))
 
 
 def _strangeness(distance: np.ndarray, deviation: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from fastad.data.inputs import Batch, image_batches, shortened
 from fastad.engine.cuda import CudaRunner
 from fastad.engine.folding import fold, has_foldable_parts, is_separable, takes_bytes
 from fastad.engine.precision import autocast, resolve
-from fastad.inference.guard import OK, UNKNOWN, InputGuard
+from fastad.inference.guard import OK, UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import keep_large, region_scores
 from fastad.inference.result import PredictionResult
 from fastad.inference.threshold import p_values
@@ -305,25 +305,17 @@ class Predictor:
             result = self._judged(score, anomaly_map)
             result.input = np.full(len(images), UNKNOWN)
             result.appearance = seen.cpu().numpy()
+            own = [self.image_size] * len(images) if sizes is None else sizes
             if guard is not None:
-                aspects = self._log_aspects(sizes, len(images))
+                aspects = log_aspects_of(own, self.image_size)
                 result.input = guard.judge(result.appearance, aspects, score)
-            own = [self.image_size] * len(images)
-            result.sizes = np.array(own if sizes is None else sizes, np.int64).reshape(-1, 2)
+            result.sizes = np.array(own, np.int64).reshape(-1, 2)
             return result
 
         return judged
 
     def _compute(self, images: Tensor) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         return self._start(images, self.dtype, self.fused)
-
-    def _log_aspects(self, sizes: Sequence[tuple[int, int]] | None, count: int) -> np.ndarray:
-        """NaN for images of the predictor's own size: their users have resized them."""
-        own = [self.image_size] * count
-        pairs = np.array([own if sizes is None else sizes, own], dtype=np.float64).reshape(2, -1, 2)
-        given, resized = pairs
-        is_own = (given == resized).all(axis=1)
-        return np.where(is_own, np.nan, np.log(given[:, 1] / given[:, 0]))
 
     def run(self, images: Tensor, dtype: torch.dtype, fused: bool) -> tuple[np.ndarray, np.ndarray]:
         """Scores and maps of a tensor as `predict_batch` takes it, computed as asked for."""

@@ -235,6 +235,7 @@ def test_the_threshold_can_be_changed_from_what_the_file_holds(artifact, exporte
     assert held == metadata(artifact)
     assert (held["threshold"], held["pixel_threshold"]) == (0.2, 0.4)
     assert held["image_size"] == [16, 24]
+    assert held["input_guard"].startswith("none: the graph scores any image")
     assert (held["asked_false_positive_rate"], held["threshold_set_by"]) == (0.5, "rate")
     assert held["kept_false_positive_rate"] == promised(artifact.calibration, 0.2)
     assert held["pixel_calibration_scores"] == [0.2, 0.4, 0.6]

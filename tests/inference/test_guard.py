@@ -139,6 +139,23 @@ def test_images_of_a_detector_are_named(detector, tmp_path):
     assert again.predict(list(images.values())).input.tolist() == result.input.tolist()
 
 
+@pytest.mark.filterwarnings("ignore:.*said once")
+def test_images_that_another_runtime_scored_are_named_alike(detector, tmp_path):
+    detector.save(tmp_path / "d.fastad")
+    artifact = inference.load(tmp_path / "d.fastad")
+    images = list(strange_images().values())
+    result = detector.predict(images)
+    assert artifact.judge_inputs(images, result.score).tolist() == result.input.tolist()
+    lower = np.append(result.score[:1] / 1e3, result.score[1:])
+    assert artifact.judge_inputs(images, lower)[0] == "unlike"  # a score as no good image has
+    resized = np.zeros((1, 32, 48, 3), dtype=np.uint8)  # of what shape is not known
+    assert artifact.judge_inputs(resized, result.score[:1]).tolist() == ["dark"]
+    with pytest.raises(ValueError, match="scores: there are 1, but 7 images"):
+        artifact.judge_inputs(images, result.score[:1])
+    nothing = dataclasses.replace(artifact, inputs=np.empty((0, 6)))
+    assert nothing.judge_inputs(images, result.score).tolist() == ["unknown"] * 7
+
+
 def test_good_images_are_ok(detector):
     rng = np.random.default_rng(9)
     found = detector.predict(np.stack([scene(rng) for _ in range(100)])).input
