@@ -77,6 +77,16 @@ def test_zeros_have_the_gradient_of_the_other_levels(kernels):
     assert_close(grads, torch.autograd.grad(expected, exact_maps), 1e-5)
 
 
+def test_a_level_without_weight_has_no_gradient_where_it_is_zero(kernels):
+    maps = [torch.zeros(1, 2, 2), torch.rand(1, 4, 4) + 1]
+    maps = [m.to(kernels.device) for m in maps]
+    upstream = torch.ones(1, 8, 8, device=kernels.device)
+    grads = kernels.ops.aggregate_maps_backward(upstream, maps, True, [0.0, 1.0])
+    exact_maps = exact(maps, requires_grad=True)
+    expected = upsample_and_join(exact_maps, (8, 8), True, [0.0, 1.0]).sum()
+    assert_close(grads, torch.autograd.grad(expected, exact_maps), 1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_maximum(kernels, dtype):
     maps = torch.randn(7, 6, 150)

@@ -234,3 +234,11 @@ def test_same_bytes_on_every_run_and_for_every_number_of_threads():
         torch.set_num_threads(threads)
     for result in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_a_level_without_weight_has_no_gradient_where_it_is_zero():
+    maps = [torch.zeros(1, 2, 2), torch.rand(1, 4, 4) + 1]
+    maps = [m.requires_grad_() for m in maps]
+    results = [o.aggregate_maps(maps, (8, 8), weights=[0.0, 1.0]).sum() for o in (ops, reference)]
+    found, expected = (torch.autograd.grad(result, maps) for result in results)
+    torch.testing.assert_close(found, expected)
