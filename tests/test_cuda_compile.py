@@ -37,6 +37,55 @@ def test_parse():
     assert (helper.registers, helper.spilled) == (0, 40)
 
 
+PTX = """
+.visible .entry _Z1aPf(
+	.param .u64 .ptr .align 1 _Z1aPf_param_0
+)
+.maxntid 256
+.minnctapersm 3
+{
+}
+.visible .entry _Z1bPf(.param .u64 _Z1bPf_param_0) .maxntid 512, 1, 1 {}
+"""
+DISASSEMBLY = """
+.text._Z1aPf:
+_Z1aPf:
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+        /*0010*/              @!P0 LDG.E.128.CONSTANT R4, desc[UR4][R2.64] ;
+        /*0020*/                   LDG.E R4, desc[UR4][R2.64] ;
+        /*0030*/             @UP1  UIADD3 UR4, UR4, 0x1, URZ ;
+.L_x_0:
+        /*0040*/              @!P0 BRA `(.L_x_0) ;
+.text._Z1bPf:
+        /*0000*/                   FMUL R1, R2, R3 ;
+"""
+
+
+def test_instructions_are_counted_by_kernel():
+    a, b, helper = check_cuda.parse(LOG, "x.cu", "90", PTX, DISASSEMBLY)
+    assert a.instructions == {"LDC": 1, "LDG": 2, "UIADD3": 1, "BRA": 1}
+    assert b.instructions == {"FMUL": 1}
+    assert (a.blocks, b.blocks, helper.blocks) == (6, 0, 0)
+    assert helper.instructions == {}
+
+
+@pytest.mark.parametrize(
+    ("registers", "threads", "arch", "blocks"),
+    [
+        (80, 256, "90", 3),  # 24 warps of 80 registers
+        (81, 256, "90", 2),  # registers come in eights: 20 warps of 88
+        (119, 256, "90", 2),
+        (94, 128, "90", 5),
+        (16, 128, "90", 16),  # threads are the limit
+        (16, 128, "75", 8),
+        (16, 128, "120", 12),
+        (255, 256, "80", 1),
+    ],
+)
+def test_resident_blocks(registers, threads, arch, blocks):
+    assert check_cuda.resident_blocks(registers, threads, arch) == blocks
+
+
 # What `nvcc --list-gpu-code` prints. That of 13.0 is recorded. The others say what the releases are
 # known to support; these releases were not run.
 FROM_50_TO_90 = (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90)

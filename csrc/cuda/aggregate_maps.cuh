@@ -15,7 +15,8 @@ struct MapLevel {
   const void* data;  // (N, height, width), contiguous
   void* gradient;    // likewise; backward only
   int height, width;
-  double weight;  // exponent in a product, factor in a sum
+  double x_scale, y_scale;  // source pixels per output pixel, rounded to the maps' dtype
+  double weight;            // exponent in a product, factor in a sum
 };
 
 struct MapsParams {
@@ -43,6 +44,13 @@ inline MapsParams make_params(const std::vector<Tensor>& maps, int64_t height, i
     level.data = map.const_data_ptr();
     level.height = static_cast<int>(map.size(1));
     level.width = static_cast<int>(map.size(2));
+    const auto scale = [&](int in, int64_t out) -> double {
+      const int pixels = static_cast<int>(out);
+      return dtype == ScalarType::Double ? bilinear_scale<double>(in, pixels)
+                                         : bilinear_scale<float>(in, pixels);
+    };
+    level.x_scale = scale(level.width, width);
+    level.y_scale = scale(level.height, height);
     level.weight = weights[l];
   }
   return params;

@@ -89,7 +89,7 @@ def test_launches(emulation):
         "distances": (1, 0),
         "distances_backward": (1, 0),
         "aggregate_maps": (1, 1),
-        "aggregate_maps_backward": (1, 0),
+        "aggregate_maps_backward": (2, 0),
         "anomaly_map": (2, 0),
         "distillation_loss": (1, 1),
         "scale_gradients_": (1, 0),
@@ -111,6 +111,16 @@ def test_upsampling_loads_less_than_it_writes(emulation):
     written = 2 * 256 * 256 * 4
     assert emulation.traffic["vectors_written"] == written
     assert emulation.traffic["elements_read"] < 4 * written  # 12 loads a pixel without reuse
+
+
+def test_the_gradient_of_a_map_is_read_once(emulation):
+    maps, grad = [torch.rand(2, n, n) for n in (64, 32, 16)], torch.rand(2, 256, 256)
+    emulation.ops.aggregate_maps_backward(grad, maps, False, [1.0] * 3)
+    sums = 2 * 256 * sum(m.shape[2] for m in maps)  # along x; each is read for two source rows
+    assert emulation.traffic["elements_read"] <= 4 * (grad.numel() + 2.1 * sums)
+    emulation.ops.aggregate_maps_backward(grad, maps, True, [1.0] * 3)
+    read = emulation.traffic["elements_read"]
+    assert read < 6 * 4 * grad.numel()  # 12 loads a pixel without reuse
 
 
 @pytest.mark.parametrize(
