@@ -46,8 +46,8 @@ inline MapsParams make_params(const std::vector<Tensor>& maps, int64_t height, i
     level.width = static_cast<int>(map.size(2));
     const auto scale = [&](int in, int64_t out) -> double {
       const int pixels = static_cast<int>(out);
-      return dtype == ScalarType::Double ? bilinear_scale<double>(in, pixels)
-                                         : bilinear_scale<float>(in, pixels);
+      return map.scalar_type() == ScalarType::Double ? bilinear_scale<double>(in, pixels)
+                                                     : bilinear_scale<float>(in, pixels);
     };
     level.x_scale = scale(level.width, width);
     level.y_scale = scale(level.height, height);
