@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
   visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
     const Acc eps = static_cast<Acc>(params.eps);
     const Norms<Acc> norms = tile.norms(eps);
-    const Acc distance = tile.distance();
+    const Acc distance = tile.distance(norms);
     if (tile.writes()) sum = distance;
     if (pyramid.levels[l].gradient.data != nullptr) {
       tile.write_gradient(norms, distance, static_cast<Acc>(params.coefficients[l]), eps);
