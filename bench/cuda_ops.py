@@ -4,10 +4,11 @@
 
 ResNet-18's pyramid at 256x256. For each op: its time, the bytes it must move (every input read
 once, every result written once), the share of a measured device copy's bandwidth this makes, and
-how many times as long the eager and the compiled reference take. Candidates take turns in one
-process; a time is the median over CUDA events, on inputs that rotate so that none stays in the L2
-cache. Floors: 75 % of the copy's bandwidth, 10 times eager, 2 times torch.compile. Prints JSON;
-without a CUDA device it says so and ends with code 0.
+how many times as long the eager and the compiled reference take. The gradient of aggregate_maps is
+measured against the eager one only. Candidates take turns in one process; a time is the median over
+CUDA events, on inputs that rotate so that none stays in the L2 cache. Floors: 75 % of the copy's
+bandwidth, 10 times eager, 2 times torch.compile. Prints JSON; without a CUDA device it says so and
+ends with code 0.
 """
 
 import argparse
@@ -120,6 +121,25 @@ def measure(batch: int, bandwidth: float, **features: Any) -> dict[str, dict[str
     return rows
 
 
+def measure_maps(batch: int, bandwidth: float) -> dict[str, dict[str, float]]:
+    """The row of the gradient of aggregate_maps, by itself: every graph is kept and run again."""
+    sets = 20  # 18 MB each
+    shapes = [(batch, 256 // stride, 256 // stride) for _, stride in LEVELS]
+    maps = [[torch.rand(s, device="cuda", requires_grad=True) for s in shapes] for _ in range(sets)]
+    upstream = [torch.randn(batch, *SIZE, device="cuda") for _ in range(sets)]
+
+    def gradient(aggregate_maps: Callable) -> Callable[[int], Any]:
+        joined = [aggregate_maps(levels, SIZE) for levels in maps]
+        return lambda i: torch.autograd.grad(
+            joined[i % sets], maps[i % sets], upstream[i % sets], retain_graph=True
+        )
+
+    functions = {"fused": ops.aggregate_maps, "eager": ops.reference.aggregate_maps}
+    pair = {name: gradient(function) for name, function in functions.items()}
+    moved = 4 * upstream[0].numel() + 2 * 4 * sum(m.numel() for m in maps[0])
+    return {"aggregate_maps_backward": row(pair, moved, bandwidth)}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=64)
@@ -138,8 +158,11 @@ def main() -> int:
         "batch": arguments.batch,
         "copy_terabytes_per_second": round(bandwidth / 1e12, 3),
         "rows": {
-            name: measure(arguments.batch, bandwidth, **features)
-            for name, features in CASES.items()
+            **{
+                name: measure(arguments.batch, bandwidth, **features)
+                for name, features in CASES.items()
+            },
+            "float32 maps": measure_maps(arguments.batch, bandwidth),
         },
     }
     text = json.dumps(result, indent=1)
