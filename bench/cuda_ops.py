@@ -4,10 +4,11 @@
 
 ResNet-18's pyramid at 256x256. For each op: its time, the bytes it must move (every input read
 once, every result written once), the share of a measured device copy's bandwidth this makes, and
-how many times as long the eager and the compiled reference take. Candidates take turns in one
-process; a time is the median over CUDA events, on inputs that rotate so that none stays in the L2
-cache. Floors: 75 % of the copy's bandwidth, 10 times eager, 2 times torch.compile. Prints JSON, and
-writes the file after every case. Without a CUDA device it says so and ends with code 0.
+how many times as long the eager and the compiled reference take. The gradient of aggregate_maps is
+measured against the eager one only. Candidates take turns in one process; a time is the median over
+CUDA events, on inputs that rotate so that none stays in the L2 cache. Floors: 75 % of the copy's
+bandwidth, 10 times eager, 2 times torch.compile. Prints JSON, and writes the file after every case.
+Without a CUDA device it says so and ends with code 0.
 """
 
 import argparse
@@ -32,6 +33,7 @@ CASES = {
     "float16": {"dtype": torch.float16},
     "float16 channels_last": {"dtype": torch.float16, "channels_last": True},
 }
+MAPS = "float32 maps"  # the case of the ops that read maps, not features
 
 
 def interleaved(candidates: dict[str, Callable[[int], Any]], repeats: int = 60) -> dict[str, float]:
@@ -120,11 +122,31 @@ def measure(batch: int, bandwidth: float, **features: Any) -> dict[str, dict[str
     return rows
 
 
+def measure_maps(batch: int, bandwidth: float) -> dict[str, dict[str, float]]:
+    """The row of the gradient of aggregate_maps, by itself: every graph is kept and run again."""
+    sets = 20  # 18 MB each
+    shapes = [(batch, 256 // stride, 256 // stride) for _, stride in LEVELS]
+    maps = [[torch.rand(s, device="cuda", requires_grad=True) for s in shapes] for _ in range(sets)]
+    upstream = [torch.randn(batch, *SIZE, device="cuda") for _ in range(sets)]
+
+    def gradient(aggregate_maps: Callable) -> Callable[[int], Any]:
+        joined = [aggregate_maps(levels, SIZE) for levels in maps]
+        return lambda i: torch.autograd.grad(
+            joined[i % sets], maps[i % sets], upstream[i % sets], retain_graph=True
+        )
+
+    functions = {"fused": ops.aggregate_maps, "eager": ops.reference.aggregate_maps}
+    pair = {name: gradient(function) for name, function in functions.items()}
+    moved = 4 * upstream[0].numel() + 2 * 4 * sum(m.numel() for m in maps[0])
+    return {"aggregate_maps_backward": row(pair, moved, bandwidth)}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--json", type=Path, help="write the result to this file, too")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    names = [*CASES, MAPS]
+    parser.add_argument("--cases", nargs="+", choices=names, default=names)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print("skipped: there is no CUDA device", file=sys.stderr)
@@ -141,7 +163,10 @@ def main() -> int:
         "rows": {},
     }
     for name in arguments.cases:
-        result["rows"][name] = measure(arguments.batch, bandwidth, **CASES[name])
+        if name == MAPS:
+            result["rows"][name] = measure_maps(arguments.batch, bandwidth)
+        else:
+            result["rows"][name] = measure(arguments.batch, bandwidth, **CASES[name])
         if arguments.json is not None:
             arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -41,7 +41,7 @@ def test_clone_keeps_every_parameter_and_nothing_fitted():
     assert copy.get_params() == detector.get_params()
     assert not hasattr(copy, "threshold_")
     assert copy is not detector
-    rstpm = clone(fastad.Detector(teacher2="resnet18", decoder_blocks=(2, 3, 2)))
+    rstpm = clone(fastad.Detector("rstpm", teacher2="resnet18", decoder_blocks=(2, 3, 2)))
     assert rstpm.get_params() == clone(rstpm).get_params()
     assert rstpm.decoder_blocks == (2, 3, 2)
     own = clone(fastad.Detector("stpm", backbone=network))
@@ -50,7 +50,7 @@ def test_clone_keeps_every_parameter_and_nothing_fitted():
 
 
 def test_params_are_the_constructor_arguments():
-    detector = fastad.Detector(image_size=64)
+    detector = fastad.Detector("rstpm", image_size=64)
     assert detector.get_params() == {
         "model": "rstpm",
         "image_size": 64,

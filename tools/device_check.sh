@@ -99,7 +99,7 @@ sanitize memcheck 35
 sanitize racecheck 35
 sanitize synccheck 20
 part ops 60 "$python" "$root/bench/cuda_ops.py" --json ops.json \
-  --cases "bfloat16 channels_last" float32
+  --cases "bfloat16 channels_last" float32 "float32 maps"
 part serving 30 "$python" "$root/bench/cuda_serving.py" --json serving.json
 part training 40 "$python" "$root/bench/cuda_training.py" --json training.json
 

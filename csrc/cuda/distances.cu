@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 3)
   }
   const int l = find_level(pyramid, block);
   visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
-    tile.norms(static_cast<Acc>(params.eps));
-    const Acc distance = tile.distance();
+    const Norms<Acc> norms = tile.norms(static_cast<Acc>(params.eps));
+    const Acc distance = tile.distance(norms);
     if (tile.writes()) store(static_cast<Acc*>(params.maps[l]) + tile.owned_pixel(), distance);
   });
 }
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
   visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
     const Acc eps = static_cast<Acc>(params.eps);
     const Norms<Acc> norms = tile.norms(eps);
-    const Acc distance = tile.distance();
+    const Acc distance = tile.distance(norms);
     Acc upstream = 0;
     if (tile.owns()) {
       upstream = load(static_cast<const Acc*>(params.maps[l]) + tile.owned_pixel());

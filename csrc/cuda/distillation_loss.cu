@@ -17,19 +17,19 @@ struct LossParams {
   FeaturePyramid pyramid;
   double coefficients[kMaxLevels];  // of a level's sum of distances in the loss
   void* partial_sums;               // (blocks,)
-  unsigned int* finished;           // blocks that have written theirs; zero at launch
   void* loss;                       // (L,) where the levels are kept apart, else one number
   bool by_level;
   double eps;
 };
 
-constexpr int kScaleVectors = 4;  // of a thread
+constexpr int kSumLoads = 8;       // partial sums that a thread loads at a time
+constexpr int kScaleVectors = 4;   // of a thread at a time
+constexpr int kScaleBlocks = 528;  // at most: 4 for each multiprocessor of an H200
 
 struct ScaleParams {
   void* gradients[kMaxLevels];
   ScalarType dtypes[kMaxLevels];
   int64_t elements[kMaxLevels];
-  int first_block[kMaxLevels + 1];
   int count;
   const void* factor;  // grad_loss, of dtype factor_dtype
   ScalarType factor_dtype;
@@ -51,19 +51,52 @@ __device__ __forceinline__ Acc sum_over_block(Acc value) {
   return value;
 }
 
-// Adds the blocks' sums, level by level, in the order of the blocks whichever came last.
+// teacher, student (N, C_l, H_l, W_l) -> partial sums of distances (blocks,), and the gradient of
+// the student where asked for.
+//
+// Bytes: every feature once, the gradient once: ResNet-18 pyramid at batch 64: float32 352 MB,
+// 82 us at 4.3 TB/s; bfloat16 41 us. The tile stays in registers from norms to gradient.
+template <class T>
+__global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
+    distillation_loss_kernel(const __grid_constant__ LossParams params) {
+  using Acc = typename T::Acc;
+  const FeaturePyramid& pyramid = params.pyramid;
+  const int block = blockIdx.x, l = find_level(pyramid, block);
+  Acc sum = 0;
+  visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
+    const Acc eps = static_cast<Acc>(params.eps);
+    const Norms<Acc> norms = tile.norms(eps);
+    const Acc distance = tile.distance(norms);
+    if (tile.writes()) sum = distance;
+    if (pyramid.levels[l].gradient.data != nullptr) {
+      tile.write_gradient(norms, distance, static_cast<Acc>(params.coefficients[l]), eps);
+    }
+  });
+  sum = sum_over_block(sum);
+  if (threadIdx.x == 0) store(static_cast<Acc*>(params.partial_sums) + block, sum);
+}
+
+// partial sums (blocks,) -> loss, by one block. A mean over nothing is 0 * infinity = NaN, as in
+// torch.
 template <class Acc>
-__device__ void finish_loss(const LossParams& params) {
+__global__ void __launch_bounds__(kThreads)
+    sum_loss_kernel(const __grid_constant__ LossParams params) {
   const FeaturePyramid& pyramid = params.pyramid;
   const Acc* partial_sums = static_cast<const Acc*>(params.partial_sums);
   Acc* loss = static_cast<Acc*>(params.loss);
   Acc joined = 0;
   for (int l = 0; l < pyramid.count; ++l) {
-    Acc sum = 0;
-    for (int b = pyramid.first_block[l] + threadIdx.x; b < pyramid.first_block[l + 1];
-         b += kThreads) {
-      sum += load_written(partial_sums + b);
+    const int end = pyramid.first_block[l + 1];
+    Acc sums[kSumLoads] = {};
+    for (int64_t b = pyramid.first_block[l] + threadIdx.x; b < end; b += kThreads * kSumLoads) {
+#pragma unroll
+      for (int k = 0; k < kSumLoads; ++k) {
+        if (b + k * kThreads < end) sums[k] += load(partial_sums + b + k * kThreads);
+      }
     }
+    Acc sum = 0;
+#pragma unroll
+    for (int k = 0; k < kSumLoads; ++k) sum += sums[k];
     const Acc level = static_cast<Acc>(params.coefficients[l]) * sum_over_block(sum);
     if (params.by_level && threadIdx.x == 0) store(loss + l, level);
     joined += level;
@@ -71,97 +104,70 @@ __device__ void finish_loss(const LossParams& params) {
   if (!params.by_level && threadIdx.x == 0) store(loss, joined);
 }
 
-// teacher, student (N, C_l, H_l, W_l) -> loss, and the gradient of the student where asked for.
-//
-// Bytes: every feature once, the gradient once: ResNet-18 pyramid at batch 64: float32 352 MB,
-// 82 us at 4.3 TB/s; bfloat16 41 us. The tile stays in registers from norms to gradient. A mean
-// over nothing is 0 * infinity = NaN, as in torch.
-template <class T>
-__global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
-    distillation_loss_kernel(const __grid_constant__ LossParams params) {
-  using Acc = typename T::Acc;
-  const FeaturePyramid& pyramid = params.pyramid;
-  const int block = blockIdx.x, blocks = pyramid.first_block[pyramid.count];
-  if (block < blocks) {  // with no pixels at all one block comes to finish
-    const int l = find_level(pyramid, block);
-    Acc sum = 0;
-    visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
-      const Acc eps = static_cast<Acc>(params.eps);
-      const Norms<Acc> norms = tile.norms(eps);
-      const Acc distance = tile.distance();
-      if (tile.writes()) sum = distance;
-      if (pyramid.levels[l].gradient.data != nullptr) {
-        tile.write_gradient(norms, distance, static_cast<Acc>(params.coefficients[l]), eps);
-      }
-    });
-    sum = sum_over_block(sum);
-    if (threadIdx.x == 0) store(static_cast<Acc*>(params.partial_sums) + block, sum);
+// data *= factor, by all blocks. All loads of a thread are issued before the first store.
+template <class U>
+__device__ __forceinline__ void scale(U* data, int64_t elements, double factor) {
+  using Acc = std::conditional_t<std::is_same_v<U, double>, double, float>;
+  constexpr int kSize = kVectorSize<U>;
+  const auto scaled = [&](U x) {
+    return static_cast<U>(static_cast<Acc>(x) * static_cast<Acc>(factor));
+  };
+  // Allocations are aligned to 16 bytes; views into them need not be.
+  const bool aligned = reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
+  const int64_t vectors = aligned ? elements / kSize : 0, threads = int64_t{gridDim.x} * kThreads;
+  const int64_t block = blockIdx.x;
+  for (int64_t i = block * kThreads * kScaleVectors + threadIdx.x; i < vectors;
+       i += threads * kScaleVectors) {
+    uint4* address = reinterpret_cast<uint4*>(data) + i;
+    uint4 words[kScaleVectors];  // as they were loaded: unpacked they take more registers
+#pragma unroll
+    for (int k = 0; k < kScaleVectors; ++k) {
+      if (i + k * kThreads < vectors) words[k] = load_written(address + k * kThreads);
+    }
+#pragma unroll
+    for (int k = 0; k < kScaleVectors; ++k) {
+      if (i + k * kThreads >= vectors) break;
+      Vector<U, kSize> values;
+      memcpy(&values, &words[k], sizeof(values));
+#pragma unroll
+      for (int e = 0; e < kSize; ++e) values.v[e] = scaled(values.v[e]);
+      store(reinterpret_cast<Vector<U, kSize>*>(address + k * kThreads), values);
+    }
   }
-
-  bool last = false;
-  if (threadIdx.x == 0) {
-    __threadfence();  // the sum is written before it is counted
-    last = atomicAdd(params.finished, 1u) == gridDim.x - 1;
-    __threadfence();
+  for (int64_t e = vectors * kSize + block * kThreads + threadIdx.x; e < elements; e += threads) {
+    store(data + e, scaled(load_written(data + e)));
   }
-  if (__syncthreads_or(last)) finish_loss<Acc>(params);
 }
 
 // gradients *= grad_loss, all levels; nothing is read or written where the factor is 1, which is
-// what autograd hands to a loss that nothing was done to.
+// what autograd hands to a loss that nothing was done to. The host cannot know the factor without
+// waiting for the device, so the grid is small: that is the time a factor of 1 takes.
 //
 // Bytes: each gradient once read, once written: 235 MB for the float32 pyramid of ResNet-18 at
 // batch 64, 55 us at 4.3 TB/s; none for factor 1.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     scale_gradients_kernel(const __grid_constant__ ScaleParams params) {
-  const int block = blockIdx.x;
-  int l = 0;
-  while (l + 1 < params.count && block >= params.first_block[l + 1]) ++l;
-  const int place = params.by_level ? l : 0;
-  double factor;
-  if (params.factor_dtype == ScalarType::Double) {
-    factor = load(static_cast<const double*>(params.factor) + place);
-  } else {
-    factor = load(static_cast<const float*>(params.factor) + place);
-  }
-  if (factor == 1.0) return;
-  visit_dtype(params.dtypes[l], [&](auto x) {
-    using U = decltype(x);
-    using Acc = std::conditional_t<std::is_same_v<U, double>, double, float>;
-    constexpr int kSize = kVectorSize<U>;
-    using Values = Vector<U, kSize>;
-    U* data = static_cast<U*>(params.gradients[l]);
-    const int64_t elements = params.elements[l];
-    const int64_t first_vector =
-        static_cast<int64_t>(block - params.first_block[l]) * kThreads * kScaleVectors;
-    // Allocations are aligned to 16 bytes; views into them need not be.
-    const bool aligned = reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
-#pragma unroll
-    for (int k = 0; k < kScaleVectors; ++k) {
-      const int64_t i = (first_vector + k * kThreads + threadIdx.x) * kSize;
-      if (aligned && i + kSize <= elements) {
-        Values values = load_written(reinterpret_cast<const Values*>(data + i));
-#pragma unroll
-        for (int e = 0; e < kSize; ++e) {
-          values.v[e] = static_cast<U>(static_cast<Acc>(values.v[e]) * static_cast<Acc>(factor));
-        }
-        store(reinterpret_cast<Values*>(data + i), values);
-      } else {
-        for (int64_t e = i; e < min(i + kSize, elements); ++e) {
-          store(data + e, static_cast<U>(static_cast<Acc>(load_written(data + e)) *
-                                         static_cast<Acc>(factor)));
-        }
-      }
+  for (int l = 0; l < params.count; ++l) {
+    const int place = params.by_level ? l : 0;
+    double factor;
+    if (params.factor_dtype == ScalarType::Double) {
+      factor = load(static_cast<const double*>(params.factor) + place);
+    } else {
+      factor = load(static_cast<const float*>(params.factor) + place);
     }
-  });
+    if (factor == 1.0) continue;
+    visit_dtype(params.dtypes[l], [&](auto x) {
+      scale(static_cast<decltype(x)*>(params.gradients[l]), params.elements[l], factor);
+    });
+  }
 }
 
 template <class T>
 void launch_distillation_loss(const LossParams& params, cudaStream_t stream) {
-  const int blocks = std::max(block_count(params.pyramid), 1);
-  STD_CUDA_CHECK(cudaMemsetAsync(params.finished, 0, sizeof(*params.finished), stream));
-  launch(distillation_loss_kernel<T>, blocks, kThreads, shared_bytes(params.pyramid), stream,
-         params);
+  const int blocks = block_count(params.pyramid);
+  const size_t shared = shared_bytes(params.pyramid);
+  if (blocks > 0) launch(distillation_loss_kernel<T>, blocks, kThreads, shared, stream, params);
+  launch(sum_loss_kernel<typename T::Acc>, 1, kThreads, shared, stream, params);
 }
 
 std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> teacher,
@@ -189,12 +195,9 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> te
   Tensor loss = params.by_level ? torch::stable::new_empty(student[0], {levels}, dtype)
                                 : torch::stable::new_empty(student[0], {}, dtype);
   params.loss = loss.mutable_data_ptr();
-  // One allocation: the counter in the first 16 bytes, then the sums of the blocks.
-  const int64_t bytes = kVectorBytes + block_count(params.pyramid) * element_size(dtype);
-  Tensor scratch = torch::stable::new_empty(student[0], {bytes}, ScalarType::Byte);
-  char* scratch_bytes = static_cast<char*>(scratch.mutable_data_ptr());
-  params.finished = reinterpret_cast<unsigned int*>(scratch_bytes);
-  params.partial_sums = scratch_bytes + kVectorBytes;
+  const int64_t blocks = block_count(params.pyramid);
+  Tensor partial_sums = torch::stable::new_empty(student[0], {blocks}, dtype);
+  params.partial_sums = partial_sums.mutable_data_ptr();
 
   const cudaStream_t stream = current_stream(device);
   visit_traits(params.pyramid,
@@ -212,6 +215,7 @@ void scale_gradients_(std::vector<Tensor> gradients, Tensor grad_loss) {
   params.factor = grad_loss.const_data_ptr();
   params.factor_dtype = grad_loss.scalar_type();
   params.by_level = grad_loss.dim() > 0;
+  int64_t blocks = 0;
   for (int l = 0; l < params.count; ++l) {
     const Tensor& x = gradients[l];
     params.gradients[l] = x.mutable_data_ptr();
@@ -219,13 +223,11 @@ void scale_gradients_(std::vector<Tensor> gradients, Tensor grad_loss) {
     params.elements[l] = x.numel();
     const int64_t of_block =
         kThreads * kScaleVectors * kVectorBytes / element_size(params.dtypes[l]);
-    const int64_t last = params.first_block[l] + (x.numel() + of_block - 1) / of_block;
-    STD_TORCH_CHECK(last <= std::numeric_limits<int>::max(), "gradients are too large");
-    params.first_block[l + 1] = static_cast<int>(last);
+    blocks = std::max(blocks, (x.numel() + of_block - 1) / of_block);
   }
-  const int blocks = params.first_block[params.count];
   if (blocks == 0) return;
-  launch(scale_gradients_kernel, blocks, kThreads, 0, current_stream(device), params);
+  launch(scale_gradients_kernel, std::min<int64_t>(blocks, kScaleBlocks), kThreads, 0,
+         current_stream(device), params);
 }
 
 }  // namespace

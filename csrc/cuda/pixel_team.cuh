@@ -12,7 +12,7 @@
 
 namespace fastad::cuda {
 
-constexpr int kTold = 4;  // numbers that the threads of a pixel share
+constexpr int kTold = 3;  // numbers that the threads of a pixel share
 
 template <class Acc>
 struct TeamMemory {
@@ -85,20 +85,19 @@ class PixelTeam {
     }
   }
 
-  // Numbers `kFirst` and `kFirst + 1` of a pixel, from its owner to all of its threads. Calls of
-  // sum and tell alternate: the barrier of each protects what the other reads.
-  template <int kFirst>
-  __device__ void tell(Acc first, Acc second) {
-    if (in_warp()) {
-      told_[kFirst] = first;
-      told_[kFirst + 1] = second;
-      return;
+  // Numbers of a pixel from `kFirst` on, from its owner to all of its threads. Calls of sum and
+  // tell alternate: the barrier of each protects what the other reads.
+  template <int kFirst, int kCount>
+  __device__ void tell(const Acc (&numbers)[kCount]) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      if (in_warp()) {
+        told_[kFirst + k] = numbers[k];
+      } else if (owns()) {
+        shared_memory<TeamMemory<Acc>>().told[kFirst + k][thread()] = numbers[k];
+      }
     }
-    if (owns()) {
-      shared_memory<TeamMemory<Acc>>().told[kFirst][thread()] = first;
-      shared_memory<TeamMemory<Acc>>().told[kFirst + 1][thread()] = second;
-    }
-    __syncthreads();
+    if (!in_warp()) __syncthreads();
   }
 
   // What was told of this thread's pixel p. Read where it is used: registers are for features.

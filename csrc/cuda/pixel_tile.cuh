@@ -4,7 +4,7 @@
 // normalised vectors is u = s_hat - t_hat = -w / n_s. One fused multiply-add gives w with a single
 // rounding, so nearly equal vectors keep their relative accuracy. The steps are
 //   norms:     sums of squares over channels
-//   distance:  d = 1/2 sum u^2
+//   distance:  d = 1/2 sum u^2 = 1/2 (sum w^2) / n_s^2
 //   gradient:  g (u - s_hat (s_hat . u)) / n_s, where s_hat . u = d + (|s_hat|^2 - |t_hat|^2) / 2
 // where what follows from a pixel's sums is computed by the thread that owns the pixel and told to
 // those that share it.
@@ -20,13 +20,15 @@ template <class Acc>
 struct Norms {
   Acc teacher, student;                          // |t|, |s|
   Acc teacher_denominator, student_denominator;  // max(., eps)
+  Acc student_inverse;                           // 1 / student_denominator
 };
 
 // Comparisons are written so that NaN stays NaN.
 template <class Acc>
 __device__ __forceinline__ Norms<Acc> make_norms(const Acc (&squares)[2], Acc eps) {
   const Acc t = sqrt(squares[0]), s = sqrt(squares[1]);
-  return {t, s, t < eps ? eps : t, s < eps ? eps : s};
+  const Acc student_denominator = s < eps ? eps : s;
+  return {t, s, t < eps ? eps : t, student_denominator, Acc(1) / student_denominator};
 }
 
 template <class T, Path kPath>
@@ -62,34 +64,34 @@ class PixelTile {
     Acc total[2] = {};
     team_.sum(squares, total);
     const Norms<Acc> n = make_norms(total, eps);
-    team_.template tell<kRatio>(n.student_denominator / n.teacher_denominator,
-                                Acc(1) / n.student_denominator);
+    team_.template tell<kRatio>({n.student_denominator / n.teacher_denominator});
     return n;
   }
 
   // Distance of the owned pixel. The chunks are walked backwards: the last one is still here.
-  __device__ Acc distance() {
+  __device__ Acc distance(const Norms<Acc>& n) {
     Acc squares[1][kPixels] = {};
     for (int chunk = level_.chunks - 1; chunk >= 0; --chunk) {
       features_.load_chunk(chunk);
       features_.for_each([&](Acc t, Acc s, int p) {
-        const Acc u = difference(t, s, p);
-        squares[0][p] += u * u;
+        const Acc w = difference(t, s, p);
+        squares[0][p] += w * w;
       });
     }
     Acc total[1] = {};
     team_.sum(squares, total);
-    return Acc(0.5) * total[0];
+    // One factor after the other: the square of the inverse may overflow.
+    return Acc(0.5) * total[0] * n.student_inverse * n.student_inverse;
   }
 
   // Writes the gradient of all pixels; `upstream` is g of the owned pixel.
   __device__ void write_gradient(const Norms<Acc>& n, Acc distance, Acc upstream, Acc eps) {
-    const Acc inverse = Acc(1) / n.student_denominator;
+    const Acc inverse = n.student_inverse;
     const Acc t_hat = n.teacher / n.teacher_denominator, s_hat = n.student * inverse;
     // A clamped norm is a constant: there is no part along s_hat to take off.
     const Acc along = n.student < eps ? 0 : distance + Acc(0.5) * (s_hat * s_hat - t_hat * t_hat);
     const Acc across = -upstream * inverse;
-    team_.template tell<kOfDifference>(across, across * along * inverse);
+    team_.template tell<kOfDifference>({across * inverse, across * along * inverse});
     for (int chunk = 0; chunk < level_.chunks; ++chunk) {
       features_.load_chunk(chunk);
       features_.write_gradient([&](Acc t, Acc s, int p) {
@@ -101,11 +103,11 @@ class PixelTile {
 
  private:
   // What a pixel's threads are told.
-  enum { kRatio, kInverse, kOfDifference, kOfStudent };
+  enum { kRatio, kOfDifference, kOfStudent };
 
-  // t_hat - s_hat
+  // w, the difference of the normalised vectors times the student's norm
   __device__ Acc difference(Acc t, Acc s, int p) const {
-    return fma(t, team_.template told<kRatio>(p), -s) * team_.template told<kInverse>(p);
+    return fma(t, team_.template told<kRatio>(p), -s);
   }
 
   __device__ int64_t first_pixel() const {

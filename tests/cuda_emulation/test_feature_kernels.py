@@ -212,3 +212,10 @@ def test_scale_gradients(kernels, dtype):
         factors = scale.expand(3)
         before = [(b.double() * f.double()).to(dtype) for b, f in zip(before, factors, strict=True)]
         assert all(torch.equal(g, b) for g, b in zip(gradients, before, strict=True))
+
+
+def test_gradients_larger_than_the_grid_are_scaled_whole(kernels):
+    (gradient,) = features([(64, 190, 190)], dtype=torch.float32, device=kernels.device, batch=1)
+    before = gradient.clone()  # 9.2 MB: 528 blocks take 8.7 MB at a time
+    kernels.ops.scale_gradients_([gradient], torch.tensor(2.0, device=kernels.device))
+    assert torch.equal(gradient, 2 * before)
