@@ -23,9 +23,8 @@ def hint(option: str, known: Iterable[str], settings: Iterable[str] = ()) -> str
         known: the command's options.
         settings: keys of its ``--set``.
     """
-    meant = {name: name for name in known}
-    if settings:
-        meant |= {f"--{key.replace('_', '-')}": f"--set {key}=VALUE" for key in settings}
+    meant = {f"--{key.replace('_', '-')}": f"--set {key}=VALUE" for key in settings}
+    meant |= {name: name for name in known}  # where both are, the option is shorter
     for name, other in OTHER_NAMES.items():
         if other in meant:
             meant.setdefault(name, meant[other])

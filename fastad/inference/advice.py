@@ -12,6 +12,7 @@ from fastad.training.config import defaults_of
 from fastad.training.progress import spoken
 from fastad.training.record import StageRecord
 
+FEW = 3  # epochs: with fewer nobody sees whether a stage improves
 STRONG, WEAK = VERDICTS[0][1], VERDICTS[-1][1]
 OTHER_MODELS = "see whether another model finds more: fastad compare DATA"
 
@@ -19,8 +20,8 @@ OTHER_MODELS = "see whether another model finds more: fastad compare DATA"
 def next_step(training: Mapping[str, Any], model: AnomalyModel) -> str | None:
     """What may help, in a line. None where nothing is known to, or where nothing is amiss.
 
-    Twice the epochs, where a stage was still improving at its last one. Otherwise other models,
-    where few defects are found.
+    Twice the epochs, where a stage was still improving at its last one. Its usual epochs, where it
+    had too few to tell. Otherwise other models, where few defects are found.
 
     Args:
         training: the record of a training as a dict, with its "self_check".
@@ -30,7 +31,12 @@ def next_step(training: Mapping[str, Any], model: AnomalyModel) -> str | None:
     if checked is None or checked["verdict"] == STRONG:
         return None
     record = TrainingRecord.from_dict(training)
-    if improving := [stage for stage in record.stages if stage.still_improving]:
+    usual = _usual_epochs(model)
+    if improving := [
+        stage
+        for stage in record.stages
+        if stage.still_improving or 0 < stage.epochs < min(FEW, usual[stage.name])
+    ]:
         rows = training.get("candidates", ())
         others = sum(row["seconds"] for row in rows if row["model"] != record.model)
         return _more_epochs(record, improving, model, others)
@@ -47,15 +53,14 @@ def _more_epochs(
     """
     config = TrainingConfig(**record.config)
     stages = {stage.name: stage for stage in model.stages}
-    whole = defaults_of(model).get("epochs", TrainingConfig.epochs)
+    whole, usual = _whole(model), _usual_epochs(model)
     epochs, own = 0, {}
     for stage in improving:
-        wanted = 2 * stage.epochs
+        wanted = 2 * stage.epochs if stage.epochs >= FEW else usual[stage.name]
         if "epochs" in config.stages.get(stage.name, {}):
             own[stage.name] = {"epochs": wanted}
         else:
-            usual = dict(stages[stage.name].training_defaults).get("epochs", whole)
-            epochs = max(epochs, math.ceil(wanted * whole / usual))
+            epochs = max(epochs, math.ceil(wanted * whole / usual[stage.name]))
     options = [f"--epochs {epochs}"] if epochs else []
     options += [f"--stage {name}.epochs={value['epochs']}" for name, value in own.items()]
     arguments = [f"epochs={epochs}"] if epochs else []
@@ -71,3 +76,13 @@ def _more_epochs(
         f"more epochs would help: {' '.join(options)}, about {spoken(seconds)} "
         f"(in Python {', '.join(arguments)})"
     )
+
+
+def _whole(model: AnomalyModel) -> int:
+    return defaults_of(model).get("epochs", TrainingConfig.epochs)
+
+
+def _usual_epochs(model: AnomalyModel) -> dict[str, int]:
+    """Epochs of each stage, where nothing else is asked for."""
+    whole = _whole(model)
+    return {s.name: dict(s.training_defaults).get("epochs", whole) for s in model.stages}

@@ -54,6 +54,7 @@ def test_the_defaults_of_train_are_the_models_own():
     ("arguments", "said"),
     [
         ("train x --ouput y", "No such option: --ouput (did you mean --output?)"),
+        ("train x --epoch 3", "No such option: --epoch (did you mean --epochs?)"),
         ("train x --learning-rat=1", "(did you mean --set learning_rate=VALUE?)"),
         ("train x --backbone resnet34", "(did you mean --set backbone=VALUE?)"),
         ("train x --image_size 64", "(did you mean --image-size?)"),

@@ -39,6 +39,13 @@ def test_twice_the_epochs_and_their_time(verdict):
     )
 
 
+def test_a_training_cut_short_gets_its_usual_epochs():
+    training = record(STPM, "weak", [stage("training", [3.0, 2.0], 60)], 120, epochs=2)
+    assert next_step(training, STPM) == (
+        "more epochs would help: --epochs 100, about 51 min (in Python epochs=100)"
+    )
+
+
 def test_where_candidates_are_trained_again_their_time_counts():
     training = record(STPM, "weak", [stage("training", FALLING, 1200)], 1260, epochs=3)
     rows = [{"model": "stpm", "seconds": 1260.0}, {"model": "patchcore", "seconds": 300.0}]
