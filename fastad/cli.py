@@ -251,7 +251,7 @@ class _Train(_Command):
     "fastad train bottle --output bottle.fastad\n\n"
     "fastad train bottle --output bottle.fastad --report bottle_training\n\n"
     "fastad train good_images --image-size auto --false-positive-rate 0.02\n\n"
-    "fastad train bottle --set teacher2=resnet50_caffe --set bottleneck=learned\n\n"
+    "fastad train bottle --model rstpm --set teacher2=resnet50_caffe\n\n"
     "fastad train bottle --model stpm --set backbone=resnet34 --set learning_rate=0.1\n\n"
     "fastad train bottle --output bottle.fastad --resume\n\n",
 )

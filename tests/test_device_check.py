@@ -127,7 +127,7 @@ def test_wrong_usage_is_refused():
     assert "usage" in done.stderr
 
 
-def test_compute_sanitizer_gets_tests_of_every_kind():
+def test_compute_sanitizer_gets_tests_of_every_kind(tmp_path):
     text = SCRIPT.read_text()
     kinds = re.search(r"kinds='(.*)'\n\s*kinds\+='(.*)'", text)
     kinds = "".join(kinds.groups())
@@ -142,7 +142,7 @@ def test_compute_sanitizer_gets_tests_of_every_kind():
     ]
     # Where there is no GPU, the same tests have another name.
     command = [*collect, "-k", f"[emulated and ({kinds})"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     for kind in kinds.split(" or "):
         assert f"{kind}[emulated" in done.stdout, kind

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,8 @@ def _checked(
     if not is_auto(detector_options["image_size"]):
         training_size(detector_options["image_size"])
     parse_range(detector_options["bit_depth"])
+    if name == models.AUTO:
+        _refuse_own_options(settings)
     for_model, for_training = parse_settings(settings, own_config, TrainingConfig)
     _refuse_contradictions(
         for_model | for_training, detector_options | model_options | training_options, named
@@ -148,6 +151,22 @@ def _checked(
     own_config(**model_options | for_model)
     detector_options |= {name: training.pop(name) for name in shared}
     return Detector(**detector_options, **model_options | for_model), training
+
+
+def _refuse_own_options(settings: list[str]) -> None:
+    """ValueError for a setting that some candidate of auto has, and not all."""
+    shared = {
+        field.name for config in (models.AutoConfig, TrainingConfig) for field in fields(config)
+    }
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        for candidate in models.candidates(models.AUTO):
+            own = {field.name for field in fields(models.config_class(candidate))}
+            if key in own - shared:
+                raise ValueError(
+                    f"--set {key}: auto takes the options that all its models have; --model "
+                    f"{candidate} has {key}"
+                )
 
 
 def _refuse_contradictions(

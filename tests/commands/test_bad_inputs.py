@@ -88,7 +88,7 @@ def snapshot(root):
 
 NEW = "--teacher-weights weights.pth --image-size 64 --epochs 1 --output new.fastad"
 TRAIN = f"train data --model stpm {NEW}"
-RSTPM = f"train data --set teacher2=resnet18 --set bottleneck=learned {NEW}"
+RSTPM = f"train data --model rstpm --set teacher2=resnet18 --set bottleneck=learned {NEW}"
 USAGE = 2
 
 CASES = [
@@ -157,7 +157,8 @@ CASES = [
         )
     ],
     # Weights.
-    (1, f"train data {NEW} --set bottleneck=layer4"),  # the file ends before the bottleneck
+    # The file ends before the bottleneck.
+    (1, f"train data --model rstpm {NEW} --set bottleneck=layer4"),
     (1, f"{RSTPM} --set teacher2_weights=nowhere.pth"),
     (1, f"{RSTPM} --set teacher2_weights=empty"),
     (1, f"{RSTPM} --set teacher2_weights=text.pth"),

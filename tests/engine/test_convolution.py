@@ -164,7 +164,7 @@ def test_projection_in_torch():
             ops.conv1x1_strided(x, wrong, bias, 2)
     with pytest.raises(RuntimeError, match="bias must be"):
         ops.conv1x1_strided(x, packed, bias[1:], 2)
-    with pytest.raises(RuntimeError, match="stride must be at least 1; got 0"):
+    with pytest.raises(RuntimeError, match="stride must be 1 to 64; got 0"):
         ops.conv1x1_strided(x, packed, bias, 0)
 
 

@@ -289,7 +289,7 @@ def test_errors():
         with pytest.raises(RuntimeError, match="weight must come from pack_int16"):
             ops.convolve_int16(x, packed, bias, filters, side, 1, True)
     narrow = torch.zeros(2, 17 * 9 + 2, 32, dtype=torch.int16)
-    with pytest.raises(RuntimeError, match="weight must come from pack_int16"):
+    with pytest.raises(RuntimeError, match="x must have a multiple of 32 channels, not 17"):
         ops.convolve_int16(drawn(1, 17, 6, 7), narrow, bias, 40, 3, 1, True)
     for side, stride in ((5, 1), (3, 0), (3, 2**40), (3, 2**63 - 1)):
         with pytest.raises(RuntimeError, match="side must be 1 or 3 and stride 1 to 64"):

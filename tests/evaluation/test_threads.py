@@ -20,6 +20,8 @@ assert all(np.array_equal(a, b) for a, b in zip(found, expected))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
-def test_a_thread_that_cannot_start_is_done_without():
-    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+def test_a_thread_that_cannot_start_is_done_without(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=tmp_path
+    )
     assert run.returncode == 0, run.stderr

@@ -19,7 +19,7 @@ def test_every_phase_of_a_fit_is_reported(caplog):
     events = []
     detector = Detector("stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2)
     with caplog.at_level(logging.INFO, "fastad"):
-        detector.fit(IMAGES.permute(0, 2, 3, 1).numpy(), epochs=2, progress=events.append)
+        detector.fit(IMAGES.permute(0, 2, 3, 1).numpy(), epochs=8, progress=events.append)
     phases = list(dict.fromkeys(event.phase for event in events))
     assert phases[0] == "reading images"
     assert phases[1:3] == ["teachers' features for training", ""]
@@ -34,7 +34,7 @@ def test_every_phase_of_a_fit_is_reported(caplog):
     (plan,) = [message for message in caplog.messages if message.startswith("plan: ")]
     assert plan.startswith("plan: 16 images and 4 held out, ")
     # Too few images for a choice of maps.
-    assert plan.endswith("training 2 epochs, final examination, self-check")
+    assert plan.endswith("training 8 epochs, final examination, self-check")
 
 
 def test_the_phases_of_each_model(small_model):
