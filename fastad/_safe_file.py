@@ -85,6 +85,14 @@ class SafeFile:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise self.error(f"{path} cannot be read as a {self.name} ({reason})") from error
 
+    def is_one(self, path: str | Path) -> bool:
+        """Whether a file is of this kind, by its header alone."""
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                return (file.metadata() or {}).get("format") == self.format
+        except Exception:  # the reader's own error class, and others: another kind, or none
+            return False
+
     def _open(self, path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         with open(path, "rb") as start:
             if start.read(9)[8:] not in (b"{", b""):  # a length of eight bytes, then JSON

@@ -852,8 +852,9 @@ class Detector(Estimator):
             The detector itself.
 
         Raises:
-            ValueError: a wrong area, an area in pixels where the training images differ in size, or
-                a file of an older version, which keeps no scores for a smallest area.
+            ValueError: a wrong area, an area in pixels where the training images differ in size, a
+                file of an older version, which keeps no scores for a smallest area, or a threshold
+                that was set by its value.
 
         Examples:
             >>> import numpy as np
@@ -870,7 +871,15 @@ class Detector(Estimator):
         self._fitted()
         artifact, levels = self._artifact, self._artifact.region_levels
         shape = None if levels is None else levels.image_shape
-        changed = dataclasses.replace(artifact, min_area=share_of(area, shape, mm_per_pixel))
+        share = share_of(area, shape, mm_per_pixel)
+        if share == artifact.min_area:
+            return self
+        if artifact.threshold is not None and artifact.threshold_set_by == BY_VALUE:
+            raise ValueError(
+                "min_area: the threshold was set by its value, and with another smallest area "
+                "scores are others: set it by a rate first, or by another value afterwards"
+            )
+        changed = dataclasses.replace(artifact, min_area=share)
         changed.threshold = changed.pixel_threshold = None
         if changed.judging.size:
             rate = changed.false_positive_rate

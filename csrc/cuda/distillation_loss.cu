@@ -23,7 +23,7 @@ struct LossParams {
 };
 
 constexpr int kSumLoads = 8;       // partial sums that a thread loads at a time
-constexpr int kScaleVectors = 4;   // of a thread at a time
+constexpr int kScaleVectors = 2;   // of a thread at a time
 constexpr int kScaleBlocks = 396;  // at most: 3 for each multiprocessor of an H200
 
 struct ScaleParams {

@@ -16,7 +16,7 @@ from torch import Tensor
 from fastad import models, ops
 from fastad.commands import UsageError
 from fastad.commands.bench_serving import PHOTOGRAPH, latency, operations, peaks, stages
-from fastad.commands.output import check_writable, note, write_json
+from fastad.commands.output import check_result_target, note, write_json
 from fastad.commands.timing import interleaved
 from fastad.data import parse_size
 from fastad.inference import Predictor, load
@@ -59,7 +59,7 @@ def bench(
     except ValueError as error:
         raise UsageError(str(error)) from error
     if json is not None:
-        check_writable(json)
+        check_result_target(json)
     place = resolve_device(device)
     if detector is None:
         subject = _of_model(model or BASELINE, image_size or "256", str(place), precision)

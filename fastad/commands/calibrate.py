@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from fastad.commands.output import (
-    check_writable,
+    check_detector_target,
+    check_result_target,
     note,
     refuse_overwriting,
     skipped,
@@ -37,8 +38,9 @@ def calibrate(
     refuse_overwriting([Path(name) for name in targets], paths)
     refuse_overwriting([Path(name) for name in targets[1:]], [Path(detector), Path(target)])
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
-    for name in targets:
-        check_writable(name)
+    check_detector_target(target)
+    for name in targets[1:]:
+        check_result_target(name)
     with waiting("calibrating"), skipped() as skip:
         result = loaded.calibrate(
             images, false_positive_rate=false_positive_rate, skip=skip if skip_bad else None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastad.commands.check_page import Examples, page
 from fastad.commands.output import (
-    check_writable,
+    check_result_target,
     note,
     progress,
     refuse_overwriting,
@@ -39,7 +39,7 @@ def check(
         paths = [*found.paths, *found.held_out]
     targets = [target for target in (output, json) if target not in (None, "-")]
     for target in targets:
-        check_writable(target)
+        check_result_target(target)
     refuse_overwriting([Path(target) for target in targets], [Path(detector), *map(Path, paths)])
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:

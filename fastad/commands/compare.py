@@ -17,7 +17,7 @@ from fastad._files import check_folder
 from fastad.backbones import WeightsNotFoundError
 from fastad.commands import UsageError
 from fastad.commands.comparison import show
-from fastad.commands.output import check_writable, log, note, progress, write_json
+from fastad.commands.output import check_result_target, log, note, progress, write_json
 from fastad.commands.time_budget import default_epochs, fit_within
 from fastad.commands.timing import interleaved
 from fastad.data import DataDescription, Sample, TrainingImages, describe, read_image
@@ -79,7 +79,7 @@ def compare(
     resolve_device(detector_options["device"])
     split = split_images(describe(data, good=good, masks=masks), detector_options["seed"])
     if json not in (None, "-"):
-        check_writable(json)
+        check_result_target(json)
     folder = Path(output)
     check_folder(folder, WRITER, [MANIFEST, *(f"{name}.fastad" for name in names)])
     folder.mkdir(parents=True, exist_ok=True)

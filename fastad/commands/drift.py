@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastad.commands.drift_plot import write_plot
 from fastad.commands.output import (
-    check_writable,
+    check_result_target,
     note,
     progress,
     refuse_overwriting,
@@ -38,7 +38,7 @@ def drift(
         check_suffix(plot)
     targets = [target for target in (json, plot) if target not in (None, "-")]
     for target in targets:
-        check_writable(target)
+        check_result_target(target)
     paths: list[Path] = []
     for name in map(given_path, images):
         paths += images_without_masks(name) if name.is_dir() else [name]

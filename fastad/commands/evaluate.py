@@ -16,7 +16,7 @@ import torch
 
 import fastad
 from fastad.commands.output import (
-    check_writable,
+    check_result_target,
     log,
     note,
     progress,
@@ -75,7 +75,7 @@ def evaluate(
     samples = samples_of(found)  # a folder that is none is found before the model is read
     targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
     for target in targets:
-        check_writable(str(target))
+        check_result_target(str(target))
     read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
     refuse_overwriting(targets, read)
     if unlabelled := len(found.unlabelled):

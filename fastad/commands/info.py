@@ -127,7 +127,8 @@ def contents(detector: str) -> list[tuple[str, str]]:
     if (rows := training.get("candidates")) is not None:
         lines.append(("kept of candidates", in_words(rows)))
     if (checked := training.get("self_check")) is not None:
-        lines.append(("self-check", checked["summary"]))
+        is_old = artifact.threshold != checked["threshold"]
+        lines.append(("self-check", checked["summary"] + ", at the training's threshold" * is_old))
     if (step := training.get("next_step")) is not None:
         lines.append(("next step", step))
     return lines + [("note", note) for note in training.get("notes", ())]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastad.commands.output import check_writable, progress, write_json
+from fastad.commands.output import check_result_target, progress, write_json
 from fastad.data.depth import PixelRange
 from fastad.data.layouts.description import DataDescription, describe
 from fastad.data.layouts.inspection import FolderRow, Inspection, inspect_files
@@ -29,7 +29,7 @@ def inspect(
     Raises ValueError, after the table, where something must be settled first.
     """
     if json is not None:
-        check_writable(json)
+        check_result_target(json)
     found = describe(data, good=good, defects=defects, masks=masks)
     with progress("looking") as show:
         seen = inspect_files(found, deep=deep, progress=show)

@@ -5,7 +5,8 @@ from pathlib import Path
 from fastad.commands import UsageError
 from fastad.commands.operating_point_plot import write_plot
 from fastad.commands.output import (
-    check_writable,
+    check_detector_target,
+    check_result_target,
     note,
     refuse_overwriting,
     skipped,
@@ -53,8 +54,10 @@ def operating_point(
     refuse_overwriting([Path(target) for target in targets], [Path(detector), *read])
     target = output or detector
     refuse_overwriting([Path(target)], read)
-    for name in [*targets, *([target] if choice else [])]:
-        check_writable(name)
+    for name in targets:
+        check_result_target(name)
+    if choice:
+        check_detector_target(target)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     with waiting("predicting defects"), skipped() as skip:
         points = loaded.operating_points(

@@ -48,6 +48,24 @@ def check_writable(target: str) -> None:
         raise _OnlyATryError  # so that nothing is replaced
 
 
+def check_detector_target(target: str) -> None:
+    """As `check_writable`; FileExistsError, too, where the file is no detector, but another's."""
+    from fastad.inference.artifact import FILE
+
+    if Path(target).is_file() and not FILE.is_one(target):
+        raise FileExistsError(f"{target} exists and is no detector: give the new one another name")
+    check_writable(target)
+
+
+def check_result_target(target: str) -> None:
+    """As `check_writable`; FileExistsError, too, where a detector would be replaced by results."""
+    from fastad.inference.artifact import FILE
+
+    if target != "-" and Path(target).is_file() and FILE.is_one(target):
+        raise FileExistsError(f"{target} is a detector: give the results another name")
+    check_writable(target)
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function to call with the images done and their number.
@@ -151,8 +169,11 @@ def _finite(value: Any) -> Any:
 
 
 def refuse_overwriting(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """ValueError where a result would replace a file that is read."""
-    read = {path.resolve() for path in inputs}
+    """ValueError where a result would replace a file that is read, or another result."""
+    read, seen = {path.resolve() for path in inputs}, set()
     for target in targets:
+        if target.resolve() in seen:
+            raise ValueError(f"{target} is named for two results: give each a file of its own")
+        seen.add(target.resolve())
         if target.resolve() in read:
             raise ValueError(f"{target} is one of the inputs and would be overwritten")

@@ -14,7 +14,7 @@ from PIL import Image
 from fastad._files import write_atomically
 from fastad.commands.detectors import given_detectors
 from fastad.commands.output import (
-    check_writable,
+    check_result_target,
     log,
     note,
     progress,
@@ -93,7 +93,7 @@ def predict(
     is raised for such images, but with ``skip_bad`` only where no image at all can be read.
     """
     for target in filter(None, (json, csv, regions)):
-        check_writable(target)
+        check_result_target(target)
     if json is None and csv is None:
         csv = "-" if output is None else str(Path(output) / "scores.csv")
     if heatmaps or masks:
@@ -277,8 +277,10 @@ def _summary(
         facts.append(f"{unreadable} unreadable")
     if len(rows) < MANY:  # of more the predictor has said it
         facts.append(f"{len(rows) / max(seconds, 1e-9):.3g} images/s")
-    first = sorted(rows, key=lambda row: -row["score"])[:LOWEST]
-    has_p_values = first[0]["p_value"] is not None
+    has_p_values = all(row["p_value"] is not None for row in rows)
+    # Scores of several detectors have no common scale.
+    by_p_value = has_p_values and len({row.get("detector") for row in rows}) > 1
+    first = sorted(rows, key=lambda row: (by_p_value and row["p_value"], -row["score"]))[:LOWEST]
     kind = "p_value" if has_p_values else "score"
     least = ", ".join(f"{names[Path(row['path'])]} {row[kind]:.3g}" for row in first)
     return [", ".join(facts), f"{'lowest p-values' if has_p_values else 'highest scores'}: {least}"]

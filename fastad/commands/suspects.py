@@ -8,7 +8,7 @@ import numpy as np
 
 from fastad._files import atomic_path
 from fastad.commands.output import (
-    check_writable,
+    check_result_target,
     note,
     progress,
     refuse_overwriting,
@@ -46,7 +46,7 @@ def suspects(
     ``fastad train --exclude``. It is written last.
     """
     if json is not None:
-        check_writable(json)
+        check_result_target(json)
     if output is not None:
         refuse_pictures_among([images], output)
         if Path(output).exists() and not Path(output).is_dir():

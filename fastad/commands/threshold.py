@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastad.commands import UsageError
-from fastad.commands.output import check_writable, note
+from fastad.commands.output import check_detector_target, note
 from fastad.detector import load
 from fastad.inference import Artifact
 
@@ -29,19 +29,21 @@ def threshold(
     target = output or detector
     if not Path(detector).exists():
         raise FileNotFoundError(f"there is no detector file {detector}")
-    check_writable(target)
+    check_detector_target(target)
     loaded = load(detector, device="cpu")
     before = loaded.threshold_
+    if rate is not None:
+        loaded.set_threshold(false_positive_rate=rate)
+        loaded.set_pixel_threshold(false_positive_rate=rate)
     if min_area is not None:
         loaded.set_min_area(min_area, mm_per_pixel=mm_per_pixel)
-    if rate is not None or value is not None:
-        loaded.set_threshold(false_positive_rate=rate, value=value)
-    if rate is not None:
-        loaded.set_pixel_threshold(false_positive_rate=rate)
-    loaded.save(target)
+    if value is not None:
+        loaded.set_threshold(value=value)
     artifact = loaded._artifact
+    is_now = "none" if artifact.threshold is None else f"{artifact.threshold:.6g}"
     was = "there was none" if before is None else f"it was {before:.6g}"
-    note(f"saved {target}: threshold {artifact.threshold:.6g} ({was}), {false_alarms(artifact)}")
+    loaded.save(target)
+    note(f"saved {target}: threshold {is_now} ({was}), {false_alarms(artifact)}")
 
 
 def false_alarms(artifact: Artifact) -> str:

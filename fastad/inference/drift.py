@@ -239,6 +239,10 @@ def drift(
 ) -> DriftReport:
     """The report of all results, or of one."""
     for result in [results] if isinstance(results, PredictionResult) else results:
+        if not isinstance(result, PredictionResult):
+            raise TypeError(
+                f"results must be what predict or stream gave; got {type(result).__name__}"
+            )
         monitor.add(result)
     return monitor.report()
 
@@ -253,12 +257,12 @@ def _change(name: str, before: np.ndarray, after: np.ndarray) -> tuple[float | N
         return None, words
     else:
         change = new / old - 1
-    return change, f"{words} by {100 * abs(change):.2g} %"
+    return change, f"{words} by {100 * abs(change):.{0 if abs(change) >= 0.1 else 1}f} %"
 
 
 def _message(found: list[Watched], images: int, p_value: float) -> str:
     if not found:
-        return f"no drift in {images:,} images (p = {p_value:.2g})"
+        return f"no drift in {images:,} image{'s' * (images != 1)} (p = {p_value:.2g})"
     said = [f"{one.words} since image {one.since + 1:,}" for one in found if one.since is not None]
     return f"drift: {', '.join(said)} (p = {p_value:.2g})"
 

@@ -89,7 +89,8 @@ def _best(
             if not fitted:
                 raise
             is_stopped = isinstance(error, KeyboardInterrupt)
-            return _without(model.name, str(error), is_stopped, _kept(fitted, source))
+            why = str(error) or "it was stopped by the user"
+            return _without(model.name, why, is_stopped, _kept(fitted, source))
         if found[0].training["interrupted"]:
             if not fitted:
                 _warn_of_stop(found[0].training, len(model.stages))

@@ -26,7 +26,7 @@ from fastad.data.inputs import are_paths, image_batches, is_path
 from fastad.data.training_set import file_digests
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import BY_RATE, Artifact
-from fastad.inference.known_images import given_to_training, listed
+from fastad.inference.known_images import calibrated, given_to_training, listed
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
@@ -82,8 +82,10 @@ class Recalibration:
     @property
     def summary(self) -> str:
         """How the old promise did, in one sentence."""
-        if self.old_alarms is None:
+        if self.old_threshold is None:
             return "there was no threshold before"
+        if self.old_alarms is None:
+            return "the old promise was not tried"
         alarms = self.old_alarms
         low, high = alarms.interval or (0.0, 1.0)
         observed = (
@@ -154,6 +156,7 @@ def recalibrate(
     else:
         after, levels = before, recorder
     known = artifact.region_levels
+    known_before = len(calibrated(artifact) & set(digests))
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     new = dataclasses.replace(
         artifact,
@@ -180,8 +183,10 @@ def recalibrate(
         kept_rate=new.kept_rate,
         threshold=threshold,
         pixel_threshold=pixel_threshold,
-        notes=tuple(_notes(predictor, rate, len(items), for_means, repeated, bool(digests))),
-        **_of_the_old_promise(artifact, predictor.calibration, before.scores),
+        notes=tuple(
+            _notes(predictor, rate, len(items), for_means, repeated, bool(digests), known_before)
+        ),
+        **_of_the_old_promise(artifact, predictor, None if known_before else before.scores),
     )
     return new, result
 
@@ -286,12 +291,14 @@ def _require_enough(count: int, rate: float) -> None:
 
 
 def _of_the_old_promise(
-    artifact: Artifact, calibration: np.ndarray, scores: np.ndarray
+    artifact: Artifact, predictor: Predictor, scores: np.ndarray | None
 ) -> dict[str, Any]:
-    """How the old threshold did on fresh images: fields of `Recalibration`."""
-    threshold, promise = artifact.threshold, artifact.kept_rate
+    """How the old threshold did on fresh images: fields of `Recalibration`. None if none are."""
+    threshold, promise, calibration = artifact.threshold, artifact.kept_rate, predictor.calibration
     if threshold is None:
         return {}
+    if scores is None:
+        return {"old_threshold": threshold, "old_rate": promise}
     alarms = ExactShare(int((scores > threshold).sum()), len(scores))
     found = {"old_threshold": threshold, "old_rate": promise, "old_alarms": alarms}
     if promise is None:
@@ -304,9 +311,20 @@ def _of_the_old_promise(
 
 
 def _notes(
-    predictor: Predictor, rate: float, count: int, for_means: int, repeated: int, are_files: bool
+    predictor: Predictor,
+    rate: float,
+    count: int,
+    for_means: int,
+    repeated: int,
+    are_files: bool,
+    known_before: int,
 ) -> Iterator[str]:
     model = predictor.model
+    if known_before:
+        yield (
+            f"{known_before} of the images made a calibration before: they say nothing of the old "
+            "promise"
+        )
     if for_means:
         yield (
             f"{for_means} images gave position means, the other {count - for_means} the "

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastad import inference
+from fastad import Detector, inference
 from fastad.commands.threshold import percent
 
 
@@ -71,3 +71,34 @@ def test_what_is_wrong_changes_nothing(fastad, detector, options, code, match):
 )
 def test_percent(rate, text):
     assert percent(rate) == text
+
+
+def test_a_smallest_area_does_not_drop_a_value(fastad, detector, tmp_path):
+    path = tmp_path / "d.fastad"
+    assert fastad("threshold", detector, "--value", 0.4, "--output", path)[0] == 0
+    before = path.read_bytes()
+    code, _, err = fastad("threshold", path, "--min-area", "1%")
+    assert code == 1
+    assert "the threshold was set by its value" in err
+    assert path.read_bytes() == before
+    code, _, err = fastad("threshold", path, "--min-area", "1%", "--rate", 0.5)
+    assert code == 0, err
+    assert inference.load(path).min_area == 0.01
+    loaded = inference.load(path)
+    assert loaded.threshold == loaded.pixel_threshold
+
+
+def test_no_area_is_no_change():
+    images = np.random.default_rng(0).integers(100, 156, (12, 32, 32, 3), dtype=np.uint8)
+    detector = Detector("subspace", image_size=32, teacher_weights="embedded")
+    detector.set_params(false_positive_rate=0.4).fit(images).set_threshold(value=7.0)
+    assert detector.set_min_area(0).threshold_ == 7.0
+
+
+def test_a_detector_without_held_out_images_may_have_a_smallest_area(fastad, tmp_path):
+    images = np.random.default_rng(0).integers(100, 156, (8, 32, 32, 3), dtype=np.uint8)
+    detector = Detector("subspace", image_size=32, teacher_weights="embedded")
+    detector.fit(images, validation_fraction=0.0).save(tmp_path / "d.fastad")
+    code, _, err = fastad("threshold", tmp_path / "d.fastad", "--min-area", "1%")
+    assert code == 0, err
+    assert "threshold none (there was none)" in err

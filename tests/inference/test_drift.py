@@ -10,7 +10,7 @@ from scipy.stats import binom, ks_2samp
 import fastad
 from fastad.data.appearance import STATISTICS
 from fastad.inference import PredictionResult
-from fastad.inference.drift import WATCHED, DriftMonitor
+from fastad.inference.drift import WATCHED, DriftMonitor, drift
 from fastad.inference.threshold import alarm_p_value, conformal_threshold
 
 N = 60  # calibration images
@@ -144,7 +144,7 @@ def test_scores_alone_are_watched_where_nothing_else_is_known():
     monitor.add(PredictionResult(np.full(30, 25.0), np.zeros((30, 1, 1))))
     report = monitor.report()
     assert [one.name for one in report.watched] == ["score"]
-    assert report.message.startswith("drift: scores higher by 1.6e+02 % since image 1 ")
+    assert report.message.startswith("drift: scores higher by 163 % since image 1 ")
 
 
 def test_what_cannot_be_is_refused():
@@ -174,3 +174,8 @@ def test_a_detector_watches_its_images():
     assert report.is_drift
     assert (report.images, report.calibration_images, report.since) == (80, 30, 40)
     assert "darker by 50 % since image 41" in report.message
+
+
+def test_what_is_no_result_is_refused():
+    with pytest.raises(TypeError, match="results must be what predict or stream gave; got str"):
+        drift(None, ["folder"])

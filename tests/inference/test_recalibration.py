@@ -373,3 +373,11 @@ def test_alarm_p_value_is_that_of_a_simulation(n, above, new):
 
 def test_a_threshold_below_all_scores_surprises_nobody():
     assert alarm_p_value(10, 10, 7, 7) == 1.0
+
+
+def test_images_of_a_calibration_say_nothing_of_its_promise(detector, folders):
+    detector.calibrate(folders[1])
+    result = detector.calibrate(folders[1], false_positive_rate=0.5)
+    assert (result.old_alarms, result.p_value) == (None, None)
+    assert "20 of the images made a calibration before" in " ".join(result.notes)
+    assert result.summary == "the old promise was not tried"
