@@ -224,7 +224,7 @@ def table(record: dict[str, Any]) -> str:
     timed = record.get("speed", {"milliseconds": {}, "times_stpm": {}})
     for system in SYSTEMS:
         cells = [cell for cell in record["cells"] if cell["system"] == system]
-        if cells:
+        if cells and system != models.AUTO:  # it is one of the others
             sizes = [f"{cells[0][k] / 1e6:.1f}" for k in ("parameters", "trained_parameters")]
             times = [str(timed[k].get(system, "-")) for k in ("milliseconds", "times_stpm")]
             lines.append(f"| {' | '.join([system, *sizes, *times])} |")

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,14 @@ def test_the_table_of_models_is_the_record_s():
         found = [f"{cells[name, data]['image_auroc']:.3f}" for data in sets]
         assert accuracy.split(" · ") == found, name
         assert float(time) == systems["speed"]["times_stpm"][name], name
+    for data, name, model in (
+        ("magnetic_tile", "tile", "PatchCore"),
+        ("kolektor_sdd", "KolektorSDD", "RSTPM"),
+    ):
+        own = [c for c in systems["cells"] if (c["system"], c["set"]) == ("auto", data)]
+        assert {c["kept"] for c in own} == {model.lower()}
+        mean = statistics.mean(c["image_auroc"] for c in own)
+        assert f"{mean:.3f} on {name}, by {model}" in TEXT
     shown = [cells[name, data] for name, *_ in rows for data in sets]
     minutes = [cell["training_minutes"] for cell in shown]
     assert f"{min(minutes):.0f} to {max(minutes):.0f} minutes on one thread" in TEXT
