@@ -42,6 +42,8 @@ def drift(
     paths: list[Path] = []
     for name in map(given_path, images):
         paths += images_without_masks(name) if name.is_dir() else [name]
+    if not paths:
+        raise ValueError(f"there are no images in {', '.join(images)}")
     refuse_overwriting([Path(target) for target in targets], [Path(detector), *paths])
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     monitor, done = loaded.watch(false_alarm_rate=false_alarm_rate), 0

@@ -110,3 +110,11 @@ def test_an_unreadable_image_stops_it_unless_it_may_be_skipped(fastad, calibrate
     code, out, err = fastad("drift", calibrated, folder, "--skip-bad")
     assert code == 0, err
     assert "in 4 images" in out
+
+
+def test_a_folder_without_images_is_named(fastad, calibrated, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = fastad("drift", calibrated, tmp_path / "empty")
+    assert code == 1
+    assert "there are no images in" in err
+    assert "empty" in err

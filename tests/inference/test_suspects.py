@@ -194,3 +194,9 @@ def test_a_list_that_cannot_be_is_refused(parts, tmp_path, text, said):
 def test_a_list_that_is_not_there(parts, tmp_path):
     with pytest.raises(FileNotFoundError, match="exclude: there is no file"):
         training_images(parts, good=["good"], exclude=tmp_path / "none.txt")
+
+
+def test_a_list_that_is_no_text_is_named(parts, tmp_path):
+    (tmp_path / "x.txt").write_bytes("zz \xfc.png\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"x\.txt, line 1 is no UTF-8 text"):
+        training_images(parts, good=["good"], exclude=tmp_path / "x.txt")

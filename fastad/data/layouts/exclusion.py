@@ -30,6 +30,8 @@ def excluded(paths: Sequence[Path], file: str | Path) -> list[Path]:
         named = Path(line)
         wanted = (named.resolve() if named.is_absolute() else named).parts[::-1]
         fitting = [path for path, parts in ends if parts[: len(wanted)] == wanted]
+        if not fitting and not line.isascii() and any("\udc80" <= c <= "\udcff" for c in line):
+            raise ValueError(f"{file}, line {number} is no UTF-8 text: give a list of file names")
         if not fitting:
             raise ValueError(f"{file}, line {number}: {line} is none of the {len(paths)} images")
         if len(fitting) > 1:
