@@ -36,7 +36,9 @@ def started(tmp_path):
     processes = []
 
     def start(rounds, **options):
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        # A shell's job in the background ignores Ctrl-C, and so would what it starts.
+        heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | heard | options
         command = [sys.executable, "-c", PROGRAM, str(rounds), str(tmp_path)]
         process = subprocess.Popen(command, **options)
         processes.append(process)
