@@ -120,6 +120,7 @@ def test_the_table_of_models_is_the_record_s():
         assert accuracy.split(" · ") == found, name
         assert float(time) == systems["speed"]["times_stpm"][name], name
     for data, name, model in (
+        ("bottle", "bottle", "PatchCore"),
         ("magnetic_tile", "tile", "PatchCore"),
         ("kolektor_sdd", "KolektorSDD", "RSTPM"),
     ):
