@@ -97,7 +97,8 @@ def contents(detector: str) -> list[tuple[str, str]]:
     else:
         lines += [
             ("threshold", f"{artifact.threshold:.6g}, set by a {artifact.threshold_set_by}"),
-            ("promise", false_alarms(artifact)),
+            # A value promises nothing: it may have been chosen by these very images.
+            ("false alarms" if artifact.asked_rate is None else "promise", false_alarms(artifact)),
         ]
     lines += [("calibration", _calibration(kept)) for kept in artifact.calibrations]
     if artifact.min_area is not None:
