@@ -877,7 +877,7 @@ class Detector(Estimator):
         if artifact.threshold is not None and artifact.threshold_set_by == BY_VALUE:
             raise ValueError(
                 "min_area: the threshold was set by its value, and with another smallest area "
-                "scores are others: set it by a rate first, or by another value afterwards"
+                "scores are others: set it by a rate first, by set_threshold or --rate"
             )
         changed = dataclasses.replace(artifact, min_area=share)
         changed.threshold = changed.pixel_threshold = None

@@ -35,8 +35,8 @@ def calibrate(
     paths = [Path(path) for path in listed(images)]
     target = output or detector
     targets = [target, *([] if json in (None, "-") else [str(json)])]
+    refuse_overwriting([Path(name) for name in targets[1:]], [Path(detector), *paths])
     refuse_overwriting([Path(name) for name in targets], paths)
-    refuse_overwriting([Path(name) for name in targets[1:]], [Path(detector), Path(target)])
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     check_detector_target(target)
     for name in targets[1:]:

@@ -38,9 +38,9 @@ def check(
         found = training_images(images)
         paths = [*found.paths, *found.held_out]
     targets = [target for target in (output, json) if target not in (None, "-")]
+    refuse_overwriting([Path(target) for target in targets], [Path(detector), *map(Path, paths)])
     for target in targets:
         check_result_target(target)
-    refuse_overwriting([Path(target) for target in targets], [Path(detector), *map(Path, paths)])
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     if false_positive_rate is not None:
         loaded.set_threshold(false_positive_rate=false_positive_rate)

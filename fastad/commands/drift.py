@@ -37,14 +37,14 @@ def drift(
     if plot is not None:
         check_suffix(plot)
     targets = [target for target in (json, plot) if target not in (None, "-")]
-    for target in targets:
-        check_result_target(target)
     paths: list[Path] = []
     for name in map(given_path, images):
         paths += images_without_masks(name) if name.is_dir() else [name]
     if not paths:
         raise ValueError(f"there are no images in {', '.join(images)}")
     refuse_overwriting([Path(target) for target in targets], [Path(detector), *paths])
+    for target in targets:
+        check_result_target(target)
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     monitor, done = loaded.watch(false_alarm_rate=false_alarm_rate), 0
     names: list[Path] = []

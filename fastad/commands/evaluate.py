@@ -74,10 +74,10 @@ def evaluate(
     found = describe(data, **named)
     samples = samples_of(found)  # a folder that is none is found before the model is read
     targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
-    for target in targets:
-        check_result_target(str(target))
     read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
     refuse_overwriting(targets, read)
+    for target in targets:
+        check_result_target(str(target))
     if unlabelled := len(found.unlabelled):
         note(f"{unlabelled} test images have no published labels and are not measured")
     if report is not None:

@@ -51,9 +51,10 @@ def operating_point(
     targets = [target for target in (json, plot) if target not in (None, "-")]
     path = given_path(defects)
     read = find_images(path) if path.is_dir() else [path]
-    refuse_overwriting([Path(target) for target in targets], [Path(detector), *read])
     target = output or detector
-    refuse_overwriting([Path(target)], read)
+    results = [Path(name) for name in targets]
+    refuse_overwriting(results, [Path(detector), *read])
+    refuse_overwriting([*results, *([Path(target)] if choice else [])], read)
     for name in targets:
         check_result_target(name)
     if choice:

@@ -69,7 +69,7 @@ def test_the_file_itself_is_replaced_without_an_output(fastad, own, today):
         (["--false-positive-rate", "0.2", "--output", "no/such/x.fastad"], 1, "no folder"),
         (["--false-positive-rate", "0.2", "--json", "no/such/x.json"], 1, "no folder"),
         (["--false-positive-rate", "0.2", "--output", "{today}/3.png"], 1, "one of the inputs"),
-        (["--false-positive-rate", "0.2", "--json", "{own}"], 1, "for two results"),
+        (["--false-positive-rate", "0.2", "--json", "{own}"], 1, "one of the inputs"),
     ],
 )
 def test_what_is_wrong_changes_nothing(fastad, own, today, options, code, said):

@@ -87,7 +87,7 @@ def test_another_rate_is_another_threshold(fastad, detector, images):
         (["DETECTOR", "nowhere"], "no such folder: nowhere"),
         (["DETECTOR", "OUT"], "no images"),
         (["DETECTOR", "IMAGES", "--output", "OUT/no/check.html"], "no folder"),
-        (["DETECTOR", "IMAGES", "--json", "DETECTOR"], "is a detector: give the results"),
+        (["DETECTOR", "IMAGES", "--json", "DETECTOR"], "would be overwritten"),
         (["DETECTOR", "IMAGES", "--output", "IMAGES/train/good/0.png"], "would be overwritten"),
     ],
 )

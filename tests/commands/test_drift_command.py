@@ -86,7 +86,7 @@ def test_held_out_images_of_the_training_are_no_fair_comparison(fastad, detector
         (["--plot", "drift.txt"], 1, "a plot ends in .png, .svg, .pdf; got drift.txt"),
         (["--plot", "no/such/drift.png"], 1, "no folder"),
         (["--plot", "{first}"], 1, "one of the inputs"),
-        (["--json", "{detector}"], 1, "is a detector: give the results another name"),
+        (["--json", "{detector}"], 1, "one of the inputs"),
         (["--false-alarm-rate", "0"], 2, "must be between 0 and 1"),
         (["nowhere.png"], 1, "nowhere.png"),
     ],
