@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments, _gradients, reference
-from fastad.ops.distances import compute_dtype
+from fastad.ops import _arguments, _gradients, _spatial_weights, reference
+from fastad.ops._spatial_weights import SpatialWeights
 
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
 
@@ -18,6 +18,7 @@ def distillation_loss(
     student: Sequence[Tensor],
     *,
     level_weights: Sequence[float] | None = None,
+    weights: SpatialWeights | None = None,
     reduction: str = "mean",
     eps: float = 1e-12,
 ) -> Tensor:
@@ -30,6 +31,9 @@ def distillation_loss(
         teacher: list of 1 to 8 levels (N, C_l, H_l, W_l). See `distances`.
         student: as ``teacher``, with the same shapes.
         level_weights: a factor for each level. None for 1.
+        weights: spatial weights, as of `distances`. The sum of a level is ``sum(w * d)``. The mean
+            of a level is that of its images, each ``sum(w * d) / sum(w)``, or 0 with a gradient of
+            0 where all weights of the image are 0.
         reduction: ``"mean"`` sums the weighted means of the levels, ``"sum"`` their weighted sums.
             ``"none"`` gives the weighted means of the levels one by one.
         eps: smallest norm by which a vector is divided.
@@ -57,20 +61,28 @@ def distillation_loss(
         torch.Size([2, 128, 16, 16])
     """
     teacher, student, served = _arguments.features(teacher, student)
-    weights = _arguments.level_weights("level_weights", level_weights, len(teacher))
+    numbers = _arguments.level_weights("level_weights", level_weights, len(teacher))
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {list(_REDUCTIONS)}, not {reduction!r}")
     eps = _arguments.norm_floor(eps)
+    spatial = None
+    if weights is not None:
+        spatial, served = _spatial_weights.of_levels(weights, teacher, student), False
     if not served:
         return reference.distillation_loss(
-            teacher, student, level_weights=weights, reduction=reduction, eps=eps
+            teacher,
+            student,
+            level_weights=numbers,
+            weights=spatial,
+            reduction=reduction,
+            eps=eps,
         )
     # A float16 gradient waits for the backward: only there is the scale known that a GradScaler
     # applies to keep it from underflowing.
     gradient = torch.is_grad_enabled() and any(s.requires_grad for s in student)
     gradient = gradient and all(s.dtype != torch.float16 for s in student)
     loss, _ = torch.ops.fastad.distillation_loss(
-        teacher, student, weights, _REDUCTIONS[reduction], eps, gradient
+        teacher, student, numbers, _REDUCTIONS[reduction], eps, gradient
     )
     return loss
 
@@ -85,7 +97,7 @@ def _fake(
     gradient: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     shape = (len(student),) if reduction == 2 else ()
-    loss = student[0].new_empty(shape, dtype=compute_dtype([*teacher, *student]))
+    loss = student[0].new_empty(shape, dtype=_arguments.compute_dtype([*teacher, *student]))
     return loss, [_gradients.empty_gradient(s) for s in student] if gradient else []
 
 
