@@ -14,27 +14,55 @@ _DTYPES = (torch.bool, torch.float32, torch.bfloat16, torch.float16, torch.float
 
 
 def of_levels(
-    weights: SpatialWeights, teacher: Sequence[Tensor], student: Sequence[Tensor]
-) -> list[Tensor]:
-    """A tensor (N, H_l, W_l) for each level of features that were checked, of the result's type."""
-    batch, levels = student[0].shape[0], len(student)
+    weights: SpatialWeights, teacher: Sequence[Tensor], student: Sequence[Tensor], served: bool
+) -> tuple[list[Tensor], bool]:
+    """A tensor (N, H_l, W_l) for each level of features that were checked, of the result's type.
+
+    And whether the kernels, which have ``served`` so far, take them.
+    """
+    batch, sizes = student[0].shape[0], [(s.shape[2], s.shape[3]) for s in student]
     if isinstance(weights, Tensor):
         _check("weights", weights, student[0], "(N, H, W) or (H, W)", None)
     elif isinstance(weights, Sequence):
-        if len(weights) != levels:
-            raise ValueError(f"weights must have {levels} tensors, one a level, not {len(weights)}")
-        for i, (w, s) in enumerate(zip(weights, student, strict=True)):
-            size = (s.shape[2], s.shape[3])
+        if len(weights) != len(sizes):
+            raise ValueError(
+                f"weights must have {len(sizes)} tensors, one a level, not {len(weights)}"
+            )
+        for i, (w, size) in enumerate(zip(weights, sizes, strict=True)):
             expected = f"{(batch, *size)} or {size}, as level {i} is"
-            _check(f"weights[{i}]", w, s, expected, size)
+            _check(f"weights[{i}]", w, student[i], expected, size)
     else:
         raise TypeError(
             f"weights must be a tensor or a list of tensors, one a level, not {type(weights)}"
         )
     dtype = _arguments.compute_dtype([*teacher, *student])
-    sizes = [(s.shape[2], s.shape[3]) for s in student]
-    found = reference.resize_weights(weights, sizes, dtype)
-    return [w.expand(batch, *size) for w, size in zip(found, sizes, strict=True)]
+    served = served and student[0].device.type != "cuda"  # no kernel yet
+    if served and isinstance(weights, Tensor):
+        images = weights.to(dtype).expand(-1 if weights.dim() == 3 else 1, -1, -1)
+        heights, widths = ([size[axis] for size in sizes] for axis in (0, 1))
+        levels = torch.ops.fastad.resize_weights(images, heights, widths)
+    else:
+        levels = reference.resize_weights(weights, sizes, dtype)
+    if _readable(levels[0]):
+        for i, level in enumerate(levels):
+            _check_values(weights, i, level)
+    return [w.expand(batch, *size) for w, size in zip(levels, sizes, strict=True)], served
+
+
+def _check_values(weights: SpatialWeights, index: int, level: Tensor) -> None:
+    """Of a level, in which a negative value of what was resized is NaN."""
+    if level.numel() == 0:
+        return
+    least, most = torch.aminmax(level)
+    if least.item() >= 0 and most.item() < math.inf:
+        return
+    name, given = f"weights[{index}]", weights[index]
+    if isinstance(weights, Tensor):
+        name, given = "weights", weights
+    least, most = torch.aminmax(given)
+    raise ValueError(
+        f"{name} must be finite and at least 0, not from {least.item():g} to {most.item():g}"
+    )
 
 
 def _check(
@@ -65,13 +93,6 @@ def _check(
         raise ValueError(
             f"{name} requires a gradient, and weights get none: pass {name}.detach() instead"
         )
-    if _readable(weights) and weights.numel() > 0:
-        least, most = torch.aminmax(weights.detach())
-        if not (least >= 0 and most < math.inf):
-            raise ValueError(
-                f"{name} must be finite and at least 0, not from {least.item():g} to "
-                f"{most.item():g}"
-            )
 
 
 def _readable(weights: Tensor) -> bool:
@@ -82,3 +103,9 @@ def _readable(weights: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+@torch.library.register_fake("fastad::resize_weights")
+def _fake(weights: Tensor, heights: list[int], widths: list[int]) -> list[Tensor]:
+    batch = weights.shape[0]
+    return [weights.new_empty((batch, *size)) for size in zip(heights, widths, strict=True)]

@@ -94,7 +94,7 @@ def anomaly_map(
     numbers = _arguments.level_weights(name, numbers, len(teacher))
     eps = _arguments.norm_floor(eps)
     if spatial is not None:
-        spatial, served = _spatial_weights.of_levels(spatial, teacher, student), False
+        spatial, served = _spatial_weights.of_levels(spatial, teacher, student, served)
     if not served:
         result = reference.anomaly_map(
             teacher,
@@ -107,7 +107,7 @@ def anomaly_map(
         )
         return (result, result.detach().amax(dim=(1, 2))) if return_maximum else result
     result, maximum, _ = torch.ops.fastad.anomaly_map(
-        teacher, student, height, width, product, numbers, eps
+        teacher, student, height, width, product, numbers, eps, spatial
     )
     return (result, maximum) if return_maximum else result
 
@@ -121,6 +121,7 @@ def _fake(
     product: bool,
     weights: list[float],
     eps: float,
+    spatial_weights: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     dtype = _arguments.compute_dtype([*teacher, *student])
     batch = student[0].shape[0]
@@ -129,36 +130,38 @@ def _fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    teacher, student, _, _, ctx.product, ctx.weights, ctx.eps = inputs
+    teacher, student, _, _, ctx.product, ctx.level_weights, ctx.eps, weights = inputs
+    _gradients.no_gradient(weights)
     _, maximum, maps = output
     ctx.mark_non_differentiable(maximum, *maps)
     ctx.set_materialize_grads(False)  # no zeros for outputs that carry no gradient
-    ctx.save_for_backward(*teacher, *student, *maps)
+    ctx.save_for_backward(*teacher, *student, *maps, *(weights or []))
 
 
 def _backward(ctx: Any, grad: Tensor | None, grad_maximum: Any, grad_maps: Any) -> tuple:
-    saved, levels = ctx.saved_tensors, len(ctx.weights)
-    if grad is None:
-        return [None] * levels, [None] * levels, None, None, None, None, None
-    teacher, student = list(saved[:levels]), list(saved[levels : 2 * levels])
+    levels = len(ctx.level_weights)
+    teacher, student, maps, weights = _gradients.split(ctx.saved_tensors, levels, 4)
     gradients: Sequence[Sequence[Tensor | None]]
-    if torch.is_grad_enabled():
+    if grad is None:
+        gradients = [[None] * levels] * 2
+    elif torch.is_grad_enabled():
         function = partial(
             reference.anomaly_map,
             size=(grad.shape[1], grad.shape[2]),
             aggregate="product" if ctx.product else "sum",
-            level_weights=ctx.weights,
+            level_weights=ctx.level_weights,
+            weights=weights or None,
             eps=ctx.eps,
         )
         gradients = _gradients.by_reference(function, [teacher, student], grad)
     else:
         grad_maps = torch.ops.fastad.aggregate_maps_backward(
-            grad, list(saved[2 * levels :]), ctx.product, ctx.weights
+            grad, maps, ctx.product, ctx.level_weights
         )
         gradients = _gradients.of_distances(
-            ctx.needs_input_grad, grad_maps, teacher, student, ctx.eps
+            ctx.needs_input_grad, grad_maps, teacher, student, ctx.eps, weights or None
         )
-    return (*gradients, None, None, None, None, None)
+    return _gradients.for_arguments(ctx, *gradients)
 
 
 torch.library.register_autograd("fastad::anomaly_map", _backward, setup_context=_setup_context)

@@ -69,38 +69,52 @@ def distances(
     teacher, student, served = _arguments.features(teacher, student)
     eps = _arguments.norm_floor(eps)
     if weights is not None:
-        weights = _spatial_weights.of_levels(weights, teacher, student)
-        return reference.distances(teacher, student, eps=eps, weights=weights)
+        weights, served = _spatial_weights.of_levels(weights, teacher, student, served)
     if not served:
-        return reference.distances(teacher, student, eps=eps)
-    return torch.ops.fastad.distances(teacher, student, eps)
+        return reference.distances(teacher, student, eps=eps, weights=weights)
+    return torch.ops.fastad.distances(teacher, student, eps, weights)
 
 
 @torch.library.register_fake("fastad::distances")
-def _fake(teacher: list[Tensor], student: list[Tensor], eps: float) -> list[Tensor]:
+def _fake(
+    teacher: list[Tensor],
+    student: list[Tensor],
+    eps: float,
+    spatial_weights: list[Tensor] | None = None,
+) -> list[Tensor]:
     dtype = _arguments.compute_dtype([*teacher, *student])
     return [s.new_empty((s.shape[0], *s.shape[2:]), dtype=dtype) for s in student]
 
 
 @torch.library.register_fake("fastad::distances_backward")
 def _fake_backward(
-    grad: list[Tensor], teacher: list[Tensor], student: list[Tensor], eps: float
+    grad: list[Tensor],
+    teacher: list[Tensor],
+    student: list[Tensor],
+    eps: float,
+    spatial_weights: list[Tensor] | None = None,
 ) -> list[Tensor]:
     return [_gradients.empty_gradient(s) for s in student]
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
-    teacher, student, ctx.eps = inputs
-    ctx.save_for_backward(*teacher, *student)
+    teacher, student, ctx.eps, weights = inputs
+    _gradients.no_gradient(weights)
+    ctx.levels = len(student)
+    ctx.save_for_backward(*teacher, *student, *(weights or []))
 
 
 def _backward(ctx: Any, grad: list[Tensor]) -> tuple:
-    saved = ctx.saved_tensors
-    teacher, student = list(saved[: len(saved) // 2]), list(saved[len(saved) // 2 :])
+    teacher, student, weights = _gradients.split(ctx.saved_tensors, ctx.levels, 3)
+    gradients: Sequence[Sequence[Tensor | None]]
     if torch.is_grad_enabled():
-        function = partial(reference.distances, eps=ctx.eps)
-        return (*_gradients.by_reference(function, [teacher, student], grad), None)
-    return (*_gradients.of_distances(ctx.needs_input_grad, grad, teacher, student, ctx.eps), None)
+        function = partial(reference.distances, eps=ctx.eps, weights=weights or None)
+        gradients = _gradients.by_reference(function, [teacher, student], grad)
+    else:
+        gradients = _gradients.of_distances(
+            ctx.needs_input_grad, grad, teacher, student, ctx.eps, weights or None
+        )
+    return _gradients.for_arguments(ctx, *gradients)
 
 
 torch.library.register_autograd("fastad::distances", _backward, setup_context=_setup_context)

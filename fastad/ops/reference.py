@@ -58,10 +58,12 @@ def resize_weights(
 
     One tensor (N, H, W) or (H, W) is resized to each level: a pixel of the level gets the mean of
     all weights that it touches (`torch.nn.functional.adaptive_avg_pool2d`). Of a mask that is its
-    share that counts. A sequence of one tensor a level is taken as it is.
+    share that counts. Where one is negative it is NaN. A sequence of one tensor a level is taken as
+    it is.
     """
     if isinstance(weights, Tensor):
         images = weights.to(dtype)[..., None, :, :]  # N 1 H W, or 1 H W
+        images = torch.where(images >= 0, images, torch.nan)
         return [F.adaptive_avg_pool2d(images, size).squeeze(-3) for size in sizes]
     return [w.to(dtype) for w in weights]
 
