@@ -56,6 +56,27 @@ inline size_t shared_bytes(const FeaturePyramid& pyramid) {
   return pyramid.is_double ? sizeof(TileMemory<double>) : sizeof(TileMemory<float>);
 }
 
+// Spatial weights of a level: (N, H_l, W_l), side by side within an image.
+struct PixelWeights {
+  const void* data;
+  int64_t image_stride;  // 0 where all images have the same
+};
+
+// `weights`: what `check_spatial_weights` returned, and `result`, one a level, left where there are
+// none.
+inline void set_weights(const std::vector<Tensor>& weights, PixelWeights* result) {
+  for (size_t l = 0; l < weights.size(); ++l) {
+    result[l] = {.data = weights[l].const_data_ptr(), .image_stride = weights[l].stride(0)};
+  }
+}
+
+// NaN in place of a weight that is negative or not finite.
+template <class Acc>
+__device__ __forceinline__ Acc finite_weight(Acc weight) {
+  const bool finite = weight - weight == 0;
+  return finite && weight >= 0 ? weight : static_cast<Acc>(nan(""));
+}
+
 template <class Acc>
 struct Norms {
   Acc teacher, student;                          // |t|, |s|
@@ -112,6 +133,16 @@ class DistanceTile {
     if (kPixels == 1) return first_pixel() + thread();
     const int lane = thread() & ((1 << pixel_lanes_log2_) - 1);
     return first_pixel() + lane * kPixels + (thread() >> pixel_lanes_log2_);
+  }
+
+  // Its image.
+  __device__ int64_t owned_image() const { return divide(owned_pixel(), level_.image_pixels); }
+
+  // Its weight. Values cannot be refused here: what is negative or not finite becomes NaN.
+  __device__ Acc weight(const PixelWeights& weights) const {
+    const int64_t image = owned_image(), pixel = owned_pixel() - image * level_.image_pixels;
+    return finite_weight(
+        load(static_cast<const Acc*>(weights.data) + image * weights.image_stride + pixel));
   }
 
   // Norms of the owned pixel. Comparisons are written so that NaN stays NaN.

@@ -17,6 +17,7 @@ struct DistancesParams {
   void* maximum;           // (N,), to be set to the identity of maximum.cuh; may be null
   int64_t images;
   double eps;
+  PixelWeights weights[kMaxLevels];  // where the kernel is compiled for them
 };
 
 // teacher, student (N, C_l, H_l, W_l) -> maps (N, H_l, W_l).
@@ -24,7 +25,9 @@ struct DistancesParams {
 // Bytes: every feature once, 4 a pixel written. ResNet-18 pyramid at batch 64: float32 235 MB and
 // 1.4 MB, 55 us at 4.3 TB/s; bfloat16 27 us. A thread has 8 vectors of 16 bytes in flight, a
 // multiprocessor about 96 KiB at 3 blocks, some four times what latency times bandwidth asks for.
-template <class T>
+// Weights add 4 bytes a pixel, or as much as one image has. They are a template's argument: without
+// them the machine code is what it was.
+template <class T, bool kWeighted>
 __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 3)
     distances_kernel(const __grid_constant__ DistancesParams params) {
   using Acc = typename T::Acc;
@@ -40,7 +43,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 3)
   visit_tile<T>(params.pyramid, [&](auto& tile, int l) {
     const Norms<Acc> norms = tile.norms(static_cast<Acc>(params.eps));
     const Acc distance = tile.distance(norms);
-    if (tile.writes()) store(static_cast<Acc*>(params.maps[l]) + tile.owned_pixel(), distance);
+    if (!tile.writes()) return;
+    Acc* result = static_cast<Acc*>(params.maps[l]) + tile.owned_pixel();
+    if constexpr (kWeighted) {
+      store(result, distance * tile.weight(params.weights[l]));
+    } else {
+      store(result, distance);
+    }
   });
 }
 
@@ -48,7 +57,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 3)
 //
 // Bytes: every feature once, the gradient once. ResNet-18 pyramid at batch 64: float32 352 MB,
 // 82 us at 4.3 TB/s; bfloat16 41 us. The tile stays in registers from norms to gradient.
-template <class T>
+template <class T, bool kWeighted>
 __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
     distances_backward_kernel(const __grid_constant__ DistancesParams params) {
   using Acc = typename T::Acc;
@@ -59,6 +68,11 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
     Acc upstream = 0;
     if (tile.owns()) {
       upstream = load(static_cast<const Acc*>(params.maps[l]) + tile.owned_pixel());
+      if constexpr (kWeighted) {
+        // 0 also where the gradient of a map, as of its square root at 0, is infinite.
+        const Acc weight = tile.weight(params.weights[l]);
+        upstream = weight == 0 ? 0 : weight * upstream;
+      }
     }
     tile.write_gradient(norms, distance, upstream, eps);
   });
@@ -68,11 +82,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
 
 std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
                                       const std::vector<Tensor>& student, double eps,
-                                      const Tensor* maximum) {
+                                      const std::vector<Tensor>& weights, const Tensor* maximum) {
   DistancesParams params = {.pyramid = make_pyramid(teacher, student),
                             .maximum = maximum == nullptr ? nullptr : maximum->mutable_data_ptr(),
                             .images = student[0].size(0),
                             .eps = eps};
+  set_weights(weights, params.weights);
   std::vector<Tensor> maps;
   for (const Tensor& s : student) {
     maps.push_back(torch::stable::new_empty(s, {s.size(0), s.size(2), s.size(3)},
@@ -82,8 +97,9 @@ std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
   if (params.pyramid.blocks() == 0) return maps;
   const cudaStream_t stream = current_stream(student[0].get_device_index());
   visit_traits(params.pyramid, [&](auto traits) {
-    launch(distances_kernel<decltype(traits)>, params.pyramid.blocks(), kThreads,
-           shared_bytes(params.pyramid), stream, params);
+    using T = decltype(traits);
+    launch(weights.empty() ? distances_kernel<T, false> : distances_kernel<T, true>,
+           params.pyramid.blocks(), kThreads, shared_bytes(params.pyramid), stream, params);
   });
   return maps;
 }
@@ -92,21 +108,24 @@ namespace {
 
 std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student, double eps,
                               OptionalTensors spatial_weights) {
-  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
   const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
-  return compute_distances(teacher, student, eps, nullptr);
+  const std::vector<Tensor> weights =
+      check_spatial_weights(spatial_weights, student, distance_dtype(teacher, student));
+  return compute_distances(teacher, student, eps, weights, nullptr);
 }
 
 std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Tensor> teacher,
                                        std::vector<Tensor> student, double eps,
                                        OptionalTensors spatial_weights) {
-  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
-  check_distance_gradients(grad, student, distance_dtype(teacher, student));
+  const ScalarType dtype = distance_dtype(teacher, student);
+  check_distance_gradients(grad, student, dtype);
   const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
+  const std::vector<Tensor> weights = check_spatial_weights(spatial_weights, student, dtype);
   const std::vector<Tensor> gradients = empty_gradients(student);
   DistancesParams params = {.pyramid = make_pyramid(teacher, student, gradients), .eps = eps};
+  set_weights(weights, params.weights);
   for (size_t l = 0; l < grad.size(); ++l) {
     grad[l] = as_contiguous(grad[l]);
     params.maps[l] = const_cast<void*>(grad[l].const_data_ptr());
@@ -114,8 +133,10 @@ std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Ten
   if (params.pyramid.blocks() == 0) return gradients;
   const cudaStream_t stream = current_stream(student[0].get_device_index());
   visit_traits(params.pyramid, [&](auto traits) {
-    launch(distances_backward_kernel<decltype(traits)>, params.pyramid.blocks(), kThreads,
-           shared_bytes(params.pyramid), stream, params);
+    using T = decltype(traits);
+    launch(
+        weights.empty() ? distances_backward_kernel<T, false> : distances_backward_kernel<T, true>,
+        params.pyramid.blocks(), kThreads, shared_bytes(params.pyramid), stream, params);
   });
   return gradients;
 }

@@ -250,16 +250,27 @@ def _plain_ops() -> dict[Any, Any]:
         product: bool,
         weights: list[float],
         eps: float,
+        spatial_weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        maps = reference.distances(teacher, student, eps=eps)
+        maps = reference.distances(teacher, student, eps=eps, weights=spatial_weights)
         return *aggregate_maps(maps, height, width, product, weights), maps
 
-    def distances(teacher: list[Tensor], student: list[Tensor], eps: float) -> list[Tensor]:
-        return reference.distances(teacher, student, eps=eps)
+    def distances(
+        teacher: list[Tensor],
+        student: list[Tensor],
+        eps: float,
+        spatial_weights: list[Tensor] | None = None,
+    ) -> list[Tensor]:
+        return reference.distances(teacher, student, eps=eps, weights=spatial_weights)
+
+    def resize_weights(weights: Tensor, heights: list[int], widths: list[int]) -> list[Tensor]:
+        sizes = list(zip(heights, widths, strict=True))
+        return reference.resize_weights(weights, sizes, weights.dtype)
 
     ops = torch.ops.fastad
     return {
         ops.aggregate_maps.default: aggregate_maps,
         ops.anomaly_map.default: anomaly_map,
         ops.distances.default: distances,
+        ops.resize_weights.default: resize_weights,
     }

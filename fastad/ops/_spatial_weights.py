@@ -36,8 +36,7 @@ def of_levels(
             f"weights must be a tensor or a list of tensors, one a level, not {type(weights)}"
         )
     dtype = _arguments.compute_dtype([*teacher, *student])
-    served = served and student[0].device.type != "cuda"  # no kernel yet
-    if served and isinstance(weights, Tensor):
+    if served and isinstance(weights, Tensor) and weights.device.type != "cuda":
         images = weights.to(dtype).expand(-1 if weights.dim() == 3 else 1, -1, -1)
         heights, widths = ([size[axis] for size in sizes] for axis in (0, 1))
         levels = torch.ops.fastad.resize_weights(images, heights, widths)

@@ -42,7 +42,7 @@ def distances(
         return result
     # A pixel of weight 0 gets no gradient, not even where that of its product is infinite.
     return [
-        torch.where(w > 0, d, d.detach()) * w
+        torch.where(w == 0, d.detach(), d) * w
         for d, w in zip(result, resize_weights(weights, _sizes(result), dtype), strict=True)
     ]
 

@@ -93,6 +93,24 @@ def features(
     return [arrange(torch.randn(batch, *s).to(device, dtype)) for s in shapes]
 
 
+def spatial_weights(features: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Random weights (N, H, W), a fifth of them 0, in one arrangement after the other."""
+    result = []
+    for i, x in enumerate(features):
+        n, _, h, w = x.shape
+        kind = ["plain", "shared", "transposed", "images apart"][i % 4]
+        shape = {"shared": (1, h, w), "transposed": (n, w, h), "images apart": (n, h + 1, w)}
+        weights = torch.rand(shape.get(kind, (n, h, w)), dtype=torch.float64) + 0.1
+        weights[torch.rand(weights.shape) < 0.2] = 0
+        weights = weights.to(x.device, dtype)
+        if kind == "transposed":
+            weights = weights.transpose(1, 2)
+        elif kind == "images apart":
+            weights[:, h:] = torch.nan
+        result.append(weights[:, :h].expand(n, h, w))
+    return result
+
+
 def exact(tensors: list[Tensor], requires_grad: bool = False) -> list[Tensor]:
     """The same values in float64 on the CPU, as new leaves."""
     return [x.detach().cpu().double().contiguous().requires_grad_(requires_grad) for x in tensors]

@@ -62,6 +62,20 @@ def test_features_are_read_once_in_vectors(emulation, arrangement, dtype):
     assert emulation.traffic["elements_read"] + emulation.traffic["elements_written"] < size / 10
 
 
+def test_weights_are_read_by_the_owners_of_pixels_alone(emulation):
+    teacher, student = features(SHAPES), features(SHAPES)
+    size = sum(4 * x.numel() for x in student)
+    weights = [torch.rand(x.shape[0], *x.shape[2:]) for x in student]
+    pixels = sum(w.numel() for w in weights)
+    emulation.ops.distances(teacher, student, EPS, weights)
+    assert emulation.traffic == {
+        "vectors_read": 2 * size,
+        "elements_read": 4 * pixels,
+        "vectors_written": 0,
+        "elements_written": 4 * pixels,
+    }
+
+
 def test_many_channels_are_read_again_in_part_only(emulation):
     teacher, student = features([(1024, 4, 4)]), features([(1024, 4, 4)])
     emulation.ops.distances(teacher, student, EPS)
@@ -83,6 +97,9 @@ def test_launches(emulation):
     joined, _ = count("aggregate_maps", maps, 32, 32, True, weights)
     count("aggregate_maps_backward", joined, maps, True, weights)
     count("anomaly_map", teacher, student, 32, 32, True, weights, EPS)
+    spatial = [torch.ones(()).expand_as(m) for m in maps]
+    count("distillation_loss", teacher, student, weights, 0, EPS, True, spatial)
+    assert counts.pop("distillation_loss") == (3, 0)  # the weights are summed before
     loss, gradients = count("distillation_loss", teacher, student, weights, 0, EPS, True)
     count("scale_gradients_", gradients, 2 * loss)
     assert counts == {
@@ -139,6 +156,32 @@ def test_bad_features_are_refused(emulation, change, message):
     teacher, student = change(features([(8, 4, 4)] * 3), features([(8, 4, 4)] * 3))
     with pytest.raises(RuntimeError, match=message):
         emulation.ops.distances(teacher, student, EPS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w[:1], "spatial_weights must have 2 levels, not 1"),
+        (lambda w: [w[0], w[1].double()], r"spatial_weights\[1\] must be \(2, 3, 5\) float32"),
+        (lambda w: [w[0][:1], w[1]], r"spatial_weights\[0\] must be \(2, 4, 4\) float32"),
+        (lambda w: [w[0], w[1].mT], r"spatial_weights\[1\] must be \(2, 3, 5\) float32"),
+        (lambda w: [w[0][:, None], w[1]], r"spatial_weights\[0\] must be \(2, 4, 4\) float32"),
+    ],
+)
+def test_bad_spatial_weights_are_refused(emulation, change, message):
+    shapes = [(8, 4, 4), (6, 3, 5)]
+    teacher, student = features(shapes), features(shapes)
+    weights = change([torch.rand(2, *s[1:]) for s in shapes])
+    ops, factors = emulation.ops, [1.0, 1.0]
+    grad = [torch.rand(2, *s[1:]) for s in shapes]
+    for call in (
+        lambda: ops.distances(teacher, student, EPS, weights),
+        lambda: ops.distances_backward(grad, teacher, student, EPS, weights),
+        lambda: ops.anomaly_map(teacher, student, 8, 8, True, factors, EPS, weights),
+        lambda: ops.distillation_loss(teacher, student, factors, 0, EPS, True, weights),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            call()
 
 
 def test_bad_maps_are_refused(emulation):

@@ -1,8 +1,18 @@
 """Kernels that read features: distances, their gradient, the loss with its gradient."""
 
+import itertools
+
 import pytest
 import torch
-from arrangements import ARRANGEMENTS, STORED, assert_close, computed, exact, features
+from arrangements import (
+    ARRANGEMENTS,
+    STORED,
+    assert_close,
+    computed,
+    exact,
+    features,
+    spatial_weights,
+)
 
 from fastad.ops import reference
 
@@ -22,26 +32,34 @@ SHAPES = {
 
 def check_all_ops(kernels, teacher, student):
     """Distances, their backward and the loss with gradients against autograd in float64."""
+    check_ops(kernels, teacher, student, None)
+    double = any(x.dtype == torch.float64 for x in (*teacher, *student))
+    dtype = torch.float64 if double else torch.float32
+    check_ops(kernels, teacher, student, spatial_weights(student, dtype))
+
+
+def check_ops(kernels, teacher, student, spatial):
+    weighted = {} if spatial is None else {"weights": exact(spatial)}
     ops, tolerance = kernels.ops, computed(*teacher, *student)
     stored = max(tolerance, *(STORED[s.dtype] for s in student))
     exact_teacher, exact_student = exact(teacher), exact(student, requires_grad=True)
     out_dtype = torch.float64 if tolerance < 1e-10 else torch.float32
 
-    found = ops.distances(teacher, student, EPS)
-    expected = reference.distances(exact_teacher, exact_student, eps=EPS)
+    found = ops.distances(teacher, student, EPS, spatial)
+    expected = reference.distances(exact_teacher, exact_student, eps=EPS, **weighted)
     assert {d.dtype for d in found} == {out_dtype}
     assert_close(found, [e.detach() for e in expected], tolerance)
 
     upstream = [torch.randn_like(d) for d in found]
-    found = ops.distances_backward(upstream, teacher, student, EPS)
+    found = ops.distances_backward(upstream, teacher, student, EPS, spatial)
     expected = torch.autograd.grad(expected, exact_student, exact(upstream))
     assert [g.dtype for g in found] == [s.dtype for s in student]
     assert [g.stride() for g in found] == [torch.empty_like(s).stride() for s in student]
     assert_close(found, expected, stored)
 
     weights = [1.0, 0.5, 3.0, 1.5, 0.25, 2.0, 1.0, 0.0][: len(teacher)]
-    arguments = dict(level_weights=weights, reduction="mean", eps=EPS)
-    loss, found = ops.distillation_loss(teacher, student, weights, 0, EPS, True)
+    arguments = dict(level_weights=weights, reduction="mean", eps=EPS, **weighted)
+    loss, found = ops.distillation_loss(teacher, student, weights, 0, EPS, True, spatial)
     expected_loss = reference.distillation_loss(exact_teacher, exact_student, **arguments)
     expected = torch.autograd.grad(expected_loss, exact_student)
     assert loss.dtype == out_dtype
@@ -98,30 +116,78 @@ def test_batch(kernels, batch):
     found = kernels.ops.distances(teacher, student, EPS)
     assert [d.shape for d in found] == [(0, 4, 4), (0, 3, 5)]
     assert kernels.ops.distances_backward(found, teacher, student, EPS)[1].shape == (0, 6, 3, 5)
-    for reduction, expected in ((0, [torch.nan]), (1, [0.0]), (2, [torch.nan] * 2)):
+    cases = ((0, [torch.nan]), (1, [0.0]), (2, [torch.nan] * 2))
+    for (reduction, expected), weights in itertools.product(cases, (None, found)):
         loss, gradients = kernels.ops.distillation_loss(
-            teacher, student, [1.0, 2.0], reduction, EPS, True
+            teacher, student, [1.0, 2.0], reduction, EPS, True, weights
         )
         torch.testing.assert_close(loss.cpu().reshape(-1), torch.tensor(expected), equal_nan=True)
         assert gradients[0].shape == (0, 64, 4, 4)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_reductions(kernels, reduction):
+def test_reductions(kernels, reduction, weighted):
     shapes, weights = [(64, 8, 8), (7, 3, 5), (16, 4, 4)], [0.5, 2.0, 0.0]
     teacher = features(shapes, device=kernels.device)
     student = features(shapes, "interleaved", device=kernels.device)
     code = ["mean", "sum", "none"].index(reduction)
-    loss, gradients = kernels.ops.distillation_loss(teacher, student, weights, code, EPS, True)
+    spatial = spatial_weights(student, torch.float32) if weighted else None
+    arguments = (teacher, student, weights, code, EPS)
+    loss, gradients = kernels.ops.distillation_loss(*arguments, True, spatial)
     exact_student = exact(student, requires_grad=True)
     expected = reference.distillation_loss(
-        exact(teacher), exact_student, level_weights=weights, reduction=reduction
+        exact(teacher),
+        exact_student,
+        level_weights=weights,
+        weights=exact(spatial) if weighted else None,
+        reduction=reduction,
     )
     assert_close([loss], [expected.detach()], 5e-6)
     assert_close(gradients, torch.autograd.grad(expected.sum(), exact_student), 5e-6)
-    alone, none = kernels.ops.distillation_loss(teacher, student, weights, code, EPS, False)
+    alone, none = kernels.ops.distillation_loss(*arguments, False, spatial)
     assert none == []
     assert torch.equal(alone, loss)
+
+
+def test_an_image_without_weight_adds_nothing(kernels):
+    shapes = [(64, 4, 4), (7, 3, 5)]
+    teacher, student = (features(shapes, device=kernels.device) for _ in range(2))
+    weights = [torch.ones(2, *s[1:], device=kernels.device) for s in shapes]
+    for w in weights:
+        w[0] = 0
+    loss, gradients = kernels.ops.distillation_loss(
+        teacher, student, [1.0] * 2, 0, EPS, True, weights
+    )
+    alone = reference.distillation_loss(*(exact([x[1:] for x in y]) for y in (teacher, student)))
+    assert_close([loss], [alone / 2], 5e-6)
+    assert all((g[0] == 0).all() and (g[1] != 0).any() for g in gradients)
+
+
+def test_a_pixel_without_weight_takes_no_gradient_of_infinity(kernels):
+    teacher, student = (features([(16, 4, 4)], device=kernels.device) for _ in range(2))
+    weights = torch.ones(2, 4, 4, device=kernels.device)
+    weights[:, 1] = 0
+    upstream = torch.where(weights > 0, 1.0, torch.inf)
+    (found,) = kernels.ops.distances_backward([upstream], teacher, student, EPS, [weights])
+    assert (found[:, :, 1] == 0).all()
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("wrong", [-1.0, torch.inf, torch.nan])
+def test_what_is_no_weight_makes_nan(kernels, wrong):
+    teacher, student = (features([(16, 4, 4)], device=kernels.device) for _ in range(2))
+    weights = torch.rand(2, 4, 4, device=kernels.device)
+    weights[1, 2, 3] = wrong
+    (found,) = kernels.ops.distances(teacher, student, EPS, [weights])
+    expected = torch.zeros(2, 4, 4, dtype=torch.bool)
+    expected[1, 2, 3] = True
+    assert torch.equal(found.isnan().cpu(), expected)
+    for reduction in range(3):
+        loss, _ = kernels.ops.distillation_loss(
+            teacher, student, [1.0], reduction, EPS, False, [weights]
+        )
+        assert loss.isnan().all()
 
 
 @pytest.mark.parametrize("arrangement", ["planar", "interleaved", "planar_misaligned"])
@@ -189,12 +255,18 @@ def test_bits_do_not_depend_on_the_order_of_threads(kernels):
     shapes = [(64, 16, 16), (70, 5, 5), (300, 2, 3)]
     teacher = features(shapes, device=kernels.device, batch=3)
     student = features(shapes, device=kernels.device, batch=3)
+    weights = spatial_weights(student, torch.float32)
 
     def results() -> list[torch.Tensor]:
         kernels.shuffle()
-        found = kernels.ops.distances(teacher, student, EPS)
-        loss, gradients = kernels.ops.distillation_loss(teacher, student, [1.0] * 3, 0, EPS, True)
-        return [*found, loss, *gradients]
+        found = []
+        for spatial in (None, weights):
+            found += kernels.ops.distances(teacher, student, EPS, spatial)
+            loss, gradients = kernels.ops.distillation_loss(
+                teacher, student, [1.0] * 3, 0, EPS, True, spatial
+            )
+            found += [loss, *gradients]
+        return found
 
     first = results()
     for _ in range(3):

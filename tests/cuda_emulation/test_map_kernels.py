@@ -1,8 +1,10 @@
 """Kernels that upsample and join maps, their gradients, and the whole anomaly map."""
 
+import itertools
+
 import pytest
 import torch
-from arrangements import assert_close, computed, exact, features
+from arrangements import assert_close, computed, exact, features, spatial_weights
 
 from fastad.ops import reference
 
@@ -121,11 +123,16 @@ def test_anomaly_map(kernels, dtype, batch):
     shapes, size, weights = [(64, 8, 8), (128, 4, 4), (9, 3, 5)], (37, 52), [1.0, 0.5, 1.0]
     teacher = features(shapes, "planar", dtype, kernels.device, batch)
     student = features(shapes, "interleaved", dtype, kernels.device, batch)
-    for product in (True, False):
+    out_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    # Above 0: near it the power 0.5 makes a rounding large.
+    above_0 = [w + 0.1 for w in spatial_weights(student, out_dtype)]
+    for product, spatial in itertools.product((True, False), (None, above_0)):
         found, maximum, maps = kernels.ops.anomaly_map(
-            teacher, student, *size, product, weights, EPS
+            teacher, student, *size, product, weights, EPS, spatial
         )
-        expected_maps = reference.distances(exact(teacher), exact(student))
+        expected_maps = reference.distances(
+            exact(teacher), exact(student), weights=exact(spatial) if spatial else None
+        )
         expected = upsample_and_join(expected_maps, size, product, weights)
         assert_close(maps, expected_maps, computed(*student))
         assert_close([found], [expected], 4 * computed(*student))

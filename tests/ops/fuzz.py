@@ -34,7 +34,10 @@ def exact(tensors: list[Tensor], requires_grad: bool = False) -> list[Tensor]:
 
 def spatial(weights: list[Any]) -> dict[str, Any]:
     """The last argument of a call, which may be missing or None, as the reference takes it."""
-    return {"weights": exact(weights[0])} if weights and weights[0] is not None else {}
+    if not weights or weights[0] is None:
+        return {}
+    # CUDA kernels make NaN of what they cannot refuse.
+    return {"weights": [torch.where(w >= 0, w, torch.nan) for w in exact(weights[0])]}
 
 
 def joined(maps: list[Tensor], size: list[int], product: bool, weights: list[float]) -> Tensor:

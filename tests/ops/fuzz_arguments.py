@@ -311,8 +311,8 @@ def residual_networks(m: Memory) -> list[Any]:
 
 
 FEATURES = [distances, distances_backward, aggregate_maps, aggregate_maps_backward]
-FEATURES += [anomaly_map, distillation_loss, scale_gradients_, resize_weights]
-IMAGES = [resize_bytes, normalize_bytes, normalize_floats]
+FEATURES += [anomaly_map, distillation_loss, scale_gradients_]
+IMAGES = [resize_weights, resize_bytes, normalize_bytes, normalize_floats]
 CONVOLUTIONS = [pack_3x3, convolve_3x3, convolve_3x3_add_, pack_int16, convolve_int16]
 CONVOLUTIONS += [convolve_int16_add_, conv1x1_strided, pack_stem, stem, residual_networks]
 if not has_int16:
