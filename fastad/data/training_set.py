@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import ImageFile
+from torch import Tensor
 
 from fastad._values import plain
 from fastad.data.appearance import log_aspects
@@ -33,6 +34,7 @@ from fastad.data.survey import choose_range
 log = logging.getLogger("fastad")
 
 IN_MEMORY_BYTES = 4 * 2**30  # larger sets are decoded again in every epoch
+PIXELS = "pixels:"  # before the digest of an image in memory
 MIN_SIDE = 32  # pixels: a feature map of stride 16 has two a side then
 
 
@@ -171,6 +173,18 @@ def _held(item: Any) -> Any:
     if is_open and item.format in FORMATS:
         return encoded(item.fp)  # a Pillow image that is not decoded yet
     return encoded(item) if is_encoded(item) else item
+
+
+def image_digests(dataset: Images) -> list[str]:
+    """What tells the images of a training apart, one digest each.
+
+    Of files `file_digests`. Of images in memory that of their pixels, after `PIXELS`. Empty where
+    neither can be had.
+    """
+    if isinstance(dataset, Tensor):
+        pixels = (image.contiguous().cpu().numpy().data for image in dataset)
+        return [PIXELS + hashlib.blake2b(data, digest_size=8).hexdigest() for data in pixels]
+    return file_digests(getattr(dataset, "paths", ()))
 
 
 def file_digests(paths: Iterable[str | Path]) -> list[str]:

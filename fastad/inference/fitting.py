@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastad._values import is_number, plain
 from fastad.data.folder import Images
-from fastad.data.training_set import TrainingSet, file_digests
+from fastad.data.training_set import TrainingSet, image_digests
 from fastad.evaluation import CheckResult, Tried, check
 from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
@@ -287,7 +287,7 @@ def _calibrated(
     of_images = {
         "data": source.name,
         "images": len(source.dataset),
-        "image_digests": file_digests(getattr(source.dataset, "paths", ())),
+        "image_digests": image_digests(source.dataset),
     }
     return Artifact(
         model=predictor.model,

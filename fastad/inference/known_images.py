@@ -1,5 +1,6 @@
 """Good images as a user gives them, and which of them a detector knows, by their content."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,21 @@ def listed(images: Any) -> Any:
 
 def trained_and_apart(artifact: Artifact) -> tuple[set[str], set[str]]:
     """Digests of the files that a detector was trained on, and of those that set a threshold."""
-    held_out = set(artifact.training.get("held_out", ()))
     trained: set[str] = set()
     apart = calibrated(artifact)
-    for index, digest in enumerate(artifact.training.get("image_digests", ())):
-        (apart if index in held_out else trained).add(digest)
-    return trained, apart
+    for training in trainings(artifact):
+        held_out = set(training.get("held_out", ()))
+        for index, digest in enumerate(training.get("image_digests", ())):
+            (apart if index in held_out else trained).add(digest)
+    return trained, apart - trained
+
+
+def trainings(artifact: Artifact) -> Iterator[Mapping[str, Any]]:
+    """The record of its training, then what it keeps of those that this one went on from."""
+    training: Mapping[str, Any] | None = artifact.training
+    while training is not None:
+        yield training
+        training = training.get("start_from")
 
 
 def calibrated(artifact: Artifact) -> set[str]:
@@ -34,5 +44,9 @@ def calibrated(artifact: Artifact) -> set[str]:
 
 def given_to_training(artifact: Artifact) -> set[str]:
     """Digests of all files that the training read, held-out ones and defects included."""
-    training = artifact.training
-    return {*training.get("image_digests", ()), *training.get("defects", ())}
+    return {
+        digest
+        for training in trainings(artifact)
+        for name in ("image_digests", "defects")
+        for digest in training.get(name, ())
+    }

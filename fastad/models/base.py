@@ -121,6 +121,8 @@ class AnomalyModel(nn.Module):
         stages: the parts of its training, one after the other.
         pair: names of a `FrozenTeacher` and a student that look at the same images; None without.
         stage: the one that it is in; None outside training.
+        started_from: digest of the trained weights that its training goes on from. None for new
+            ones.
         config: the options of this instance.
     """
 
@@ -130,6 +132,7 @@ class AnomalyModel(nn.Module):
     stages: ClassVar[tuple[Stage, ...]] = (Stage(),)
     pair: ClassVar[tuple[str, str] | None] = None
     stage: Stage | None = None
+    started_from: str | None = None
     mean: Tensor
     std: Tensor
 

@@ -77,6 +77,8 @@ def identify(
         "images": fingerprint,
         "held-out images": held_out.tolist(),
     }
+    if model.started_from is not None:
+        identity["start_from"] = model.started_from
     if pixel_range is not None:  # left out for 8 bits, as it was before there was a range
         identity["bit depth"] = pixel_range.option
     for option in dataclasses.fields(model.config):
@@ -199,6 +201,12 @@ def changes(then: TrainingRecord, now: TrainingRecord, of_stage: str) -> list[st
         for name, (before, value) in pairs.items()
         if before != value
     ]
+
+
+def weights_digest(model: AnomalyModel) -> str:
+    """Of all that was trained, 16 hexadecimal digits: which weights a training goes on from."""
+    trained = model.trained_state()
+    return _hash(trained[name] for name in sorted(trained))
 
 
 def _short(value: Any) -> str:
