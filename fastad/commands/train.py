@@ -18,6 +18,7 @@ from fastad.data.training_set import training_size
 from fastad.detector import Detector
 from fastad.inference import Artifact, ArtifactError
 from fastad.inference import load as load_artifact
+from fastad.inference.advice import with_path
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
 from fastad.training.checkpoint import load_checkpoint
 from fastad.training.config import options_of
@@ -109,6 +110,8 @@ def train(
     goes_on = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
     if interrupted and Path(output).exists():
         raise RuntimeError(f"stopped by the user; {output} is left as it was{goes_on}")
+    step = with_path(detector.training_record_["next_step"], data)
+    detector.training_record_["next_step"] = step
     detector.save(output)
     note(f"saved {output}: {_outcome(detector)}")
     if interrupted:
@@ -117,7 +120,7 @@ def train(
     if report is not None:
         title = f"{Path(output).name}, trained on {found.name or Path(data).resolve().name}"
         note(f"report: {write_report(report, detector, found, title)}")
-    note(f"next: {detector.training_record_['next_step'] or f'fastad predict {output} IMAGES'}")
+    note(f"next: {step or f'fastad predict {output} IMAGES'}")
 
 
 def _take_over(start: Artifact, options: dict[str, Any], named: Collection[str]) -> None:

@@ -33,6 +33,7 @@ from fastad.data.survey import choose_range
 
 log = logging.getLogger("fastad")
 
+SKIPPED_NAMES = 20  # how many of the skipped files a record names
 IN_MEMORY_BYTES = 4 * 2**30  # larger sets are decoded again in every epoch
 PIXELS = "pixels:"  # before the digest of an image in memory
 MIN_SIDE = 32  # pixels: a feature map of stride 16 has two a side then
@@ -75,6 +76,17 @@ class TrainingSet:
         if self.log_aspects is None:
             return np.full(len(indices), np.nan)
         return self.log_aspects[list(indices)]
+
+    def notes(self) -> list[str]:
+        """What a record says of the files that were left out; of each kind it names the first."""
+        unreadable = [path for path, _ in self.skipped]
+        kinds = (unreadable, "unreadable images skipped"), (self.excluded, "images excluded")
+        notes = []
+        for paths, what in kinds:
+            names = ", ".join(path.name for path in paths[:SKIPPED_NAMES])
+            more = ", ..." if len(paths) > SKIPPED_NAMES else ""
+            notes += [f"{len(paths)} {what}: {names}{more}"] if paths else []
+        return notes
 
 
 def training_size(image_size: int | str | tuple[int, int]) -> tuple[int, int]:

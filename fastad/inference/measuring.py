@@ -18,11 +18,13 @@ Skip = Callable[[Path | int, Exception], None]
 
 @dataclass
 class Measured:
-    """Scores (n,), maxima of maps (n,), appearance (n, 5); positions of unreadable images."""
+    """Scores (n,), maxima of maps (n,), appearance (n, 5), whether they are like the good ones, as
+    `PredictionResult.input` (n,); positions of unreadable images."""
 
     scores: np.ndarray
     maxima: np.ndarray
     appearance: np.ndarray
+    input: np.ndarray
     failed: set[int]
 
     def inputs(self, items: Any) -> np.ndarray:
@@ -52,13 +54,18 @@ def measured(
 
     scores, maxima = [np.empty(0)], [np.empty(0)]
     seen = [np.empty((0, len(STATISTICS)))]
+    inputs = [np.empty(0, dtype="<U7")]
     for result in predictor.stream(items, skip=None if skip is None else note):
-        assert result.appearance is not None  # a predictor measures it
+        # A predictor measures both.
+        assert result.appearance is not None
+        assert result.input is not None
+        inputs.append(result.input)
         scores.append(result.score.astype(np.float64))
         maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
         seen.append(result.appearance)
         observe(result.anomaly_map)
-    return Measured(np.concatenate(scores), np.concatenate(maxima), np.concatenate(seen), failed)
+    of_all, looks = np.concatenate(scores), np.concatenate(seen)
+    return Measured(of_all, np.concatenate(maxima), looks, np.concatenate(inputs), failed)
 
 
 def countable(images: Any) -> Any:

@@ -14,8 +14,8 @@ from fastad._values import plain
 from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
 from fastad.models import AnomalyModel, model_class
-from fastad.training.batches import read_batch
-from fastad.training.checkpoint import CheckpointError
+from fastad.training.batches import read_batch, split_of
+from fastad.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from fastad.training.config import (
     OF_PSEUDO_ANOMALIES,
     STAGE_OPTIONS,
@@ -23,7 +23,7 @@ from fastad.training.config import (
     TrainingConfig,
 )
 from fastad.training.record import StageRecord, TrainingRecord
-from fastad.training.stages import StagePlan
+from fastad.training.stages import StagePlan, plan_stages
 
 # Hashes and lists, whose values tell a reader nothing.
 _OPAQUE = (
@@ -184,6 +184,38 @@ def require_epochs(
             f"{path}: its learning rate falls over {planned} epochs{of_stage} (schedule "
             f"{config.schedule}), but {epochs} are asked for now"
         )
+
+
+def found_again(
+    path: str | Path, identity: dict[str, Any], plans: Sequence[StagePlan]
+) -> Checkpoint:
+    """The checkpoint to go on from, of the training of an identity.
+
+    Raises:
+        FileNotFoundError, CheckpointError: there is none, or it is of another training.
+    """
+    found = load_checkpoint(path)
+    later = [plan.stage.name for plan in plans[len(found.record.stages) :]]
+    require_same(path, found.identity, identity, later)
+    require_epochs(path, found.record.stages, plans)
+    return found
+
+
+def require_resumable(
+    path: str | Path,
+    model: AnomalyModel,
+    config: TrainingConfig,
+    dataset: Images,
+    held_out: Sequence[int] | None,
+    pixel_range: PixelRange | None,
+) -> None:
+    """Refuse, before any work, a training that `Trainer.fit` could not resume.
+
+    Arguments are its own. Errors as `found_again` and `plan_stages`.
+    """
+    split = split_of(len(dataset), held_out, config.validation_fraction, config.seed)
+    plans = plan_stages(model, config, dataset, *split, pixel_range)
+    found_again(path, identify(model, config, plans, dataset, split[1], pixel_range), plans)
 
 
 def changes(then: TrainingRecord, now: TrainingRecord, of_stage: str) -> list[str]:
