@@ -1,5 +1,6 @@
 """What a calibration needs to know of many images, without their maps."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from fastad.data.appearance import STATISTICS, log_aspects
 from fastad.data.in_memory import with_four_axes
 from fastad.data.inputs import are_paths
+from fastad.inference.guard import OK, UNKNOWN
 from fastad.inference.predictor import Predictor
 
 Skip = Callable[[Path | int, Exception], None]
@@ -31,6 +33,19 @@ class Measured:
         """(n, 6) as `Artifact.inputs`."""
         aspects = log_aspects(items, len(self.scores))
         return np.concatenate([self.appearance, aspects[:, None]], axis=1)
+
+    def unlike(self, items: Any) -> str | None:
+        """A note on images that a prediction calls unlike the calibration's. None without such."""
+        found = np.flatnonzero(~np.isin(self.input, (OK, UNKNOWN)))
+        if len(found) == 0:
+            return None
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(self.input[found]).items())
+        example = f", such as {items[found[0]]}" if are_paths(items) else ""
+        return (
+            f"{len(found)} image{' is' if len(found) == 1 else 's are'} unlike those of the "
+            f"calibration before ({kinds}{example}). From now on such images count as usual: see "
+            "that they show the right parts"
+        )
 
 
 def measured(

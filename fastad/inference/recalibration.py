@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import datetime
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from fastad.data.images import image_shape
 from fastad.data.inputs import are_paths, image_batches, is_path
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import BY_RATE, Artifact
-from fastad.inference.guard import OK, UNKNOWN
 from fastad.inference.known_images import calibrated, digests_of_new, given_to_training, listed
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
 from fastad.inference.min_area import LevelRecorder
@@ -150,7 +148,7 @@ def recalibrate(
     fresh = [index for index in range(len(items)) if index not in before.failed]
     items, digests = chosen(items, fresh), [digests[i] for i in fresh] if digests else []
     _require_enough(len(items), rate)
-    unlike = _unlike(before, items)
+    unlike = before.unlike(items)
     for_means = _for_means(predictor, len(items), rate)
     order = np.random.default_rng(seed).permutation(len(items))
     first, rest = np.sort(order[:for_means]), np.sort(order[for_means:])
@@ -349,19 +347,6 @@ def _are(count: int, what: str = "") -> str:
     """Like "1 image is", or "2 images are"."""
     words = f"{count} {what}{'s' * (count != 1 and what != '')}".strip()
     return f"{words} {'is' if count == 1 else 'are'}"
-
-
-def _unlike(measured: Measured, items: Any) -> str | None:
-    """A note on images that a prediction would call unlike the old calibration's."""
-    found = np.flatnonzero(~np.isin(measured.input, (OK, UNKNOWN)))
-    if len(found) == 0:
-        return None
-    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(measured.input[found]).items())
-    example = f", such as {items[found[0]]}" if are_paths(items) else ""
-    return (
-        f"{_are(len(found), 'image')} unlike those of the calibration before ({kinds}{example}). "
-        "From now on such images count as usual: see that they show the right parts"
-    )
 
 
 def _name(images: Any) -> str | None:
