@@ -97,7 +97,7 @@ class PatchCore(PatchModel):
             names = tuple(config.layers)
         for option in ("map_levels", "score_levels"):
             given = getattr(config, option)
-            if given != "auto" and not set(given) <= set(names):
+            if given != "auto" and (isinstance(given, str) or not set(given) <= set(names)):
                 raise ValueError(f"{option} must be 'auto' or of {', '.join(names)}; got {given!r}")
         return names
 
