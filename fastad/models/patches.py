@@ -62,7 +62,7 @@ class PatchModel(MapModel):
     def rows_of(self, train: Batches) -> Iterator[Tensor]:
         """The patch features of each batch of images: (n, D)."""
         for batch in train():
-            yield as_rows(self.patches(batch["image"]))
+            yield as_rows(self.places(self.patches(batch["image"])))
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]

@@ -61,7 +61,7 @@ class PatchCore(PatchModel):
         distances, index = self._nearest(patches)
         if self.config.neighbours == 0 or len(self.memory) < 2:
             return Evidence([distances])
-        largest, place = distances.flatten(1).max(dim=1)
+        largest, place = self._of_region(distances).flatten(1).max(dim=1)
         patch = patches.flatten(2).gather(2, place[:, None, None].expand(-1, self.width, 1))
         found = index.flatten(1).gather(1, place[:, None])[:, 0]
         return Evidence([distances], score_factor=self._factor(patch[:, :, 0], largest, found))
@@ -71,7 +71,22 @@ class PatchCore(PatchModel):
     ) -> tuple[Tensor, Tensor]:
         """As of `PatchModel`, but the maxima are those of patches, before any smoothing."""
         anomaly_map, _ = super().join(maps, factors, size)
-        return anomaly_map, maps[0].amax(dim=(1, 2))
+        return anomaly_map, self._of_region(maps[0]).amax(dim=(1, 2))
+
+    def inside(self, anomaly_map: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
+        """As of every such model, but the maxima are those of patches."""
+        return super().inside(anomaly_map, maxima)[0], maxima
+
+    def falls_with_roi(self) -> bool:
+        """Not with the paper's factor, which may be larger for another patch."""
+        return super().falls_with_roi() and self.config.neighbours == 0
+
+    def _of_region(self, distances: Tensor) -> Tensor:
+        """Distances of patches (N, h, w), 0 where the patch lies outside."""
+        if self.roi is None:
+            return distances
+        inside = self.roi.holds((distances.shape[-2], distances.shape[-1]))
+        return torch.where(inside, distances, distances.new_zeros(()))
 
     def _nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Of patch features (N, D, h, w) distance and index of the nearest: (N, h, w) each."""
