@@ -499,6 +499,7 @@ class Detector(Estimator):
             promised=self.false_positive_rate_,
             batch_size=self.batch_size,
             read=predictor.read,
+            inside=self._artifact.roi,
             **options,
         )
 

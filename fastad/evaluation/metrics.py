@@ -287,10 +287,10 @@ def counted(masks: ArrayLike, maps: ArrayLike, inside: ArrayLike) -> tuple[Any, 
             f"inside must be bool, (H, W) or (N, H, W) of maps {tuple(maps.shape)}; got "
             f"{inside.dtype} of shape {tuple(inside.shape)}"
         )
-    outside = (~inside).sum((-2, -1))
+    outside: Any = (~inside).sum((-2, -1))
     if isinstance(maps, Tensor):
-        lowest = maps.new_full((), torch.finfo(maps.dtype).min)
-        return masks & inside, torch.where(inside, maps, lowest), outside.expand(len(maps))
+        filled = maps.masked_fill(torch.as_tensor(~inside), torch.finfo(maps.dtype).min)
+        return masks & inside, filled, outside.expand(len(maps))
     lowest = np.array(np.finfo(maps.dtype).min, maps.dtype)
     return masks & inside, np.where(inside, maps, lowest), np.broadcast_to(outside, len(maps))
 

@@ -271,6 +271,7 @@ def tried(
         held_out=indices,
         count=TRIED,
         batch_size=predictor.batch_size,
+        inside=artifact.roi,
         seed=artifact.training["seed"],
         progress=progress,
         observe=observe,

@@ -79,7 +79,7 @@ def choose_by_defects(
         why = f"it needs {LEAST_IMAGES} held-out images, there are {len(held_out)}"
         return leave_plain(model, record, why)
     seed = derived_seed(plan.seed, SEED)
-    if (defects := trial_defects(dataset, held_out, seed, DEFECTS)) is None:
+    if (defects := trial_defects(dataset, held_out, seed, DEFECTS, model.roi)) is None:
         return leave_plain(model, record, "the images are too small for synthesised defects")
     sources = [open_source(images) for images in (dataset, defects)]
     items = held_out, torch.arange(len(defects))
@@ -122,6 +122,7 @@ def choose(
     for batch in defects:
         seen.append((model.evidence(batch), _size(batch["mask"])))
         masks.append(cells(batch["mask"]))
+    inside = None if model.roi is None else cells(model.roi.mask[None])[0].cpu().numpy() > 0
     truth = torch.cat(masks).cpu().numpy() > 0
     labels = (np.arange(len(truth)) >= images).astype(int)
 
@@ -132,7 +133,8 @@ def choose(
     for parts, scale in itertools.product(_parts(model), scales):
         found, pooled = _tried(model, seen, parts, scale, poolings)
         if scale in of_maps:
-            maps[parts, scale] = aupro(truth, found) if np.isfinite(found).all() else 0.0
+            is_finite = np.isfinite(found).all()
+            maps[parts, scale] = aupro(truth, found, inside=inside) if is_finite else 0.0
         if scale in of_scores:
             for pooling, of_images in zip(poolings, pooled, strict=True):
                 is_finite = np.isfinite(of_images).all()
@@ -216,7 +218,8 @@ def _tried(
     found, pooled = [], []
     for evidence, size in seen:
         anomaly_map, maxima = model.joined(evidence, size, scale, choice)
-        scores = means_of_highest(anomaly_map, [share for share in poolings if share > 0])
+        shares = [share for share in poolings if share > 0]
+        scores = means_of_highest(anomaly_map, shares, model.roi)
         if 0.0 in poolings:
             scores.insert(list(poolings).index(0.0), maxima)
         if evidence.score_factor is not None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 import fastad
 from fastad import Detector, inference
+from fastad.evaluation import pixel_metrics
 from fastad.inference.guard import OK
 from fastad.training import CheckpointError
 
@@ -212,3 +213,48 @@ def test_a_calibration_that_fails_leaves_the_region_as_it_was(without, tmp_path)
 
 def test_images_are_still_known_by_what_they_look_like(with_roi):
     assert with_roi.predict(good_images(4, seed=9)).input.tolist() == [OK] * 4
+
+
+def test_synthesised_defects_are_tried_inside(with_roi, tmp_path):
+    seen = []
+    result = with_roi.check(good_images(6, seed=4), count=15, observe=seen.append)
+    assert len(seen) == 15
+    for tried in seen:
+        assert tried.mask.any()
+        assert not (tried.mask & ~left_part()).any()
+        assert not tried.anomaly_map[~left_part()].any()
+    maps, masks = (np.stack([getattr(t, name) for t in seen]) for name in ("anomaly_map", "mask"))
+    good = with_roi.predict(good_images(6, seed=4)).anomaly_map
+    maps, masks = np.concatenate([good, maps]), np.concatenate([np.zeros(good.shape, bool), masks])
+    expected = pixel_metrics(masks, maps, inside=left_part())
+    assert result.pixel_auroc == pytest.approx(expected["pixel_auroc"], rel=1e-9)
+    assert result.aupro == pytest.approx(expected["aupro"], rel=1e-9)
+
+
+def test_an_evaluation_counts_the_pixels_inside(with_roi, tmp_path):
+    for i, image in enumerate(good_images(4, seed=4)):
+        defect, mask = i > 1, np.zeros(SHAPE, np.uint8)
+        if defect:
+            mask[10:30, slice(100, 120) if i == 3 else slice(5, 25)] = 255
+            image[mask > 0] = 0
+        folder = tmp_path / "test" / ("hole" if defect else "good")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+        if defect:
+            (tmp_path / "ground_truth" / "hole").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(tmp_path / "ground_truth" / "hole" / f"{i}_mask.png")
+    with pytest.warns(UserWarning, match=r"of 1 images lie wholly outside .*hole.3\.png"):
+        metrics = with_roi.evaluate(tmp_path)
+    assert metrics["pixel_auroc"] > 0.9
+    images = [tmp_path / "test" / "good" / "0.png", tmp_path / "test" / "hole" / "2.png"]
+    result = with_roi.predict(images)
+    assert not result.anomaly_map[:, ~left_part()].any()
+
+
+def test_suspects_are_judged_by_what_is_inside(with_roi):
+    images = good_images(20, seed=6)
+    images[3, 10:30, 100:125] = 0  # outside
+    images[7, 10:30, 5:25] = 0
+    found = with_roi.suspects(images)
+    assert found.order[0] == 7
+    assert found.p_value[3] > 0.01
