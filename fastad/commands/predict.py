@@ -168,7 +168,9 @@ def predict(
                     picture = _made(folder / f"{names[path]}.png")
                     shown = {name: pictures[i] for name, pictures in explained.items()}
                     scale, boxes = colour_scale(top), found.get(path, [])
-                    save_heatmap(picture, image, result.anomaly_map[i], scale, shown, boxes)
+                    save_heatmap(
+                        picture, image, result.anomaly_map[i], scale, shown, boxes, loaded.roi
+                    )
                 if masks:
                     assert result.mask is not None  # there is a pixel threshold
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
