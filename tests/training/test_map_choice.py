@@ -308,3 +308,22 @@ def test_the_numbers_are_those_of_the_answers(noise):
     assert record.maps[0]["aupro"] == aupro(cells[0] > 0, cells[1])
     labels, scores = np.arange(GOOD + BAD) >= GOOD, torch.cat([a.score for a in answers]).numpy()
     assert record.scores[0]["image_auroc"] == image_metrics(labels, scores)["image_auroc"]
+
+
+def test_a_region_of_interest_chooses_by_what_is_inside(noise):
+    good, bad = (1 + 0.1 * noise(n) for n in (GOOD, BAD))
+    masks = squares(range(8, 24), range(24))
+    bad[masks] += 3
+    records = []
+    for outside in (0.0, 50.0):  # the upper rows vary, and are high in images of both kinds
+        for maps in (good, bad):
+            maps[:, :8] = outside * noise(len(maps))[:, :8]
+        model = MadeUp(1, 1, scale_maps="auto", scale_score="auto", pooling="auto")
+        inside = torch.ones(SIDE, SIDE, dtype=torch.bool)
+        inside[:8] = False
+        model.set_roi(inside)
+        batches, defects = good_and_bad([good], [bad], masks)
+        model.calibrate_maps(lambda batches=batches: iter(batches))
+        records.append(choose(model, batches, defects))
+    assert records[0] == records[1]
+    assert max(row["image_auroc"] for row in records[0].scores) == 1.0
