@@ -27,10 +27,13 @@
 #endif
 
 STABLE_TORCH_LIBRARY(fastad, m) {
-  m.def("distances(Tensor[] teacher, Tensor[] student, float eps) -> Tensor[]");
+  // `spatial_weights`: a factor of each pixel's distance, (N, H_l, W_l) of the distances' dtype.
   m.def(
-      "distances_backward(Tensor[] grad, Tensor[] teacher, Tensor[] student, float eps) "
+      "distances(Tensor[] teacher, Tensor[] student, float eps, Tensor[]? spatial_weights=None) "
       "-> Tensor[]");
+  m.def(
+      "distances_backward(Tensor[] grad, Tensor[] teacher, Tensor[] student, float eps, "
+      "Tensor[]? spatial_weights=None) -> Tensor[]");
   m.def(
       "aggregate_maps(Tensor[] maps, SymInt height, SymInt width, bool product, float[] weights) "
       "-> (Tensor map, Tensor maximum)");
@@ -39,13 +42,19 @@ STABLE_TORCH_LIBRARY(fastad, m) {
       "-> Tensor[]");
   m.def(
       "anomaly_map(Tensor[] teacher, Tensor[] student, SymInt height, SymInt width, bool product, "
-      "float[] weights, float eps) -> (Tensor map, Tensor maximum, Tensor[] distances)");
+      "float[] weights, float eps, Tensor[]? spatial_weights=None) "
+      "-> (Tensor map, Tensor maximum, Tensor[] distances)");
   // The gradients for the student come with the loss when `gradient` is set: the features are
-  // read once. `reduction` is 0 mean, 1 sum, 2 none (the levels' means).
+  // read once. `reduction` is 0 mean, 1 sum, 2 none (the levels' means). The mean of an image with
+  // weights is sum(w * d) / sum(w), or 0 where all are 0.
   m.def(
       "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
-      "float eps, bool gradient) -> (Tensor loss, Tensor[] gradients)");
+      "float eps, bool gradient, Tensor[]? spatial_weights=None) "
+      "-> (Tensor loss, Tensor[] gradients)");
   m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
+  // Weights (N, H, W) averaged over the pixels that each pixel of a level touches; NaN where one of
+  // them is negative.
+  m.def("resize_weights(Tensor weights, SymInt[] heights, SymInt[] widths) -> Tensor[]");
   // Bytes and floats of images on their way into a network.
   m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
   m.def("normalize_bytes(Tensor images, Tensor table) -> Tensor");
