@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from fastad import models, ops
 from fastad.models.maps import PositionMeans, means_of_highest
-from fastad.models.patches import PatchModel
 from fastad.models.roi import RegionOfInterest, distillation_loss, mean_inside
 
 
@@ -41,7 +40,7 @@ def test_the_map_is_zero_outside_and_as_before_inside(own, size):
     assert (found.anomaly_map[:, ~mask] == 0).all()
     if own.name in ("stpm", "rstpm", "patchcore", "subspace"):  # of others the networks know it
         assert torch.equal(found.anomaly_map[:, mask], before.anomaly_map[:, mask])
-    if not isinstance(own, PatchModel) and own.name not in ("prn", "utad", "rstpm"):
+    if own.name in ("stpm", "gtrans"):
         assert torch.equal(found.score, found.anomaly_map[:, mask].amax(dim=1))
     own.set_roi(torch.ones(size, dtype=torch.bool))
     with torch.no_grad():
@@ -204,29 +203,34 @@ def test_utad_knows_nothing_of_what_is_outside(own):
     assert torch.equal(first.anomaly_map, second.anomaly_map)
 
 
-def test_patches_outside_are_not_remembered(own):
-    if not isinstance(own, PatchModel):
-        pytest.skip("another model")
-    own.set_roi(mask_of(64, 64))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("subspace", {}), ("patchcore", {}), ("patchcore", {"joint": True, "unit": False})],
+)
+def test_patches_outside_are_not_remembered(name, options):
+    model = models.build(name, backbone="resnet18", teacher_weights=None, **options).eval()
+    model.set_roi(mask_of(64, 64))
+    widths = [memory.vectors.shape[1] for memory in getattr(model, "memories", ())] or [model.width]
     generator = torch.Generator().manual_seed(0)
-    grids = [(width, 8 >> level) for level, width in enumerate(own.widths)]
-    if own.name == "subspace":
-        grids = [(own.width, 8)]
-    features = [torch.randn(2, width, side, side, generator=generator) for width, side in grids]
-    own.patches = lambda images: features[0]
-    own.patches_of_memories = lambda images: features
-    before = learned(own)
-    counts = [own.roi.weights(level.shape[2:]) > 0 for level in features]
-    for level, inside in zip(features, counts, strict=True):
-        level[:, :, ~inside] = 1e3
-    assert all(map(torch.equal, learned(own), before))
-    for level, inside in zip(features, counts, strict=True):
-        level[:, :, inside] += 1
-    assert not any(map(torch.equal, learned(own), before))
+    sides = (8, 6, 4)
+    features = [
+        torch.randn(2, width, side, side, generator=generator)
+        for width, side in zip(widths, sides, strict=False)
+    ]
+    model.patches, model.patches_of_memories = lambda images: features[0], lambda images: features
+    before = learned(model)
+    for rows, of_level in zip(before, features, strict=True):
+        counts = model.roi.weights(tuple(of_level.shape[2:])) > 0
+        assert not counts.all()
+        if name == "patchcore":  # all that is there fits into a memory
+            assert len(rows) == 2 * int(counts.sum())
+        of_level[:, :, ~counts] = 1e3
+    for rows, again in zip(before, learned(model), strict=True):
+        assert torch.equal(rows, again)
 
 
 def learned(model):
-    torch.manual_seed(0)  # a sample is drawn
+    torch.manual_seed(0)  # a coreset begins at random
     model.prepare_stage(lambda: [{"image": None}], lambda: [])
     if model.name == "subspace":
         return [model.residual.offset.clone()]
@@ -234,12 +238,12 @@ def learned(model):
 
 
 def test_the_patch_that_gives_patchcore_its_score_is_inside():
-    own = models.build("patchcore", joint=True, unit=False, teacher_weights=None)
+    model = models.build("patchcore", backbone="resnet18", teacher_weights=None, joint=True)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[:, :32] = True
-    own.set_roi(mask)
+    model.set_roi(mask)
     distances = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
-    _, maxima = own.join([distances], [], (64, 64))
+    _, maxima = model.join([distances], [], (64, 64))
     assert torch.equal(maxima, distances[:, :, :4].amax(dim=(1, 2)))
 
 

@@ -92,9 +92,9 @@ class PatchCore(PatchModel):
         return anomaly_map, maxima
 
     def inside(self, anomaly_map: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
-        """As of every such model. Of one memory the maxima are those of patches."""
-        found = super().inside(anomaly_map, maxima)
-        return (found[0], maxima) if self.config.joint else found
+        """As of every such model, but of one memory the maxima are those of patches."""
+        kept, highest = super().inside(anomaly_map, maxima)
+        return kept, maxima if self.config.joint else highest
 
     def falls_with_roi(self) -> bool:
         """Not with the paper's factor, which may be larger for another patch."""
@@ -115,7 +115,7 @@ class PatchCore(PatchModel):
             names = tuple(config.layers)
         for option in ("map_levels", "score_levels"):
             given = getattr(config, option)
-            if given != "auto" and (isinstance(given, str) or not set(given) <= set(names)):
+            if given != "auto" and not set(given) <= set(names):
                 raise ValueError(f"{option} must be 'auto' or of {', '.join(names)}; got {given!r}")
         return names
 
