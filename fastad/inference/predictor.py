@@ -25,7 +25,7 @@ from fastad.engine.precision import autocast, resolve
 from fastad.inference.guard import OK, UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import keep_large, region_scores
 from fastad.inference.result import PredictionResult
-from fastad.inference.threshold import p_values
+from fastad.inference.threshold import p_values, scores_digest
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device
 
@@ -188,6 +188,8 @@ class Predictor:
             values = [getattr(result, name) for result in results]
             if any(value is None for value in values):
                 return None
+            if name == "calibration":
+                return values[0]
             return list(chain(*values)) if name == "paths" else np.concatenate(values)
 
         return PredictionResult(*(join(field.name) for field in fields(PredictionResult)))
@@ -310,6 +312,7 @@ class Predictor:
                 aspects = log_aspects_of(own, self.image_size)
                 result.input = guard.judge(result.appearance, aspects, score)
             result.sizes = np.array(own, np.int64).reshape(-1, 2)
+            result.calibration = scores_digest(self.calibration)
             return result
 
         return judged
