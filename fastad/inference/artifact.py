@@ -334,6 +334,7 @@ def _model(
 ) -> AnomalyModel:
     # The teachers are in the file: their weights need not be found again.
     sources = models.without_weights(name)
+    config = models.model_class(name).options_of_file(config)
     with torch.random.fork_rng(devices=[]):  # the random weights are replaced at once
         model = models.build(name, **{**config, **sources})
     if isinstance(model, MapModel):

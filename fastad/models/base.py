@@ -210,6 +210,11 @@ class AnomalyModel(nn.Module):
         return cls.training_defaults
 
     @classmethod
+    def options_of_file(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """The options in a detector file, and those that its version did not have yet."""
+        return options
+
+    @classmethod
     def trains(cls) -> bool:
         """Whether any stage does; a model of no such stage learns in one look at the images."""
         return any(stage.trains for stage in cls.stages)

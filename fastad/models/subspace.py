@@ -73,6 +73,7 @@ class Subspace(PatchModel):
 
     def __init__(self, config: SubspaceConfig):
         super().__init__(config)
+        self._add_maps(1)
         self.residual = SubspaceResidual(self.width)
 
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:

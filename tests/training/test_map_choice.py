@@ -218,8 +218,8 @@ def test_what_is_joined_needs_both_margins():
     plain, other = ((), False), ((), True)
 
     def taken(gain):
-        maps = {(plain, "none"): 0.5, (other, "none"): 0.5 + gain}
-        scores = {(plain, "none", 0.0): 0.5, (other, "none", 0.0): 0.5 + gain}
+        maps = {(plain, (), "none"): 0.5, (other, (), "none"): 0.5 + gain}
+        scores = {(plain, (), "none", 0.0): 0.5, (other, (), "none", 0.0): 0.5 + gain}
         return best(maps, scores).subspace
 
     assert not taken(0.9 * MARGIN)

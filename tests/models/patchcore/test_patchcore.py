@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastad import models
-from fastad.models.patchcore import model as module
+from fastad.models.patchcore import memory as module
 
 
 class Pyramid(nn.Module):
@@ -57,8 +57,11 @@ def backbone():
     return Pyramid()
 
 
+PAPER = {"joint": True, "unit": False}
+
+
 def fitted(backbone, images, **options):
-    model = models.build("patchcore", backbone=backbone, **options).eval()
+    model = models.build("patchcore", backbone=backbone, **{**PAPER, **options}).eval()
     batches = [{"image": part} for part in images.split(2)]
     with torch.no_grad():
         model.prepare_stage(lambda: iter(batches), lambda: iter(batches))
@@ -71,10 +74,10 @@ def test_map_and_score_are_the_papers(backbone, size, neighbours):
     torch.manual_seed(1)
     normal, images = torch.rand(5, 3, *size), torch.rand(3, 3, *size)
     model = fitted(backbone, normal, memory=40, neighbours=neighbours, smoothing=0)
-    assert model.memory.shape == (40, 16)
+    assert model.memories[0].vectors.shape == (40, 16)
     with torch.no_grad():
         patches, (h, w) = plain_patches(backbone, images)
-        maps, scores = plain_prediction(patches, model.memory.double(), neighbours)
+        maps, scores = plain_prediction(patches, model.memories[0].vectors.double(), neighbours)
         found = model(images)
     maps = F.interpolate(maps.view(3, 1, h, w), size, mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(found.anomaly_map, maps.float(), rtol=1e-4, atol=1e-5)
@@ -91,13 +94,15 @@ def test_the_memory_is_the_coreset_of_the_normal_patches(backbone):
     for _ in range(50):
         chosen.append(int(distances.argmax()))
         distances = torch.minimum(distances, (patches - patches[chosen[-1]]).norm(dim=1))
-    torch.testing.assert_close(model.memory, patches[chosen].float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.memories[0].vectors, patches[chosen].float(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_fewer_patches_than_asked_for_are_all_kept(backbone):
     images = torch.rand(2, 3, 16, 16)
     model = fitted(backbone, images, smoothing=0)
-    assert model.memory.shape == (2 * 64, 16)
+    assert model.memories[0].vectors.shape == (2 * 64, 16)
     with torch.no_grad():
         assert model(images).anomaly_map.max() < 1e-3  # what is normal is known
 
@@ -108,15 +113,15 @@ def test_candidates_are_bounded(backbone, monkeypatch):
     torch.manual_seed(0)
     one = fitted(backbone, images, memory=20)
     other = fitted(backbone, images, memory=20)
-    assert one.memory.shape == (20, 16)
-    assert not torch.equal(one.memory, other.memory)  # another sample
+    assert one.memories[0].vectors.shape == (20, 16)
+    assert not torch.equal(one.memories[0].vectors, other.memories[0].vectors)  # another sample
     with torch.no_grad():
         patches, _ = plain_patches(backbone, images)
-    apart = torch.cdist(one.memory.double(), patches.reshape(-1, 16))
+    apart = torch.cdist(one.memories[0].vectors.double(), patches.reshape(-1, 16))
     assert (apart.amin(dim=1) < 1e-5).all()
     assert len(set(apart.argmin(dim=1).tolist())) == 20
     # The sample is never smaller than the memory.
-    assert fitted(backbone, images, memory=50).memory.shape == (50, 16)
+    assert fitted(backbone, images, memory=50).memories[0].vectors.shape == (50, 16)
 
 
 def test_a_memory_of_one_vector(backbone):
@@ -128,7 +133,7 @@ def test_a_memory_of_one_vector(backbone):
 
 def test_a_state_of_another_size_is_loaded(backbone):
     model = fitted(backbone, torch.rand(3, 3, 16, 16), memory=7)
-    other = models.build("patchcore", backbone=copy.deepcopy(backbone)).eval()
+    other = models.build("patchcore", backbone=copy.deepcopy(backbone), **PAPER).eval()
     other.load_state_dict(model.state_dict())
     images = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
