@@ -1,7 +1,7 @@
 // Threads that take parts of a loop as they come. Free of torch.
 //
 // Nobody waits for a thread that comes late: it finds nothing left to do. One that waits spins for
-// a tenth of a millisecond and then sleeps, so that it holds no processor that others need.
+// a fifth of a millisecond and then sleeps, so that it holds no processor that others need.
 
 #pragma once
 
@@ -77,7 +77,7 @@ class ThreadPool {
 
  private:
   static constexpr int32_t kClosed = -1;
-  static constexpr std::chrono::microseconds kSpin{100};
+  static constexpr std::chrono::microseconds kSpin{200};
 
   static int64_t process() {
 #ifdef _WIN32
