@@ -162,6 +162,16 @@ JsonFile = Annotated[
         show_default="no file",
     ),
 ]
+Roi = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="FILE",
+        help="Let only this region of the images count: a mask of their aspect ratio whose white "
+        "pixels count, or polygons as JSON. It narrows the region of the file.",
+        show_default="the file's",
+    ),
+]
 MinArea = Annotated[
     str | None,
     typer.Option(
@@ -311,6 +321,16 @@ def train(
             help="Leave out the images that this text file names, a path or its end in a line. "
             "`fastad suspects` writes one.",
             show_default="none left out",
+        ),
+    ] = None,
+    roi: Annotated[
+        str | None,
+        _of_data(
+            metavar="FILE",
+            help="Let only this region of the images count: a mask of their aspect ratio whose "
+            "white pixels count, or polygons as JSON. Outside of it nothing counts, in the "
+            "training, in scores and in pictures. The detector file keeps it.",
+            show_default="whole images",
         ),
     ] = None,
     skip_bad: Annotated[
@@ -477,6 +497,7 @@ def train(
             good=good or [],
             masks=masks or [],
             exclude=exclude,
+            roi=roi,
             output=output,
             report=report,
             resume=resume,
@@ -655,6 +676,7 @@ def predict(
         bool,
         typer.Option("--rle", help="Add each region's pixels to --json, as COCO's run lengths."),
     ] = False,
+    roi: Roi = None,
     min_area: MinArea = None,
     mm_per_pixel: MmPerPixel = None,
     fail_on_anomaly: Annotated[
@@ -715,6 +737,7 @@ def predict(
             skip_bad=skip_bad,
             strict=strict,
             needs_threshold=fail_on_anomaly,
+            roi=roi,
             min_area=min_area,
             mm_per_pixel=mm_per_pixel,
             regions=regions,
@@ -1068,6 +1091,7 @@ def calibrate(
             show_default="the rate asked for before",
         ),
     ] = None,
+    roi: Roi = None,
     json: JsonFile = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
@@ -1087,6 +1111,7 @@ def calibrate(
         output=output,
         json=json,
         false_positive_rate=false_positive_rate,
+        roi=roi,
         skip_bad=skip_bad,
         device=device,
         precision=precision,

@@ -18,6 +18,7 @@ from fastad._estimator import Estimator, NotFittedError, normal_images
 from fastad._values import is_number, plain
 from fastad.data import Sample, test_samples
 from fastad.data.depth import BitDepth, parse_range
+from fastad.data.roi import read_roi
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import (
     file_digests,
@@ -30,6 +31,7 @@ from fastad.inference.artifact import BY_RATE, BY_VALUE
 from fastad.inference.fitting import checked_rate, fit_best, nothing_yet
 from fastad.inference.known_images import calibrated, given_to_training
 from fastad.inference.min_area import share_of
+from fastad.inference.roi import narrowed, what_it_promises
 from fastad.inference.starting import Start
 from fastad.training import (
     EpochProgress,
@@ -150,6 +152,7 @@ class Detector(Estimator):
         start_from: "Detector | str | Path | None" = None,
         skip_bad: bool = False,
         self_check: bool = True,
+        roi: Any = None,
         **training: Any,
     ) -> "Detector":
         """Train on normal images, then choose the thresholds on held-out ones.
@@ -186,6 +189,9 @@ class Detector(Estimator):
             self_check: try the detector on synthesised defects at the end. What it finds of them is
                 in ``training_record_["self_check"]``, as `check` counts it on the held-out images.
                 It takes about as long as predicting 200 images. The model "auto" needs it.
+            roi: the region of interest: a mask whose white pixels count, of the aspect ratio of the
+                images, or polygons, in any form of `fastad.data.roi.read_roi`. Outside nothing
+                counts. None for whole images.
             **training: other fields of `fastad.training.TrainingConfig`, such as ``textures`` or
                 ``stages={"NAME": {"epochs": 30}}``.
 
@@ -211,6 +217,7 @@ class Detector(Estimator):
             >>> record["n_train"], record["n_validation"], record["epochs"]
             (19, 5, 2)
         """
+        region = None if roi is None else read_roi(roi)
         start = None if start_from is None else self._start(start_from)
         names = models.candidates(self.model) if start is None else (start.artifact.model.name,)
         prepared = [
@@ -238,6 +245,7 @@ class Detector(Estimator):
         artifact, predictor = fit_best(
             prepared,
             source,
+            roi=region,
             rate=checked_rate(self.false_positive_rate),
             batch_size=self.batch_size,
             progress=progress,
@@ -533,6 +541,7 @@ class Detector(Estimator):
             promised=self.false_positive_rate_,
             batch_size=self.batch_size,
             read=predictor.read,
+            inside=self._artifact.roi,
             **options,
         )
 
@@ -572,7 +581,12 @@ class Detector(Estimator):
         return check_detector(self._artifact, predictor, images, **options)
 
     def calibrate(
-        self, images: Any, *, false_positive_rate: float | None = None, **options: Any
+        self,
+        images: Any,
+        *,
+        false_positive_rate: float | None = None,
+        roi: Any = None,
+        **options: Any,
     ) -> "Recalibration":
         """Take both thresholds from fresh good images; no network is trained.
 
@@ -588,6 +602,7 @@ class Detector(Estimator):
         Args:
             images: good images: a folder, or any form of `fastad.data.inputs`.
             false_positive_rate: another rate to ask for. None keeps the one before.
+            roi: a region of interest as of `set_roi`, for which the thresholds then hold.
             **options: ``skip`` as of `predict`, and ``seed`` of the split, 0 by default.
 
         Returns:
@@ -616,8 +631,13 @@ class Detector(Estimator):
         predictor = self._fitted()
         if false_positive_rate is not None:
             false_positive_rate = checked_rate(false_positive_rate)
+        artifact = self._artifact
+        if roi is not None:
+            artifact = narrowed(artifact, roi)
+            predictor = self._predictor_of(artifact, predictor)
+            options["tries_old"] = False
         artifact, result = recalibrate(
-            self._artifact, predictor, images, false_positive_rate=false_positive_rate, **options
+            artifact, predictor, images, false_positive_rate=false_positive_rate, **options
         )
         self._set_artifact(artifact, predictor)
         self.false_positive_rate = artifact.false_positive_rate
@@ -930,6 +950,57 @@ class Detector(Estimator):
         changed.threshold_set_by = BY_RATE
         self._set_artifact(changed, self._predictor)
         return self
+
+    @property
+    def roi(self) -> np.ndarray | None:
+        """The region of interest: (H, W) bool at ``image_size_``, True where pixels count.
+
+        None where all count.
+        """
+        self._fitted()
+        return self._artifact.roi
+
+    def set_roi(self, roi: Any) -> "Detector":
+        """Let only a region of the images count, without another training.
+
+        The anomaly map becomes 0 outside, and scores are of the pixels inside. The thresholds stay
+        as they are. Where the score is the maximum of the map they promise no less than before, as
+        no score rises. A warning says what they promise. `calibrate` with ``roi`` chooses new ones.
+        A region that was there before is narrowed: what is in both counts.
+
+        Args:
+            roi: as of `fit`. Polygons alone are in pixels of the training images.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ValueError: as `fit`, the two regions have no pixel in common, or a model that must know
+                its region from the training on.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> left = np.zeros((32, 32), dtype=bool)
+            >>> left[:, :16] = True
+            >>> result = detector.set_roi(left).predict(good[:2])
+            >>> bool(result.anomaly_map[:, ~left].any()), float(detector.roi.mean())
+            (False, 0.5)
+        """
+        predictor = self._fitted()
+        artifact = narrowed(self._artifact, roi)
+        warnings.warn(what_it_promises(artifact), stacklevel=2)
+        self._set_artifact(artifact, self._predictor_of(artifact, predictor))
+        return self
+
+    def _predictor_of(self, artifact: Artifact, like: Predictor) -> Predictor:
+        return artifact.predictor(
+            device=str(like.device), precision=self.precision, batch_size=like.batch_size
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the detector to one file, without pickle. See `fastad.inference.artifact`.

@@ -102,6 +102,8 @@ def contents(detector: str) -> list[tuple[str, str]]:
             ("false alarms" if artifact.asked_rate is None else "promise", false_alarms(artifact)),
         ]
     lines += [("calibration", _calibration(kept)) for kept in artifact.calibrations]
+    if artifact.roi is not None:
+        lines.append(("counts", f"{artifact.roi.mean():.1%} of an image, its region of interest"))
     if artifact.min_area is not None:
         lines.append(("smallest area", f"{100 * artifact.min_area:.3g} % of an image"))
     if artifact.serving is not None:

@@ -13,6 +13,7 @@ from fastad.commands.settings import parse_settings, parse_stages
 from fastad.commands.threshold import false_alarms
 from fastad.data import TrainingImages, training_images
 from fastad.data.depth import parse_range
+from fastad.data.roi import read_roi
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
@@ -66,6 +67,7 @@ def train(
     training_options: dict[str, Any],
     named: Collection[str] = (),
     exclude: str | None = None,
+    roi: str | None = None,
     start_from: str | None = None,
 ) -> None:
     """Train, calibrate on the held-out images, save.
@@ -74,9 +76,9 @@ def train(
     ``named`` on the command line must not contradict a setting. ``stages`` are
     ``NAME.OPTION=VALUE`` texts. ``OUTPUT.checkpoint`` is written after every epoch, goes away at
     the end, and is what ``resume`` continues from. ``force`` lets the detector replace a file that
-    is not of the same training. ``exclude`` is a file that names images to leave out. ``report`` is
-    a folder for a page on a training that came to its end. ``start_from`` is a detector file to go
-    on from: what is not named is as in it.
+    is not of the same training. ``exclude`` is a file that names images to leave out. ``roi`` is
+    one as of `Detector.fit`. ``report`` is a folder for a page on a training that came to its end.
+    ``start_from`` is a detector file to go on from: what is not named is as in it.
     """
     if start_from is not None:
         _take_over(load_artifact(start_from), detector_options, named)
@@ -91,6 +93,7 @@ def train(
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    region = None if roi is None else read_roi(roi)
     if start_from is not None:
         training["start_from"] = start_from
     checkpoint = _checked_checkpoint(output, resume)
@@ -99,11 +102,13 @@ def train(
     found = training_images(data, good=good, masks=masks, exclude=exclude)
     if exclude is not None:
         note(f"{len(found.excluded)} images in {exclude} are left out")
-    refuse_overwriting([Path(output), checkpoint], [*found.paths, *found.held_out])
+    read = [*found.paths, *found.held_out, *([] if roi is None else [Path(roi)])]
+    refuse_overwriting([Path(output), checkpoint], read)
     if report is not None:
         from fastad.commands.training_page import prepare_report, write_report  # it takes a second
 
         prepare_report(report, output)
+    training["roi"] = region
     _fit(detector, found, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
     interrupted = detector.training_record_["interrupted"]
     # Not where the user stopped it while the first one was being written.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastad._values import is_number, plain
 from fastad.data.folder import Images
+from fastad.data.roi import Roi, roi_of
 from fastad.data.training_set import TrainingSet, image_digests
 from fastad.evaluation import CheckResult, Tried, check
 from fastad.inference.advice import next_step
@@ -46,6 +47,7 @@ def fit_best(
     candidates: Sequence[tuple[AnomalyModel, TrainingConfig]],
     source: TrainingSet,
     *,
+    roi: Roi | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     **options: Any,
@@ -59,10 +61,18 @@ def fit_best(
     Args:
         candidates: models and how they are trained; at most one of several has epochs.
         source: the images.
+        roi: which pixels count. None for all.
         checkpoint, resume: of the candidate that has epochs, or of a single one.
         **options: as errors, those of `fit_model`.
     """
+    if roi is not None:
+        mask = roi_of(roi, source)
+        log.info(f"region of interest: {float(mask.float().mean()):.1%} of an image counts")
+        for model, _ in candidates:
+            model.set_roi(mask)
     artifact, predictor = _best(candidates, source, checkpoint, resume, options)
+    if roi is not None:
+        artifact.training["roi"] = roi.name
     artifact.training["next_step"] = next_step(artifact.training, artifact.model)
     return artifact, predictor
 
@@ -265,6 +275,7 @@ def tried(
         held_out=indices,
         count=TRIED,
         batch_size=predictor.batch_size,
+        inside=artifact.roi,
         seed=artifact.training["seed"],
         progress=progress,
         observe=observe,

@@ -14,13 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad._threads import own_threads, thread_count
 from fastad._values import is_integer, plain
 from fastad.data import PixelRange, parse_size, read_image
 from fastad.data.appearance import appearance
 from fastad.data.facts import Expectation, ImageFacts
 from fastad.data.inputs import Batch, image_batches, shortened
 from fastad.engine.cuda import CudaRunner
-from fastad.engine.folding import fold, has_foldable_parts, is_separable, takes_bytes
+from fastad.engine.folding import (
+    fold,
+    has_foldable_parts,
+    is_separable,
+    runs_on_own_threads,
+    takes_bytes,
+)
 from fastad.engine.precision import autocast, resolve
 from fastad.inference.guard import OK, UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import keep_large, region_scores
@@ -336,7 +343,8 @@ class Predictor:
         if not (is_bytes and takes_bytes(network)):
             images = images.to(torch.float32, memory_format=torch.channels_last)
             images = images.div_(255) if is_bytes else images
-        with torch.autocast(self.device.type, *autocast(dtype)):
+        own = own_threads(runs_on_own_threads(network))
+        with own, torch.autocast(self.device.type, *autocast(dtype)):
             parts = [network(part) for part in images.split(self._at_once(dtype, len(images)))]
         score, anomaly_map = (
             _joined([getattr(part, name).float().numpy() for part in parts])
@@ -348,7 +356,7 @@ class Predictor:
         """How many of a batch's images go through the networks together."""
         # In integers they are so fast that features which do not fit into the caches, and filters
         # that are fetched for one image alone, cost more than all else.
-        most = max(2 * torch.get_num_threads(), 4) if dtype == torch.int16 else images
+        most = max(2 * thread_count(), 4) if dtype == torch.int16 else images
         return max(min(most, images), 1)
 
     def _judged(self, score: np.ndarray, anomaly_map: np.ndarray) -> PredictionResult:

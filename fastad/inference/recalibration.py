@@ -116,6 +116,7 @@ def recalibrate(
     false_positive_rate: float | None = None,
     skip: Skip | None = None,
     seed: int = 0,
+    tries_old: bool = True,
 ) -> tuple[Artifact, Recalibration]:
     """Choose thresholds anew by fresh good images. ``artifact`` itself stays as it is.
 
@@ -129,6 +130,7 @@ def recalibrate(
         false_positive_rate: None keeps the rate that was asked for last.
         skip: as of `Predictor.predict`.
         seed: of the split into images for means and for thresholds.
+        tries_old: whether the old promise was one on the scores of this very detector.
 
     Returns:
         The detector with its new calibration, and what is to be said of it.
@@ -161,6 +163,7 @@ def recalibrate(
         after, levels = before, recorder
     known = artifact.region_levels
     known_before = len(calibrated(artifact) & set(digests))
+    tries_old = tries_old and not known_before
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     new = dataclasses.replace(
         artifact,
@@ -191,7 +194,7 @@ def recalibrate(
             *([unlike] if unlike else []),
             *_notes(predictor, rate, len(items), for_means, repeated, bool(digests), known_before),
         ),
-        **_of_the_old_promise(artifact, predictor, None if known_before else before.scores),
+        **_of_the_old_promise(artifact, predictor, before.scores if tries_old else None),
     )
     return new, result
 

@@ -229,6 +229,8 @@ class Start:
         kept["start_from"] = before.get("start_from")
         training["start_from"] = kept
         training["notes"] = [*notes, *training["notes"]]
+        if before.get("roi"):  # the networks keep it, unless another one was given
+            training.setdefault("roi", before["roi"])
         if before.get("defects"):
             training["defects"] = sorted({*before["defects"], *training["defects"]})
             count = len(training["defects"])

@@ -174,7 +174,7 @@ class MapModel(AnomalyModel):
     def fit_subspace(self, levels: Iterable[Sequence[Tensor]]) -> None:
         """Take the subspace from the teacher's levels of batches of good images."""
         if self.subspace is not None:
-            self.subspace.fit(map(self._patches, levels))
+            self.subspace.fit(self.places(self._patches(own)) for own in levels)
 
     def _patches(self, levels: Sequence[Tensor]) -> Tensor:
         """The patch features (N, D, h, w) that the subspace is of, in the maps' precision."""
@@ -270,7 +270,14 @@ class MapModel(AnomalyModel):
         if self.subspace is not None:
             *scaled, left = scaled
             factors += [left] if choice.subspace else []
-        return self.join(_weighted(scaled, choice.pair_weights), factors, size)
+        anomaly_map, maxima = self.join(_weighted(scaled, choice.pair_weights), factors, size)
+        return (anomaly_map, maxima) if self.roi is None else self.inside(anomaly_map, maxima)
+
+    def inside(self, anomaly_map: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
+        """What `join` gave, where there is a roi: the map 0 outside, and its maxima inside."""
+        assert self.roi is not None
+        kept = self.roi.keep(anomaly_map)
+        return kept, kept.amax(dim=(1, 2))
 
     def judge(self, found: Evidence, size: tuple[int, int]) -> Prediction:
         """What was found -> score (N,) and anomaly map (N, *size), as `choice` says."""
@@ -280,7 +287,9 @@ class MapModel(AnomalyModel):
         apart = choice.scale_score != choice.scale_maps or choice.score_levels != choice.map_levels
         if apart or found.score_maps:
             scored, maxima = self.joined(found, size, choice.scale_score, choice, of_score=True)
-        score = mean_of_highest(scored, choice.pooling) if choice.pooling > 0 else maxima
+        score = maxima
+        if choice.pooling > 0:
+            score = mean_of_highest(scored, choice.pooling, self.roi)
         if found.score_factor is not None:
             score = score * found.score_factor
         return Prediction(score, anomaly_map)
@@ -294,6 +303,10 @@ class MapModel(AnomalyModel):
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
         return self.answer({"image": images})
 
+    def falls_with_roi(self) -> bool:
+        """Where the score is a maximum."""
+        return self.choice().pooling == 0
+
     def can_renew_means(self) -> bool:
         """Whether other `distance_means` suit the trained model: it divides by them, and no network
         in it has learned from maps so divided."""
@@ -302,7 +315,7 @@ class MapModel(AnomalyModel):
 
     def calibrate_maps(self, good: Batches) -> None:
         """Take the means of the distance maps from normal images."""
-        means = [PositionMeans() for _ in self.distance_means]
+        means = [PositionMeans(self.roi) for _ in self.distance_means]
         for batch in good():
             for mean, level in zip(means, self.level_maps(batch), strict=True):
                 mean.add(level.to(self.distance_means.dtype))

@@ -78,7 +78,7 @@ class Subspace(PatchModel):
 
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Take mean and covariance of the training images' patch features, in float64."""
-        features = (self.patches(batch["image"]) for batch in train())
+        features = (self.places(self.patches(batch["image"])) for batch in train())
         self.residual.fit(features, self.config.distance, self.config.variance)
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:

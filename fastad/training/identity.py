@@ -30,6 +30,7 @@ _OPAQUE = (
     "untrained weights",
     "images",
     "held-out images",
+    "region of interest",
     "pseudo-anomalies",
     "training option textures",
     "training option defects",
@@ -77,6 +78,8 @@ def identify(
         "images": fingerprint,
         "held-out images": held_out.tolist(),
     }
+    if model.roi is not None:
+        identity["region of interest"] = _hash([model.roi.mask])
     if model.started_from is not None:
         identity["start_from"] = model.started_from
     if pixel_range is not None:  # left out for 8 bits, as it was before there was a range

@@ -81,7 +81,7 @@ def choose_by_defects(
         why = f"it needs {LEAST_IMAGES} held-out images, there are {len(held_out)}"
         return leave_plain(model, record, why)
     seed = derived_seed(plan.seed, SEED)
-    if (defects := trial_defects(dataset, held_out, seed, DEFECTS)) is None:
+    if (defects := trial_defects(dataset, held_out, seed, DEFECTS, model.roi)) is None:
         return leave_plain(model, record, "the images are too small for synthesised defects")
     sources = [open_source(images) for images in (dataset, defects)]
     items = held_out, torch.arange(len(defects))
@@ -124,6 +124,7 @@ def choose(
     for batch in defects:
         seen.append((model.evidence(batch), _size(batch["mask"])))
         masks.append(cells(batch["mask"]))
+    inside = None if model.roi is None else cells(model.roi.mask[None])[0].cpu().numpy() > 0
     truth = torch.cat(masks).cpu().numpy() > 0
     labels = (np.arange(len(truth)) >= images).astype(int)
 
@@ -134,7 +135,7 @@ def choose(
         for levels, scale in _ways(model, "map"):
             found = _cells(model, seen, parts, levels, scale)
             is_finite = np.isfinite(found).all()
-            maps[parts, levels, scale] = aupro(truth, found) if is_finite else 0.0
+            maps[parts, levels, scale] = aupro(truth, found, inside=inside) if is_finite else 0.0
         for levels, scale in _ways(model, "score"):
             pooled = _pooled(model, seen, parts, levels, scale, poolings)
             for pooling, of_images in zip(poolings, pooled, strict=True):
@@ -232,7 +233,8 @@ def _pooled(
     pooled = []
     for evidence, size in seen:
         scored, maxima = model.joined(evidence, size, scale, choice, of_score=True)
-        scores = means_of_highest(scored, [share for share in poolings if share > 0])
+        shares = [share for share in poolings if share > 0]
+        scores = means_of_highest(scored, shares, model.roi)
         if 0.0 in poolings:
             scores.insert(list(poolings).index(0.0), maxima)
         if evidence.score_factor is not None:

@@ -59,7 +59,7 @@ class PatchCore(PatchModel):
         for batch in train():
             patches = self.patches_of_memories(batch["image"])
             for sample, of_memory in zip(samples, patches, strict=True):
-                sample.add(as_rows(of_memory))
+                sample.add(as_rows(self.places(of_memory)))
         for memory, sample in zip(self.memories, samples, strict=True):
             memory.keep(sample)
 
@@ -87,7 +87,25 @@ class PatchCore(PatchModel):
     ) -> tuple[Tensor, Tensor]:
         """As of `PatchModel`. Of one memory the maxima are those of patches, not smoothed."""
         anomaly_map, maxima = super().join(maps, factors, size)
-        return anomaly_map, maps[0].amax(dim=(1, 2)) if self.config.joint else maxima
+        if self.config.joint:
+            maxima = self._of_region(maps[0]).amax(dim=(1, 2))
+        return anomaly_map, maxima
+
+    def inside(self, anomaly_map: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
+        """As of every such model, but of one memory the maxima are those of patches."""
+        kept, highest = super().inside(anomaly_map, maxima)
+        return kept, maxima if self.config.joint else highest
+
+    def falls_with_roi(self) -> bool:
+        """Not with the paper's factor, which may be larger for another patch."""
+        return super().falls_with_roi() and not self._has_factor()
+
+    def _of_region(self, distances: Tensor) -> Tensor:
+        """Distances of patches (N, h, w), 0 where the patch lies outside."""
+        if self.roi is None:
+            return distances
+        inside = self.roi.holds((distances.shape[-2], distances.shape[-1]))
+        return torch.where(inside, distances, distances.new_zeros(()))
 
     def _names(self, count: int) -> tuple[str, ...]:
         """The names of the levels. Raises ValueError where an option has others."""
@@ -116,7 +134,7 @@ class PatchCore(PatchModel):
             distances: to the nearest in the memory, (N, h, w).
             index: which that is, (N, h, w).
         """
-        largest, place = distances.flatten(1).max(dim=1)
+        largest, place = self._of_region(distances).flatten(1).max(dim=1)
         patch = patches.flatten(2).gather(2, place[:, None, None].expand(-1, self.width, 1))
         memory = self.memories[0].vectors
         own = memory[index.flatten(1).gather(1, place[:, None])[:, 0]]
