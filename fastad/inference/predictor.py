@@ -1,7 +1,6 @@
 """A model over images on one device: the code that turns pictures into decisions."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -33,35 +32,13 @@ from fastad.inference.guard import OK, UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import keep_large, region_scores
 from fastad.inference.result import PredictionResult
 from fastad.inference.threshold import p_values, scores_digest
+from fastad.inference.throughput import Throughput
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device
 
 MANY = 64  # images of which it is worth saying how fast they went
 
 log = logging.getLogger("fastad")
-
-
-class Throughput:
-    """What takes the time of many images: seconds of each activity since the one before it."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def record(self, activity: str, images: int = 0) -> None:
-        """Everything since the last call was this."""
-        now = time.perf_counter()
-        self.seconds[activity] = self.seconds.get(activity, 0.0) + now - self._last
-        self.images, self._last = self.images + images, now
-
-    def __str__(self) -> str:
-        total = sum(self.seconds.values())
-        slowest = max(self.seconds, key=lambda activity: self.seconds[activity])
-        return (
-            f"{self.images} images at {self.images / total:.1f} a second; the slowest was {slowest}"
-            f" ({self.seconds[slowest] / total:.0%} of the time)"
-        )
 
 
 class Predictor:
