@@ -19,14 +19,8 @@ from fastad.data import PixelRange, parse_size, read_image
 from fastad.data.appearance import appearance
 from fastad.data.facts import Expectation, ImageFacts
 from fastad.data.inputs import Batch, image_batches, shortened
+from fastad.engine import folding
 from fastad.engine.cuda import CudaRunner
-from fastad.engine.folding import (
-    fold,
-    has_foldable_parts,
-    is_separable,
-    runs_on_own_threads,
-    takes_bytes,
-)
 from fastad.engine.precision import autocast, resolve
 from fastad.inference.guard import OK, UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import keep_large, region_scores
@@ -105,8 +99,8 @@ class Predictor:
         self.dtype = resolve(
             precision,
             self.device,
-            integers=has_foldable_parts(model),
-            separable=is_separable(model),
+            integers=folding.has_foldable_parts(model),
+            separable=folding.is_separable(model),
         )
         self.fused = fused
         self.batch_size = batch_size
@@ -137,7 +131,7 @@ class Predictor:
         state = (dtype, fused, sum(map(attrgetter("_version"), self._parameters)))
         ready = self._ready
         if ready is None or ready[0] != state:
-            network = fold(self.model, dtype) if fused else None
+            network = folding.fold(self.model, dtype) if fused else None
             network = network or self.model
             runs = CudaRunner(network, self.device, dtype) if is_cuda else network
             ready = self._ready = (state, runs)
@@ -317,10 +311,10 @@ class Predictor:
             return network.start(images)
         is_bytes = images.dtype == torch.uint8
         images = images.to(self.device)
-        if not (is_bytes and takes_bytes(network)):
+        if not (is_bytes and folding.takes_bytes(network)):
             images = images.to(torch.float32, memory_format=torch.channels_last)
             images = images.div_(255) if is_bytes else images
-        own = own_threads(runs_on_own_threads(network))
+        own = own_threads(folding.runs_on_own_threads(network))
         with own, torch.autocast(self.device.type, *autocast(dtype)):
             parts = [network(part) for part in images.split(self._at_once(dtype, len(images)))]
         score, anomaly_map = (
