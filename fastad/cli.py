@@ -263,7 +263,8 @@ class _Train(_Command):
     "fastad train good_images --image-size auto --false-positive-rate 0.02\n\n"
     "fastad train bottle --model rstpm --set teacher2=resnet50_caffe\n\n"
     "fastad train bottle --model stpm --set backbone=resnet34 --set learning_rate=0.1\n\n"
-    "fastad train bottle --output bottle.fastad --resume\n\n",
+    "fastad train bottle --output bottle.fastad --resume\n\n"
+    "fastad train bottle_old_and_new --start-from bottle.fastad --output bottle_2.fastad\n\n",
 )
 def train(
     context: typer.Context,
@@ -416,6 +417,16 @@ def train(
         bool,
         _of_training("--resume", help="Continue an interrupted training from FILE.checkpoint."),
     ] = False,
+    start_from: Annotated[
+        str | None,
+        _of_training(
+            "--start-from",
+            metavar="FILE",
+            help="Go on from this detector, on old and new images. Model, image size and options "
+            "are its own. It takes a quarter of the usual epochs.",
+            show_default="new students",
+        ),
+    ] = None,
     stages: Annotated[
         list[str] | None,
         _of_training(
@@ -490,6 +501,7 @@ def train(
             output=output,
             report=report,
             resume=resume,
+            start_from=start_from,
             force=force,
             skip_bad=skip_bad,
             settings=settings or [],

@@ -8,7 +8,6 @@
 #include <tuple>
 
 #include "cuda/aggregate_maps.cuh"
-#include "cuda/launch.cuh"
 #include "cuda/maximum.cuh"
 
 namespace fastad::cuda {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "bilinear.h"
-#include "cuda/memory.cuh"
-#include "cuda/tensors.cuh"
+#include "checks.h"
+#include "cuda/kernel.cuh"
 
 namespace fastad::cuda {
 

@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/aggregate_maps.cuh"
-#include "cuda/launch.cuh"
 
 namespace fastad::cuda {
 namespace {

@@ -4,10 +4,9 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
+#include "cuda/distance_tile.cuh"
 #include "cuda/distances.cuh"
-#include "cuda/launch.cuh"
 #include "cuda/maximum.cuh"
-#include "cuda/pixel_tile.cuh"
 
 namespace fastad::cuda {
 namespace {
@@ -29,18 +28,16 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 3)
     distances_kernel(const __grid_constant__ DistancesParams params) {
   using Acc = typename T::Acc;
-  const FeaturePyramid& pyramid = params.pyramid;
-  const int block = blockIdx.x;
   if (params.maximum != nullptr) {
     const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
-    for (int64_t n = int64_t{kThreads} * block + threadIdx.x; n < params.images; n += threads) {
+    for (int64_t n = int64_t{kThreads} * blockIdx.x + threadIdx.x; n < params.images;
+         n += threads) {
       Acc identity;
       memset(&identity, kMaximumIdentityByte, sizeof(Acc));
       store(static_cast<Acc*>(params.maximum) + n, identity);
     }
   }
-  const int l = find_level(pyramid, block);
-  visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
+  visit_tile<T>(params.pyramid, [&](auto& tile, int l) {
     const Norms<Acc> norms = tile.norms(static_cast<Acc>(params.eps));
     const Acc distance = tile.distance(norms);
     if (tile.writes()) store(static_cast<Acc*>(params.maps[l]) + tile.owned_pixel(), distance);
@@ -55,9 +52,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
     distances_backward_kernel(const __grid_constant__ DistancesParams params) {
   using Acc = typename T::Acc;
-  const FeaturePyramid& pyramid = params.pyramid;
-  const int block = blockIdx.x, l = find_level(pyramid, block);
-  visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
+  visit_tile<T>(params.pyramid, [&](auto& tile, int l) {
     const Acc eps = static_cast<Acc>(params.eps);
     const Norms<Acc> norms = tile.norms(eps);
     const Acc distance = tile.distance(norms);
@@ -69,67 +64,59 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
   });
 }
 
-template <class T>
-void launch_distances(const DistancesParams& params, cudaStream_t stream) {
-  launch(distances_kernel<T>, block_count(params.pyramid), kThreads, shared_bytes(params.pyramid),
-         stream, params);
-}
-
-template <class T>
-void launch_distances_backward(const DistancesParams& params, cudaStream_t stream) {
-  launch(distances_backward_kernel<T>, block_count(params.pyramid), kThreads,
-         shared_bytes(params.pyramid), stream, params);
-}
-
 }  // namespace
 
 std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
                                       const std::vector<Tensor>& student, double eps,
                                       const Tensor* maximum) {
-  DistancesParams params = {};
-  params.pyramid = make_pyramid(teacher, student);
-  params.eps = eps;
-  params.images = student[0].size(0);
-  if (maximum != nullptr) params.maximum = maximum->mutable_data_ptr();
+  DistancesParams params = {.pyramid = make_pyramid(teacher, student),
+                            .maximum = maximum == nullptr ? nullptr : maximum->mutable_data_ptr(),
+                            .images = student[0].size(0),
+                            .eps = eps};
   std::vector<Tensor> maps;
   for (const Tensor& s : student) {
     maps.push_back(torch::stable::new_empty(s, {s.size(0), s.size(2), s.size(3)},
-                                            result_dtype(params.pyramid)));
+                                            params.pyramid.result_dtype()));
     params.maps[maps.size() - 1] = maps.back().mutable_data_ptr();
   }
-  if (block_count(params.pyramid) == 0) return maps;
+  if (params.pyramid.blocks() == 0) return maps;
   const cudaStream_t stream = current_stream(student[0].get_device_index());
-  visit_traits(params.pyramid,
-               [&](auto traits) { launch_distances<decltype(traits)>(params, stream); });
+  visit_traits(params.pyramid, [&](auto traits) {
+    launch(distances_kernel<decltype(traits)>, params.pyramid.blocks(), kThreads,
+           shared_bytes(params.pyramid), stream, params);
+  });
   return maps;
 }
 
 namespace {
 
-std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student,
-                              double eps) {
+std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student, double eps,
+                              OptionalTensors spatial_weights) {
+  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
   const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
   return compute_distances(teacher, student, eps, nullptr);
 }
 
 std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Tensor> teacher,
-                                       std::vector<Tensor> student, double eps) {
+                                       std::vector<Tensor> student, double eps,
+                                       OptionalTensors spatial_weights) {
+  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
   check_distance_gradients(grad, student, distance_dtype(teacher, student));
   const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
   const std::vector<Tensor> gradients = empty_gradients(student);
-  DistancesParams params = {};
-  params.pyramid = make_pyramid(teacher, student, gradients);
-  params.eps = eps;
+  DistancesParams params = {.pyramid = make_pyramid(teacher, student, gradients), .eps = eps};
   for (size_t l = 0; l < grad.size(); ++l) {
     grad[l] = as_contiguous(grad[l]);
     params.maps[l] = const_cast<void*>(grad[l].const_data_ptr());
   }
-  if (block_count(params.pyramid) == 0) return gradients;
+  if (params.pyramid.blocks() == 0) return gradients;
   const cudaStream_t stream = current_stream(student[0].get_device_index());
-  visit_traits(params.pyramid,
-               [&](auto traits) { launch_distances_backward<decltype(traits)>(params, stream); });
+  visit_traits(params.pyramid, [&](auto traits) {
+    launch(distances_backward_kernel<decltype(traits)>, params.pyramid.blocks(), kThreads,
+           shared_bytes(params.pyramid), stream, params);
+  });
   return gradients;
 }
 

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "cuda/tensors.cuh"
+#include "checks.h"
 
 namespace fastad::cuda {
 

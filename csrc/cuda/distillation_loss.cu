@@ -6,9 +6,7 @@
 
 #include <tuple>
 
-#include "cuda/launch.cuh"
-#include "cuda/pixel_tile.cuh"
-#include "cuda/tensors.cuh"
+#include "cuda/distance_tile.cuh"
 
 namespace fastad::cuda {
 namespace {
@@ -39,7 +37,7 @@ struct ScaleParams {
 // The sum over a block, in every thread; always in one order.
 template <class Acc>
 __device__ __forceinline__ Acc sum_over_block(Acc value) {
-  TeamMemory<Acc>& memory = shared_memory<TeamMemory<Acc>>();
+  TileMemory<Acc>& memory = shared_memory<TileMemory<Acc>>();
   for (int offset = kWarp / 2; offset > 0; offset /= 2) {
     value += __shfl_xor_sync(0xffffffffu, value, offset);
   }
@@ -47,7 +45,7 @@ __device__ __forceinline__ Acc sum_over_block(Acc value) {
   if (threadIdx.x % kWarp == 0) memory.partial[0][0][threadIdx.x / kWarp] = value;
   __syncthreads();
   value = 0;
-  for (int warp = 0; warp < kWarps; ++warp) value += memory.partial[0][0][warp];
+  for (int warp = 0; warp < kThreads / kWarp; ++warp) value += memory.partial[0][0][warp];
   return value;
 }
 
@@ -60,20 +58,18 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
     distillation_loss_kernel(const __grid_constant__ LossParams params) {
   using Acc = typename T::Acc;
-  const FeaturePyramid& pyramid = params.pyramid;
-  const int block = blockIdx.x, l = find_level(pyramid, block);
   Acc sum = 0;
-  visit_tile<T>(pyramid.levels[l], block - pyramid.first_block[l], [&](auto& tile) {
+  visit_tile<T>(params.pyramid, [&](auto& tile, int l) {
     const Acc eps = static_cast<Acc>(params.eps);
     const Norms<Acc> norms = tile.norms(eps);
     const Acc distance = tile.distance(norms);
     if (tile.writes()) sum = distance;
-    if (pyramid.levels[l].gradient.data != nullptr) {
+    if (params.pyramid.levels[l].gradient.data != nullptr) {
       tile.write_gradient(norms, distance, static_cast<Acc>(params.coefficients[l]), eps);
     }
   });
   sum = sum_over_block(sum);
-  if (threadIdx.x == 0) store(static_cast<Acc*>(params.partial_sums) + block, sum);
+  if (threadIdx.x == 0) store(static_cast<Acc*>(params.partial_sums) + blockIdx.x, sum);
 }
 
 // partial sums (blocks,) -> loss, by one block. A mean over nothing is 0 * infinity = NaN, as in
@@ -162,19 +158,10 @@ __global__ void __launch_bounds__(kThreads, 3)
   }
 }
 
-template <class T>
-void launch_distillation_loss(const LossParams& params, cudaStream_t stream) {
-  const int blocks = block_count(params.pyramid);
-  const size_t shared = shared_bytes(params.pyramid);
-  if (blocks > 0) launch(distillation_loss_kernel<T>, blocks, kThreads, shared, stream, params);
-  launch(sum_loss_kernel<typename T::Acc>, 1, kThreads, shared, stream, params);
-}
-
-std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> teacher,
-                                                          std::vector<Tensor> student,
-                                                          std::vector<double> level_weights,
-                                                          int64_t reduction, double eps,
-                                                          bool gradient) {
+std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
+    std::vector<Tensor> teacher, std::vector<Tensor> student, std::vector<double> level_weights,
+    int64_t reduction, double eps, bool gradient, OptionalTensors spatial_weights) {
+  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
   check_numbers("level_weights", level_weights, student.size());
   check_reduction(reduction);
@@ -190,18 +177,22 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> te
     params.coefficients[l] = reduction == kSum ? level_weights[l] : level_weights[l] / positions;
   }
 
-  const ScalarType dtype = result_dtype(params.pyramid);
+  const ScalarType dtype = params.pyramid.result_dtype();
   const int64_t levels = params.pyramid.count;
   Tensor loss = params.by_level ? torch::stable::new_empty(student[0], {levels}, dtype)
                                 : torch::stable::new_empty(student[0], {}, dtype);
   params.loss = loss.mutable_data_ptr();
-  const int64_t blocks = block_count(params.pyramid);
+  const int64_t blocks = params.pyramid.blocks();
   Tensor partial_sums = torch::stable::new_empty(student[0], {blocks}, dtype);
   params.partial_sums = partial_sums.mutable_data_ptr();
 
   const cudaStream_t stream = current_stream(device);
-  visit_traits(params.pyramid,
-               [&](auto traits) { launch_distillation_loss<decltype(traits)>(params, stream); });
+  const size_t shared = shared_bytes(params.pyramid);
+  visit_traits(params.pyramid, [&](auto traits) {
+    using T = decltype(traits);
+    if (blocks > 0) launch(distillation_loss_kernel<T>, blocks, kThreads, shared, stream, params);
+    launch(sum_loss_kernel<typename T::Acc>, 1, kThreads, shared, stream, params);
+  });
   return {loss, gradients};
 }
 

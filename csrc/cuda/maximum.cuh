@@ -1,49 +1,32 @@
 // The maximum of an image, taken by many warps at once with integer atomics: the same bits
 // whatever their order.
 //
-// Bits of a positive float grow with it as a signed integer, those of a negative one shrink with
+// Bits of a positive float grow with it as a signed integer. Those of a negative one shrink with
 // it as an unsigned integer. The identity, all bits set, is less than every positive in the first
-// order and greater than every negative in the second, so that a memset starts the reduction and
-// nothing has to be decoded at its end. NaN is stored as the greatest positive: it stays.
+// order and greater than every negative in the second. So a memset starts the reduction, and its
+// end needs no decoding. NaN is stored as the greatest positive, which nothing replaces.
 
 #pragma once
 
-#include <cuda_runtime.h>
-
-#include <cstring>
+#include "cuda/kernel.cuh"
 
 namespace fastad::cuda {
 
 constexpr int kMaximumIdentityByte = 0xff;
 
-template <class Acc>
-struct MaximumWord;
-template <>
-struct MaximumWord<float> {
-  using Signed = int;
-  using Unsigned = unsigned int;
-  static constexpr Signed kNan = 0x7fffffff;
-};
-template <>
-struct MaximumWord<double> {
-  using Signed = long long;
-  using Unsigned = unsigned long long;
-  static constexpr Signed kNan = 0x7fffffffffffffffLL;
-};
-
-// NaN wins, as in torch.amax.
+// Returns max(a, b). NaN in either operand propagates, as in torch.amax.
 template <class Acc>
 __device__ __forceinline__ Acc maximum_of(Acc a, Acc b) {
   return b > a || b != b ? b : a;
 }
 
+// Sets *address to max(*address, value). NaN in either propagates.
 template <class Acc>
 __device__ __forceinline__ void atomic_maximum(Acc* address, Acc value) {
-  using Signed = typename MaximumWord<Acc>::Signed;
-  using Unsigned = typename MaximumWord<Acc>::Unsigned;
-  Signed bits;
-  memcpy(&bits, &value, sizeof(bits));
-  if (value != value) bits = MaximumWord<Acc>::kNan;
+  using Unsigned = std::conditional_t<sizeof(Acc) == 4, unsigned, unsigned long long>;
+  using Signed = std::make_signed_t<Unsigned>;
+  constexpr Signed kNan = static_cast<Signed>(~Unsigned{0} >> 1);
+  const Signed bits = value != value ? kNan : bits_as<Signed>(value);
   if (bits >= 0) {
     atomicMax(reinterpret_cast<Signed*>(address), bits);
   } else {

@@ -19,6 +19,7 @@ from fastad.data.depth import FULL
 from fastad.engine import precision
 from fastad.inference import load
 from fastad.inference.candidates import in_words
+from fastad.inference.starting import lineage
 from fastad.training import resolve_device, resolve_precision
 from fastad.training.map_choice import choice_lines
 
@@ -124,6 +125,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
     lines += [
         (f"training.{k}", f"{v:g}" if isinstance(v, float) else str(v)) for k, v in shown.items()
     ]
+    lines += [("goes on from", line) for line in lineage(training)]
     lines += kept_by(training)
     lines += choice_lines(training.get("choice"))
     lines += [(f"stage.{name}", line) for name, line in stage_lines(training)]

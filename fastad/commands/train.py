@@ -17,8 +17,9 @@ from fastad.data.roi import read_roi
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
-from fastad.inference import ArtifactError
+from fastad.inference import Artifact, ArtifactError
 from fastad.inference import load as load_artifact
+from fastad.inference.advice import with_path
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
 from fastad.training.checkpoint import load_checkpoint
 from fastad.training.config import options_of
@@ -67,6 +68,7 @@ def train(
     named: Collection[str] = (),
     exclude: str | None = None,
     roi: str | None = None,
+    start_from: str | None = None,
 ) -> None:
     """Train, calibrate on the held-out images, save.
 
@@ -76,7 +78,10 @@ def train(
     the end, and is what ``resume`` continues from. ``force`` lets the detector replace a file that
     is not of the same training. ``exclude`` is a file that names images to leave out. ``roi`` is
     one as of `Detector.fit`. ``report`` is a folder for a page on a training that came to its end.
+    ``start_from`` is a detector file to go on from: what is not named is as in it.
     """
+    if start_from is not None:
+        _take_over(load_artifact(start_from), detector_options, named)
     try:
         detector, training = _checked(
             settings,
@@ -89,6 +94,8 @@ def train(
     except ValueError as error:
         raise UsageError(str(error)) from error
     region = None if roi is None else read_roi(roi)
+    if start_from is not None:
+        training["start_from"] = start_from
     checkpoint = _checked_checkpoint(output, resume)
     if Path(output).exists() and not force:
         _require_same_training(output, checkpoint if resume else None)
@@ -108,6 +115,8 @@ def train(
     goes_on = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
     if interrupted and Path(output).exists():
         raise RuntimeError(f"stopped by the user; {output} is left as it was{goes_on}")
+    step = with_path(detector.training_record_["next_step"], data)
+    detector.training_record_["next_step"] = step
     detector.save(output)
     note(f"saved {output}: {_outcome(detector)}")
     if interrupted:
@@ -116,7 +125,13 @@ def train(
     if report is not None:
         title = f"{Path(output).name}, trained on {found.name or Path(data).resolve().name}"
         note(f"report: {write_report(report, detector, found, title)}")
-    note(f"next: {detector.training_record_['next_step'] or f'fastad predict {output} IMAGES'}")
+    note(f"next: {step or f'fastad predict {output} IMAGES'}")
+
+
+def _take_over(start: Artifact, options: dict[str, Any], named: Collection[str]) -> None:
+    """Put the model and the rate of a detector in place of defaults."""
+    own = {"model": start.model.name, "false_positive_rate": start.false_positive_rate}
+    options |= {name: value for name, value in own.items() if name not in named}
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

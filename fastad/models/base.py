@@ -122,6 +122,8 @@ class AnomalyModel(nn.Module):
         stages: the parts of its training, one after the other.
         pair: names of a `FrozenTeacher` and a student that look at the same images; None without.
         stage: the one that it is in; None outside training.
+        started_from: digest of the trained weights that its training goes on from. None for new
+            ones.
         config: the options of this instance.
         roi: which pixels count. None for all. What a subclass makes of images must go by it: maps
             are 0 outside, and scores, losses and statistics are of what is inside.
@@ -136,6 +138,7 @@ class AnomalyModel(nn.Module):
     stage: Stage | None = None
     learns_roi: ClassVar[bool] = False
     roi: RegionOfInterest | None
+    started_from: str | None = None
     mean: Tensor
     std: Tensor
 

@@ -5,8 +5,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "cuda/launch.cuh"
-#include "cuda/memory.cuh"
+#include "cuda/kernel.cuh"
 
 namespace fastad::cuda {
 namespace {

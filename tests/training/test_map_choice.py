@@ -135,6 +135,32 @@ def test_a_pair_that_only_adds_noise_is_left_out(noise, weights):
     assert [row["pair_weights"] for row in record.maps] == [[1, 1], [1, 0], [0, 1]]
 
 
+def test_map_and_score_take_levels_of_their_own(noise):
+    """The first level shows where defects are, the second one which images have one."""
+    good, bad = ([1 + 0.1 * noise(n), 1 + 0.1 * noise(n)] for n in (GOOD, BAD))
+    masks = squares(range(24), range(24))
+    bad[0][masks] += 0.3
+    for first, second in (good, bad):  # one pixel is high in any image
+        first[:, 4, 4] = 9 + noise(len(first))[:, 4, 4]
+        first[:, 0, 0] = 0.01
+        second += 2 * cellwise(noise, len(second)) ** 8
+    bad[1][:, 0, 0] = 30
+    names, MadeUp.level_names = MadeUp.level_names, ("first", "second")
+    try:
+        options = {"map_levels": "auto", "score_levels": "auto"}
+        found, record = chosen(good, bad, masks, maps=2, **options)
+        fixed, _ = chosen(good, bad, masks, maps=2, **(options | {"map_levels": ("second",)}))
+    finally:
+        MadeUp.level_names = names
+    assert (found.map_levels, found.score_levels) == (("first",), ("second",))
+    assert [row["map_levels"] for row in record.maps] == [[], ["first"], ["second"]]
+    assert [row["score_levels"] for row in record.scores] == [[], ["first"], ["second"]]
+    of_map, of_score = (line for _, line in choice_lines(vars(record)))
+    assert of_map.startswith("not scaled, first: AUPRO ")
+    assert of_score.startswith("not scaled, second, maximum: image AUROC ")
+    assert (fixed.map_levels, fixed.score_levels) == (("second",), ("second",))
+
+
 @pytest.mark.parametrize("helps", [True, False])
 def test_the_subspace_is_multiplied_by_where_it_helps_and_dropped_otherwise(noise, helps):
     good, bad = ([1 + noise(n), 1 + (0 if helps else 3) * noise(n)] for n in (GOOD, BAD))

@@ -1,0 +1,388 @@
+// A block's tile of one pyramid level: norms, distances and the student's gradient of its pixels.
+//
+// A tile is neighbouring pixels with all of their channels. The threads of the block form a grid
+// of pixel lanes and channel lanes. A thread keeps its part of teacher and student in slots, as it
+// was loaded, half precision too:
+//
+//                         pixel lane 0   pixel lane 1   pixel lane 2
+//                       +--------------+--------------+--------------+---
+//       channel lane 0  | slots 0 to 3 |              |              |
+//                       | of a thread  |              |              |
+//                       +--------------+--------------+--------------+---
+//       channel lane 1  |              |              |              |
+//                       |              |              |              |
+//                       +--------------+--------------+--------------+---
+//                       |              |              |              |
+//
+//                  threads count    a slot holds                  the slots of a thread are
+//     kPlanar      pixels first     4 or 8 pixels of a channel    neighbouring channels
+//     kInterleaved channels first   4 or 8 channels of a pixel    all channel lanes apart
+//     kScalar      either way       1 element, 8 slots            as in the row of that order
+//
+// Channels that find no slot are further chunks, which take the place of the first.
+//
+// A pixel's channels are summed by shuffles within a warp. Where its channel lanes lie in several
+// warps, the thread that owns the pixel adds the warps' sums through shared memory, always in one
+// order. Where they lie in one warp, all of them own it.
+//
+// With n_t = max(|t|, eps), n_s likewise and w = t * (n_s / n_t) - s, the difference of the
+// normalised vectors is u = s_hat - t_hat = -w / n_s. One fused multiply-add gives w with a single
+// rounding, so nearly equal vectors keep their relative accuracy. The steps are
+//   norms:     sums of squares over channels
+//   distance:  d = 1/2 sum u^2 = 1/2 (sum w^2) / n_s^2
+//   gradient:  g (u - s_hat (s_hat . u)) / n_s, where s_hat . u = d + (|s_hat|^2 - |t_hat|^2) / 2
+
+#pragma once
+
+#include "cuda/feature_pyramid.cuh"
+
+namespace fastad::cuda {
+
+// What the owner of a pixel computes for all threads of the pixel.
+enum Factor {
+  kRatio,         // n_s / n_t
+  kOfDifference,  // of w in the gradient
+  kOfStudent,     // of s in the gradient
+  kFactors,
+};
+
+template <class Acc>
+struct TileMemory {
+  alignas(16) Acc partial[2][kThreads / kWarp][kTilePixels];  // a warp's part of a pixel's sums
+  alignas(16) Acc factors[kFactors][kTilePixels];
+};
+
+inline size_t shared_bytes(const FeaturePyramid& pyramid) {
+  return pyramid.is_double ? sizeof(TileMemory<double>) : sizeof(TileMemory<float>);
+}
+
+template <class Acc>
+struct Norms {
+  Acc teacher, student;                          // |t|, |s|
+  Acc teacher_denominator, student_denominator;  // max(., eps)
+  Acc student_inverse;                           // 1 / student_denominator
+};
+
+template <class T, Path kPath>
+class DistanceTile {
+  using Scalar = typename T::Scalar;
+  using Acc = typename T::Acc;
+  static constexpr bool kVectors = kPath != Path::kScalar;
+  // A slot holds 4 words as they were loaded, or one number that is converted at once.
+  using Stored = std::conditional_t<kVectors, Scalar, Acc>;
+  using Word = std::conditional_t<kVectors, unsigned, Acc>;
+  static constexpr int kSlots = kVectors ? kVectorSlots : kScalarSlots;
+  static constexpr int kWords = kVectors ? 4 : 1;
+  static constexpr int kInWord = sizeof(Word) / sizeof(Stored);
+  static constexpr int kSize = kWords * kInWord;
+  static constexpr int kPixels = kPath == Path::kPlanar ? kSize : 1;  // of a slot
+  static constexpr int kChannels = kPath == Path::kInterleaved ? kSize : 1;
+  using Slot = Vector<Word, kWords>;
+
+ public:
+  __device__ DistanceTile(const FeatureLevel& level, int tile)
+      : level_(level),
+        tile_(tile),
+        tile_pixels_(level.tile_pixels),
+        pixel_lanes_log2_(level.pixel_lanes_log2),
+        channels_fastest_(kVectors ? kPath == Path::kInterleaved : level.channels_fastest) {
+    const int fast_log2 = channels_fastest_ ? kThreadsLog2 - pixel_lanes_log2_ : pixel_lanes_log2_;
+    const int fast = thread() & ((1 << fast_log2) - 1), slow = thread() >> fast_log2;
+    pixel_lane_ = channels_fastest_ ? slow : fast;
+    const int channel_lane = channels_fastest_ ? fast : slow;
+    // Where pixels are fastest, a thread's slots are neighbours, which serves the interleaved
+    // partner of a planar tensor.
+    first_slot_ = channels_fastest_ ? channel_lane : channel_lane * kSlots;
+    slot_step_ = channels_fastest_ ? channel_lanes() : 1;
+    const int64_t pixel = first_pixel() + pixel_lane_ * kPixels;
+    const bool inside = pixel < level.pixels;
+    channels_ = inside ? level.channels : 0;
+    image_ = inside ? static_cast<int>(divide(pixel, level.image_pixels)) : 0;
+    pixel_ = inside ? static_cast<int>(pixel - image_ * level.image_pixels) : 0;
+  }
+
+  // Whether this thread has the norms and the distance of a pixel. One owner of each pixel is to
+  // write its results.
+  __device__ bool owns() const { return gets_sums() && owned_pixel() < level_.pixels; }
+  __device__ bool writes() const { return owns() && (!in_warp() || first_slot_ == 0); }
+
+  // The owned pixel, counted over the level.
+  __device__ int64_t owned_pixel() const {
+    if (in_warp()) return first_pixel() + pixel_lane_;
+    if (kPixels == 1) return first_pixel() + thread();
+    const int lane = thread() & ((1 << pixel_lanes_log2_) - 1);
+    return first_pixel() + lane * kPixels + (thread() >> pixel_lanes_log2_);
+  }
+
+  // Norms of the owned pixel. Comparisons are written so that NaN stays NaN.
+  __device__ Norms<Acc> norms(Acc eps) {
+    Acc squares[2][kPixels] = {}, total[2] = {};
+    for (int chunk = 0; chunk < level_.chunks; ++chunk) {
+      load_chunk(chunk);
+      for_each([&](Acc t, Acc s, int p) {
+        squares[0][p] += t * t;
+        squares[1][p] += s * s;
+      });
+    }
+    sum_over_channels(squares, total);
+    const Acc t = sqrt(total[0]), s = sqrt(total[1]);
+    const Acc teacher_denominator = t < eps ? eps : t, student_denominator = s < eps ? eps : s;
+    share<kRatio>({student_denominator / teacher_denominator});
+    return {.teacher = t,
+            .student = s,
+            .teacher_denominator = teacher_denominator,
+            .student_denominator = student_denominator,
+            .student_inverse = Acc(1) / student_denominator};
+  }
+
+  // Distance of the owned pixel. The chunks are walked backwards: the last one is still here.
+  __device__ Acc distance(const Norms<Acc>& n) {
+    Acc squares[1][kPixels] = {}, total[1] = {};
+    for (int chunk = level_.chunks - 1; chunk >= 0; --chunk) {
+      load_chunk(chunk);
+      for_each([&](Acc t, Acc s, int p) {
+        const Acc w = difference(t, s, p);
+        squares[0][p] += w * w;
+      });
+    }
+    sum_over_channels(squares, total);
+    // One factor after the other: the square of the inverse may overflow.
+    return Acc(0.5) * total[0] * n.student_inverse * n.student_inverse;
+  }
+
+  // Writes the gradient of all pixels; `upstream` is g of the owned pixel.
+  __device__ void write_gradient(const Norms<Acc>& n, Acc distance, Acc upstream, Acc eps) {
+    const Acc inverse = n.student_inverse;
+    const Acc t_hat = n.teacher / n.teacher_denominator, s_hat = n.student * inverse;
+    // A clamped norm is a constant: there is no part along s_hat to take off.
+    const Acc along = n.student < eps ? 0 : distance + Acc(0.5) * (s_hat * s_hat - t_hat * t_hat);
+    const Acc across = -upstream * inverse;
+    share<kOfDifference>({across * inverse, across * along * inverse});
+    for (int chunk = 0; chunk < level_.chunks; ++chunk) {
+      load_chunk(chunk);
+#pragma unroll
+      for (int slot = 0; slot < kSlots; ++slot) {
+        Slot gradient;
+#pragma unroll
+        for (int word = 0; word < kWords; ++word) {
+          Acc values[kInWord];
+          visit_word(slot, word, [&](Acc t, Acc s, int p, int i) {
+            values[i] =
+                fma(difference(t, s, p), factor<kOfDifference>(p), s * factor<kOfStudent>(p));
+          });
+          gradient.v[word] = pack<Word, Stored>(values);
+        }
+        store_slot(slot, gradient);
+      }
+    }
+  }
+
+ private:
+  // ---- the grid of threads ----------------------------------------------------------------------
+
+  static __device__ int thread() { return static_cast<int>(threadIdx.x); }
+  __device__ int channel_lanes() const { return kThreads >> pixel_lanes_log2_; }
+  __device__ int64_t first_pixel() const { return static_cast<int64_t>(tile_) * tile_pixels_; }
+  // Whether the channel lanes of a pixel lie in one warp.
+  __device__ bool in_warp() const { return channels_fastest_ && channel_lanes() <= kWarp; }
+  __device__ bool gets_sums() const { return in_warp() || thread() < tile_pixels_; }
+  // Pixel p of this thread in shared memory: neighbouring lanes lie in neighbouring banks.
+  __device__ int place(int p) const { return (p << pixel_lanes_log2_) + pixel_lane_; }
+
+  // ---- sums and factors -------------------------------------------------------------------------
+
+  // Sums over the channels of every pixel; `total` is that of the owned pixel.
+  template <int kSums>
+  __device__ void sum_over_channels(Acc (&sums)[kSums][kPixels], Acc (&total)[kSums]) {
+    const int begin = channels_fastest_ ? 1 : 1 << pixel_lanes_log2_;
+    const int end = channels_fastest_ ? min(channel_lanes(), kWarp) : kWarp;
+    for (int offset = begin; offset < end; offset *= 2) {
+#pragma unroll
+      for (int i = 0; i < kSums * kPixels; ++i) {
+        Acc& sum = sums[i / kPixels][i % kPixels];
+        sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+      }
+    }
+    if (in_warp()) {
+#pragma unroll
+      for (int k = 0; k < kSums; ++k) total[k] = sums[k][0];
+      return;
+    }
+    TileMemory<Acc>& memory = shared_memory<TileMemory<Acc>>();
+    // Warps that share a pixel, a power of two.
+    const int warps = channels_fastest_ ? max(channel_lanes() / kWarp, 1) : kThreads / kWarp;
+    if (thread() % kWarp < begin) {
+      const int warp = (thread() / kWarp) & (warps - 1);
+#pragma unroll
+      for (int i = 0; i < kSums * kPixels; ++i) {
+        memory.partial[i / kPixels][warp][place(i % kPixels)] = sums[i / kPixels][i % kPixels];
+      }
+    }
+    __syncthreads();
+    if (!gets_sums()) return;
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) {
+#pragma unroll kPath == Path::kPlanar ? kThreads / kWarp : 4
+      for (int warp = 0; warp < warps; ++warp) total[k] += memory.partial[k][warp][thread()];
+    }
+  }
+
+  // Gives the owned pixel's factors, from `kFirst` on, to all threads of the pixel. Calls of
+  // sum_over_channels and share alternate: the barrier of each protects what the other reads.
+  template <int kFirst, int kCount>
+  __device__ void share(const Acc (&values)[kCount]) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      if (in_warp()) {
+        factors_[kFirst + k] = values[k];
+      } else if (gets_sums()) {
+        shared_memory<TileMemory<Acc>>().factors[kFirst + k][thread()] = values[k];
+      }
+    }
+    if (!in_warp()) __syncthreads();
+  }
+
+  // Of this thread's pixel p. Read where it is used: registers are for features.
+  template <Factor kFactor>
+  __device__ Acc factor(int p) const {
+    if (in_warp()) return factors_[kFactor];
+    return shared_memory<TileMemory<Acc>>().factors[kFactor][place(p)];
+  }
+
+  // w, the difference of the normalised vectors times the student's norm
+  __device__ Acc difference(Acc t, Acc s, int p) const { return fma(t, factor<kRatio>(p), -s); }
+
+  // ---- features ---------------------------------------------------------------------------------
+
+  // Calls visit(t, s, p, i) with the numbers of a word, p the pixel among the thread's own.
+  template <class Visit>
+  __device__ void visit_word(int slot, int word, const Visit& visit) const {
+    Acc t[kInWord], s[kInWord];
+    unpack<Stored>(teacher_[slot].v[word], t);
+    unpack<Stored>(student_[slot].v[word], s);
+#pragma unroll
+    for (int i = 0; i < kInWord; ++i) visit(t[i], s[i], kPixels > 1 ? word * kInWord + i : 0, i);
+  }
+
+  template <class Visit>
+  __device__ void for_each(const Visit& visit) const {
+#pragma unroll
+    for (int word = 0; word < kWords; ++word) {
+#pragma unroll
+      for (int slot = 0; slot < kSlots; ++slot) {
+        visit_word(slot, word, [&](Acc t, Acc s, int p, int) { visit(t, s, p); });
+      }
+    }
+  }
+
+  // All loads of a chunk are issued before the first is used.
+  __device__ void load_chunk(int chunk) {
+    if (chunk == resident_) {
+      keep_packed(teacher_);
+      keep_packed(student_);
+      return;
+    }
+    resident_ = chunk;
+    load_slots(level_.teacher, teacher_);
+    load_slots(level_.student, student_);
+  }
+
+  // Half precision is converted anew in every pass: floats kept from one pass to the next would
+  // take twice the registers. This hides from the compiler that the words are the same.
+  static __device__ void keep_packed(Slot (&slots)[kSlots]) {
+    if constexpr (kInWord > 1) {
+#pragma unroll
+      for (int i = 0; i < kSlots * kWords; ++i) {
+        asm volatile("" : "+r"(slots[i / kWords].v[i % kWords]));
+      }
+    }
+  }
+
+  // The first channel of a slot.
+  __device__ int channel(int slot) const {
+    const int first = resident_ * kSlots * channel_lanes();
+    return (first + first_slot_ + slot * slot_step_) * kChannels;
+  }
+  __device__ bool holds(int slot) const { return channel(slot) < channels_; }
+
+  // Of the thread's first pixel.
+  template <class U>
+  __device__ U* address(const FeatureMap& map) const {
+    return static_cast<U*>(map.data) + image_ * map.image_stride + pixel_ * map.pixel_stride;
+  }
+
+  __device__ void load_slots(const FeatureMap& map, Slot (&slots)[kSlots]) {
+    if constexpr (kVectors) {
+      const Scalar* base = address<const Scalar>(map);
+#pragma unroll
+      for (int slot = 0; slot < kSlots; ++slot) {
+        slots[slot] = {};
+        if (!holds(slot)) continue;
+        slots[slot] =
+            load(reinterpret_cast<const Slot*>(base + channel(slot) * map.channel_stride));
+      }
+    } else if constexpr (std::is_void_v<Scalar>) {
+      visit_dtype(map.dtype, [&](auto x) { load_elements<decltype(x)>(map, slots); });
+    } else {
+      load_elements<Scalar>(map, slots);
+    }
+  }
+
+  template <class U>
+  __device__ void load_elements(const FeatureMap& map, Slot (&slots)[kSlots]) {
+    const U* base = address<const U>(map);
+    U loaded[kSlots];
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) {
+      loaded[slot] = U(0);
+      if (holds(slot)) loaded[slot] = load(base + channel(slot) * map.channel_stride);
+    }
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) slots[slot].v[0] = static_cast<Acc>(loaded[slot]);
+  }
+
+  __device__ void store_slot(int slot, const Slot& values) const {
+    if (!holds(slot)) return;
+    const FeatureMap& map = level_.gradient;
+    const int64_t offset = channel(slot) * map.channel_stride;
+    if constexpr (kVectors) {
+      store(reinterpret_cast<Slot*>(address<Scalar>(map) + offset), values);
+    } else {
+      visit_dtype(map.dtype, [&](auto x) {
+        using U = decltype(x);
+        store(address<U>(map) + offset, static_cast<U>(values.v[0]));
+      });
+    }
+  }
+
+  const FeatureLevel& level_;
+  int tile_, tile_pixels_, pixel_lanes_log2_;
+  bool channels_fastest_;
+  int pixel_lane_;              // of the thread
+  int first_slot_, slot_step_;  // places of its slots among those of the pixel
+  int image_, pixel_;           // of the thread's first pixel, the latter within its image
+  int channels_;                // of that pixel; 0 where the level has no such pixel
+  int resident_ = -1;           // the chunk that the slots hold
+  Acc factors_[kFactors];       // where no other warp has to know
+  Slot teacher_[kSlots], student_[kSlots];
+};
+
+// Calls visit(tile, l) with this block's tile, of level l. The kinds of tile are separate code.
+template <class T, class Visit>
+__device__ __forceinline__ void visit_tile(const FeaturePyramid& pyramid, const Visit& visit) {
+  const int block = blockIdx.x;
+  int l = 0;
+  while (l + 1 < pyramid.count && block >= pyramid.first_block[l + 1]) ++l;
+  const auto visit_as = [&]<Path kPath>() {
+    DistanceTile<T, kPath> tile(pyramid.levels[l], block - pyramid.first_block[l]);
+    visit(tile, l);
+  };
+  const Path path = pyramid.levels[l].path;
+  if constexpr (!std::is_void_v<typename T::Scalar>) {
+    if (path == Path::kPlanar) return visit_as.template operator()<Path::kPlanar>();
+    if (path == Path::kInterleaved) return visit_as.template operator()<Path::kInterleaved>();
+  }
+  visit_as.template operator()<Path::kScalar>();
+}
+
+}  // namespace fastad::cuda
