@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastad._values import is_number, plain
 from fastad.data.folder import Images
-from fastad.data.roi import Roi, roi_of
+from fastad.data.roi import Roi
 from fastad.data.training_set import TrainingSet, image_digests
 from fastad.evaluation import CheckResult, Tried, check
 from fastad.inference.advice import next_step
@@ -25,6 +25,7 @@ from fastad.inference.calibration import calibration_scores
 from fastad.inference.candidates import better, in_words
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
+from fastad.inference.roi import set_for_training
 from fastad.inference.serving import Examination, examine
 from fastad.inference.threshold import conformal_threshold
 from fastad.models import AnomalyModel
@@ -65,15 +66,9 @@ def fit_best(
         checkpoint, resume: of the candidate that has epochs, or of a single one.
         **options: as errors, those of `fit_model`.
     """
-    if roi is not None:
-        mask = roi_of(roi, source)
-        log.info(f"region of interest: {float(mask.float().mean()):.1%} of an image counts")
-        for model, _ in candidates:
-            model.set_roi(mask)
+    said = {} if roi is None else set_for_training(roi, source, [model for model, _ in candidates])
     artifact, predictor = _best(candidates, source, checkpoint, resume, options)
-    if roi is not None:
-        artifact.training["roi"] = roi.name
-    artifact.training["next_step"] = next_step(artifact.training, artifact.model)
+    artifact.training |= said | {"next_step": next_step(artifact.training, artifact.model)}
     return artifact, predictor
 
 

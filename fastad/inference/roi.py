@@ -1,13 +1,33 @@
-"""A region of interest for a detector that is trained already."""
+"""A region of interest for a detector, before its training or after it."""
 
 import copy
 import dataclasses
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from fastad.data.roi import read_roi
+from fastad.data.roi import Roi, read_roi, roi_of
+from fastad.data.training_set import TrainingSet
 from fastad.inference.artifact import Artifact
+from fastad.models import AnomalyModel
+
+log = logging.getLogger("fastad")
+
+
+def set_for_training(
+    roi: Roi, source: TrainingSet, models: Sequence[AnomalyModel]
+) -> dict[str, str]:
+    """Let a region alone count in untrained models; gives what their records say of it.
+
+    Raises ValueError as `roi_of`.
+    """
+    mask = roi_of(roi, source)
+    log.info(f"region of interest: {float(mask.float().mean()):.1%} of an image counts")
+    for model in models:
+        model.set_roi(mask)
+    return {"roi": roi.name}
 
 
 def narrowed(artifact: Artifact, roi: Any) -> Artifact:
