@@ -133,7 +133,8 @@ inline void plan_level(FeatureLevel& level, bool vectors_allowed) {
     level.path = Path::kInterleaved;
     level.channels_fastest = true;
     channels *= vector;
-    least = 2;
+    // Two neighbours at least, which read a sector of 32 bytes.
+    least = 1;
     most = kThreadsLog2;
   } else {
     level.path = Path::kScalar;
