@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,34 @@ def loss(batch: int, seconds: float, repeats: int, **features: Any) -> dict[str,
         seconds,
         repeats,
     )
+
+
+def weighted(name: str, seconds: float, repeats: int, shared: bool) -> dict[str, Any]:
+    """Times of an op with spatial weights of the images' size, against without and the reference.
+
+    Weights are one mask for all images where ``shared``, else one each.
+    """
+    teacher, student = pyramid(8), pyramid(8, requires_grad=name == "distillation_loss")
+    weights = torch.rand(SIZE if shared else (8, *SIZE))
+    size = (SIZE,) if name == "anomaly_map" else ()
+
+    def call(module: Any, **options: Any) -> Callable:
+        function = partial(getattr(module, name), teacher, student, *size, **options)
+        if name != "distillation_loss":
+            return torch.inference_mode()(function)
+        return lambda: torch.autograd.grad(function(), student)
+
+    row = compare(
+        {
+            "fused": call(ops, weights=weights),
+            "without": call(ops),
+            "eager": call(ops.reference, weights=weights),
+        },
+        seconds,
+        repeats,
+    )
+    row["times_of_without"] = round(1 / row["without"], 2)
+    return row
 
 
 def bandwidth(seconds: float, repeats: int, **features: Any) -> dict[str, Any]:
@@ -163,6 +192,14 @@ WORK = {
         lambda s, r: loss(8, s, r, channels_last=True),
         {},
     ),
+    **{
+        f"{name} with weights {shape} float32, batch 8": (
+            partial(lambda name, shared, s, r: weighted(name, s, r, shared), name, shared),
+            {"eager": 8, "max:times_of_without": 1.25},
+        )
+        for name in ("distances", "anomaly_map", "distillation_loss")
+        for shape, shared in (("(N, H, W)", False), ("(H, W)", True))
+    },
     "distances float32, batch 32, against one sum over the same bytes": (
         bandwidth,
         {"sum": 0.6},

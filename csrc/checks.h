@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -198,6 +199,30 @@ inline ScalarType distance_dtype(const std::vector<Tensor>& teacher,
     }
   }
   return ScalarType::Float;
+}
+
+using OptionalTensors = std::optional<std::vector<Tensor>>;
+
+// Spatial weights of features that were checked, with the pixels of each image side by side; none
+// where there are none. Axis 0 may be expanded.
+inline std::vector<Tensor> check_spatial_weights(const OptionalTensors& weights,
+                                                 const std::vector<Tensor>& student,
+                                                 ScalarType dtype) {
+  if (!weights.has_value()) return {};
+  STD_TORCH_CHECK(weights->size() == student.size(), "spatial_weights must have ", student.size(),
+                  " levels, not ", weights->size());
+  std::vector<Tensor> result;
+  for (size_t i = 0; i < student.size(); ++i) {
+    const Tensor &w = (*weights)[i], &s = student[i];
+    STD_TORCH_CHECK(w.dim() == 3 && w.size(0) == s.size(0) && w.size(1) == s.size(2) &&
+                        w.size(2) == s.size(3) && w.scalar_type() == dtype && same_device(w, s),
+                    "spatial_weights[", i, "] must be (", s.size(0), ", ", s.size(2), ", ",
+                    s.size(3), ") ", name_of(dtype), " and beside the features, not ", describe(w));
+    const bool pixels_join =
+        (w.size(2) == 1 || w.stride(2) == 1) && (w.size(1) == 1 || w.stride(1) == w.size(2));
+    result.push_back(pixels_join ? w : torch::stable::contiguous(w));
+  }
+  return result;
 }
 
 // `grad`: of the distances (N, H_l, W_l) of features that were checked.

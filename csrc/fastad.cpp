@@ -17,6 +17,7 @@
 
 #include "instruction_set.h"
 #include "metrics/bind.h"
+#include "parallel.h"
 
 #if defined(__clang__)
 #define FASTAD_COMPILER __VERSION__
@@ -27,10 +28,13 @@
 #endif
 
 STABLE_TORCH_LIBRARY(fastad, m) {
-  m.def("distances(Tensor[] teacher, Tensor[] student, float eps) -> Tensor[]");
+  // `spatial_weights`: a factor of each pixel's distance, (N, H_l, W_l) of the distances' dtype.
   m.def(
-      "distances_backward(Tensor[] grad, Tensor[] teacher, Tensor[] student, float eps) "
+      "distances(Tensor[] teacher, Tensor[] student, float eps, Tensor[]? spatial_weights=None) "
       "-> Tensor[]");
+  m.def(
+      "distances_backward(Tensor[] grad, Tensor[] teacher, Tensor[] student, float eps, "
+      "Tensor[]? spatial_weights=None) -> Tensor[]");
   m.def(
       "aggregate_maps(Tensor[] maps, SymInt height, SymInt width, bool product, float[] weights) "
       "-> (Tensor map, Tensor maximum)");
@@ -39,13 +43,19 @@ STABLE_TORCH_LIBRARY(fastad, m) {
       "-> Tensor[]");
   m.def(
       "anomaly_map(Tensor[] teacher, Tensor[] student, SymInt height, SymInt width, bool product, "
-      "float[] weights, float eps) -> (Tensor map, Tensor maximum, Tensor[] distances)");
+      "float[] weights, float eps, Tensor[]? spatial_weights=None) "
+      "-> (Tensor map, Tensor maximum, Tensor[] distances)");
   // The gradients for the student come with the loss when `gradient` is set: the features are
-  // read once. `reduction` is 0 mean, 1 sum, 2 none (the levels' means).
+  // read once. `reduction` is 0 mean, 1 sum, 2 none (the levels' means). The mean of an image with
+  // weights is sum(w * d) / sum(w), or 0 where all are 0.
   m.def(
       "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
-      "float eps, bool gradient) -> (Tensor loss, Tensor[] gradients)");
+      "float eps, bool gradient, Tensor[]? spatial_weights=None) "
+      "-> (Tensor loss, Tensor[] gradients)");
   m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
+  // Weights (N, H, W) averaged over the pixels that each pixel of a level touches; NaN where one of
+  // them is negative.
+  m.def("resize_weights(Tensor weights, SymInt[] heights, SymInt[] widths) -> Tensor[]");
   // Bytes and floats of images on their way into a network.
   m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
   m.def("normalize_bytes(Tensor images, Tensor table) -> Tensor");
@@ -61,4 +71,9 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cpu_kernels") = fastad::cpu::name_of(fastad::cpu::kInstructionSet);
   m.attr("cuda_status") = FASTAD_CUDA_STATUS;
   fastad::metrics::bind(m);
+  fastad::own_threads = fastad::kOwnThreads;
+  m.attr("own_threads") = pybind11::capsule(fastad::kOwnThreads, "fastad.own_threads");
+  m.def("enter_own_threads", &fastad::enter_own_threads);
+  m.def("leave_own_threads", &fastad::leave_own_threads);
+  m.def("thread_count", &fastad::thread_count);
 }

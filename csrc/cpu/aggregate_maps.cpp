@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "cpu/upsampling_loops.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 namespace {
@@ -112,7 +113,7 @@ void forward(const std::vector<MapLevel<A>>& levels, int64_t images, int64_t hei
   constexpr A kLowest = -std::numeric_limits<A>::infinity();
   std::vector<A> maxima(images * height, kLowest);
   const int64_t grain = std::max<int64_t>(1, 8192 / width);
-  torch::stable::parallel_for(0, images * height, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, images * height, grain, [&](int64_t begin, int64_t end) {
     std::vector<ExpandedRows<A>> rows;
     std::vector<Blend<A>> blends(levels.size());
     Maximum<A> greatest(kLowest);
@@ -147,7 +148,7 @@ template <class A>
 void backward(const std::vector<MapLevel<A>>& levels, const std::vector<Tensor>& out,
               int64_t images, int64_t height, int64_t width, bool product, const A* grad) {
   const int64_t count = static_cast<int64_t>(levels.size());
-  torch::stable::parallel_for(0, images * count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, images * count, 1, [&](int64_t begin, int64_t end) {
     std::vector<ExpandedRows<A>> rows;
     for (const auto& level : levels) rows.emplace_back(level, width);
     std::vector<A> others(width), above_grad(width), below_grad(width);

@@ -11,10 +11,11 @@ namespace {
 
 std::tuple<Tensor, Tensor, std::vector<Tensor>> anomaly_map(
     std::vector<Tensor> teacher, std::vector<Tensor> student, int64_t height, int64_t width,
-    bool product, std::vector<double> weights, double eps) {
+    bool product, std::vector<double> weights, double eps, OptionalTensors spatial_weights) {
   check_size(height, width);
   check_numbers("weights", weights, student.size());
-  std::vector<Tensor> maps = distances(std::move(teacher), std::move(student), eps);
+  std::vector<Tensor> maps =
+      distances(std::move(teacher), std::move(student), eps, std::move(spatial_weights));
   auto [map, maximum] = aggregate_maps(maps, height, width, product, std::move(weights));
   return {map, maximum, maps};
 }

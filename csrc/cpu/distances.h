@@ -7,7 +7,12 @@
 namespace fastad::cpu {
 
 // -> list of (N, H_l, W_l), float (double where any feature is)
-std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student, double eps);
+std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student, double eps,
+                              OptionalTensors spatial_weights);
+
+// What `check_spatial_weights` returns, with no value that is negative, infinite or NaN.
+std::vector<Tensor> weights_of(const OptionalTensors& spatial_weights,
+                               const std::vector<Tensor>& student, ScalarType dtype);
 
 // Writes the gradient of a block whose `distances` have been replaced by the upstream gradient g.
 //

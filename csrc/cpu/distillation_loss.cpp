@@ -13,16 +13,50 @@
 namespace fastad::cpu {
 namespace {
 
+// Of weights (N, H_l, W_l) the inverse of their sum over each image, 0 where that is 0.
 template <class A>
-void sweep(const Pyramid& pyramid, const std::vector<double>& coefficients, double eps,
+std::vector<double> inverse_sums(const Tensor& weights) {
+  std::vector<double> inverses;
+  const int64_t pixels = weights.size(1) * weights.size(2);
+  for (int64_t n = 0; n < weights.size(0); ++n) {
+    if (n > 0 && weights.stride(0) == 0) {
+      inverses.push_back(inverses[0]);
+      continue;
+    }
+    const A* image = static_cast<const A*>(weights.data_ptr()) + n * weights.stride(0);
+    double sum = 0;
+    for (int64_t p = 0; p < pixels; ++p) sum += static_cast<double>(image[p]);
+    inverses.push_back(sum > 0 ? 1 / sum : 0);
+  }
+  return inverses;
+}
+
+// A block's sum of distances is partial_sums[task], and its share in the loss
+// coefficients[level] * partial_sums[task]. `scales` (L, N), where there are any, are factors of
+// it.
+template <class A>
+void sweep(const Pyramid& pyramid, const std::vector<double>& coefficients,
+           const std::vector<std::vector<double>>& scales, double eps,
            const std::vector<Tensor>& gradients, std::vector<double>& partial_sums) {
   const std::vector<Features> out(gradients.begin(), gradients.end());
   pyramid.for_each_block<A>(eps, [&](const Block<A>& block) {
-    double sum = 0;
-    for (int64_t p = 0; p < block.pixels; ++p) sum += static_cast<double>(block.distances[p]);
+    double sum = 0, coefficient = coefficients[block.level];
+    if (block.weights == nullptr) {
+      for (int64_t p = 0; p < block.pixels; ++p) sum += static_cast<double>(block.distances[p]);
+    } else {
+      const double scale = scales.empty() ? 1 : scales[block.level][block.image];
+      for (int64_t p = 0; p < block.pixels; ++p) {
+        sum += static_cast<double>(block.distances[p]) * static_cast<double>(block.weights[p]);
+      }
+      sum *= scale;
+      coefficient *= scale;
+    }
     partial_sums[block.task] = sum;
     if (out.empty()) return;
-    std::fill_n(block.distances, block.pixels, static_cast<A>(coefficients[block.level]));
+    std::fill_n(block.distances, block.pixels, static_cast<A>(coefficient));
+    if (block.weights != nullptr) {
+      for (int64_t p = 0; p < block.pixels; ++p) block.distances[p] *= block.weights[p];
+    }
     write_gradient(pyramid, block, out[block.level]);
   });
 }
@@ -32,26 +66,33 @@ void store(const Tensor& out, const std::vector<double>& values) {
   std::copy(values.begin(), values.end(), static_cast<A*>(out.data_ptr()));
 }
 
-std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> teacher,
-                                                          std::vector<Tensor> student,
-                                                          std::vector<double> level_weights,
-                                                          int64_t reduction, double eps,
-                                                          bool gradient) {
+std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
+    std::vector<Tensor> teacher, std::vector<Tensor> student, std::vector<double> level_weights,
+    int64_t reduction, double eps, bool gradient, OptionalTensors spatial_weights) {
   check_features(teacher, student, eps);
   check_numbers("level_weights", level_weights, student.size());
   check_reduction(reduction);
+  const ScalarType dtype = distance_dtype(teacher, student);
+  const std::vector<Tensor> weights = weights_of(spatial_weights, student, dtype);
   const std::vector<Tensor> gradients = gradient ? empty_gradients(student) : std::vector<Tensor>();
-  const Pyramid pyramid(teacher, student, gradients);
+  const Pyramid pyramid(teacher, student, weights, gradients);
   const auto& levels = pyramid.levels();
+  std::vector<std::vector<double>> scales;
   std::vector<double> coefficients;
   for (size_t i = 0; i < levels.size(); ++i) {
-    const double positions =
-        static_cast<double>(levels[i].student.images * levels[i].student.pixels);
+    // The mean over an image's pixels lies in the scales where there are weights.
+    const int64_t pixels = weights.empty() ? levels[i].student.pixels : 1;
+    const double positions = static_cast<double>(levels[i].student.images * pixels);
     coefficients.push_back(reduction == kSum ? level_weights[i] : level_weights[i] / positions);
   }
+  if (reduction != kSum) {
+    for (const Tensor& w : weights) {
+      scales.push_back(pyramid.is_double() ? inverse_sums<double>(w) : inverse_sums<float>(w));
+    }
+  }
   std::vector<double> partial_sums(pyramid.tasks());
-  pyramid.is_double() ? sweep<double>(pyramid, coefficients, eps, gradients, partial_sums)
-                      : sweep<float>(pyramid, coefficients, eps, gradients, partial_sums);
+  pyramid.is_double() ? sweep<double>(pyramid, coefficients, scales, eps, gradients, partial_sums)
+                      : sweep<float>(pyramid, coefficients, scales, eps, gradients, partial_sums);
 
   // In the order of the blocks, whichever thread did them.
   std::vector<double> losses;
@@ -63,7 +104,6 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> te
     losses.push_back(empty && reduction != kSum ? std::numeric_limits<double>::quiet_NaN()
                                                 : sum * coefficients[i]);
   }
-  const auto dtype = pyramid.is_double() ? ScalarType::Double : ScalarType::Float;
   Tensor loss;
   if (reduction == kNone) {
     loss = torch::stable::new_empty(student[0], {static_cast<int64_t>(losses.size())}, dtype);

@@ -27,7 +27,7 @@ Features::Features(const Tensor& x) : type(dtype_of(x)) {
 }
 
 Pyramid::Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& student,
-                 const std::vector<Tensor>& gradients) {
+                 const std::vector<Tensor>& weights, const std::vector<Tensor>& gradients) {
   int64_t elements = 0;
   for (const Tensor& s : student) elements += s.numel();
   const int64_t planar_block =
@@ -47,6 +47,10 @@ Pyramid::Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& 
     largest_block_ = std::max(largest_block_, level.block * s.channels);
     largest_pixels_ = std::max(largest_pixels_, level.block);
     is_double_ = is_double_ || t.type == DType::float64 || s.type == DType::float64;
+    if (!weights.empty()) {
+      level.weights = weights[i].data_ptr();
+      level.weights_stride = weights[i].stride(0);
+    }
     levels_.push_back(level);
   }
 }

@@ -10,6 +10,7 @@
 
 #include "checks.h"
 #include "cpu/distance_loops.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 
@@ -50,10 +51,12 @@ struct Features {
 
 struct Level {
   Features teacher, student;
-  Layout layout;       // of the block's values: the gradient's where there is one
-  int64_t block;       // pixels in a block
-  int64_t blocks;      // blocks in an image
-  int64_t first_task;  // tasks count the blocks of all images of all levels
+  Layout layout;                  // of the block's values: the gradient's where there is one
+  int64_t block;                  // pixels in a block
+  int64_t blocks;                 // blocks in an image
+  int64_t first_task;             // tasks count the blocks of all images of all levels
+  const void* weights = nullptr;  // (images, pixels), null for 1
+  int64_t weights_stride = 0;     // from image to image
 };
 
 // One block's place, and what has been computed of it.
@@ -64,13 +67,15 @@ struct Block {
   A *t_inverse, *s_inverse, *distances;
   // s_hat . (s_hat - t_hat) where the student's norm counts, zero where it is clamped to eps.
   A* projection;
+  const A* weights;  // of the pixels, null for 1
 };
 
 class Pyramid {
  public:
-  // Of features that `check_features` passed, and of the student's gradients if there are any.
+  // Of features that `check_features` passed, of what `check_spatial_weights` returned, and of the
+  // student's gradients if there are any.
   Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& student,
-          const std::vector<Tensor>& gradients = {});
+          const std::vector<Tensor>& weights, const std::vector<Tensor>& gradients = {});
 
   const std::vector<Level>& levels() const { return levels_; }
   int64_t tasks() const { return tasks_; }
@@ -91,7 +96,7 @@ class Pyramid {
 
 template <class A, class Visit>
 void Pyramid::for_each_block(double eps, const Visit& visit) const {
-  torch::stable::parallel_for(0, tasks_, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, tasks_, 1, [&](int64_t begin, int64_t end) {
     // Kept from call to call: fresh memory would cost more in page faults than the work in it.
     thread_local std::vector<A> values, of_pixel;
     if (static_cast<int64_t>(values.size()) < 2 * largest_block_) values.resize(2 * largest_block_);
@@ -124,8 +129,10 @@ void Pyramid::for_each_block(double eps, const Visit& visit) const {
       for (int64_t p = 0; p < pixels; ++p) {
         projection[p] = projection[p] < A(0) ? A(0) : projection[p] + distances[p];
       }
+      const A* weights = static_cast<const A*>(level.weights);
+      if (weights != nullptr) weights += image * level.weights_stride + pixel;
       visit(Block<A>{task, index, image, pixel, pixels, t_block, s_block, t_inverse, s_inverse,
-                     distances, projection});
+                     distances, projection, weights});
     }
   });
 }

@@ -15,7 +15,8 @@ namespace {
 
 std::tuple<Tensor, Tensor, std::vector<Tensor>> anomaly_map(
     std::vector<Tensor> teacher, std::vector<Tensor> student, int64_t height, int64_t width,
-    bool product, std::vector<double> weights, double eps) {
+    bool product, std::vector<double> weights, double eps, OptionalTensors spatial_weights) {
+  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
   check_size(height, width);
   check_numbers("weights", weights, student.size());

@@ -90,15 +90,18 @@ std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
 
 namespace {
 
-std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student,
-                              double eps) {
+std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student, double eps,
+                              OptionalTensors spatial_weights) {
+  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
   const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
   return compute_distances(teacher, student, eps, nullptr);
 }
 
 std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Tensor> teacher,
-                                       std::vector<Tensor> student, double eps) {
+                                       std::vector<Tensor> student, double eps,
+                                       OptionalTensors spatial_weights) {
+  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
   check_distance_gradients(grad, student, distance_dtype(teacher, student));
   const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());

@@ -158,11 +158,10 @@ __global__ void __launch_bounds__(kThreads, 3)
   }
 }
 
-std::tuple<Tensor, std::vector<Tensor>> distillation_loss(std::vector<Tensor> teacher,
-                                                          std::vector<Tensor> student,
-                                                          std::vector<double> level_weights,
-                                                          int64_t reduction, double eps,
-                                                          bool gradient) {
+std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
+    std::vector<Tensor> teacher, std::vector<Tensor> student, std::vector<double> level_weights,
+    int64_t reduction, double eps, bool gradient, OptionalTensors spatial_weights) {
+  STD_TORCH_CHECK(!spatial_weights.has_value(), "spatial_weights have no CUDA kernel yet");
   check_features(teacher, student, eps);
   check_numbers("level_weights", level_weights, student.size());
   check_reduction(reduction);

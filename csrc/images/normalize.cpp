@@ -13,6 +13,7 @@
 
 #include "convolution/channels_last.h"
 #include "instruction_set.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 namespace {
@@ -38,7 +39,7 @@ Tensor normalize_bytes(Tensor images, Tensor table) {
   const int64_t image = images.stride(0), channel = images.stride(1);
   const int64_t row = images.stride(2), pixel = images.stride(3);
   const int64_t grain = width > 0 ? (kGrain + width - 1) / width : 1;
-  torch::stable::parallel_for(0, n * height, grain, [&](int64_t first, int64_t last) {
+  parallel_for(0, n * height, grain, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const uint8_t* line = from + i / height * image + i % height * row;
       float* values = to + i * width * 3;
@@ -81,7 +82,7 @@ Tensor normalize_floats(Tensor images, Tensor mean, Tensor deviation) {
   const auto* means = static_cast<const float*>(mean.data_ptr());
   const auto* deviations = static_cast<const float*>(deviation.data_ptr());
   auto* to = static_cast<float*>(out.data_ptr());
-  torch::stable::parallel_for(0, n * height * width, kGrain, [&](int64_t first, int64_t last) {
+  parallel_for(0, n * height * width, kGrain, [&](int64_t first, int64_t last) {
     dispatch<normalize>(from + first * 3, (last - first) * 3, means, deviations, to + first * 3);
   });
   return as_nchw(out);

@@ -16,6 +16,7 @@
 
 #include "checks.h"
 #include "instruction_set.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 namespace {
@@ -126,7 +127,7 @@ Tensor resize_bytes(Tensor images, int64_t height, int64_t width) {
   const int64_t image_stride = images.stride(0), plane_stride = images.stride(1);
   const int64_t row_stride = images.stride(2);
   const int64_t grain = std::max<int64_t>(1, 65536 / (vertical.taps * length));
-  torch::stable::parallel_for(0, n * planes * height, grain, [&](int64_t first, int64_t last) {
+  parallel_for(0, n * planes * height, grain, [&](int64_t first, int64_t last) {
     std::vector<float> sum(length), wide(width * pixel);
     std::vector<uint8_t> line(width * pixel);
     for (int64_t i = first; i < last; ++i) {

@@ -20,7 +20,7 @@ MAX_LEVELS = 8
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def _describe(x: Tensor) -> str:
+def describe(x: Tensor) -> str:
     return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
 
 
@@ -35,7 +35,7 @@ def tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
             raise TypeError(f"{name}[{i}] must be a tensor, not {type(x)}")
         if x.dtype not in _DTYPES:
             raise TypeError(
-                f"{name}[{i}] must be float32, bfloat16, float16 or float64, not {_describe(x)}"
+                f"{name}[{i}] must be float32, bfloat16, float16 or float64, not {describe(x)}"
             )
         if x.device != tensors[0].device:
             raise ValueError(
@@ -48,6 +48,12 @@ def tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
             f"{_extension.cuda_obstacle}; build with FASTAD_CUDA=1, or move the tensors to the CPU"
         )
     return list(tensors)
+
+
+def compute_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The type of results: float32, or float64 if any tensor is."""
+    double = any(x.dtype == torch.float64 for x in tensors)
+    return torch.float64 if double else torch.float32
 
 
 def readable(x: Tensor) -> bool:
@@ -132,11 +138,11 @@ def _checked_features(
     for i, (t, s) in enumerate(zip(teacher, student, strict=True)):
         if t.dim() != 4 or 0 in t.shape[1:]:
             raise ValueError(
-                f"teacher[{i}] must be (N, C, H, W) with no empty axis but N, not {_describe(t)}"
+                f"teacher[{i}] must be (N, C, H, W) with no empty axis but N, not {describe(t)}"
             )
         if t.shape != s.shape:
             raise ValueError(
-                f"teacher[{i}] is {_describe(t)}, student[{i}] is {_describe(s)}: shapes differ"
+                f"teacher[{i}] is {describe(t)}, student[{i}] is {describe(s)}: shapes differ"
             )
         if t.shape[0] != teacher[0].shape[0]:
             raise ValueError(
@@ -150,7 +156,7 @@ def maps(tensors: Sequence[Tensor]) -> list[Tensor]:
     tensors = tensor_list("maps", tensors)
     for i, x in enumerate(tensors):
         if x.dim() != 3 or 0 in x.shape[1:]:
-            raise ValueError(f"maps[{i}] must be (N, H, W) with H, W >= 1, not {_describe(x)}")
+            raise ValueError(f"maps[{i}] must be (N, H, W) with H, W >= 1, not {describe(x)}")
         if x.shape[0] != tensors[0].shape[0]:
             raise ValueError(
                 f"maps[{i}] has a batch of {x.shape[0]}, maps[0] of {tensors[0].shape[0]}"
@@ -179,9 +185,12 @@ def is_product(aggregate: str) -> bool:
 def level_weights(name: str, weights: Sequence[float] | None, levels: int) -> list[float]:
     if weights is None:
         return [1.0] * levels
+    try:
+        weights = [float(w) for w in weights]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be numbers, one a level, not {weights!r}") from error
     if len(weights) != levels:
         raise ValueError(f"{name} must have {levels} values, one a level, not {len(weights)}")
-    weights = [float(w) for w in weights]
     if not all(map(math.isfinite, weights)):
         raise ValueError(f"{name} must be finite, not {weights}")
     return weights

@@ -1,6 +1,7 @@
 """What the backwards of the ops share."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,27 @@ def empty_gradient(features: Tensor) -> Tensor:
     """A tensor like those that the kernels return as the gradient of features."""
     gradient = torch.empty_like(features)
     return gradient if _arguments.readable(gradient) else gradient.new_empty(features.shape)
+
+
+def split(tensors: Sequence[Tensor], levels: int, parts: int) -> list[list[Tensor]]:
+    """Saved tensors as lists of one a level. The last ones are empty where nothing was saved."""
+    return [list(tensors[i * levels : (i + 1) * levels]) for i in range(parts)]
+
+
+def for_arguments(ctx: Any, *gradients: Sequence[Tensor | None]) -> tuple:
+    """What a backward returns: the gradients of its first arguments, and none of the others.
+
+    As many as the call had: the dispatcher leaves out last arguments that have their default.
+    """
+    others = ctx.needs_input_grad[len(gradients) :]
+    return (*gradients, *([None] * len(x) if isinstance(x, list) else None for x in others))
+
+
+def no_gradient(weights: Sequence[Tensor] | None) -> None:
+    """Refuse spatial weights of a raw call that require a gradient, which they do not get."""
+    for i, w in enumerate(weights or []):
+        if w.requires_grad:
+            raise ValueError(f"spatial_weights[{i}] requires a gradient, and weights get none")
 
 
 def by_reference(
@@ -37,6 +59,7 @@ def of_distances(
     teacher: list[Tensor],
     student: list[Tensor],
     eps: float,
+    spatial_weights: list[Tensor] | None,
 ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
     """The gradients of teacher and student, of each where ``needed``.
 
@@ -44,5 +67,6 @@ def of_distances(
     """
     none = [None] * len(student)
     op = torch.ops.fastad.distances_backward
-    of_teacher = op(grad, student, teacher, eps) if any(needed[0]) else none
-    return of_teacher, op(grad, teacher, student, eps) if any(needed[1]) else none
+    of_teacher = op(grad, student, teacher, eps, spatial_weights) if any(needed[0]) else none
+    of_student = op(grad, teacher, student, eps, spatial_weights) if any(needed[1]) else none
+    return of_teacher, of_student

@@ -7,8 +7,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments, _gradients, reference
-from fastad.ops.distances import compute_dtype
+from fastad.ops import _arguments, _gradients, _spatial_weights, reference
+from fastad.ops._spatial_weights import SpatialWeights
 
 
 @overload
@@ -18,7 +18,8 @@ def anomaly_map(
     size: Sequence[int],
     *,
     aggregate: str = ...,
-    weights: Sequence[float] | None = ...,
+    level_weights: Sequence[float] | None = ...,
+    weights: SpatialWeights | Sequence[float] | None = ...,
     eps: float = ...,
     return_maximum: Literal[False] = ...,
 ) -> Tensor: ...
@@ -31,7 +32,8 @@ def anomaly_map(
     size: Sequence[int],
     *,
     aggregate: str = ...,
-    weights: Sequence[float] | None = ...,
+    level_weights: Sequence[float] | None = ...,
+    weights: SpatialWeights | Sequence[float] | None = ...,
     eps: float = ...,
     return_maximum: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
@@ -43,7 +45,8 @@ def anomaly_map(
     size: Sequence[int],
     *,
     aggregate: str = "product",
-    weights: Sequence[float] | None = None,
+    level_weights: Sequence[float] | None = None,
+    weights: SpatialWeights | Sequence[float] | None = None,
     eps: float = 1e-12,
     return_maximum: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -54,7 +57,9 @@ def anomaly_map(
         student: as ``teacher``, with the same shapes.
         size: (H, W) of the map, in pixels.
         aggregate: ``"product"`` or ``"sum"`` of the levels. See `aggregate_maps`.
-        weights: one number a level. See `aggregate_maps`.
+        level_weights: one number a level, the ``weights`` of `aggregate_maps`. None for 1.
+        weights: spatial weights, as of `distances`: factors of the level maps before they are
+            upsampled. A list of numbers is taken as ``level_weights``.
         eps: smallest norm by which a vector is divided.
         return_maximum: also return the maximum of each image, (N,), found in the same pass. No
             gradient flows through it.
@@ -84,15 +89,25 @@ def anomaly_map(
     teacher, student, served = _arguments.features(teacher, student)
     height, width = _arguments.output_size(size)
     product = _arguments.is_product(aggregate)
-    weights = _arguments.level_weights("weights", weights, len(teacher))
+    name = "weights" if level_weights is None else "level_weights"
+    numbers, spatial = reference.tell_weights(level_weights, weights)
+    numbers = _arguments.level_weights(name, numbers, len(teacher))
     eps = _arguments.norm_floor(eps)
+    if spatial is not None:
+        spatial, served = _spatial_weights.of_levels(spatial, teacher, student, served)
     if not served:
         result = reference.anomaly_map(
-            teacher, student, (height, width), aggregate=aggregate, weights=weights, eps=eps
+            teacher,
+            student,
+            (height, width),
+            aggregate=aggregate,
+            level_weights=numbers,
+            weights=spatial,
+            eps=eps,
         )
         return (result, result.detach().amax(dim=(1, 2))) if return_maximum else result
     result, maximum, _ = torch.ops.fastad.anomaly_map(
-        teacher, student, height, width, product, weights, eps
+        teacher, student, height, width, product, numbers, eps, spatial
     )
     return (result, maximum) if return_maximum else result
 
@@ -106,44 +121,47 @@ def _fake(
     product: bool,
     weights: list[float],
     eps: float,
+    spatial_weights: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    dtype = compute_dtype([*teacher, *student])
+    dtype = _arguments.compute_dtype([*teacher, *student])
     batch = student[0].shape[0]
     maps = [s.new_empty((batch, *s.shape[2:]), dtype=dtype) for s in student]
     return maps[0].new_empty((batch, height, width)), maps[0].new_empty((batch,)), maps
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    teacher, student, _, _, ctx.product, ctx.weights, ctx.eps = inputs
+    teacher, student, _, _, ctx.product, ctx.level_weights, ctx.eps, weights = inputs
+    _gradients.no_gradient(weights)
     _, maximum, maps = output
     ctx.mark_non_differentiable(maximum, *maps)
     ctx.set_materialize_grads(False)  # no zeros for outputs that carry no gradient
-    ctx.save_for_backward(*teacher, *student, *maps)
+    ctx.save_for_backward(*teacher, *student, *maps, *(weights or []))
 
 
 def _backward(ctx: Any, grad: Tensor | None, grad_maximum: Any, grad_maps: Any) -> tuple:
-    saved, levels = ctx.saved_tensors, len(ctx.weights)
-    if grad is None:
-        return [None] * levels, [None] * levels, None, None, None, None, None
-    teacher, student = list(saved[:levels]), list(saved[levels : 2 * levels])
+    levels = len(ctx.level_weights)
+    teacher, student, maps, weights = _gradients.split(ctx.saved_tensors, levels, 4)
     gradients: Sequence[Sequence[Tensor | None]]
-    if torch.is_grad_enabled():
+    if grad is None:
+        gradients = [[None] * levels] * 2
+    elif torch.is_grad_enabled():
         function = partial(
             reference.anomaly_map,
             size=(grad.shape[1], grad.shape[2]),
             aggregate="product" if ctx.product else "sum",
-            weights=ctx.weights,
+            level_weights=ctx.level_weights,
+            weights=weights or None,
             eps=ctx.eps,
         )
         gradients = _gradients.by_reference(function, [teacher, student], grad)
     else:
         grad_maps = torch.ops.fastad.aggregate_maps_backward(
-            grad, list(saved[2 * levels :]), ctx.product, ctx.weights
+            grad, maps, ctx.product, ctx.level_weights
         )
         gradients = _gradients.of_distances(
-            ctx.needs_input_grad, grad_maps, teacher, student, ctx.eps
+            ctx.needs_input_grad, grad_maps, teacher, student, ctx.eps, weights or None
         )
-    return (*gradients, None, None, None, None, None)
+    return _gradients.for_arguments(ctx, *gradients)
 
 
 torch.library.register_autograd("fastad::anomaly_map", _backward, setup_context=_setup_context)

@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments, _gradients, reference
+from fastad.ops import _arguments, _gradients, _spatial_weights, reference
+from fastad.ops._spatial_weights import SpatialWeights
 
 
 def distances(
-    teacher: Sequence[Tensor], student: Sequence[Tensor], *, eps: float = 1e-12
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    *,
+    weights: SpatialWeights | None = None,
+    eps: float = 1e-12,
 ) -> list[Tensor]:
     """Half the squared distance of L2-normalised features, per pixel, for all levels at once.
 
@@ -24,6 +29,19 @@ def distances(
             float64. Types and layouts may be mixed. Contiguous and channels_last levels are read in
             place. Where one has other strides, `fastad.ops.reference` computes the result.
         student: as ``teacher``, with the same shapes.
+        weights: spatial weights: a factor of each pixel's distance, finite and at least 0. None
+            for 1.
+
+            - One tensor (N, H, W), or (H, W) for all images, of any size: it is resized to each
+              level. A pixel of the level gets the mean of the weights that it touches, as
+              `torch.nn.functional.adaptive_avg_pool2d` does. Of a mask that is its share that
+              counts.
+            - A list of one tensor a level, (N, H_l, W_l) or (H_l, W_l): taken as it is.
+
+            Bool or a floating type. They are computed in the type of the result. Weights get no
+            gradient, and one that requires it is refused. A pixel of weight 0 gets none either. On
+            CUDA the values are not read back: a negative or non-finite weight makes its results
+            NaN.
         eps: smallest norm by which a vector is divided.
 
     Returns:
@@ -42,44 +60,61 @@ def distances(
         >>> student = [torch.tensor([[4.0, 0.0, -1.0], [0.0, 2.0, 0.0]]).view(1, 2, 1, 3)]
         >>> ops.distances(teacher, student)
         [tensor([[[0., 1., 2.]]])]
+
+        The last pixel does not count.
+
+        >>> ops.distances(teacher, student, weights=torch.tensor([[1.0, 1.0, 0.0]]))
+        [tensor([[[0., 1., 0.]]])]
     """
     teacher, student, served = _arguments.features(teacher, student)
     eps = _arguments.norm_floor(eps)
+    if weights is not None:
+        weights, served = _spatial_weights.of_levels(weights, teacher, student, served)
     if not served:
-        return reference.distances(teacher, student, eps=eps)
-    return torch.ops.fastad.distances(teacher, student, eps)
-
-
-def compute_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    double = any(x.dtype == torch.float64 for x in tensors)
-    return torch.float64 if double else torch.float32
+        return reference.distances(teacher, student, eps=eps, weights=weights)
+    return torch.ops.fastad.distances(teacher, student, eps, weights)
 
 
 @torch.library.register_fake("fastad::distances")
-def _fake(teacher: list[Tensor], student: list[Tensor], eps: float) -> list[Tensor]:
-    dtype = compute_dtype([*teacher, *student])
+def _fake(
+    teacher: list[Tensor],
+    student: list[Tensor],
+    eps: float,
+    spatial_weights: list[Tensor] | None = None,
+) -> list[Tensor]:
+    dtype = _arguments.compute_dtype([*teacher, *student])
     return [s.new_empty((s.shape[0], *s.shape[2:]), dtype=dtype) for s in student]
 
 
 @torch.library.register_fake("fastad::distances_backward")
 def _fake_backward(
-    grad: list[Tensor], teacher: list[Tensor], student: list[Tensor], eps: float
+    grad: list[Tensor],
+    teacher: list[Tensor],
+    student: list[Tensor],
+    eps: float,
+    spatial_weights: list[Tensor] | None = None,
 ) -> list[Tensor]:
     return [_gradients.empty_gradient(s) for s in student]
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
-    teacher, student, ctx.eps = inputs
-    ctx.save_for_backward(*teacher, *student)
+    teacher, student, ctx.eps, weights = inputs
+    _gradients.no_gradient(weights)
+    ctx.levels = len(student)
+    ctx.save_for_backward(*teacher, *student, *(weights or []))
 
 
 def _backward(ctx: Any, grad: list[Tensor]) -> tuple:
-    saved = ctx.saved_tensors
-    teacher, student = list(saved[: len(saved) // 2]), list(saved[len(saved) // 2 :])
+    teacher, student, weights = _gradients.split(ctx.saved_tensors, ctx.levels, 3)
+    gradients: Sequence[Sequence[Tensor | None]]
     if torch.is_grad_enabled():
-        function = partial(reference.distances, eps=ctx.eps)
-        return (*_gradients.by_reference(function, [teacher, student], grad), None)
-    return (*_gradients.of_distances(ctx.needs_input_grad, grad, teacher, student, ctx.eps), None)
+        function = partial(reference.distances, eps=ctx.eps, weights=weights or None)
+        gradients = _gradients.by_reference(function, [teacher, student], grad)
+    else:
+        gradients = _gradients.of_distances(
+            ctx.needs_input_grad, grad, teacher, student, ctx.eps, weights or None
+        )
+    return _gradients.for_arguments(ctx, *gradients)
 
 
 torch.library.register_autograd("fastad::distances", _backward, setup_context=_setup_context)

@@ -32,6 +32,11 @@ def exact(tensors: list[Tensor], requires_grad: bool = False) -> list[Tensor]:
     return [x.detach().double().clone().requires_grad_(requires_grad) for x in tensors]
 
 
+def spatial(weights: list[Any]) -> dict[str, Any]:
+    """The last argument of a call, which may be missing or None, as the reference takes it."""
+    return {"weights": exact(weights[0])} if weights and weights[0] is not None else {}
+
+
 def joined(maps: list[Tensor], size: list[int], product: bool, weights: list[float]) -> Tensor:
     aggregate = "product" if product else "sum"
     return reference.aggregate_maps(maps, tuple(size), aggregate=aggregate, weights=weights)
@@ -40,12 +45,12 @@ def joined(maps: list[Tensor], size: list[int], product: bool, weights: list[flo
 def expected_results(name: str, arguments: list[Any], results: list[Tensor]) -> list[Tensor] | None:
     """What an accepted call must return, flat, in float64; None where nothing is compared."""
     if name == "distances":
-        teacher, student, eps = arguments
-        return reference.distances(exact(teacher), exact(student), eps=eps)
+        teacher, student, eps, *weights = arguments
+        return reference.distances(exact(teacher), exact(student), eps=eps, **spatial(weights))
     if name == "distances_backward":
-        grad, teacher, student, eps = arguments
+        grad, teacher, student, eps, *weights = arguments
         student = exact(student, True)
-        found = reference.distances(exact(teacher), student, eps=eps)
+        found = reference.distances(exact(teacher), student, eps=eps, **spatial(weights))
         return list(torch.autograd.grad(found, student, exact(grad)))
     if name == "aggregate_maps":
         maps, *size, product, weights = arguments
@@ -57,13 +62,14 @@ def expected_results(name: str, arguments: list[Any], results: list[Tensor]) -> 
         found = joined(maps, grad.shape[1:], product, weights)
         return list(torch.autograd.grad(found, maps, grad))
     if name == "anomaly_map":
-        teacher, student, *size, product, weights, eps = arguments
-        maps = reference.distances(exact(teacher), exact(student), eps=eps)
+        teacher, student, height, width, product, weights, eps, *others = arguments
+        size = [height, width]
+        maps = reference.distances(exact(teacher), exact(student), eps=eps, **spatial(others))
         # Of the op's own level maps: 0 ** 0.001 is far from 1e-15 ** 0.001.
         found = joined(exact(results[2:]), size, product, weights)
         return [found, found.amax(dim=(1, 2)), *maps]
     if name == "distillation_loss":
-        teacher, student, weights, reduction, eps, gradient = arguments
+        teacher, student, weights, reduction, eps, gradient, *others = arguments
         student = exact(student, gradient)
         loss = reference.distillation_loss(
             exact(teacher),
@@ -71,8 +77,12 @@ def expected_results(name: str, arguments: list[Any], results: list[Tensor]) -> 
             level_weights=weights,
             reduction=("mean", "sum", "none")[reduction],
             eps=eps,
+            **spatial(others),
         )
         return [loss, *(torch.autograd.grad(loss.sum(), student) if gradient else [])]
+    if name == "resize_weights":
+        weights, *sizes = arguments
+        return reference.resize_weights(weights.double(), list(zip(*sizes, strict=True)), FLOATS[1])
     if name == "scale_gradients_":
         gradients, factor = arguments
         if len({id(x) for x in gradients}) < len(gradients) or factor.is_complex():
@@ -173,7 +183,7 @@ def fuzz(
         if file is not None:
             os.pwrite(file, f"{call:64}\n".encode(), 0)
         try:
-            accepted = run_call(ops, make, f"{seed} {number}", number % 3 > 0)
+            accepted = run_call(ops, make, f"{seed} {number}", number // len(makers) % 3 > 0)
         except AssertionError as error:
             raise AssertionError(f"{call}: {error}") from error
         counts[make.__name__, accepted] += 1

@@ -129,15 +129,31 @@ def computed_dtype(tensors: list[Tensor]) -> torch.dtype:
     return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
+def spatial_weights(m: Memory, teacher: list[Tensor], student: list[Tensor]) -> list[Any]:
+    """Last arguments: none, no weights, or weights of each level in any layout."""
+    r = m.random
+    if r.random() < 0.5:
+        return [] if r.random() < 0.5 else [None]
+    dtype = computed_dtype([*teacher, *student])
+    result = []
+    for s in student:
+        weights = m.strided((s.shape[0], *s.shape[2:]), dtype)
+        memory, _ = m.made[-1]
+        memory.mul_(0) if r.random() < 0.1 else memory.abs_()
+        result.append(weights)
+    return [result]
+
+
 def distances(m: Memory) -> list[Any]:
-    return [*pyramids(m), EPS]
+    teacher, student = pyramids(m)
+    return [teacher, student, EPS, *spatial_weights(m, teacher, student)]
 
 
 def distances_backward(m: Memory) -> list[Any]:
     teacher, student = pyramids(m)
     dtype = computed_dtype([*teacher, *student])
     grad = [m.strided((s.shape[0], *s.shape[2:]), dtype) for s in student]
-    return [grad, teacher, student, EPS]
+    return [grad, teacher, student, EPS, *spatial_weights(m, teacher, student)]
 
 
 def aggregate_maps(m: Memory) -> list[Any]:
@@ -154,13 +170,23 @@ def aggregate_maps_backward(m: Memory) -> list[Any]:
 def anomaly_map(m: Memory) -> list[Any]:
     teacher, student = pyramids(m)
     product = m.random.random() < 0.5
-    return [teacher, student, *size_of_map(m), product, numbers(m, len(teacher)), EPS]
+    last = [EPS, *spatial_weights(m, teacher, student)]
+    return [teacher, student, *size_of_map(m), product, numbers(m, len(teacher)), *last]
 
 
 def distillation_loss(m: Memory) -> list[Any]:
     teacher, student = pyramids(m)
     gradient = m.random.random() < 0.7
-    return [teacher, student, numbers(m, len(teacher)), m.random.randrange(3), EPS, gradient]
+    last = [EPS, gradient, *spatial_weights(m, teacher, student)]
+    return [teacher, student, numbers(m, len(teacher)), m.random.randrange(3), *last]
+
+
+def resize_weights(m: Memory) -> list[Any]:
+    shape = (m.random.choice([0, 1, 2]), *size_of_map(m))
+    weights = m.strided(shape, m.random.choice(FLOATS[:2]))
+    m.made[-1][0].abs_()
+    sizes = [size_of_map(m) for _ in range(m.random.choice([0, 1, 3]))]
+    return [weights, [h for h, _ in sizes], [w for _, w in sizes]]
 
 
 def scale_gradients_(m: Memory) -> list[Any]:
@@ -285,7 +311,7 @@ def residual_networks(m: Memory) -> list[Any]:
 
 
 FEATURES = [distances, distances_backward, aggregate_maps, aggregate_maps_backward]
-FEATURES += [anomaly_map, distillation_loss, scale_gradients_]
+FEATURES += [anomaly_map, distillation_loss, scale_gradients_, resize_weights]
 IMAGES = [resize_bytes, normalize_bytes, normalize_floats]
 CONVOLUTIONS = [pack_3x3, convolve_3x3, convolve_3x3_add_, pack_int16, convolve_int16]
 CONVOLUTIONS += [convolve_int16_add_, conv1x1_strided, pack_stem, stem, residual_networks]
@@ -329,6 +355,8 @@ def spoiled(m: Memory, value: Any) -> Any:
     r = m.random
     if isinstance(value, Tensor):
         return spoiled_tensor(m, value)
+    if value is None:
+        return value
     if isinstance(value, list):
         if not value or r.random() < 0.3:
             return r.choice([[], value[:-1], value + value[:1], (value * 9)[:9], value[::-1]])

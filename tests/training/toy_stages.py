@@ -16,6 +16,7 @@ class TwoStages(RandomToy):
     """
 
     name = "two"
+    roi = None  # plans are made of the class
     training_defaults: ClassVar = {"epochs": 4}
     stages: ClassVar = (
         Stage("students"),
