@@ -66,7 +66,8 @@ __global__ void __launch_bounds__(kBlock, sizeof(Acc) > 4 || kPowers ? 2 : 5)
   for (int l = 0; l < params.count; ++l) {
     const MapLevel& level = params.levels[l];
     const Acc* source = static_cast<const Acc*>(level.data) + image * level.height * level.width;
-    asm("" : "+l"(source));  // else every load adds up 64-bit offsets from level.data
+    // Hides where the pointer comes from: every load would add up 64-bit offsets from level.data.
+    asm("" : "+l"(source));
     const Acc weight = static_cast<Acc>(level.weight);
     const Acc x_scale = static_cast<Acc>(level.x_scale), y_scale = static_cast<Acc>(level.y_scale);
     BilinearIndex<Acc> columns[kColumns];
