@@ -35,27 +35,17 @@ def _folders_between(root: Path, path: Path) -> list[str]:
     return [f.name for f in Path(os.path.abspath(path)).parents if root in f.parents]
 
 
-def digests_of_new(items: Any, known: set[str], argument: str, reader: str, why: str) -> list[str]:
-    """Digests of files that a detector was not made from. Empty for images in memory.
+def digests_of(items: Any, known: set[str]) -> tuple[list[str], list[Any]]:
+    """Digests of files, and which of them are ``known``. Both empty for images in memory.
 
     Args:
         items: images that can be counted.
-        known: digests of those that it was made from.
-        argument, reader, why: for the message: what was given, what has read it, what is wrong.
-
-    Raises:
-        ValueError: one of them is known.
+        known: digests of those that a detector was made from.
     """
     if not are_paths(items):
-        return []
+        return [], []
     digests = file_digests(items)
-    found = [path for path, digest in zip(items, digests, strict=True) if digest in known]
-    if found:
-        raise ValueError(
-            f"{argument}: {reader} of the detector read {len(found)} of the {len(items)} images, "
-            f"such as {found[0]}: {why}, leave them out"
-        )
-    return digests
+    return digests, [path for path, d in zip(items, digests, strict=True) if d in known]
 
 
 def trained_and_apart(artifact: Artifact) -> tuple[set[str], set[str]]:

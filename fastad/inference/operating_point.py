@@ -24,7 +24,7 @@ from fastad.data.inputs import gathered, is_path
 from fastad.data.layouts import defect_images
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import Artifact
-from fastad.inference.known_images import calibrated, digests_of_new, given_to_training
+from fastad.inference.known_images import calibrated, digests_of, given_to_training
 from fastad.inference.measuring import Skip, countable, measured
 from fastad.inference.predictor import Predictor
 from fastad.inference.threshold import ROUNDING
@@ -199,9 +199,12 @@ def _defects(artifact: Artifact, defects: Any) -> Any:
         path = given_path(defects)
         defects = [path] if path.is_file() else [s.path for s in defect_images(path)]
     items = countable(defects)
-    known = given_to_training(artifact) | calibrated(artifact)
-    reader = "the training or a calibration"
-    digests_of_new(items, known, "defects", reader, "they prove nothing")
+    _, known = digests_of(items, given_to_training(artifact) | calibrated(artifact))
+    if known:
+        raise ValueError(
+            f"defects: the training or a calibration of the detector read {len(known)} of the "
+            f"{len(items)} images, such as {known[0]}: they prove nothing, leave them out"
+        )
     return items
 
 

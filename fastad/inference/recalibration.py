@@ -26,7 +26,7 @@ from fastad.data.images import image_shape
 from fastad.data.inputs import are_paths, image_batches, is_path
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import BY_RATE, Artifact
-from fastad.inference.known_images import calibrated, digests_of_new, given_to_training, listed
+from fastad.inference.known_images import calibrated, digests_of, given_to_training, listed
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
@@ -270,9 +270,12 @@ def _fresh(artifact: Artifact, images: Any) -> tuple[Any, list[str], int]:
     Raises ValueError where the training read one of them.
     """
     items = countable(listed(images))
-    known = given_to_training(artifact)
-    why = "a threshold from them would be too low"
-    digests = digests_of_new(items, known, "images", "the training", why)
+    digests, known = digests_of(items, given_to_training(artifact))
+    if known:
+        raise ValueError(
+            f"images: the training of the detector read {len(known)} of the {len(items)} images, "
+            f"such as {known[0]}: a threshold from them would be too low, leave them out"
+        )
     if not digests:
         return items, [], 0
     first = sorted({digest: i for i, digest in reversed([*enumerate(digests)])}.values())
