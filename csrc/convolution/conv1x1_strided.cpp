@@ -22,7 +22,7 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kGrain = 1 << 18;  // multiply-adds, below which another thread does not pay
+constexpr int64_t kGrain = 1 << 18;  // multiply-adds: with fewer, another thread does not pay
 
 struct Conv1x1Strided {
   int64_t channels, filters, stride;

@@ -61,7 +61,7 @@ FASTAD_VNNI void finish(const Int16Convolution& a, const float* m, int64_t panel
       __m512 value = _mm512_add_ps(_mm512_loadu_ps(m + r * kPanel + j), bias);
       if (a.added != nullptr)
         value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, a.added + at));
-      // Of two the second is kept where one is not a number.
+      // Returns the second operand where one is NaN: NaN propagates.
       if (a.relu) value = _mm512_max_ps(_mm512_setzero_ps(), value);
       _mm512_mask_storeu_ps(a.y + at, mask, value);
     }

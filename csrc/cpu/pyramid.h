@@ -31,8 +31,8 @@ inline int64_t size_of(DType type) {
   return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2;
 }
 
-// (N, C, H, W) features. Strides as in `FeatureStrides`. The channels of an interleaved pixel lie
-// side by side, the pixels of a planar channel do.
+// (N, C, H, W) features. Strides as in `FeatureStrides`. Interleaved: the channels of a pixel lie
+// side by side. Planar: the pixels of a channel do.
 struct Features {
   char* data;
   DType type;
