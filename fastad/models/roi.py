@@ -122,11 +122,14 @@ def distillation_loss(
     eps: float = 1e-12,
 ) -> Tensor:
     """`fastad.ops.distillation_loss` over the places that count, over all without a region."""
-    if roi is None:
-        return ops.distillation_loss(
-            teacher, student, level_weights=level_weights, reduction=reduction, eps=eps
-        )
-    distances = ops.distances(teacher, student, eps=eps)
-    levels = torch.stack([mean_inside(level, roi).mean() for level in distances])
-    levels = levels * levels.new_tensor(level_weights)
-    return levels if reduction == "none" else levels.sum()
+    weights = None
+    if roi is not None:
+        weights = [roi.weights((level.shape[-2], level.shape[-1])) for level in teacher]
+    return ops.distillation_loss(
+        teacher,
+        student,
+        level_weights=level_weights,
+        weights=weights,
+        reduction=reduction,
+        eps=eps,
+    )
