@@ -16,7 +16,6 @@ class TwoStages(RandomToy):
     """
 
     name = "two"
-    roi = None  # plans are made of the class
     training_defaults: ClassVar = {"epochs": 4}
     stages: ClassVar = (
         Stage("students"),
