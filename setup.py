@@ -135,7 +135,7 @@ def contraction(mode: str) -> list[str]:
 # the same bytes. The inner loops wait for memory, so it costs nothing.
 cpu = cpp_extension.CppExtension(
     "fastad._C",
-    ["csrc/fastad.cpp", *sources("cpu", "images", "metrics", ending="cpp")],
+    ["csrc/fastad.cpp", "csrc/threads.cpp", *sources("cpu", "images", "metrics", ending="cpp")],
     include_dirs=include,
     extra_compile_args={"cxx": [*cxx, *contraction("off"), *STABLE_ABI, define]},
 )

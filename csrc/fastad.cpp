@@ -17,6 +17,7 @@
 
 #include "instruction_set.h"
 #include "metrics/bind.h"
+#include "parallel.h"
 
 #if defined(__clang__)
 #define FASTAD_COMPILER __VERSION__
@@ -70,4 +71,9 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cpu_kernels") = fastad::cpu::name_of(fastad::cpu::kInstructionSet);
   m.attr("cuda_status") = FASTAD_CUDA_STATUS;
   fastad::metrics::bind(m);
+  fastad::own_threads = fastad::kOwnThreads;
+  m.attr("own_threads") = pybind11::capsule(fastad::kOwnThreads, "fastad.own_threads");
+  m.def("enter_own_threads", &fastad::enter_own_threads);
+  m.def("leave_own_threads", &fastad::leave_own_threads);
+  m.def("thread_count", &fastad::thread_count);
 }

@@ -162,6 +162,16 @@ JsonFile = Annotated[
         show_default="no file",
     ),
 ]
+Roi = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="FILE",
+        help="Let only this region of the images count: a mask of their aspect ratio whose white "
+        "pixels count, or polygons as JSON. It narrows the region of the file.",
+        show_default="the file's",
+    ),
+]
 MinArea = Annotated[
     str | None,
     typer.Option(
@@ -253,7 +263,8 @@ class _Train(_Command):
     "fastad train good_images --image-size auto --false-positive-rate 0.02\n\n"
     "fastad train bottle --model rstpm --set teacher2=resnet50_caffe\n\n"
     "fastad train bottle --model stpm --set backbone=resnet34 --set learning_rate=0.1\n\n"
-    "fastad train bottle --output bottle.fastad --resume\n\n",
+    "fastad train bottle --output bottle.fastad --resume\n\n"
+    "fastad train bottle_old_and_new --start-from bottle.fastad --output bottle_2.fastad\n\n",
 )
 def train(
     context: typer.Context,
@@ -310,6 +321,16 @@ def train(
             help="Leave out the images that this text file names, a path or its end in a line. "
             "`fastad suspects` writes one.",
             show_default="none left out",
+        ),
+    ] = None,
+    roi: Annotated[
+        str | None,
+        _of_data(
+            metavar="FILE",
+            help="Let only this region of the images count: a mask of their aspect ratio whose "
+            "white pixels count, or polygons as JSON. Outside of it nothing counts, in the "
+            "training, in scores and in pictures. The detector file keeps it.",
+            show_default="whole images",
         ),
     ] = None,
     skip_bad: Annotated[
@@ -396,6 +417,16 @@ def train(
         bool,
         _of_training("--resume", help="Continue an interrupted training from FILE.checkpoint."),
     ] = False,
+    start_from: Annotated[
+        str | None,
+        _of_training(
+            "--start-from",
+            metavar="FILE",
+            help="Go on from this detector, on old and new images. Model, image size and options "
+            "are its own. It takes a quarter of the usual epochs.",
+            show_default="new students",
+        ),
+    ] = None,
     stages: Annotated[
         list[str] | None,
         _of_training(
@@ -466,9 +497,11 @@ def train(
             good=good or [],
             masks=masks or [],
             exclude=exclude,
+            roi=roi,
             output=output,
             report=report,
             resume=resume,
+            start_from=start_from,
             force=force,
             skip_bad=skip_bad,
             settings=settings or [],
@@ -643,6 +676,7 @@ def predict(
         bool,
         typer.Option("--rle", help="Add each region's pixels to --json, as COCO's run lengths."),
     ] = False,
+    roi: Roi = None,
     min_area: MinArea = None,
     mm_per_pixel: MmPerPixel = None,
     fail_on_anomaly: Annotated[
@@ -703,6 +737,7 @@ def predict(
             skip_bad=skip_bad,
             strict=strict,
             needs_threshold=fail_on_anomaly,
+            roi=roi,
             min_area=min_area,
             mm_per_pixel=mm_per_pixel,
             regions=regions,
@@ -1056,6 +1091,7 @@ def calibrate(
             show_default="the rate asked for before",
         ),
     ] = None,
+    roi: Roi = None,
     json: JsonFile = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
@@ -1075,6 +1111,7 @@ def calibrate(
         output=output,
         json=json,
         false_positive_rate=false_positive_rate,
+        roi=roi,
         skip_bad=skip_bad,
         device=device,
         precision=precision,

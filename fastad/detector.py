@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from fastad._estimator import Estimator, NotFittedError, normal_images
 from fastad._values import is_number, plain
 from fastad.data import Sample, test_samples
 from fastad.data.depth import BitDepth, parse_range
+from fastad.data.roi import read_roi
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import (
     file_digests,
@@ -27,8 +29,10 @@ from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.artifact import BY_RATE, BY_VALUE
 from fastad.inference.fitting import checked_rate, fit_best, nothing_yet
-from fastad.inference.known_images import calibrated
+from fastad.inference.known_images import calibrated, given_to_training
 from fastad.inference.min_area import share_of
+from fastad.inference.roi import narrowed, what_it_promises
+from fastad.inference.starting import Start
 from fastad.training import (
     EpochProgress,
     TrainingConfig,
@@ -145,13 +149,20 @@ class Detector(Estimator):
         progress: Callable[[EpochProgress], None] | None = None,
         checkpoint: str | Path | None = None,
         resume: bool = False,
+        start_from: "Detector | str | Path | None" = None,
         skip_bad: bool = False,
         self_check: bool = True,
+        roi: Any = None,
         **training: Any,
     ) -> "Detector":
         """Train on normal images, then choose the thresholds on held-out ones.
 
         Synthesised defects on the held-out images then show what the detector finds.
+
+        With ``start_from`` the students go on learning from another detector's weights, on old and
+        new images, where `calibrate` is not enough. What any training before was trained on is
+        never held out. Files are known by their content, arrays and tensors by their pixels at the
+        image size.
 
         Ctrl-C ends the training early and keeps the best epoch so far. Later stages are then
         missing.
@@ -171,10 +182,16 @@ class Detector(Estimator):
                 shows a bar.
             checkpoint: file that is written after every epoch.
             resume: go on from ``checkpoint``.
+            start_from: a detector, or its file. Model, image size, bit depth and options are its
+                own. The number of epochs is a quarter of the model's own, where it is not given.
+                Give the old images as well as the new ones, or what they showed is forgotten.
             skip_bad: leave unreadable files out and report them, instead of stopping at the first.
             self_check: try the detector on synthesised defects at the end. What it finds of them is
                 in ``training_record_["self_check"]``, as `check` counts it on the held-out images.
                 It takes about as long as predicting 200 images. The model "auto" needs it.
+            roi: the region of interest: a mask whose white pixels count, of the aspect ratio of the
+                images, or polygons, in any form of `fastad.data.roi.read_roi`. Outside nothing
+                counts. None for whole images.
             **training: other fields of `fastad.training.TrainingConfig`, such as ``textures`` or
                 ``stages={"NAME": {"epochs": 30}}``.
 
@@ -182,7 +199,9 @@ class Detector(Estimator):
             The detector itself.
 
         Raises:
-            ValueError: a wrong value. The message names the argument, file or shape.
+            ValueError: a wrong value. The message names the argument, file or shape. Also, with
+                ``start_from``, an option that contradicts it, a model without training, or fewer
+                than five images that may be held out.
             TypeError: a wrong type. The message names the argument.
             WeightsNotFoundError: there are no weights for a teacher.
             KeyboardInterrupt: Ctrl-C before the end of the first epoch.
@@ -198,9 +217,12 @@ class Detector(Estimator):
             >>> record["n_train"], record["n_validation"], record["epochs"]
             (19, 5, 2)
         """
+        region = None if roi is None else read_roi(roi)
+        start = None if start_from is None else self._start(start_from)
+        names = models.candidates(self.model) if start is None else (start.artifact.model.name,)
         prepared = [
-            self._prepared(name, epochs, training, checkpoint if resume else None)
-            for name in models.candidates(self.model)
+            self._prepared(name, epochs, training, checkpoint if resume else None, start)
+            for name in names
         ]
         if len(prepared) > 1 and not self_check:
             raise ValueError("self_check: without it nothing says which candidate of auto is best")
@@ -208,29 +230,54 @@ class Detector(Estimator):
         try:
             if callable(progress):  # what it is else the trainer refuses
                 progress(EpochProgress(0, 0, 0, 0, 0.0, math.nan, phase="reading images"))
-            source = read_training_set(images, self.image_size, skip_bad, self.bit_depth)
+            size = self.image_size if start is None else start.artifact.image_size
+            depth = self.bit_depth if start is None else start.pixel_range.option
+            source = read_training_set(images, size, skip_bad, depth)
         except KeyboardInterrupt as error:
             trains = any(model.trains() for model, _ in prepared)
             raise KeyboardInterrupt(nothing_yet(trains)) from error
         given = len(source.dataset) + len(source.skipped)
         if labels is not None and labels != given:
             raise ValueError(f"y has {labels} labels, but there are {given} images")
-        self._set_artifact(
-            *fit_best(
-                prepared,
-                source,
-                rate=checked_rate(self.false_positive_rate),
-                batch_size=self.batch_size,
-                progress=progress,
-                checkpoint=checkpoint,
-                resume=resume,
-                self_check=self_check,
-            )
+        notes: list[str] = []
+        if start is not None:
+            source, notes = start.prepared(source, prepared[0][1])
+        artifact, predictor = fit_best(
+            prepared,
+            source,
+            roi=region,
+            rate=checked_rate(self.false_positive_rate),
+            batch_size=self.batch_size,
+            progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
+            self_check=self_check,
         )
+        if start is not None:
+            start.enter(artifact.training, notes)
+        self._set_artifact(artifact, predictor)
         return self
 
+    def _start(self, given: Any) -> Start:
+        """What a training goes on from; ValueError where it contradicts this detector's options."""
+        if isinstance(given, Detector):
+            given._fitted()
+            start = Start(given._artifact)
+        elif isinstance(given, (str, os.PathLike)):
+            start = Start.read(Path(given))
+        else:
+            raise TypeError(f"start_from must be a Detector or its file; got {given!r:.200}")
+        chosen = {name: getattr(self, name) for name in ("model", "image_size", "bit_depth")}
+        start.require_same(chosen | self._options())
+        return start
+
     def _prepared(
-        self, name: str, epochs: int | None, training: dict[str, Any], checkpoint: Any
+        self,
+        name: str,
+        epochs: int | None,
+        training: dict[str, Any],
+        checkpoint: Any,
+        start: Start | None,
     ) -> tuple[models.AnomalyModel, TrainingConfig]:
         """An untrained model and what it is trained by; all that can be wrong of them is refused.
 
@@ -239,10 +286,13 @@ class Detector(Estimator):
         kind = models.model_class(name)
         if epochs is not None:
             training = training | {"epochs": epochs}
-        if plain(self.model) == models.AUTO:
+        if start is not None:
+            model, training = start.model(), start.training | training
+        elif plain(self.model) == models.AUTO:
             training = options_of(kind, training)
         config = self._training_config(kind, training)
-        model = self._new_model(name, config.seed, checkpoint if kind.trains() else None)
+        if start is None:
+            model = self._new_model(name, config.seed, checkpoint if kind.trains() else None)
         config = self._training_config(model, training)  # some defaults follow its options
         check_defects(type(model), config)
         return model, config
@@ -491,6 +541,7 @@ class Detector(Estimator):
             promised=self.false_positive_rate_,
             batch_size=self.batch_size,
             read=predictor.read,
+            inside=self._artifact.roi,
             **options,
         )
 
@@ -530,7 +581,12 @@ class Detector(Estimator):
         return check_detector(self._artifact, predictor, images, **options)
 
     def calibrate(
-        self, images: Any, *, false_positive_rate: float | None = None, **options: Any
+        self,
+        images: Any,
+        *,
+        false_positive_rate: float | None = None,
+        roi: Any = None,
+        **options: Any,
     ) -> "Recalibration":
         """Take both thresholds from fresh good images; no network is trained.
 
@@ -546,6 +602,7 @@ class Detector(Estimator):
         Args:
             images: good images: a folder, or any form of `fastad.data.inputs`.
             false_positive_rate: another rate to ask for. None keeps the one before.
+            roi: a region of interest as of `set_roi`, for which the thresholds then hold.
             **options: ``skip`` as of `predict`, and ``seed`` of the split, 0 by default.
 
         Returns:
@@ -574,8 +631,13 @@ class Detector(Estimator):
         predictor = self._fitted()
         if false_positive_rate is not None:
             false_positive_rate = checked_rate(false_positive_rate)
+        artifact = self._artifact
+        if roi is not None:
+            artifact = narrowed(artifact, roi)
+            predictor = self._predictor_of(artifact, predictor)
+            options["tries_old"] = False
         artifact, result = recalibrate(
-            self._artifact, predictor, images, false_positive_rate=false_positive_rate, **options
+            artifact, predictor, images, false_positive_rate=false_positive_rate, **options
         )
         self._set_artifact(artifact, predictor)
         self.false_positive_rate = artifact.false_positive_rate
@@ -889,6 +951,57 @@ class Detector(Estimator):
         self._set_artifact(changed, self._predictor)
         return self
 
+    @property
+    def roi(self) -> np.ndarray | None:
+        """The region of interest: (H, W) bool at ``image_size_``, True where pixels count.
+
+        None where all count.
+        """
+        self._fitted()
+        return self._artifact.roi
+
+    def set_roi(self, roi: Any) -> "Detector":
+        """Let only a region of the images count, without another training.
+
+        The anomaly map becomes 0 outside, and scores are of the pixels inside. The thresholds stay
+        as they are. Where the score is the maximum of the map they promise no less than before, as
+        no score rises. A warning says what they promise. `calibrate` with ``roi`` chooses new ones.
+        A region that was there before is narrowed: what is in both counts.
+
+        Args:
+            roi: as of `fit`. Polygons alone are in pixels of the training images.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ValueError: as `fit`, the two regions have no pixel in common, or a model that must know
+                its region from the training on.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> good = np.random.default_rng(0).integers(100, 156, (24, 32, 32, 3), dtype=np.uint8)
+            >>> detector = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(good, epochs=1)
+            >>> left = np.zeros((32, 32), dtype=bool)
+            >>> left[:, :16] = True
+            >>> result = detector.set_roi(left).predict(good[:2])
+            >>> bool(result.anomaly_map[:, ~left].any()), float(detector.roi.mean())
+            (False, 0.5)
+        """
+        predictor = self._fitted()
+        artifact = narrowed(self._artifact, roi)
+        warnings.warn(what_it_promises(artifact), stacklevel=2)
+        self._set_artifact(artifact, self._predictor_of(artifact, predictor))
+        return self
+
+    def _predictor_of(self, artifact: Artifact, like: Predictor) -> Predictor:
+        return artifact.predictor(
+            device=str(like.device), precision=self.precision, batch_size=like.batch_size
+        )
+
     def save(self, path: str | Path) -> None:
         """Write the detector to one file, without pickle. See `fastad.inference.artifact`.
 
@@ -948,8 +1061,7 @@ class Detector(Estimator):
         return hasattr(self, "_predictor")
 
     def _warn_of_known_images(self, normal: list[Path]) -> None:
-        to_training = self.training_record_.get("image_digests", ())
-        seen = {*to_training, *calibrated(self._artifact)}
+        seen = given_to_training(self._artifact) | calibrated(self._artifact)
         known = sum(digest in seen for digest in file_digests(normal)) if seen else 0
         if known:
             warnings.warn(

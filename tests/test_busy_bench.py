@@ -26,6 +26,8 @@ def row(loops, **others):
         ([row(1, eager=2.0, onnxruntime=0.9)], "one busy loop: onnxruntime takes 0.9 of the time"),
         ([row(0) | {"of_fastad": {"fastad, torch's own": 0.96}}], "idle: torch's own way"),
         ([row(0) | {"of_fastad": {"fastad, torch's own": 0.98}}], None),
+        ([row(2) | {"of_fastad": {"fastad, torch's own": 1.2}}], None),
+        ([row(2) | {"of_fastad": {"fastad, torch's own": 5.0}}], "2 busy loops: torch's own way"),
     ],
 )
 def test_floors(rows, said):

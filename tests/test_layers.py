@@ -24,6 +24,7 @@ ROWS = (
     ("data",),
     ("backbones",),
     ("ops",),
+    ("_threads",),
     ("_extension",),
     ("_safe_file",),
     ("_C", "_C_convolution", "_C_cuda", "_files", "_html", "_suggest", "_values"),

@@ -14,6 +14,7 @@
 
 #include "convolution/channels_last.h"
 #include "convolution/panel.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 namespace {
@@ -21,7 +22,7 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kGrain = 1 << 18;  // multiply-adds, below which another thread does not pay
+constexpr int64_t kGrain = 1 << 18;  // multiply-adds: with fewer, another thread does not pay
 
 struct Conv1x1Strided {
   int64_t channels, filters, stride;
@@ -100,20 +101,19 @@ Tensor conv1x1_strided(Tensor x, Tensor weight, Tensor bias, int64_t stride) {
   auto* to = static_cast<float*>(y.data_ptr());
   const auto compute = has_wide_panels() ? conv1x1_strided_v4 : conv1x1_strided_v3;
   const int64_t work = std::max<int64_t>(1, columns * channels * filters);
-  torch::stable::parallel_for(
-      0, n * rows, std::max<int64_t>(1, kGrain / work), [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) {
-          const int64_t group = i / rows / (n / groups);
-          const Conv1x1Strided a{channels,
-                                 filters,
-                                 stride,
-                                 columns,
-                                 weights + group * filters * channels,
-                                 biases + group * filters};
-          compute(a, from + (i / rows * h + i % rows * stride) * w * channels,
-                  to + i * columns * filters);
-        }
-      });
+  parallel_for(0, n * rows, std::max<int64_t>(1, kGrain / work), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t group = i / rows / (n / groups);
+      const Conv1x1Strided a{channels,
+                             filters,
+                             stride,
+                             columns,
+                             weights + group * filters * channels,
+                             biases + group * filters};
+      compute(a, from + (i / rows * h + i % rows * stride) * w * channels,
+              to + i * columns * filters);
+    }
+  });
 #endif
   return as_nchw(y);
 }

@@ -16,6 +16,7 @@
 #include "convolution/channels_last.h"
 #include "convolution/int16.h"
 #include "convolution/winograd.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 namespace {
@@ -38,7 +39,7 @@ Tensor pack_3x3(Tensor weight, bool int16) {
   const int64_t rows = int16 ? channels + 2 : channels;
   Tensor packed = torch::stable::new_empty(weight, {filters / kPanel, kPoints, rows, kPanel},
                                            int16 ? ScalarType::Short : ScalarType::Float);
-  torch::stable::parallel_for(0, filters / kPanel, 1, [&](int64_t first, int64_t last) {
+  parallel_for(0, filters / kPanel, 1, [&](int64_t first, int64_t last) {
     for (int64_t panel = first; panel < last; ++panel) {
       const double* filter = from + panel * kPanel * channels * 9;
       const int64_t place = panel * kPoints * rows * kPanel;
@@ -86,10 +87,10 @@ void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, const f
   // With fewer blocks than threads these divide the filters.
   const int64_t tiles = all.tiles(), panels = y.size(1) / kPanel;
   const int64_t blocks = (tiles + kBlock - 1) / kBlock;
-  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t threads = thread_count();
   const int64_t parts = std::min(panels, std::max<int64_t>(1, threads / (groups * blocks)));
   const auto compute = int16 ? convolve_tiles_int16 : convolve_tiles;
-  torch::stable::parallel_for(0, groups * blocks * parts, 1, [&](int64_t first, int64_t last) {
+  parallel_for(0, groups * blocks * parts, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t block = i / parts % blocks, part = i % parts;
       compute(group(i / parts / blocks), block * kBlock, std::min(kBlock, tiles - block * kBlock),

@@ -17,6 +17,7 @@
 
 #include "convolution/channels_last.h"
 #include "convolution/int16.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 
@@ -60,7 +61,7 @@ FASTAD_VNNI void finish(const Int16Convolution& a, const float* m, int64_t panel
       __m512 value = _mm512_add_ps(_mm512_loadu_ps(m + r * kPanel + j), bias);
       if (a.added != nullptr)
         value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, a.added + at));
-      // Of two the second is kept where one is not a number.
+      // Returns the second operand where one is NaN: NaN propagates.
       if (a.relu) value = _mm512_max_ps(_mm512_setzero_ps(), value);
       _mm512_mask_storeu_ps(a.y + at, mask, value);
     }
@@ -125,7 +126,7 @@ Tensor pack_int16(Tensor weight) {
   Tensor packed = torch::stable::new_empty(weight, {panels, length + 2, kPanel}, ScalarType::Short);
   const auto* from = static_cast<const double*>(weight.data_ptr());
   auto* to = static_cast<int16_t*>(packed.data_ptr());
-  torch::stable::parallel_for(0, panels, 1, [&](int64_t first, int64_t last) {
+  parallel_for(0, panels, 1, [&](int64_t first, int64_t last) {
     for (int64_t panel = first; panel < last; ++panel)
       pack_slab(
           length, int16_chunk(channels),
@@ -160,10 +161,10 @@ void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
                              static_cast<float*>(y.data_ptr()),
                              relu};
   if (x.numel() == 0) return;
-  const int64_t strips = n * all.strips(), threads = torch::stable::get_num_threads();
+  const int64_t strips = n * all.strips(), threads = thread_count();
   // Unless there is a strip for every thread they divide the filters.
   const int64_t parts = std::min(panels, std::max<int64_t>(1, threads / strips));
-  torch::stable::parallel_for(0, strips * parts, 1, [&](int64_t first, int64_t last) {
+  parallel_for(0, strips * parts, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t image = i / parts / all.strips(), part = i % parts;
       const int64_t group = image / (n / groups);

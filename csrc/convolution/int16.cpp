@@ -14,7 +14,7 @@ bool has_int16() {
 
 constexpr int64_t kAhead = 8192;  // bytes
 
-// Not inline: only by themselves do its sums stay in registers (g++ 12).
+// Not inline: otherwise g++ 12 does not keep its sums in registers.
 FASTAD_VNNI void multiply_int16(const int16_t* x, int64_t stride, int64_t step,
                                 const int16_t* filters, int64_t segments, int64_t pairs,
                                 const float* scales, const float* rows, int64_t row_stride,
@@ -24,7 +24,7 @@ FASTAD_VNNI void multiply_int16(const int16_t* x, int64_t stride, int64_t step,
   for (int r = 0; r < kInt16Rows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_si512();
   for (int64_t i = 0; i < segments; ++i, x += step) {
     for (int64_t j = 0; j < pairs; ++j, filters += 2 * kPanel) {
-      // Filters of the deeper layers come from further away than the processor looks by itself.
+      // The processor alone prefetches too late for the filters of the deeper layers.
       _mm_prefetch(reinterpret_cast<const char*>(filters) + kAhead, _MM_HINT_T1);
       _mm_prefetch(reinterpret_cast<const char*>(filters) + kAhead + 64, _MM_HINT_T1);
       const __m512i first = _mm512_loadu_si512(filters);
@@ -34,7 +34,7 @@ FASTAD_VNNI void multiply_int16(const int16_t* x, int64_t stride, int64_t step,
         int32_t pair;
         std::memcpy(&pair, x + r * stride + 2 * j, sizeof(pair));
         const __m512i value = _mm512_set1_epi32(pair);
-        // _mm512_dpwssd_epi32, for which g++ 12 would copy the sums to and fro.
+        // In place of _mm512_dpwssd_epi32, for which g++ 12 copies the sums back and forth.
         asm("vpdpwssd %2, %1, %0" : "+v"(sum[r][0]) : "v"(value), "v"(first));
         asm("vpdpwssd %2, %1, %0" : "+v"(sum[r][1]) : "v"(value), "v"(second));
       }

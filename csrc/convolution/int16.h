@@ -60,7 +60,7 @@ void pack_slab(int64_t length, int64_t chunk, Value value, int16_t* slab) {
       for (int64_t i = start; i < start + chunk && i < length; ++i) {
         const double size = value(k, i) < 0 ? -value(k, i) : value(k, i);
         sum += size;
-        // What is not a number stays.
+        // NaN propagates.
         if (size > largest || size != size) largest = size;
       }
       if (sum > most || sum != sum) most = sum;
@@ -68,12 +68,12 @@ void pack_slab(int64_t length, int64_t chunk, Value value, int16_t* slab) {
     // Rounding adds at most a half to each.
     const double by_sum = static_cast<double>(kMostSum - (chunk + 1) / 2) / most;
     const double by_value = 32767 / largest;
-    // Below that nothing is left of float32's own precision.
+    // Filters this small count as zero.
     const double factor = most > 1e-30 ? (by_sum < by_value ? by_sum : by_value) : 0;
     scales[k] = factor > 0 ? static_cast<float>(1 / factor) : static_cast<float>(most);
     for (int64_t i = 0; i < length; ++i) {
       const double scaled = value(k, i) * factor;
-      // What is not a number comes out by the scale.
+      // NaN propagates through the scale.
       const auto nearest =
           static_cast<int16_t>(scaled == scaled ? (scaled < 0 ? scaled - 0.5 : scaled + 0.5) : 0.0);
       slab[(i / 2 * kPanel + k) * 2 + i % 2] = nearest;
@@ -93,14 +93,13 @@ void multiply_int16(const int16_t* x, int64_t stride, int64_t step, const int16_
                     int64_t segments, int64_t pairs, const float* scales, const float* rows,
                     int64_t row_stride, bool more, float* m);
 
-// The larger of the absolute values, as bits, of which those of what is not a number are the
-// largest.
+// Returns the larger absolute value, as bits. The bits of NaN are the largest, so NaN propagates.
 FASTAD_VNNI FASTAD_INLINE __m512i larger_magnitude(__m512i most, __m512 x) {
   const __m512i size = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
   return _mm512_max_epu32(most, size);
 }
 
-// What inputs are multiplied by, and integers by to get them back.
+// The factor from inputs to integers, and the factor back.
 struct Int16Scale {
   float factor, inverse;
 };

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "convolution/int16.h"
+#include "parallel.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastad, m) {
   // 3x3 convolutions for prediction; `weight` of the latter two comes from the first.
@@ -36,6 +37,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastad, m) {
 
 PYBIND11_MODULE(_C_convolution, m) {
   m.doc() = "Convolutions in prediction: importing it registers their torch.ops.fastad.";
+  fastad::own_threads =
+      pybind11::module_::import("fastad._C").attr("own_threads").cast<pybind11::capsule>();
   m.attr("float32") = fastad::cpu::has_panels();
   m.attr("int16") = fastad::cpu::has_int16();
 }

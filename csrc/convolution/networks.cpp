@@ -10,12 +10,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "convolution/channels_last.h"
 #include "convolution/convolve_int16.h"
 #include "convolution/stem.h"
 #include "convolution/winograd.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 namespace {
@@ -194,27 +196,20 @@ std::vector<Tensor> residual_networks(Tensor images, std::vector<Tensor> weights
 #ifdef FASTAD_PANELS
   int64_t room = 0;
   for (const int64_t size : plan.room) room += size;
-  const int64_t tasks = groups * n;
-  const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), tasks);
-  if (tasks == 0) return results;
-  // Of very large images it is given back.
-  const bool kept = room <= kKept;
-  Tensor memory = torch::stable::new_empty(images, {kept ? 0 : workers, room});
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t first, int64_t last) {
-    for (int64_t worker = first; worker < last; ++worker) {
-      float* slots =
-          kept ? scratch<1>(room) : static_cast<float*>(memory.data_ptr()) + worker * room;
-      for (int64_t task = worker * tasks / workers; task < (worker + 1) * tasks / workers; ++task) {
-        const int64_t group = task / n;
-        Stem one = stem;
-        one.images += task % n * h * w * 3;
-        one.int16 += group * weights[0].numel() / groups;
-        one.bias += group * filters;
-        std::vector<float*> to;
-        for (size_t i = 0; i < results.size(); ++i)
-          to.push_back(static_cast<float*>(results[i].data_ptr()) + task * plan.results[i].size());
-        run(plan, one, group, slots, to);
-      }
+  parallel_for(0, groups * n, 1, [&](int64_t first, int64_t last) {
+    // Of very large images it is given back.
+    std::unique_ptr<float[]> own(room > kKept ? new float[room] : nullptr);
+    float* memory = own != nullptr ? own.get() : scratch<1>(room);
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t group = task / n;
+      Stem one = stem;
+      one.images += task % n * h * w * 3;
+      one.int16 += group * weights[0].numel() / groups;
+      one.bias += group * filters;
+      std::vector<float*> to;
+      for (size_t i = 0; i < results.size(); ++i)
+        to.push_back(static_cast<float*>(results[i].data_ptr()) + task * plan.results[i].size());
+      run(plan, one, group, memory, to);
     }
   });
 #endif

@@ -13,7 +13,7 @@
 
 #include "instruction_set.h"
 
-// FASTAD_NO_PANELS: as on all other machines, for a test.
+// FASTAD_NO_PANELS: a test of what other machines do.
 #if defined(FASTAD_X86_64) && !defined(FASTAD_NO_PANELS)
 #define FASTAD_PANELS
 #endif
@@ -36,8 +36,8 @@ inline bool has_wide_panels() { return kInstructionSet == InstructionSet::x86_64
 
 #ifdef FASTAD_PANELS
 
-// Floats side by side that may lie anywhere. As a template's argument the type would lose that:
-// pass the number of lanes.
+// Floats side by side, at any address. As a template argument the type would lose its
+// alignment: pass the number of lanes.
 template <int kLanes>
 struct LanesOf {
   typedef float type __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
@@ -55,7 +55,7 @@ FASTAD_INLINE void store_lanes(float* x, Lanes<kLanes> value) {
   *reinterpret_cast<Lanes<kLanes>*>(x) = value;
 }
 
-// max(x, 0); not a number stays one.
+// Returns max(x, 0). NaN propagates.
 template <int kLanes>
 FASTAD_INLINE Lanes<kLanes> relu_of(Lanes<kLanes> x) {
   const Lanes<kLanes> zero{};

@@ -29,6 +29,7 @@
 #include "convolution/int16.h"
 #include "convolution/winograd_filters.h"
 #include "convolution/winograd_tile.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 namespace {
@@ -130,10 +131,10 @@ Tensor stem(Tensor images, Tensor weight, Tensor bias, int64_t padding, bool bfl
   }
   // Strips are as many as give every thread as much to do, but no lower than four rows of tiles:
   // the row before the first is computed twice.
-  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t threads = thread_count();
   const int64_t strips =
       std::max<int64_t>(1, std::min(threads / std::gcd(groups * n, threads), all.last_row() / 4));
-  torch::stable::parallel_for(0, groups * n * strips, 1, [&](int64_t first, int64_t last) {
+  parallel_for(0, groups * n * strips, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t group = i / (n * strips), strip = i % strips;
       const int64_t place = group * weight.numel() / groups;

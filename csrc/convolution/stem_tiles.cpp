@@ -95,7 +95,7 @@ FASTAD_INLINE void prepare_pair(const Stem& a, const Memory& memory, const float
     const float* from = image + row * a.width * 3;
     float* to = memory.pixels - start * kSpace + i * 6;
     // Eight floats at a time: the second row overwrites the two of the first that do not belong
-    // there, and its own go nowhere.
+    // there, and its own two fall into unused places.
     const bool wide = i == 1 || row + 1 < a.height;
     const int64_t last = wide ? std::min((a.width * 3 - 2) / 6, start + count) : 0;
     for (int64_t q = 0; q < last; ++q) std::copy_n(from + q * 6, 8, to + q * kSpace);
@@ -220,7 +220,7 @@ FASTAD_INLINE void put(const Stem& a, int64_t place, Lanes<kLanes> value, Lanes<
     float values[kLanes];
     store_lanes<kLanes>(values, value);
     BFloat16* FASTAD_RESTRICT to = a.half + place;
-    // Unrolled too early it would not become vectors.
+    // Unrolled before it is vectorised, the loop would stay scalar.
 #pragma GCC unroll 1
     for (int64_t k = 0; k < kLanes; ++k) to[k] = to_bfloat16(values[k]);
   }
@@ -308,7 +308,7 @@ FASTAD_INLINE void compute_strip(const Stem& a, int64_t image, int64_t begin, in
       for (int64_t t = 0; t < count; ++t)
         Products::prepare(memory, Across(a, memory, pair, tile + t), t);
       for (int64_t panel = 0; panel < panels; ++panel) {
-        // Places beyond the last tile are multiplied too, but go nowhere.
+        // Places beyond the last tile are multiplied too, and not written.
         Products::multiply(a, memory, panel);
         for (int64_t t = 0; t < count; ++t)
           finish_tile<kLanes>(a, memory, memory.m + t * kPanel, kProducts, image, i,

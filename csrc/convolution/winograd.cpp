@@ -20,7 +20,7 @@ template <int kLanes, int kRows, int kVectors>
 FASTAD_INLINE void convolve(const Convolution3x3& a, int64_t first, int64_t tiles,
                             int64_t first_panel, int64_t last_panel) {
   const int64_t rows = (tiles + kRows - 1) / kRows * kRows;
-  // Not powers of two, which caches dislike.
+  // Padded to avoid cache-set conflicts, which powers of two cause.
   const int64_t stride = a.channels + 16;
   const int64_t m_stride = rows * kPanel + 16;
   const int64_t v_size = kPoints * rows * stride, m_size = kPoints * m_stride;
@@ -30,7 +30,7 @@ FASTAD_INLINE void convolve(const Convolution3x3& a, int64_t first, int64_t tile
   std::fill_n(zeros, a.channels, 0.0f);
   for (int64_t t = 0; t < tiles; ++t)
     transform_tile<kLanes>(a, Tile(a, first + t), zeros, rows * stride, v + t * stride);
-  // Rows beyond the last tile are multiplied too, but go nowhere.
+  // Rows beyond the last tile are multiplied too, and not written.
   for (int64_t p = 0; p < kPoints; ++p)
     std::fill_n(v + (p * rows + tiles) * stride, (rows - tiles) * stride, 0.0f);
   for (int64_t panel = first_panel; panel < last_panel; ++panel) {

@@ -30,7 +30,7 @@ FASTAD_VNNI float transform_int16(const Convolution3x3& a, Tile tile, const floa
 FASTAD_VNNI void convolve(const Convolution3x3& a, int64_t first, int64_t tiles,
                           int64_t first_panel, int64_t last_panel) {
   const int64_t rows = (tiles + kInt16Rows - 1) / kInt16Rows * kInt16Rows;
-  // Not powers of two, which caches dislike.
+  // Padded to avoid cache-set conflicts, which powers of two cause.
   const int64_t stride = a.channels + 32;
   const int64_t chunk = int16_chunk(a.channels);
   const int64_t m_stride = rows * kPanel + 16;
@@ -42,7 +42,7 @@ FASTAD_VNNI void convolve(const Convolution3x3& a, int64_t first, int64_t tiles,
   for (int64_t t = 0; t < tiles; ++t)
     scales[t] =
         transform_int16(a, Tile(a, first + t), zeros, values, rows * stride, v + t * stride);
-  // Rows beyond the last tile are multiplied too, but go nowhere.
+  // Rows beyond the last tile are multiplied too, and not written.
   std::fill_n(scales + tiles, rows - tiles, 0.0f);
   for (int64_t p = 0; p < kPoints; ++p)
     std::fill_n(v + (p * rows + tiles) * stride, (rows - tiles) * stride, int16_t{0});

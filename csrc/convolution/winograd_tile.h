@@ -59,8 +59,8 @@ struct BitsOf {
   typedef uint32_t type __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 };
 
-// As `larger_magnitude` (int16.h), of lanes: a function without an instruction set of its own can
-// take no other's intrinsics.
+// `larger_magnitude` (int16.h) of lanes, without intrinsics: a function that names no instruction
+// set cannot use them.
 template <int kLanes>
 FASTAD_INLINE void take_magnitude(typename BitsOf<kLanes>::type& most, Lanes<kLanes> x) {
   using Bits = typename BitsOf<kLanes>::type;
@@ -68,7 +68,7 @@ FASTAD_INLINE void take_magnitude(typename BitsOf<kLanes>::type& most, Lanes<kLa
 #ifdef __clang__
   most = most > size ? most : size;
 #else
-  // g++ would take the comparison apart before the function knows its instruction set.
+  // g++ splits the comparison before it inlines this into code for an instruction set.
   asm("vpmaxud %1, %0, %0" : "+v"(most) : "v"(size));
 #endif
 }
@@ -94,7 +94,7 @@ FASTAD_INLINE void transform_tile(const Convolution3x3& a, Tile tile, const floa
     for (int j = 0; j < 6; ++j) {
       Lanes<kLanes> d[6], values[6];
       for (int i = 0; i < 6; ++i) d[i] = lanes_at<kLanes>(inputs[i][j] + c);
-      // Of the tile after this, which the processor would not find by itself.
+      // Prefetches the next tile, which the processor would not do.
       if (j >= 2)
         for (int i = 0; i < 6; ++i) __builtin_prefetch(inputs[i][j] + 4 * a.channels + c);
       evaluate_inputs<kLanes>(d, values);

@@ -10,6 +10,7 @@
 
 #include "checks.h"
 #include "cpu/distance_loops.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 
@@ -30,8 +31,8 @@ inline int64_t size_of(DType type) {
   return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2;
 }
 
-// (N, C, H, W) features. Strides as in `FeatureStrides`. The channels of an interleaved pixel lie
-// side by side, the pixels of a planar channel do.
+// (N, C, H, W) features. Strides as in `FeatureStrides`. Interleaved: the channels of a pixel lie
+// side by side. Planar: the pixels of a channel do.
 struct Features {
   char* data;
   DType type;
@@ -95,7 +96,7 @@ class Pyramid {
 
 template <class A, class Visit>
 void Pyramid::for_each_block(double eps, const Visit& visit) const {
-  torch::stable::parallel_for(0, tasks_, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, tasks_, 1, [&](int64_t begin, int64_t end) {
     // Kept from call to call: fresh memory would cost more in page faults than the work in it.
     thread_local std::vector<A> values, of_pixel;
     if (static_cast<int64_t>(values.size()) < 2 * largest_block_) values.resize(2 * largest_block_);

@@ -14,9 +14,9 @@ FASTAD_INLINE void expand(const A* FASTAD_RESTRICT row, const int* FASTAD_RESTRI
   int64_t x = 0;
 #if defined(__GNUC__) && !defined(__clang__)
   if constexpr (sizeof(A) == sizeof(int)) {
-    // Where eight neighbours read from eight neighbouring pixels, as all upsampling but the
-    // slightest does, one load and two shuffles replace sixteen gathers. `last` keeps the load
-    // inside the row.
+    // Where eight neighbours read eight neighbouring pixels, one load and two shuffles replace
+    // sixteen gathers. All upsampling does but by factors close to 1. `last` keeps the load inside
+    // the row.
     const int last = width > 0 ? i1[width - 1] - 7 : -1;
     for (; x + 8 <= width; x += 8) {
       const int base = i0[x] < last ? i0[x] : last;
@@ -91,7 +91,7 @@ template <class A>
 FASTAD_INLINE void update_maximum(const A* row, int64_t width, A* lanes) {
   int64_t x = 0;
 #if defined(__GNUC__)
-  // Neither comparison holds once a lane is NaN, so it stays.
+  // Both comparisons are false once a lane is NaN, so NaN propagates.
   Vector<A> low = load(lanes), high = load(lanes + 8);
   for (; x + 16 <= width; x += 16) {
     const Vector<A> a = load(row + x), b = load(row + x + 8);
@@ -108,7 +108,7 @@ template <class A>
 FASTAD_INLINE void join_backward(const A* FASTAD_RESTRICT grad, const A* FASTAD_RESTRICT others,
                                  Blend<A> level, int64_t width, A* FASTAD_RESTRICT above_grad,
                                  A* FASTAD_RESTRICT below_grad) {
-  if (level.weight == A(0)) return;  // of a constant, even where value is 0 and its power infinite
+  if (level.weight == A(0)) return;  // value^0 is constant: no gradient, even at 0
   for (int64_t x = 0; x < width; ++x) {
     A g = grad[x] * level.weight;
     if (others != nullptr) {

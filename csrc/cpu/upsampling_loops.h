@@ -28,8 +28,8 @@ struct Blend {
 template <class A>
 void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out);
 
-// Greatest values seen so far, in lanes; NaN once there was one. Joined at the end of an image
-// rather than of a row: the join is a chain of unpredictable branches.
+// The maximum so far, in lanes. NaN propagates. Lanes are joined once an image, not once a row: the
+// join is a chain of unpredictable branches.
 template <class A>
 struct Maximum {
   A lanes[16];

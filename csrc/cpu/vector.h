@@ -1,5 +1,5 @@
-// Eight floats or doubles side by side: partial sums and maxima that stay in registers, which plain
-// arrays do not.
+// Eight floats or doubles side by side, for partial sums and maxima. Compilers keep them in
+// registers, unlike plain arrays.
 
 #pragma once
 

@@ -29,7 +29,7 @@ struct MapsParams {
   int height, width;
 };
 
-// Everything but the pointers to results, of maps that `check_maps` passed.
+// All parameters but the pointers to results. `check_maps` has passed the maps.
 inline MapsParams make_params(const std::vector<Tensor>& maps, int64_t height, int64_t width,
                               bool product, const std::vector<double>& weights) {
   MapsParams params = {};
@@ -62,8 +62,8 @@ void visit_map_type(ScalarType dtype, const Visit& visit) {
   dtype == ScalarType::Double ? visit(double{}) : visit(float{});
 }
 
-// Upsamples maps (N, H_l, W_l) into `map` (N, H, W) by one launch on the current stream, and takes
-// the images' maxima along into `maximum` (N,), which must hold the identity of maximum.cuh.
+// Upsamples and joins maps (N, H_l, W_l) into `map` (N, H, W), and raises `maximum` (N,), which
+// must hold the identity of maximum.cuh, to the images' maxima. One launch on the current stream.
 void aggregate_into(const std::vector<Tensor>& maps, bool product,
                     const std::vector<double>& weights, const Tensor& map, const Tensor& maximum);
 

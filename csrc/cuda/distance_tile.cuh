@@ -16,10 +16,10 @@
 //
 //                  threads count    a slot holds                  the slots of a thread are
 //     kPlanar      pixels first     4 or 8 pixels of a channel    neighbouring channels
-//     kInterleaved channels first   4 or 8 channels of a pixel    all channel lanes apart
+//     kInterleaved channels first   4 or 8 channels of a pixel    one vector of every lane apart
 //     kScalar      either way       1 element, 8 slots            as in the row of that order
 //
-// Channels that find no slot are further chunks, which take the place of the first.
+// Channels beyond the slots form further chunks, which are loaded into the same slots.
 //
 // A pixel's channels are summed by shuffles within a warp. Where its channel lanes lie in several
 // warps, the thread that owns the pixel adds the warps' sums through shared memory, always in one
@@ -122,8 +122,8 @@ class DistanceTile {
     pixel_ = inside ? static_cast<int>(pixel - image_ * level.image_pixels) : 0;
   }
 
-  // Whether this thread has the norms and the distance of a pixel. One owner of each pixel is to
-  // write its results.
+  // Whether this thread has the norms and the distance of a pixel, and whether it is the one owner
+  // that writes them.
   __device__ bool owns() const { return gets_sums() && owned_pixel() < level_.pixels; }
   __device__ bool writes() const { return owns() && (!in_warp() || first_slot_ == 0); }
 
@@ -145,7 +145,7 @@ class DistanceTile {
         load(static_cast<const Acc*>(weights.data) + image * weights.image_stride + pixel));
   }
 
-  // Norms of the owned pixel. Comparisons are written so that NaN stays NaN.
+  // Norms of the owned pixel. NaN propagates through the comparisons.
   __device__ Norms<Acc> norms(Acc eps) {
     Acc squares[2][kPixels] = {}, total[2] = {};
     for (int chunk = 0; chunk < level_.chunks; ++chunk) {
@@ -166,7 +166,7 @@ class DistanceTile {
             .student_inverse = Acc(1) / student_denominator};
   }
 
-  // Distance of the owned pixel. The chunks are walked backwards: the last one is still here.
+  // Distance of the owned pixel. Chunks come in reverse order: the last one is still in the slots.
   __device__ Acc distance(const Norms<Acc>& n) {
     Acc squares[1][kPixels] = {}, total[1] = {};
     for (int chunk = level_.chunks - 1; chunk >= 0; --chunk) {
@@ -185,7 +185,7 @@ class DistanceTile {
   __device__ void write_gradient(const Norms<Acc>& n, Acc distance, Acc upstream, Acc eps) {
     const Acc inverse = n.student_inverse;
     const Acc t_hat = n.teacher / n.teacher_denominator, s_hat = n.student * inverse;
-    // A clamped norm is a constant: there is no part along s_hat to take off.
+    // A clamped norm is a constant: the gradient keeps its part along s_hat.
     const Acc along = n.student < eps ? 0 : distance + Acc(0.5) * (s_hat * s_hat - t_hat * t_hat);
     const Acc across = -upstream * inverse;
     share<kOfDifference>({across * inverse, across * along * inverse});

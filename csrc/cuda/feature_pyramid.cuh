@@ -126,14 +126,15 @@ inline void plan_level(FeatureLevel& level, bool vectors_allowed) {
     level.path = Path::kPlanar;
     pixels = vector;
     least = kThreadsLog2 - kTilePixelsLog2 + std::bit_width(static_cast<unsigned>(vector)) - 1;
-    // A warp's loads cover 64 bytes of a row at least, 32 where there are so many channels that
-    // more of a row would not stay on the chip.
+    // A warp's loads cover at least 64 bytes of a row. With more than 512 channels they cover 32:
+    // a wider tile would not stay on the chip.
     most = kThreadsLog2 - (level.channels <= 512 ? 2 : 1);
   } else if (serves(Path::kInterleaved, level.channels)) {
     level.path = Path::kInterleaved;
     level.channels_fastest = true;
     channels *= vector;
-    least = 2;
+    // Two neighbours at least, which read a sector of 32 bytes.
+    least = 1;
     most = kThreadsLog2;
   } else {
     level.path = Path::kScalar;

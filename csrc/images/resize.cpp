@@ -1,10 +1,10 @@
-// Antialiased bilinear resize of bytes: what F.interpolate(antialias=True) computes in float32,
-// rounded, without the image as floats.
+// Antialiased bilinear resize of bytes. The result is that of F.interpolate(antialias=True) in
+// float32, rounded. The image is never stored as floats.
 //
-// Per output row the source rows under the filter are added up, vector by vector, along the whole
-// row; then every output pixel adds up its columns of that sum. A shrink by s reads every byte
-// 2 s / s = 2 times and makes 2 s multiply-adds a byte of the output row by row, and as many a byte
-// of the output column by column: for 1024x1024 to 256x256 6.3 + 1.6 million.
+// For each output row the source rows under the filter are added up, vector by vector, along the
+// whole row. Then every output pixel adds up its columns of that sum. A shrink by s reads every
+// byte 2 s / s = 2 times and makes 2 s multiply-adds a byte of the output row by row, and as many a
+// byte of the output column by column: for 1024x1024 to 256x256 6.3 + 1.6 million.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -16,19 +16,21 @@
 
 #include "checks.h"
 #include "instruction_set.h"
+#include "parallel.h"
 
 namespace fastad::cpu {
 namespace {
 
 // The filter along one axis: output i is the sum over k < taps of weight[k * out + i] times input
-// begin[i] + k. Every output has as many taps; those it does not need weigh nothing.
+// begin[i] + k. All outputs have the same number of taps. Taps that one does not need have weight
+// 0.
 struct Filter {
   int64_t taps = 0;
   std::vector<int> begin;
   std::vector<float> weight;
 
-  // ATen's rule (compute_index_ranges_weights): a triangle of the width of an output pixel, at
-  // least of an input pixel, cut off at the borders and normalised.
+  // ATen's rule (compute_index_ranges_weights): a triangle as wide as an output pixel, and at least
+  // as an input pixel, cut off at the borders and normalised.
   Filter(int64_t in, int64_t out) : begin(out) {
     const double scale = static_cast<double>(in) / out, support = std::max(scale, 1.0);
     std::vector<int64_t> low(out), high(out);
@@ -85,7 +87,7 @@ FASTAD_INLINE void add_columns(const float* FASTAD_RESTRICT sum, const int* FAST
     for (int64_t i = 0; i < length; ++i) wide[i] += factor[i] * shifted[begin[i]];
   }
   for (int64_t i = 0; i < length; ++i) {
-    // Rounds halves to even, as torch does: 2^23 leaves no bits for fractions.
+    // Rounds half to even, as torch does: a float at 2^23 has no bits for fractions.
     const float rounded = (wide[i] + 8388608.0f) - 8388608.0f;
     out[i] = static_cast<uint8_t>(std::min(std::max(rounded, 0.0f), 255.0f));
   }
@@ -111,7 +113,7 @@ Tensor resize_bytes(Tensor images, int64_t height, int64_t width) {
   // An interleaved row is one plane, whose pixels are `pixel` values apart.
   const int64_t pixel = interleaved ? channels : 1, planes = interleaved ? 1 : channels;
   const int64_t length = columns * pixel;
-  // One after the other the channels of a row of the result, whatever the source's layout.
+  // The result is planar, whatever the source's layout.
   std::vector<int> begin(width * pixel);
   std::vector<float> weight(horizontal.taps * width * pixel);
   for (int64_t c = 0; c < pixel; ++c)
@@ -126,7 +128,7 @@ Tensor resize_bytes(Tensor images, int64_t height, int64_t width) {
   const int64_t image_stride = images.stride(0), plane_stride = images.stride(1);
   const int64_t row_stride = images.stride(2);
   const int64_t grain = std::max<int64_t>(1, 65536 / (vertical.taps * length));
-  torch::stable::parallel_for(0, n * planes * height, grain, [&](int64_t first, int64_t last) {
+  parallel_for(0, n * planes * height, grain, [&](int64_t first, int64_t last) {
     std::vector<float> sum(length), wide(width * pixel);
     std::vector<uint8_t> line(width * pixel);
     for (int64_t i = first; i < last; ++i) {

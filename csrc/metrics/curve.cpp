@@ -124,10 +124,10 @@ class Places {
     return group.first + static_cast<uint32_t>(inside >> group.shift);
   }
 
-  // The first of the keys that is not below `key`, which lies between the lowest and the highest.
+  // The first of the keys that is at least `key`, which lies between the lowest and the highest.
   size_t find(Key<T> key, uint32_t cell) const {
     size_t place = starts_[cell];
-    place += keys_[place] < key;  // no branch: which way it goes cannot be foreseen
+    place += keys_[place] < key;  // no branch: it would be unpredictable
     place += keys_[place] < key;
     if (keys_[place] < key) [[unlikely]]
       place = std::lower_bound(keys_.begin() + place, keys_.begin() + starts_[cell + 1], key) -
@@ -141,10 +141,10 @@ class Places {
   };
 
   // At most 2^12 groups of keys by their leading bits, each cut into cells of equal width, two to
-  // four for each of its keys: so however values spread, a cell holds about half a key.
+  // four for each of its keys. So a cell holds about half a key, however values spread.
   std::vector<Key<T>> keys_;
   std::vector<Group> groups_;
-  std::vector<uint32_t> starts_;  // of each cell the first key in it or after it
+  std::vector<uint32_t> starts_;  // the first key in or after each cell
   int group_shift_;
 };
 
@@ -173,7 +173,7 @@ Curve pixel_curve(const std::vector<Image<T>>& images, bool normal_images, int t
   std::vector<int64_t> counted;  // images whose normal pixels count
   std::vector<bool> marked(images.size());
   std::vector<Defect<T>> pixels;
-  std::vector<double> shares;  // what a pixel of a region is of it
+  std::vector<double> shares;  // 1 / size of a pixel's region
   for (int64_t i = 0; i < count; ++i) {
     marked[i] = !defects[i].sizes.empty();
     if (!marked[i] || !normal_images) {

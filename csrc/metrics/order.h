@@ -41,9 +41,9 @@ inline int64_t count_not_finite(const T* values, int64_t size) {
   return count;
 }
 
-// Sorts by `key`, equal ones in their old order: least significant digit first. Of 8 bytes an item
-// (float32), one pass counts all digits and three move the items, reading and writing 8 bytes each:
-// 56 bytes of traffic an item, whatever the values. A digit that all items share costs no pass.
+// Sorts by `key`, least significant digit first. Items of equal keys keep their order. For items of
+// 8 bytes (float32) one pass counts all digits, and three passes read and write the items: 56 bytes
+// of traffic an item, whatever the values. A digit that all items share costs no pass.
 template <class Item>
 void sort_by_key(std::vector<Item>& items) {
   using K = decltype(Item::key);

@@ -33,7 +33,7 @@ void parallel_for(int64_t count, int threads, const Body& body) {
     for (int64_t t = 1; t < std::min<int64_t>(threads, count); ++t)
       others.emplace_back(work, static_cast<int>(t));
   } catch (const std::exception&) {
-    // The system gives no more threads: those that run take the images of the others.
+    // The system starts no more threads: the running ones take all images.
   }
   work(0);
   for (std::thread& other : others) other.join();

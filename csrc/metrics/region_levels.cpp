@@ -1,7 +1,7 @@
 // Pixels join their neighbours in the order of their values, the highest first, by union-find
 // (Najman and Couprie, 2006). The first region of an area gives its level, so for small areas few
-// pixels need to be ordered: a sample says which are the highest, and more are taken where they do
-// not suffice. What the sample says changes the time alone.
+// pixels need to be ordered. A sample says which are the highest. Where they do not suffice, more
+// are taken. The sample changes the time, never the result.
 
 #include "metrics/region_levels.h"
 
@@ -63,15 +63,15 @@ class Forest {
   std::vector<int32_t> sizes_;
 };
 
-// A pixel behind its value, so that the order of pairs is that of values:
-// the bits of a float order as an unsigned integer once those of negative ones are inverted.
+// A value with its pixel in the low half, so that pairs order as their values do. The bits of a
+// float order as an unsigned integer once those of negative values are inverted.
 uint64_t ordered(float value, int64_t pixel) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const uint32_t key = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
   return uint64_t(key) << 32 | static_cast<uint32_t>(pixel);
 }
 
-// Descending by the upper half: least significant digit first, which keeps the order of equals.
+// Sorts descending by the upper half, least significant digit first. Equal values keep their order.
 void sort_by_value(std::vector<uint64_t>& pairs) {
   constexpr int bits = 11;
   constexpr uint64_t digits = uint64_t(1) << bits;
@@ -86,7 +86,7 @@ void sort_by_value(std::vector<uint64_t>& pairs) {
   }
 }
 
-// About the `wanted` highest values are at or above it.
+// Returns a level that about `wanted` values reach.
 float cut(const float* map, int64_t pixels, int64_t wanted) {
   std::vector<float> sample;
   for (int64_t i = 0; i < pixels; i += sample_step) sample.push_back(map[i]);

@@ -23,6 +23,7 @@ def calibrate(
     output: str | None,
     json: str | None,
     false_positive_rate: float | None,
+    roi: str | None,
     skip_bad: bool,
     device: str,
     precision: str,
@@ -36,14 +37,17 @@ def calibrate(
     target = output or detector
     targets = [target, *([] if json in (None, "-") else [str(json)])]
     refuse_overwriting([Path(name) for name in targets[1:]], [Path(detector), *paths])
-    refuse_overwriting([Path(name) for name in targets], paths)
+    refuse_overwriting([Path(name) for name in targets], [*paths, *([Path(roi)] if roi else [])])
     loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
     check_detector_target(target)
     for name in targets[1:]:
         check_result_target(name)
     with waiting("calibrating"), skipped() as skip:
         result = loaded.calibrate(
-            images, false_positive_rate=false_positive_rate, skip=skip if skip_bad else None
+            images,
+            false_positive_rate=false_positive_rate,
+            roi=roi,
+            skip=skip if skip_bad else None,
         )
     loaded.save(target)
     if json is not None:

@@ -153,6 +153,7 @@ def _watcher(detector: Detector, of_scores: Callable[[np.ndarray], np.ndarray] |
         explain=detector.explain,
         pixel_range=detector.pixel_range_,
         min_area=detector.min_area_,
+        roi=detector.roi,
     )
 
 
@@ -202,6 +203,7 @@ def _facts(detector: Detector, file: str, data: str, metrics: dict[str, Any]) ->
         "image size": f"{height}x{width} (height x width)",
         "trained on": f"{training.get('data', 'images')}: {training.get('n_train')} good images",
         "supervision": metrics["supervision"],
+        **_region(detector.roi),
         "held out": f"{training.get('n_validation')} good images, for epoch and thresholds",
         "epoch kept": epochs_kept(training),
         **dict(kept_by(training)),
@@ -218,6 +220,10 @@ def _facts(detector: Detector, file: str, data: str, metrics: dict[str, Any]) ->
         f"{predictor.device} in {str(predictor.dtype).removeprefix('torch.')}",
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     }
+
+
+def _region(roi: np.ndarray | None) -> dict[str, str]:
+    return {} if roi is None else {"region of interest": f"{roi.mean():.1%} of an image counts"}
 
 
 def _listed(values: dict[str, Any], sign: str = "=") -> str:

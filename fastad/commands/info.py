@@ -19,6 +19,7 @@ from fastad.data.depth import FULL
 from fastad.engine import precision
 from fastad.inference import load
 from fastad.inference.candidates import in_words
+from fastad.inference.starting import lineage
 from fastad.training import resolve_device, resolve_precision
 from fastad.training.map_choice import choice_lines
 
@@ -101,6 +102,8 @@ def contents(detector: str) -> list[tuple[str, str]]:
             ("false alarms" if artifact.asked_rate is None else "promise", false_alarms(artifact)),
         ]
     lines += [("calibration", _calibration(kept)) for kept in artifact.calibrations]
+    if artifact.roi is not None:
+        lines.append(("counts", f"{artifact.roi.mean():.1%} of an image, its region of interest"))
     if artifact.min_area is not None:
         lines.append(("smallest area", f"{100 * artifact.min_area:.3g} % of an image"))
     if artifact.serving is not None:
@@ -122,6 +125,7 @@ def contents(detector: str) -> list[tuple[str, str]]:
     lines += [
         (f"training.{k}", f"{v:g}" if isinstance(v, float) else str(v)) for k, v in shown.items()
     ]
+    lines += [("goes on from", line) for line in lineage(training)]
     lines += kept_by(training)
     lines += choice_lines(training.get("choice"))
     lines += [(f"stage.{name}", line) for name, line in stage_lines(training)]

@@ -1,7 +1,8 @@
 """Pictures that a command writes: never among the images that it reads."""
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fastad.commands.output import write_json
@@ -19,11 +20,29 @@ def refuse_pictures_among(images: Sequence[str], output: str) -> None:
             )
 
 
-def list_pictures(folder: Path, pictures: Iterable[Path], writer: str = "fastad predict") -> None:
-    """Written before them, so that no data set that they lie in takes them for images."""
+def list_pictures(
+    folder: Path,
+    pictures: Iterable[Path],
+    writer: str = "fastad predict",
+    gone: Collection[str] = (),
+) -> None:
+    """Written before them, so that no data set that they lie in takes them for images.
+
+    Names in ``gone`` are of pictures of an earlier run that were removed.
+    """
     names = [path.relative_to(folder).as_posix() for path in pictures]
-    every = sorted({*drawn_by_predict(folder), *names})
+    every = sorted({*drawn_by_predict(folder), *names} - {*gone})
     write_json(str(folder / PICTURES), {"written_by": writer, "files": every})
+
+
+def written_before(folder: Path, writer: str) -> list[str]:
+    """The pictures in a folder that a command has listed there, if it was the last one to do so."""
+    try:
+        content = json.loads((folder / PICTURES).read_text(encoding="utf-8"))
+        is_own = content["written_by"] == writer
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return drawn_by_predict(folder) if is_own else []
 
 
 def picture_names(paths: Sequence[Path]) -> dict[Path, Path]:

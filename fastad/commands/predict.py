@@ -68,6 +68,7 @@ def predict(
     needs_threshold: bool,
     min_area: str | None,
     mm_per_pixel: float | None,
+    roi: str | None,
     regions: str | None,
     rle: bool,
     device: str,
@@ -85,7 +86,7 @@ def predict(
     Beside a heat map are the image and what the model shows of it, where it shows anything.
     ``regions`` names a second CSV with a row for each region of each image. JSON has them beside
     each image, with ``rle`` as COCO's run lengths, too. ``min_area`` is as of
-    `Detector.set_min_area`, for this run.
+    `Detector.set_min_area`, for this run. ``roi`` is a file as of `Detector.set_roi`, likewise.
 
     A summary goes to stderr. ``needs_threshold`` makes a detector without one a ValueError.
 
@@ -110,6 +111,8 @@ def predict(
     for one in given:
         with waiting(f"loading {one.file}"):
             loaded = load(one.file, device=device, precision=precision, batch_size=batch_size)
+        if roi is not None:
+            loaded.set_roi(roi)
         if min_area is not None:
             loaded.set_min_area(min_area, mm_per_pixel=mm_per_pixel)
         if false_positive_rate is not None:
@@ -126,7 +129,8 @@ def predict(
     targets = [Path(target) for target in (json, csv, regions) if target not in (None, "-")]
     for wanted, ending in ((heatmaps, ".png"), (masks, "_mask.png")):
         targets += [folder / f"{name}{ending}" for name in names.values()] if wanted else []
-    refuse_overwriting(targets, [*paths, *(Path(one.file) for one in given)])
+    read = [*paths, *(Path(one.file) for one in given), *([] if roi is None else [Path(roi)])]
+    refuse_overwriting(targets, read)
     if output is not None:
         folder.mkdir(parents=True, exist_ok=True)
         if drawn := [t for t in targets if t.suffix == ".png"]:
@@ -164,7 +168,9 @@ def predict(
                     picture = _made(folder / f"{names[path]}.png")
                     shown = {name: pictures[i] for name, pictures in explained.items()}
                     scale, boxes = colour_scale(top), found.get(path, [])
-                    save_heatmap(picture, image, result.anomaly_map[i], scale, shown, boxes)
+                    save_heatmap(
+                        picture, image, result.anomaly_map[i], scale, shown, boxes, loaded.roi
+                    )
                 if masks:
                     assert result.mask is not None  # there is a pixel threshold
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
@@ -222,6 +228,7 @@ def _facts(detector: Detector) -> dict[str, Any]:
         "threshold": detector.threshold_,
         "supervision": detector.supervision_,
         "min_area": detector.min_area_,
+        "roi_share": None if detector.roi is None else float(detector.roi.mean()),
     }
 
 

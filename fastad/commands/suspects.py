@@ -17,7 +17,7 @@ from fastad.commands.output import (
     write_json,
     write_text,
 )
-from fastad.commands.pictures import list_pictures, refuse_pictures_among
+from fastad.commands.pictures import list_pictures, refuse_pictures_among, written_before
 from fastad.data import read_image, training_images
 from fastad.detector import Detector, load
 from fastad.inference.heatmaps import overlay, strip
@@ -26,6 +26,8 @@ from fastad.inference.suspects import Suspects
 COLUMNS = ("rank", "path", "score", "p_value", "stands_out")
 LIST, TABLE = "suspects.txt", "suspects.csv"
 NUMBERS = "{:02}-"  # before the name of a picture, by its rank
+OWN = re.compile(r"\d{2,}-[\w.-]*\.png")  # the names of such pictures
+WRITER = "fastad suspects"
 
 
 def suspects(
@@ -43,7 +45,7 @@ def suspects(
 
     The first ``count``, and all that stand out, go to stdout unless JSON does. The output folder
     gets the table of all images, pictures of the listed ones, and a text file that names them for
-    ``fastad train --exclude``. It is written last.
+    ``fastad train --exclude``. It is written last. Pictures of an earlier run are removed.
     """
     if json is not None:
         check_result_target(json)
@@ -112,7 +114,11 @@ def _write(
         NUMBERS.format(row["rank"]) + re.sub(r"[^\w.-]", "_", Path(row["path"]).stem) + ".png"
         for row in listed
     ]
-    list_pictures(folder, [folder / name for name in names], "fastad suspects")
+    earlier = written_before(folder, WRITER)
+    gone = [name for name in earlier if OWN.fullmatch(name) and name not in names]
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
+    list_pictures(folder, [folder / name for name in names], WRITER, gone)
     scale = float(np.quantile(result.anomaly_map, 0.999)) or 1.0  # one scale makes them comparable
     for name, row, i in zip(names, listed, result.order.tolist(), strict=False):
         image = read_image(row["path"], detector.pixel_range_).permute(1, 2, 0).numpy()

@@ -13,11 +13,13 @@ from fastad.commands.settings import parse_settings, parse_stages
 from fastad.commands.threshold import false_alarms
 from fastad.data import TrainingImages, training_images
 from fastad.data.depth import parse_range
+from fastad.data.roi import read_roi
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
-from fastad.inference import ArtifactError
+from fastad.inference import Artifact, ArtifactError
 from fastad.inference import load as load_artifact
+from fastad.inference.advice import with_path
 from fastad.training import CheckpointError, ConsoleProgress, TrainingConfig
 from fastad.training.checkpoint import load_checkpoint
 from fastad.training.config import options_of
@@ -65,6 +67,8 @@ def train(
     training_options: dict[str, Any],
     named: Collection[str] = (),
     exclude: str | None = None,
+    roi: str | None = None,
+    start_from: str | None = None,
 ) -> None:
     """Train, calibrate on the held-out images, save.
 
@@ -72,9 +76,12 @@ def train(
     ``named`` on the command line must not contradict a setting. ``stages`` are
     ``NAME.OPTION=VALUE`` texts. ``OUTPUT.checkpoint`` is written after every epoch, goes away at
     the end, and is what ``resume`` continues from. ``force`` lets the detector replace a file that
-    is not of the same training. ``exclude`` is a file that names images to leave out. ``report`` is
-    a folder for a page on a training that came to its end.
+    is not of the same training. ``exclude`` is a file that names images to leave out. ``roi`` is
+    one as of `Detector.fit`. ``report`` is a folder for a page on a training that came to its end.
+    ``start_from`` is a detector file to go on from: what is not named is as in it.
     """
+    if start_from is not None:
+        _take_over(load_artifact(start_from), detector_options, named)
     try:
         detector, training = _checked(
             settings,
@@ -86,23 +93,30 @@ def train(
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    region = None if roi is None else read_roi(roi)
+    if start_from is not None:
+        training["start_from"] = start_from
     checkpoint = _checked_checkpoint(output, resume)
     if Path(output).exists() and not force:
         _require_same_training(output, checkpoint if resume else None)
     found = training_images(data, good=good, masks=masks, exclude=exclude)
     if exclude is not None:
         note(f"{len(found.excluded)} images in {exclude} are left out")
-    refuse_overwriting([Path(output), checkpoint], [*found.paths, *found.held_out])
+    read = [*found.paths, *found.held_out, *([] if roi is None else [Path(roi)])]
+    refuse_overwriting([Path(output), checkpoint], read)
     if report is not None:
         from fastad.commands.training_page import prepare_report, write_report  # it takes a second
 
         prepare_report(report, output)
+    training["roi"] = region
     _fit(detector, found, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
     interrupted = detector.training_record_["interrupted"]
     # Not where the user stopped it while the first one was being written.
     goes_on = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
     if interrupted and Path(output).exists():
         raise RuntimeError(f"stopped by the user; {output} is left as it was{goes_on}")
+    step = with_path(detector.training_record_["next_step"], data)
+    detector.training_record_["next_step"] = step
     detector.save(output)
     note(f"saved {output}: {_outcome(detector)}")
     if interrupted:
@@ -111,7 +125,13 @@ def train(
     if report is not None:
         title = f"{Path(output).name}, trained on {found.name or Path(data).resolve().name}"
         note(f"report: {write_report(report, detector, found, title)}")
-    note(f"next: {detector.training_record_['next_step'] or f'fastad predict {output} IMAGES'}")
+    note(f"next: {step or f'fastad predict {output} IMAGES'}")
+
+
+def _take_over(start: Artifact, options: dict[str, Any], named: Collection[str]) -> None:
+    """Put the model and the rate of a detector in place of defaults."""
+    own = {"model": start.model.name, "false_positive_rate": start.false_positive_rate}
+    options |= {name: value for name, value in own.items() if name not in named}
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

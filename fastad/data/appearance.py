@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad._threads import own_threads
 from fastad.data.facts import shape_and_depth
 
 STATISTICS = ("brightness", "contrast", "sharpness", "colour", "range")
@@ -22,7 +23,8 @@ def appearance(images: Tensor) -> Tensor:
     if len(images) == 0:
         return torch.zeros(0, len(STATISTICS), device=images.device)
     at_once = 4 if images.device.type == "cpu" else len(images)  # so few stay in the caches
-    return torch.cat([_appearance(part) for part in images.split(at_once)])
+    with own_threads(images.device.type == "cpu"):
+        return torch.cat([_appearance(part) for part in images.split(at_once)])
 
 
 def _appearance(images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad._threads import own_threads
 from fastad._values import is_integer, plain
 from fastad.data.depth import FULL, PixelRange
 from fastad.data.images import ImageError, parse_size, read_image, resize
@@ -44,7 +45,13 @@ def iterate_batches(
     todo = enumerate(items)
 
     def load(item: Any) -> Tensor:
-        return resize(read(item), size)
+        image = read(item)
+        with own_threads():
+            return resize(image, size)
+
+    def stacked(images: list[Tensor]) -> Tensor:
+        with own_threads():
+            return torch.stack(images)
 
     def submit(count: int) -> list[tuple[int, Future]]:
         return [(position, pool.submit(load, item)) for position, item in islice(todo, count)]
@@ -65,7 +72,7 @@ def iterate_batches(
                     skip(position, error)
                 ahead.extend(submit(1))
             if images:
-                yield positions, torch.stack(images)
+                yield positions, stacked(images)
     finally:
         pool.shutdown(cancel_futures=True)
 

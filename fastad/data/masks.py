@@ -31,11 +31,8 @@ def read_mask(path: str | Path) -> Tensor:
     A mask that marks more than half of its image may be inverted: a warning names the first one of
     each folder. Errors as in ``read_image``.
     """
-    with open_image(path) as image:
-        lossy = "JPEG" in (image.format, str(image.info.get("compression")).upper())
-        image = upright(image)
-        mask = _of_grey(_grey(image), lossy)
-    share = float(mask.mean())
+    mask = read_any_mask(path)
+    share = float(mask.float().mean())
     folder = os.path.dirname(os.path.abspath(path))
     if share > 0.5 and folder not in _told_of:
         _told_of.add(folder)
@@ -44,7 +41,15 @@ def read_mask(path: str | Path) -> Tensor:
             "black is the defect (said once for each folder)",
             stacklevel=2,
         )
-    return torch.from_numpy(mask)
+    return mask
+
+
+def read_any_mask(path: str | Path) -> Tensor:
+    """As `read_mask`, of a mask that may well mark most of its image."""
+    with open_image(path) as image:
+        lossy = "JPEG" in (image.format, str(image.info.get("compression")).upper())
+        image = upright(image)
+        return torch.from_numpy(mask_of_values(_grey(image), lossy))
 
 
 def _grey(image: Image.Image) -> np.ndarray:
@@ -77,8 +82,8 @@ def _of_palette(image: Image.Image) -> np.ndarray:
     return (indices != (black[0] if len(black) else 0)).astype(np.uint8)
 
 
-def _of_grey(values: np.ndarray, lossy: bool) -> np.ndarray:
-    """The rule of `read_mask` for values (H, W) of 8 or 16 bits."""
+def mask_of_values(values: np.ndarray, lossy: bool = False) -> np.ndarray:
+    """The rule of `read_mask` for whole numbers (H, W) of 8 or 16 bits, ``lossy`` after JPEG."""
     top = 255 if values.max() <= 255 else 65535
     end = _END * top // 255
     if values.min() <= end and values.min() < values.max():

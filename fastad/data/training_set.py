@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import ImageFile
+from torch import Tensor
 
 from fastad._values import plain
 from fastad.data.appearance import log_aspects
@@ -32,7 +33,9 @@ from fastad.data.survey import choose_range
 
 log = logging.getLogger("fastad")
 
+SKIPPED_NAMES = 20  # how many of the skipped files a record names
 IN_MEMORY_BYTES = 4 * 2**30  # larger sets are decoded again in every epoch
+PIXELS = "pixels:"  # before the digest of an image in memory
 MIN_SIDE = 32  # pixels: a feature map of stride 16 has two a side then
 
 
@@ -73,6 +76,17 @@ class TrainingSet:
         if self.log_aspects is None:
             return np.full(len(indices), np.nan)
         return self.log_aspects[list(indices)]
+
+    def notes(self) -> list[str]:
+        """What a record says of the files that were left out; of each kind it names the first."""
+        unreadable = [path for path, _ in self.skipped]
+        kinds = (unreadable, "unreadable images skipped"), (self.excluded, "images excluded")
+        notes = []
+        for paths, what in kinds:
+            names = ", ".join(path.name for path in paths[:SKIPPED_NAMES])
+            more = ", ..." if len(paths) > SKIPPED_NAMES else ""
+            notes += [f"{len(paths)} {what}: {names}{more}"] if paths else []
+        return notes
 
 
 def training_size(image_size: int | str | tuple[int, int]) -> tuple[int, int]:
@@ -171,6 +185,18 @@ def _held(item: Any) -> Any:
     if is_open and item.format in FORMATS:
         return encoded(item.fp)  # a Pillow image that is not decoded yet
     return encoded(item) if is_encoded(item) else item
+
+
+def image_digests(dataset: Images) -> list[str]:
+    """What tells the images of a training apart, one digest each.
+
+    Of files `file_digests`. Of images in memory that of their pixels, after `PIXELS`. Empty where
+    neither can be had.
+    """
+    if isinstance(dataset, Tensor):
+        pixels = (image.contiguous().cpu().numpy().data for image in dataset)
+        return [PIXELS + hashlib.blake2b(data, digest_size=8).hexdigest() for data in pixels]
+    return file_digests(getattr(dataset, "paths", ()))
 
 
 def file_digests(paths: Iterable[str | Path]) -> list[str]:

@@ -23,6 +23,7 @@ from fastad.models.prn.network import Decoder as Segmenter
 from fastad.models.prn.network import Merge, PatchAttention
 from fastad.models.rstpm.decoder import Block, Decoder, Gate
 from fastad.models.rstpm.unet import UNet
+from fastad.models.stpm import STPM
 from fastad.models.utad.impression import Inception
 
 BLOCKS = {
@@ -106,6 +107,17 @@ def fold(model: M, dtype: torch.dtype) -> M | None:
 def takes_bytes(network: nn.Module) -> bool:
     """Whether a folded copy takes images as uint8, too."""
     return isinstance(network.__dict__.get("normalize"), Normalization)
+
+
+def runs_on_own_threads(network: nn.Module) -> bool:
+    """Whether a folded copy is so fast on `fastad._threads.own_threads` as on torch's.
+
+    Beside the convolutions of the pair all of its work is ops of this package, and a little of
+    torch's.
+    """
+    pair = network.__dict__.get("extract_pair")
+    is_plain = type(network) is STPM and not network.choice().subspace
+    return is_plain and isinstance(pair, Pair) and pair.in_int16
 
 
 class Residual(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from fastad._threads import thread_count
 from fastad.backbones import ResNet
 from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem
 
@@ -38,6 +39,10 @@ class Pair(nn.Module):
         )
         kept = {*first.layers, *second.layers, stages[-1]}
         self.program = NetworkSchedule.of(self.stem, self.stages, kept)
+        # Whether all convolutions are, the stages of one network alone among them.
+        self.in_int16 = self.program is not None and all(
+            kernel.weight.dtype == torch.int16 for kernel in _kernels(self.networks)
+        )
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         if self.program is not None and self.program.suits(2 * len(images)):
@@ -116,7 +121,7 @@ class NetworkSchedule:
 
     def suits(self, tasks: int) -> bool:
         """Whether so many images and networks give every thread about as much to do."""
-        threads = torch.get_num_threads()
+        threads = thread_count()
         return tasks % threads == 0 or tasks >= 4 * threads
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:

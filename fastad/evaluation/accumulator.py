@@ -16,6 +16,8 @@ class Evaluation:
     Args:
         exact_bytes: the pixel scores are exact while the maps take no more than this. Beyond it
             they come from histograms with a bound on the error (`PixelScores`, `PixelHistogram`).
+        inside: (H, W) bool, the pixels that count in the pixel scores, of maps that all have this
+            size. None for all.
         seed: of the bootstrap intervals.
 
     Examples:
@@ -32,8 +34,15 @@ class Evaluation:
         (1.0, 1.0, 2)
     """
 
-    def __init__(self, *, exact_bytes: int = EXACT_BYTES, seed: int = 0) -> None:
-        self._pixels = PixelScores(exact_bytes)
+    def __init__(
+        self,
+        *,
+        exact_bytes: int = EXACT_BYTES,
+        inside: np.ndarray | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._pixels = PixelScores(exact_bytes, inside)
+        self._inside = inside
         self._seed = seed
         self._labels: list[bool] = []
         self._scores: list[float] = []
@@ -79,6 +88,10 @@ class Evaluation:
         if bad:
             raise ValueError(f"maps must be finite, but {bad} of {maps.size} values are NaN or inf")
         marked = masks.any(axis=(1, 2))
+        if self._inside is not None and maps.shape[1:] != self._inside.shape:
+            raise ValueError(
+                f"maps must be of the size of inside, {self._inside.shape}; got {maps.shape}"
+            )
         if (marked & ~labels).any():
             first = int(np.flatnonzero(marked & ~labels)[0])
             raise ValueError(f"labels[{first}] is 0 (normal), but masks[{first}] marks a defect")

@@ -183,6 +183,7 @@ def check(
     count: int = 150,
     seed: int = 0,
     batch_size: int = 32,
+    inside: np.ndarray | None = None,
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[Tried], None] | None = None,
 ) -> CheckResult:
@@ -200,6 +201,8 @@ def check(
         count: number of defects. A multiple of 15 has each kind in each size as often.
         seed: of the defects and their places. The same seed gives every detector the same ones.
         batch_size: images in one call of ``predict``, at least 1.
+        inside: (H, W) bool, a region of interest in which the defects lie, and whose pixels alone
+            count. None for the whole image.
         progress: is called with the number of images done and of all.
         observe: is called with every defect. The arrays are valid during the call only.
 
@@ -222,9 +225,9 @@ def check(
         (30, ExactShare(hits=0, total=10))
     """
     chosen = list(range(len(images)) if indices is None else map(int, indices))
-    defects = TrialDefects(images, chosen, count=count, seed=seed)
+    defects = TrialDefects(images, chosen, count=count, seed=seed, inside=inside)
     defects.indices = _spread(defects)
-    evaluation, done, threshold = Evaluation(), 0, float(threshold)
+    evaluation, done, threshold = Evaluation(inside=inside), 0, float(threshold)
     of_threshold = set(held_out)
     alarms = {True: [0, 0], False: [0, 0]}  # of held-out and of new images: above, all
 

@@ -21,6 +21,7 @@ from fastad.evaluation.accumulator import Evaluation
 from fastad.evaluation.conclusions import conclusions, missing_classes
 from fastad.evaluation.pixels import EXACT_BYTES
 
+NAMED = 20  # files in a warning
 ASPECT_TOLERANCE = 0.05  # a mask may be smaller than its image, but not of another shape
 
 Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
@@ -40,6 +41,7 @@ def evaluate(
     observe: Observe | None = None,
     exact_bytes: int = EXACT_BYTES,
     read: Callable[[Path], Tensor] = read_image,
+    inside: np.ndarray | None = None,
 ) -> dict:
     """Scores of a detector over test samples, overall and for each defect type.
 
@@ -67,6 +69,9 @@ def evaluate(
         exact_bytes: the maps are kept, and the pixel scores are exact, while the maps take no more
             than this. Beyond it the scores come from histograms, in bounded memory.
         read: turns the file of an image into uint8 (3, h, w).
+        inside: (h, w) bool, the pixels of the maps that count, as of a region of interest. Ground
+            truth outside does not count. A defect that lies wholly outside counts in the scores of
+            images as it is labelled, and a warning names the files. None for all pixels.
 
     Returns:
         The keys of `image_metrics` and `pixel_metrics`, and
@@ -105,7 +110,8 @@ def evaluate(
     """
     if not samples:
         raise ValueError("samples: at least one test image is needed")
-    evaluation = Evaluation(exact_bytes=exact_bytes)
+    evaluation = Evaluation(exact_bytes=exact_bytes, inside=inside)
+    wholly_outside: list[Path] = []
     labels: list[int] = []
     scores: list[float] = []
     skipped = large_masks = 0
@@ -132,6 +138,10 @@ def evaluate(
             except (ImageError, OSError) as error:
                 leave_out(sample, error)
                 continue
+            if inside is not None and mask is not None and mask.any():
+                mask = mask & inside
+                if not mask.any():
+                    wholly_outside.append(sample.path)
             _require_finite(sample, score, anomaly_map)
             labels.append(sample.label)
             scores.append(float(score))
@@ -151,7 +161,7 @@ def evaluate(
 
     result = evaluation.compute()
     result["counts"]["skipped"] = skipped
-    for text in _reservations(result):
+    for text in [*_reservations(result), *_said_of_outside(wholly_outside)]:
         warnings.warn(text, stacklevel=2)
     if threshold is not None:
         called, truth = np.array(scores) > float(threshold), np.array(labels)
@@ -230,6 +240,16 @@ def _reservations(result: dict) -> list[str]:
             "is marked as a defect in their ground truth"
         )
     return texts
+
+
+def _said_of_outside(paths: Sequence[Path]) -> list[str]:
+    if not paths:
+        return []
+    names = ", ".join(map(str, paths[:NAMED])) + ", ..." * (len(paths) > NAMED)
+    return [
+        f"the defects of {len(paths)} images lie wholly outside the region of interest: the scores "
+        f"of images count them as defects all the same: {names}"
+    ]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -26,16 +26,20 @@ import math
 import numpy as np
 
 from fastad._extension import _C
-from fastad.evaluation.metrics import checked_limit, checked_pixels
+from fastad.evaluation.metrics import checked_limit, checked_pixels, counted
 
 BITS = 20  # of 32; one set of histograms takes 3 * 8 * 2^BITS bytes
 BINS = 1 << BITS
 SHIFT = 32 - BITS
 SIGN = np.uint32(1 << 31)
+LOWEST = (1 << (31 - 8)) >> SHIFT  # the bin of the lowest finite value
 
 
 class PixelHistogram:
     """Histograms of the values of normal and defect pixels, for pixel scores in bounded memory.
+
+    Args:
+        inside: (H, W) bool, the pixels that count, of maps that all have this size. None for all.
 
     Attributes:
         normal: (BINS,) int64, normal pixels by the bin of their value.
@@ -56,7 +60,8 @@ class PixelHistogram:
         (1.0, True)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, inside: np.ndarray | None = None) -> None:
+        self._inside = inside
         self.normal = np.zeros(BINS, dtype=np.int64)
         self.defect = np.zeros(BINS, dtype=np.int64)
         self.overlap = np.zeros(BINS)
@@ -73,7 +78,12 @@ class PixelHistogram:
         bad = maps.size - sum(int(np.isfinite(values).sum()) for values in maps)
         if bad:
             raise ValueError(f"maps must be finite, but {bad} of {maps.size} values are NaN or inf")
+        outside = 0
+        if self._inside is not None:
+            masks, maps, of_each = counted(masks, maps, self._inside)
+            outside = int(of_each.sum())
         _C.add_to_histograms(masks, maps, self.normal, self.defect, self.overlap)
+        self.normal[LOWEST] -= outside
 
     def merge(self, other: "PixelHistogram") -> None:
         """Add the pixels of another histogram."""

@@ -9,6 +9,7 @@ Pixel scores take arrays or tensors (N, H, W). Tensors on a CUDA device are meas
 do not move to the host (`fastad.evaluation.torch_curve`).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,13 @@ def image_f1_max(y_true: np.ndarray, y_score: np.ndarray) -> tuple[float, float]
     return image_curve(*checked_images(y_true, y_score)).f1_max()
 
 
-def pixel_metrics(masks: ArrayLike, maps: ArrayLike, *, fpr_limit: float = 0.3) -> dict[str, float]:
+def pixel_metrics(
+    masks: ArrayLike,
+    maps: ArrayLike,
+    *,
+    fpr_limit: float = 0.3,
+    inside: ArrayLike | None = None,
+) -> dict[str, float]:
     """Scores of anomaly maps against ground-truth masks.
 
     float32 and float64 are compared as they are, float16 (and a tensor's bfloat16) as the float32
@@ -79,6 +86,8 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike, *, fpr_limit: float = 0.3) 
         masks: (N, H, W) bool.
         maps: (N, H, W) finite floats, higher is more anomalous.
         fpr_limit: upper limit of the false positive rate of ``aupro``, in (0, 1].
+        inside: (H, W) or (N, H, W) bool, the pixels that count. Of a region the part inside is
+            left. None for all pixels.
 
     Returns:
         ``pixel_auroc``, ``pixel_ap`` (average precision), ``pixel_f1_max``, its threshold
@@ -100,25 +109,35 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike, *, fpr_limit: float = 0.3) 
          'aupro': 0.5}
     """
     checked_limit(fpr_limit)
-    return scores_of(pixel_curve(masks, maps), fpr_limit)
+    return scores_of(pixel_curve(masks, maps, inside=inside), fpr_limit)
 
 
-def pixel_auroc(y_true: ArrayLike, y_score: ArrayLike) -> float:
+def pixel_auroc(y_true: ArrayLike, y_score: ArrayLike, *, inside: ArrayLike | None = None) -> float:
     """``pixel_auroc`` of `pixel_metrics`: area under the ROC curve of the pixels of all images."""
-    return pixel_curve(y_true, y_score).auroc()
+    return pixel_curve(y_true, y_score, inside=inside).auroc()
 
 
-def pixel_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
+def pixel_average_precision(
+    y_true: ArrayLike, y_score: ArrayLike, *, inside: ArrayLike | None = None
+) -> float:
     """``pixel_ap`` of `pixel_metrics`: average precision of the pixels of all images."""
-    return pixel_curve(y_true, y_score).average_precision()
+    return pixel_curve(y_true, y_score, inside=inside).average_precision()
 
 
-def pixel_f1_max(y_true: ArrayLike, y_score: ArrayLike) -> tuple[float, float]:
+def pixel_f1_max(
+    y_true: ArrayLike, y_score: ArrayLike, *, inside: ArrayLike | None = None
+) -> tuple[float, float]:
     """``pixel_f1_max`` of `pixel_metrics`, an oracle, and the highest threshold that reaches it."""
-    return pixel_curve(y_true, y_score).f1_max()
+    return pixel_curve(y_true, y_score, inside=inside).f1_max()
 
 
-def aupro(y_true: ArrayLike, y_score: ArrayLike, *, fpr_limit: float = 0.3) -> float:
+def aupro(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    fpr_limit: float = 0.3,
+    inside: ArrayLike | None = None,
+) -> float:
     """Area under the per-region-overlap curve (Bergmann et al., CVPR 2020, section 5.1).
 
     A region is a connected component (8 neighbours) of a mask. At each threshold, the overlap is
@@ -133,6 +152,7 @@ def aupro(y_true: ArrayLike, y_score: ArrayLike, *, fpr_limit: float = 0.3) -> f
         y_true: masks (N, H, W) bool.
         y_score: maps (N, H, W) finite floats, higher is more anomalous.
         fpr_limit: in (0, 1].
+        inside: as of `pixel_metrics`.
 
     Returns:
         0 to 1. NaN when no pixel, or every pixel, is a defect.
@@ -154,11 +174,15 @@ def aupro(y_true: ArrayLike, y_score: ArrayLike, *, fpr_limit: float = 0.3) -> f
         0.5
     """
     checked_limit(fpr_limit)
-    return pixel_curve(y_true, y_score).aupro(fpr_limit)
+    return pixel_curve(y_true, y_score, inside=inside).aupro(fpr_limit)
 
 
 def aupimo(
-    y_true: ArrayLike, y_score: ArrayLike, *, fpr_range: tuple[float, float] = FPR_RANGE
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    fpr_range: tuple[float, float] = FPR_RANGE,
+    inside: ArrayLike | None = None,
 ) -> np.ndarray:
     """Area under each image's overlap curve at few false alarms (Bertoldo et al., BMVC 2024).
 
@@ -175,6 +199,7 @@ def aupimo(
         y_true: masks (N, H, W) bool.
         y_score: maps (N, H, W) finite floats, higher is more anomalous.
         fpr_range: (low, high) limits of the false positive rate.
+        inside: as of `pixel_metrics`.
 
     Returns:
         (N,), 0 to 1, NaN for normal images. Its ``np.nanmean`` is the score of a detector.
@@ -196,7 +221,9 @@ def aupimo(
     low, high = fpr_range
     if not 0 < low < high <= 1:
         raise ValueError(f"fpr_range must be (low, high) with 0 < low < high <= 1, got {fpr_range}")
-    curve = pixel_curve(y_true, y_score, normal_images=True)
+    curve = pixel_curve(y_true, y_score, normal_images=True, inside=inside)
+    if inside is not None:
+        y_true, y_score, _ = counted(y_true, y_score, inside)
     if curve.normal * low < 1:
         raise ValueError(
             f"fpr_range: a false positive rate of {low:g} needs the maps of normal images to have "
@@ -215,16 +242,57 @@ def aupimo(
     return result
 
 
-def pixel_curve(masks: ArrayLike, maps: ArrayLike, *, normal_images: bool = False) -> Curve:
+def pixel_curve(
+    masks: ArrayLike,
+    maps: ArrayLike,
+    *,
+    normal_images: bool = False,
+    inside: ArrayLike | None = None,
+) -> Curve:
     """The curve of the pixels of masks (N, H, W) bool and maps (N, H, W) finite floats.
 
-    With ``normal_images``, pixels of images with a defect do not count as normal. Raises ValueError
-    as `pixel_metrics`.
+    With ``normal_images``, pixels of images with a defect do not count as normal. ``inside`` as of
+    `pixel_metrics`. Raises ValueError as that.
     """
+    if inside is not None:
+        masks, maps, outside = counted(masks, maps, inside)
+        if normal_images:
+            outside = outside[~masks.any(-1).any(-1)]
+        curve = pixel_curve(masks, maps, normal_images=normal_images)
+        return dataclasses.replace(curve, normal=curve.normal - int(outside.sum()))
     if _on_device(masks, maps):
         return torch_curve.pixel_curve(masks, maps, normal_images=normal_images)
     masks, maps = checked_pixels(masks, maps)
     return curve_of_blocks([masks], [maps], normal_images=normal_images)
+
+
+def counted(masks: ArrayLike, maps: ArrayLike, inside: ArrayLike) -> tuple[Any, Any, Any]:
+    """Masks and maps in which pixels outside are normal and below all others: no curve rises there.
+
+    And how many these are in each image, (N,), by which a curve has too many normal pixels.
+
+    Args:
+        masks, maps: as of `pixel_metrics`.
+        inside: likewise; ValueError for another shape or type.
+    """
+    if _on_device(masks, maps):
+        masks, maps = torch_curve.checked_pixels(masks, maps)
+        inside = torch.as_tensor(inside, device=maps.device)
+    else:
+        masks, maps = checked_pixels(masks, maps)
+        inside = np.asarray(inside)
+    is_bool = inside.dtype in (bool, torch.bool)
+    if not is_bool or tuple(inside.shape) not in (tuple(maps.shape), tuple(maps.shape[1:])):
+        raise ValueError(
+            f"inside must be bool, (H, W) or (N, H, W) of maps {tuple(maps.shape)}; got "
+            f"{inside.dtype} of shape {tuple(inside.shape)}"
+        )
+    outside: Any = (~inside).sum((-2, -1))
+    if isinstance(maps, Tensor):
+        filled = maps.masked_fill(torch.as_tensor(~inside), torch.finfo(maps.dtype).min)
+        return masks & inside, filled, outside.expand(len(maps))
+    lowest = np.array(np.finfo(maps.dtype).min, maps.dtype)
+    return masks & inside, np.where(inside, maps, lowest), np.broadcast_to(outside, len(maps))
 
 
 def curve_of_blocks(

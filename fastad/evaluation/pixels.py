@@ -1,11 +1,12 @@
 """Pixel scores of a test set in bounded memory, for any choice of defect types."""
 
+import dataclasses
 from collections.abc import Collection
 
 import numpy as np
 
 from fastad.evaluation.histogram import PixelHistogram
-from fastad.evaluation.metrics import checked_pixels, curve_of_blocks, scores_of
+from fastad.evaluation.metrics import checked_pixels, counted, curve_of_blocks, scores_of
 
 EXACT_BYTES = 256 * 2**20  # 1,024 maps of 256x256, or 256 of 512x512
 
@@ -18,13 +19,15 @@ class PixelScores:
             quarter on top, and computing needs 64 bytes a defect pixel for a while. Once they take
             more, all are turned into one `PixelHistogram` a group (24 MiB), and memory no longer
             grows with images.
+        inside: (H, W) bool, the pixels that count, of maps that all have this size. None for all.
 
     Attributes:
         exact: whether the maps are still kept.
     """
 
-    def __init__(self, exact_bytes: int = EXACT_BYTES) -> None:
+    def __init__(self, exact_bytes: int = EXACT_BYTES, inside: np.ndarray | None = None) -> None:
         self.exact = True
+        self._inside = inside
         self._room = exact_bytes
         self._kept: dict[str | None, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._histograms: dict[str | None, PixelHistogram] = {}
@@ -36,6 +39,8 @@ class PixelScores:
         scores are computed.
         """
         mask, anomaly_map = checked_pixels(np.asarray(mask)[None], np.asarray(anomaly_map)[None])
+        if self._inside is not None:
+            mask, anomaly_map, _ = counted(mask, anomaly_map, self._inside)
         self._room -= anomaly_map.nbytes
         if self.exact and self._room < 0:
             self.exact = False
@@ -65,9 +70,14 @@ class PixelScores:
         masks, maps = zip(*images, strict=True)
         widest = np.result_type(*maps)
         maps = [values.astype(widest, copy=False) for values in maps]
-        scores = scores_of(curve_of_blocks(list(masks), maps))
+        curve = curve_of_blocks(list(masks), maps)
+        if self._inside is not None:
+            outside = len(images) * int((~self._inside).sum())
+            curve = dataclasses.replace(curve, normal=curve.normal - outside)
+        scores = scores_of(curve)
         names = (name for name in scores if name != "pixel_f1_threshold")
         return scores, {name: 0.0 * scores[name] for name in names}
 
     def _count(self, group: str | None, mask: np.ndarray, anomaly_map: np.ndarray) -> None:
-        self._histograms.setdefault(group, PixelHistogram()).update(mask, anomaly_map)
+        histogram = self._histograms.setdefault(group, PixelHistogram(self._inside))
+        histogram.update(mask, anomaly_map)

@@ -154,6 +154,8 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
     "rate" or "value". ``asked_false_positive_rate`` is null after the latter.
     ``kept_false_positive_rate`` is what the threshold keeps by those scores. ``pixel_range`` are
     the values of 16-bit pixels that the detector took for 0 and 255; the graph takes 8 bits.
+    ``roi_share`` is the share of an image that its region of interest takes, null without one: the
+    graph knows the region, its map is 0 outside, and its score is of what is inside.
     ``input_guard`` says that the graph checks no input.
     """
     pixel_range = artifact.pixel_range or FULL
@@ -165,6 +167,7 @@ def metadata(artifact: Artifact, fused_ops: bool = False) -> dict[str, Any]:
         "input_guard": NO_GUARD,
         "outputs": list(OUTPUTS),
         "image_size": list(artifact.image_size),
+        "roi_share": None if artifact.roi is None else float(artifact.roi.mean()),
         "pixel_range": [pixel_range.low, pixel_range.high],
         "threshold": artifact.threshold,
         "pixel_threshold": artifact.pixel_threshold,

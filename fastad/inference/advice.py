@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from fastad.training.record import StageRecord
 
 FEW = 3  # epochs: with fewer nobody sees whether a stage improves
 STRONG, WEAK = VERDICTS[0][1], VERDICTS[-1][1]
-OTHER_MODELS = "see whether another model finds more: fastad compare DATA"
+OTHER_MODELS = "see whether another model finds more: fastad compare "
+IN_A_FOLDER = "FOLDER, with the images in a folder"
 
 
 def next_step(training: Mapping[str, Any], model: AnomalyModel) -> str | None:
@@ -40,7 +42,16 @@ def next_step(training: Mapping[str, Any], model: AnomalyModel) -> str | None:
         rows = training.get("candidates", ())
         others = sum(row["seconds"] for row in rows if row["model"] != record.model)
         return _more_epochs(record, improving, model, others)
-    return OTHER_MODELS if checked["verdict"] in (WEAK, CHANCE) else None
+    if checked["verdict"] not in (WEAK, CHANCE):
+        return None
+    name = training.get("data")
+    return OTHER_MODELS + (IN_A_FOLDER if name is None else shlex.quote(name))
+
+
+def with_path(step: str | None, data: str) -> str | None:
+    """The next step with the folder as a command takes it: a record knows its name alone."""
+    is_of_folder = step is not None and step.startswith(OTHER_MODELS)
+    return OTHER_MODELS + shlex.quote(data) if is_of_folder else step
 
 
 def _more_epochs(

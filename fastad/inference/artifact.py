@@ -114,6 +114,12 @@ class Artifact:
         return promised(self.judging, self.threshold)
 
     @property
+    def roi(self) -> np.ndarray | None:
+        """(H, W) bool at ``image_size``, the pixels that count. None for all."""
+        region = self.model.roi
+        return None if region is None else region.mask.cpu().numpy()
+
+    @property
     def least_pixels(self) -> int | None:
         """``min_area`` in pixels of the anomaly map."""
         return None if self.min_area is None else pixels_of(self.min_area, self.image_size)
@@ -277,6 +283,9 @@ def load(path: str | Path) -> Artifact:
 
 def _artifact(content: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
     height, width = content["image_size"]
+    region = tensors.get("roi.mask")
+    if region is not None and tuple(region.shape) != (height, width):
+        raise ValueError(f"the region of interest is of {tuple(region.shape)} pixels")
     pixel_range = content.get("pixel_range")  # version 0.1.0's files have neither this nor facts
     return Artifact(
         model=_model(content["model"], content["config"], content.get("choice"), tensors),
@@ -334,8 +343,11 @@ def _model(
 ) -> AnomalyModel:
     # The teachers are in the file: their weights need not be found again.
     sources = models.without_weights(name)
+    config = models.model_class(name).options_of_file(config)
     with torch.random.fork_rng(devices=[]):  # the random weights are replaced at once
         model = models.build(name, **{**config, **sources})
+    if "roi.mask" in tensors:
+        model.set_roi(tensors["roi.mask"])
     if isinstance(model, MapModel):
         # Files from before there was a choice have none, and no subspace.
         if choice is not None:

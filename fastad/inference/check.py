@@ -68,6 +68,7 @@ def check_detector(
         promised=promised(calibration, predictor.threshold) if len(calibration) else None,
         held_out=own,
         batch_size=predictor.batch_size,
+        inside=artifact.roi,
         **options,
     )
     is_known = bool(digests) and bool(trained or held_out)

@@ -23,7 +23,7 @@ from fastad.data.appearance import STATISTICS
 from fastad.evaluation.shares import ExactShare, promised
 from fastad.inference.exchangeability import Capital, RanksSoFar, change_point
 from fastad.inference.result import PredictionResult
-from fastad.inference.threshold import alarm_p_value, conformal_threshold
+from fastad.inference.threshold import alarm_p_value, conformal_threshold, scores_digest
 
 # What is watched, and the words for less and more of it.
 WATCHED = {
@@ -139,6 +139,7 @@ class DriftMonitor:
         if len(calibration) == 0:
             raise ValueError("drift: the detector has no calibration scores: use calibrate first")
         self._rate, self._false_alarm_rate = rate, false_alarm_rate
+        self._calibration = scores_digest(calibration)
         samples = {"score": np.asarray(calibration, dtype=np.float64)}
         if len(appearance):
             columns = dict(zip(STATISTICS, np.asarray(appearance, np.float64).T, strict=True))
@@ -158,8 +159,16 @@ class DriftMonitor:
         """Take in the next images. Whether there has been drift, in these or before.
 
         Raises:
-            ValueError: the result does not know what its images look like.
+            ValueError: the result is of another detector, or of this one before or after its
+                calibration or smallest area was changed. Or it does not know what its images look
+                like.
         """
+        if result.calibration not in (None, self._calibration):
+            raise ValueError(
+                "results: they are judged by another calibration than this monitor's. They are of "
+                "another detector, or calibrate or set_min_area changed this one: begin anew with "
+                "watch"
+            )
         columns = {"score": np.asarray(result.score, np.float64)}
         if len(self._series) > 1:
             if result.appearance is None:

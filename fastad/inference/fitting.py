@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fastad._values import is_number, plain
 from fastad.data.folder import Images
-from fastad.data.training_set import TrainingSet, file_digests
+from fastad.data.roi import Roi
+from fastad.data.training_set import TrainingSet, image_digests
 from fastad.evaluation import CheckResult, Tried, check
 from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
@@ -24,6 +25,7 @@ from fastad.inference.calibration import calibration_scores
 from fastad.inference.candidates import better, in_words
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
+from fastad.inference.roi import set_for_training
 from fastad.inference.serving import Examination, examine
 from fastad.inference.threshold import conformal_threshold
 from fastad.models import AnomalyModel
@@ -35,10 +37,9 @@ from fastad.training import (
     TrainingRecord,
 )
 from fastad.training.agenda import EXAMINATION, SELF_CHECK, TRIED
+from fastad.training.identity import require_resumable
 
 log = logging.getLogger("fastad")
-
-SKIPPED_NAMES = 20  # how many of the skipped files a record names
 
 Listener = Callable[[EpochProgress], None]
 
@@ -47,6 +48,7 @@ def fit_best(
     candidates: Sequence[tuple[AnomalyModel, TrainingConfig]],
     source: TrainingSet,
     *,
+    roi: Roi | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     **options: Any,
@@ -60,11 +62,13 @@ def fit_best(
     Args:
         candidates: models and how they are trained; at most one of several has epochs.
         source: the images.
+        roi: which pixels count. None for all.
         checkpoint, resume: of the candidate that has epochs, or of a single one.
         **options: as errors, those of `fit_model`.
     """
+    said = {} if roi is None else set_for_training(roi, source, [model for model, _ in candidates])
     artifact, predictor = _best(candidates, source, checkpoint, resume, options)
-    artifact.training["next_step"] = next_step(artifact.training, artifact.model)
+    artifact.training |= said | {"next_step": next_step(artifact.training, artifact.model)}
     return artifact, predictor
 
 
@@ -76,6 +80,11 @@ def _best(
     options: Mapping[str, Any],
 ) -> tuple[Artifact, Predictor]:
     several = len(candidates) > 1
+    if several and resume and checkpoint is not None:  # before a candidate without epochs is fitted
+        for model, config in candidates:
+            if model.trains():
+                given = source.dataset, source.held_out, source.pixel_range
+                require_resumable(checkpoint, model, config, *given)
     fitted: list[tuple[Artifact, Predictor]] = []
     for number, (model, config) in enumerate(candidates, start=1):
         if several:
@@ -147,7 +156,7 @@ def fit_model(
     )
     if record.interrupted and record.best_epoch is None:
         raise KeyboardInterrupt(nothing_yet(model.trains()))
-    record.notes += _notes_on_skipped(source)
+    record.notes += source.notes()
     trainer.begin(EXAMINATION)
     predictor = Predictor(
         model,
@@ -261,6 +270,7 @@ def tried(
         held_out=indices,
         count=TRIED,
         batch_size=predictor.batch_size,
+        inside=artifact.roi,
         seed=artifact.training["seed"],
         progress=progress,
         observe=observe,
@@ -287,7 +297,7 @@ def _calibrated(
     of_images = {
         "data": source.name,
         "images": len(source.dataset),
-        "image_digests": file_digests(getattr(source.dataset, "paths", ())),
+        "image_digests": image_digests(source.dataset),
     }
     return Artifact(
         model=predictor.model,
@@ -319,17 +329,6 @@ def _warn_of_stop(training: Mapping[str, Any], stages: int) -> None:
 def nothing_yet(trains: bool) -> str:
     """What is said where Ctrl-C comes before there is anything to keep."""
     return f"stopped before {'the end of the first epoch' if trains else 'anything was learnt'}"
-
-
-def _notes_on_skipped(source: TrainingSet) -> list[str]:
-    unreadable = [path for path, _ in source.skipped]
-    kinds = (unreadable, "unreadable images skipped"), (source.excluded, "images excluded")
-    notes = []
-    for paths, what in kinds:
-        names = ", ".join(path.name for path in paths[:SKIPPED_NAMES])
-        more = ", ..." if len(paths) > SKIPPED_NAMES else ""
-        notes += [f"{len(paths)} {what}: {names}{more}"] if paths else []
-    return notes
 
 
 def checked_rate(rate: Any) -> float:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastad._files import atomic_path
 from fastad.data.images import resize
+from fastad.data.masks import resize_masks
 from fastad.evaluation.regions import Region
 
 # matplotlib's "inferno" (van der Walt and Smith, CC0) at 17 equal steps: perceptually uniform,
@@ -123,6 +124,27 @@ def boxed(picture: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
     return np.asarray(drawn)
 
 
+def dimmed(picture: np.ndarray, roi: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) uint8, darker outside of a region (h, w) bool, with a thin white border.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.inference.heatmaps import dimmed
+        >>> left = np.arange(64) < 32
+        >>> picture = dimmed(np.full((64, 64, 3), 128, dtype=np.uint8), np.tile(left, (64, 1)))
+        >>> picture[0, [0, 31, 32], 0]
+        array([128, 255,  64], dtype=uint8)
+    """
+    inside = resize_masks(torch.from_numpy(roi), picture.shape[:2])
+    thick = max(1, min(picture.shape[:2]) // 256)
+    around = (~inside)[None].float()
+    border = torch.nn.functional.max_pool2d(around, 2 * thick + 1, 1, thick)[0].bool() & inside
+    drawn = picture.copy()
+    drawn[~inside.numpy()] //= 2
+    drawn[border.numpy()] = 255
+    return drawn
+
+
 def save_heatmap(
     path: str | Path,
     image: np.ndarray,
@@ -130,6 +152,7 @@ def save_heatmap(
     scale: float,
     explanations: Mapping[str, np.ndarray] | None = None,
     regions: Sequence[Region] = (),
+    roi: np.ndarray | None = None,
 ) -> None:
     """Write ``overlay(image, anomaly_map, scale)`` to a PNG file, atomically.
 
@@ -141,6 +164,7 @@ def save_heatmap(
         explanations: pictures (h, w, 3) uint8 by name, as of `Detector.explain`. The file then
             shows the image, these pictures, and the overlay side by side.
         regions: of the image; their boxes are drawn over the overlay, with their numbers.
+        roi: (h, w) bool, a region of interest. What is outside is drawn darker.
 
     Raises:
         ValueError: as `overlay`.
@@ -155,7 +179,10 @@ def save_heatmap(
         >>> Image.open("heatmap.png").size  # width, height
         (64, 48)
     """
-    coloured = boxed(overlay(image, anomaly_map, scale), regions)
+    coloured = overlay(image, anomaly_map, scale)
+    if roi is not None:
+        coloured = dimmed(coloured, roi)
+    coloured = boxed(coloured, regions)
     if explanations:
         coloured = strip({"image": image, **explanations, "anomaly map": coloured})
     picture = Image.fromarray(coloured)

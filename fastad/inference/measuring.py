@@ -1,5 +1,6 @@
 """What a calibration needs to know of many images, without their maps."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from fastad.data.appearance import STATISTICS, log_aspects
 from fastad.data.in_memory import with_four_axes
 from fastad.data.inputs import are_paths
+from fastad.inference.guard import OK, UNKNOWN
 from fastad.inference.predictor import Predictor
 
 Skip = Callable[[Path | int, Exception], None]
@@ -18,17 +20,32 @@ Skip = Callable[[Path | int, Exception], None]
 
 @dataclass
 class Measured:
-    """Scores (n,), maxima of maps (n,), appearance (n, 5); positions of unreadable images."""
+    """Scores (n,), maxima of maps (n,), appearance (n, 5), whether they are like the good ones, as
+    `PredictionResult.input` (n,); positions of unreadable images."""
 
     scores: np.ndarray
     maxima: np.ndarray
     appearance: np.ndarray
+    input: np.ndarray
     failed: set[int]
 
     def inputs(self, items: Any) -> np.ndarray:
         """(n, 6) as `Artifact.inputs`."""
         aspects = log_aspects(items, len(self.scores))
         return np.concatenate([self.appearance, aspects[:, None]], axis=1)
+
+    def unlike(self, items: Any) -> str | None:
+        """A note on images that a prediction calls unlike the calibration's. None without such."""
+        found = np.flatnonzero(~np.isin(self.input, (OK, UNKNOWN)))
+        if len(found) == 0:
+            return None
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(self.input[found]).items())
+        example = f", such as {items[found[0]]}" if are_paths(items) else ""
+        return (
+            f"{len(found)} image{' is' if len(found) == 1 else 's are'} unlike those of the "
+            f"calibration before ({kinds}{example}). From now on such images count as usual: see "
+            "that they show the right parts"
+        )
 
 
 def measured(
@@ -52,13 +69,18 @@ def measured(
 
     scores, maxima = [np.empty(0)], [np.empty(0)]
     seen = [np.empty((0, len(STATISTICS)))]
+    inputs = [np.empty(0, dtype="<U7")]
     for result in predictor.stream(items, skip=None if skip is None else note):
-        assert result.appearance is not None  # a predictor measures it
+        # A predictor measures both.
+        assert result.appearance is not None
+        assert result.input is not None
+        inputs.append(result.input)
         scores.append(result.score.astype(np.float64))
         maxima.append(result.anomaly_map.max(axis=(1, 2)).astype(np.float64))
         seen.append(result.appearance)
         observe(result.anomaly_map)
-    return Measured(np.concatenate(scores), np.concatenate(maxima), np.concatenate(seen), failed)
+    of_all, looks = np.concatenate(scores), np.concatenate(seen)
+    return Measured(of_all, np.concatenate(maxima), looks, np.concatenate(inputs), failed)
 
 
 def countable(images: Any) -> Any:

@@ -20,12 +20,11 @@ import numpy as np
 
 from fastad._values import is_number, plain
 from fastad.data.finding import given_path
-from fastad.data.inputs import are_paths, gathered, is_path
+from fastad.data.inputs import gathered, is_path
 from fastad.data.layouts import defect_images
-from fastad.data.training_set import file_digests
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import Artifact
-from fastad.inference.known_images import calibrated, given_to_training
+from fastad.inference.known_images import calibrated, digests_of, given_to_training
 from fastad.inference.measuring import Skip, countable, measured
 from fastad.inference.predictor import Predictor
 from fastad.inference.threshold import ROUNDING
@@ -200,15 +199,12 @@ def _defects(artifact: Artifact, defects: Any) -> Any:
         path = given_path(defects)
         defects = [path] if path.is_file() else [s.path for s in defect_images(path)]
     items = countable(defects)
-    if are_paths(items):
-        seen = given_to_training(artifact) | calibrated(artifact)
-        digests = file_digests(items)
-        known = [path for path, digest in zip(items, digests, strict=True) if digest in seen]
-        if known:
-            raise ValueError(
-                f"defects: the training or a calibration of the detector read {len(known)} of the "
-                f"{len(items)} images, such as {known[0]}: they prove nothing, leave them out"
-            )
+    _, known = digests_of(items, given_to_training(artifact) | calibrated(artifact))
+    if known:
+        raise ValueError(
+            f"defects: the training or a calibration of the detector read {len(known)} of the "
+            f"{len(items)} images, such as {known[0]}: they prove nothing, leave them out"
+        )
     return items
 
 

@@ -1,7 +1,6 @@
 """A model over images on one device: the code that turns pictures into decisions."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -14,47 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad._threads import own_threads, thread_count
 from fastad._values import is_integer, plain
 from fastad.data import PixelRange, parse_size, read_image
 from fastad.data.appearance import appearance
 from fastad.data.facts import Expectation, ImageFacts
 from fastad.data.inputs import Batch, image_batches, shortened
+from fastad.engine import folding
 from fastad.engine.cuda import CudaRunner
-from fastad.engine.folding import fold, has_foldable_parts, is_separable, takes_bytes
 from fastad.engine.precision import autocast, resolve
 from fastad.inference.guard import OK, UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import keep_large, region_scores
 from fastad.inference.result import PredictionResult
-from fastad.inference.threshold import p_values
+from fastad.inference.threshold import p_values, scores_digest
+from fastad.inference.throughput import Throughput
 from fastad.models import AnomalyModel
 from fastad.training import resolve_device
 
 MANY = 64  # images of which it is worth saying how fast they went
 
 log = logging.getLogger("fastad")
-
-
-class Throughput:
-    """What takes the time of many images: seconds of each activity since the one before it."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def record(self, activity: str, images: int = 0) -> None:
-        """Everything since the last call was this."""
-        now = time.perf_counter()
-        self.seconds[activity] = self.seconds.get(activity, 0.0) + now - self._last
-        self.images, self._last = self.images + images, now
-
-    def __str__(self) -> str:
-        total = sum(self.seconds.values())
-        slowest = max(self.seconds, key=lambda activity: self.seconds[activity])
-        return (
-            f"{self.images} images at {self.images / total:.1f} a second; the slowest was {slowest}"
-            f" ({self.seconds[slowest] / total:.0%} of the time)"
-        )
 
 
 class Predictor:
@@ -121,8 +99,8 @@ class Predictor:
         self.dtype = resolve(
             precision,
             self.device,
-            integers=has_foldable_parts(model),
-            separable=is_separable(model),
+            integers=folding.has_foldable_parts(model),
+            separable=folding.is_separable(model),
         )
         self.fused = fused
         self.batch_size = batch_size
@@ -153,7 +131,7 @@ class Predictor:
         state = (dtype, fused, sum(map(attrgetter("_version"), self._parameters)))
         ready = self._ready
         if ready is None or ready[0] != state:
-            network = fold(self.model, dtype) if fused else None
+            network = folding.fold(self.model, dtype) if fused else None
             network = network or self.model
             runs = CudaRunner(network, self.device, dtype) if is_cuda else network
             ready = self._ready = (state, runs)
@@ -188,6 +166,8 @@ class Predictor:
             values = [getattr(result, name) for result in results]
             if any(value is None for value in values):
                 return None
+            if name == "calibration":
+                return values[0]
             return list(chain(*values)) if name == "paths" else np.concatenate(values)
 
         return PredictionResult(*(join(field.name) for field in fields(PredictionResult)))
@@ -310,6 +290,7 @@ class Predictor:
                 aspects = log_aspects_of(own, self.image_size)
                 result.input = guard.judge(result.appearance, aspects, score)
             result.sizes = np.array(own, np.int64).reshape(-1, 2)
+            result.calibration = scores_digest(self.calibration)
             return result
 
         return judged
@@ -330,10 +311,11 @@ class Predictor:
             return network.start(images)
         is_bytes = images.dtype == torch.uint8
         images = images.to(self.device)
-        if not (is_bytes and takes_bytes(network)):
+        if not (is_bytes and folding.takes_bytes(network)):
             images = images.to(torch.float32, memory_format=torch.channels_last)
             images = images.div_(255) if is_bytes else images
-        with torch.autocast(self.device.type, *autocast(dtype)):
+        own = own_threads(folding.runs_on_own_threads(network))
+        with own, torch.autocast(self.device.type, *autocast(dtype)):
             parts = [network(part) for part in images.split(self._at_once(dtype, len(images)))]
         score, anomaly_map = (
             _joined([getattr(part, name).float().numpy() for part in parts])
@@ -345,7 +327,7 @@ class Predictor:
         """How many of a batch's images go through the networks together."""
         # In integers they are so fast that features which do not fit into the caches, and filters
         # that are fetched for one image alone, cost more than all else.
-        most = max(2 * torch.get_num_threads(), 4) if dtype == torch.int16 else images
+        most = max(2 * thread_count(), 4) if dtype == torch.int16 else images
         return max(min(most, images), 1)
 
     def _judged(self, score: np.ndarray, anomaly_map: np.ndarray) -> PredictionResult:

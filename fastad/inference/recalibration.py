@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad.data.images import image_shape
 from fastad.data.inputs import are_paths, image_batches, is_path
-from fastad.data.training_set import file_digests
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import BY_RATE, Artifact
-from fastad.inference.known_images import calibrated, given_to_training, listed
+from fastad.inference.known_images import calibrated, digests_of, given_to_training, listed
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
@@ -116,6 +116,7 @@ def recalibrate(
     false_positive_rate: float | None = None,
     skip: Skip | None = None,
     seed: int = 0,
+    tries_old: bool = True,
 ) -> tuple[Artifact, Recalibration]:
     """Choose thresholds anew by fresh good images. ``artifact`` itself stays as it is.
 
@@ -129,6 +130,7 @@ def recalibrate(
         false_positive_rate: None keeps the rate that was asked for last.
         skip: as of `Predictor.predict`.
         seed: of the split into images for means and for thresholds.
+        tries_old: whether the old promise was one on the scores of this very detector.
 
     Returns:
         The detector with its new calibration, and what is to be said of it.
@@ -139,12 +141,16 @@ def recalibrate(
     rate = artifact.false_positive_rate if false_positive_rate is None else false_positive_rate
     source = _name(images)
     items, digests, repeated = _fresh(artifact, images)
+    if len(items) < _needed(rate) and skip is None and are_paths(items):
+        for path in items:
+            image_shape(path)  # what is no image is said first
     _require_enough(len(items), rate)
     recorder = LevelRecorder(predictor.image_size)
     before = measured(predictor, items, skip, recorder.add)
     fresh = [index for index in range(len(items)) if index not in before.failed]
     items, digests = chosen(items, fresh), [digests[i] for i in fresh] if digests else []
     _require_enough(len(items), rate)
+    unlike = before.unlike(items)
     for_means = _for_means(predictor, len(items), rate)
     order = np.random.default_rng(seed).permutation(len(items))
     first, rest = np.sort(order[:for_means]), np.sort(order[for_means:])
@@ -157,6 +163,7 @@ def recalibrate(
         after, levels = before, recorder
     known = artifact.region_levels
     known_before = len(calibrated(artifact) & set(digests))
+    tries_old = tries_old and not known_before
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     new = dataclasses.replace(
         artifact,
@@ -183,10 +190,11 @@ def recalibrate(
         kept_rate=new.kept_rate,
         threshold=threshold,
         pixel_threshold=pixel_threshold,
-        notes=tuple(
-            _notes(predictor, rate, len(items), for_means, repeated, bool(digests), known_before)
+        notes=(
+            *([unlike] if unlike else []),
+            *_notes(predictor, rate, len(items), for_means, repeated, bool(digests), known_before),
         ),
-        **_of_the_old_promise(artifact, predictor, None if known_before else before.scores),
+        **_of_the_old_promise(artifact, predictor, before.scores if tries_old else None),
     )
     return new, result
 
@@ -262,16 +270,14 @@ def _fresh(artifact: Artifact, images: Any) -> tuple[Any, list[str], int]:
     Raises ValueError where the training read one of them.
     """
     items = countable(listed(images))
-    if not are_paths(items):
-        return items, [], 0
-    digests = file_digests(items)
-    seen = given_to_training(artifact)
-    known = [path for path, digest in zip(items, digests, strict=True) if digest in seen]
+    digests, known = digests_of(items, given_to_training(artifact))
     if known:
         raise ValueError(
             f"images: the training of the detector read {len(known)} of the {len(items)} images, "
             f"such as {known[0]}: a threshold from them would be too low, leave them out"
         )
+    if not digests:
+        return items, [], 0
     first = sorted({digest: i for i, digest in reversed([*enumerate(digests)])}.values())
     return [items[i] for i in first], [digests[i] for i in first], len(items) - len(first)
 
@@ -284,8 +290,9 @@ def _needed(rate: float) -> int:
 def _require_enough(count: int, rate: float) -> None:
     if (missing := _needed(rate) - count) > 0:
         raise ValueError(
-            f"images: {count} good images are too few for a false-positive rate of {100 * rate:g} "
-            f"%, which needs {_needed(rate)}: {missing} are missing, or ask for a rate of "
+            f"images: {_are(count, 'good image')} too few for a "
+            f"false-positive rate of {100 * rate:g} %, which needs {_needed(rate)}: "
+            f"{_are(missing)} missing, or ask for a rate of "
             f"{100 / (count + 1):.3g} % or more"
         )
 
@@ -334,12 +341,18 @@ def _notes(
         more = max(2 * LEAST_FOR_MEANS, _needed(rate) + LEAST_FOR_MEANS) - count
         yield f"the position means stay as they were: {more} more images would give new ones"
     if repeated:
-        yield f"{repeated} images that are there twice are left out"
+        yield f"{_are(repeated, 'repeated image')} left out"
     if not are_files:
         yield (
             "whether the detector was trained on these images is not known: if it was, the "
             "thresholds are too low"
         )
+
+
+def _are(count: int, what: str = "") -> str:
+    """Like "1 image is", or "2 images are"."""
+    words = f"{count} {what}{'s' * (count != 1 and what != '')}".strip()
+    return f"{words} {'is' if count == 1 else 'are'}"
 
 
 def _name(images: Any) -> str | None:

@@ -71,6 +71,8 @@ class PredictionResult:
             see `fastad.data.appearance`. `Detector.drift` reads them. None where nothing measured
             them.
         sizes: (N, 2) int64, height and width of the original images. None where they are not known.
+        calibration: digest of the scores of good images that the detector judges by
+            (`fastad.inference.threshold.scores_digest`). None where the detector has none.
 
     Examples:
         >>> import numpy as np
@@ -95,6 +97,7 @@ class PredictionResult:
     input: np.ndarray | None = None
     appearance: np.ndarray | None = None
     sizes: np.ndarray | None = None
+    calibration: str | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -114,7 +117,7 @@ class PredictionResult:
         def take(values: Any) -> Any:
             if isinstance(values, np.ndarray):
                 return values[index]
-            return None if values is None else [values[i] for i in chosen]
+            return [values[i] for i in chosen] if isinstance(values, list) else values
 
         return PredictionResult(*(take(getattr(self, field.name)) for field in fields(self)))
 

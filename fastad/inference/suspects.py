@@ -102,7 +102,8 @@ def suspects(
     """How unusual each image of a data set is, by a model's teacher.
 
     Args:
-        model: its first frozen teacher is taken. It may be trained or not.
+        model: its first frozen teacher is taken. It may be trained or not. Outside its region of
+            interest nothing counts.
         dataset: n images (3, H, W) at the model's size, uint8, or dicts with one as "image".
         batch_size: images at once.
         seed: of the parts.
@@ -123,14 +124,17 @@ def suspects(
     for indices, features in passes.features():
         for part in np.unique(part_of[indices]).tolist():
             empty = Moments.empty(features.shape[1], features.device)
-            moments.setdefault(part, empty).add(features[part_of[indices] == part])
+            moments.setdefault(part, empty).add(model.places(features[part_of[indices] == part]))
     everything = functools.reduce(Moments.__add__, moments.values())
     residuals = {part: _residual(everything - own) for part, own in moments.items()}
     maps = np.empty((n, 0, 0), np.float32)
     for indices, features in passes.features():
         for part in np.unique(part_of[indices]).tolist():
             own = part_of[indices] == part
-            distances = _smoothed(residuals[part](features[own])).cpu().numpy()
+            smooth = _smoothed(residuals[part](features[own]))
+            if model.roi is not None:
+                smooth = smooth * model.roi.holds((smooth.shape[1], smooth.shape[2]))
+            distances = smooth.cpu().numpy()
             if maps.size == 0:
                 maps = np.empty((n, *distances.shape[1:]), np.float32)
             maps[indices[own]] = distances

@@ -12,6 +12,7 @@ little smaller than those of images that nothing was chosen on. The true false-a
 slightly above the one asked for.
 """
 
+import hashlib
 import math
 import warnings
 
@@ -22,6 +23,12 @@ from fastad._values import is_number, plain
 # In another batch an image's score differs by rounding, of about 1e-6: without a margin a
 # held-out image, or one like it, would be above the threshold that it set itself.
 ROUNDING = 1e-5
+
+
+def scores_digest(calibration: np.ndarray) -> str | None:
+    """Which calibration it is, 16 hexadecimal digits of the scores (n,). None without any."""
+    scores = np.ascontiguousarray(calibration, dtype=np.float64)
+    return hashlib.blake2b(scores.data, digest_size=8).hexdigest() if scores.size else None
 
 
 def conformal_threshold(

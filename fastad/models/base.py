@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastad import backbones
 from fastad.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from fastad.models.roi import RegionOfInterest, mean_inside
 
 Batches = Callable[[], Iterable[Mapping[str, Any]]]  # iterates anew every time
 
@@ -121,7 +122,12 @@ class AnomalyModel(nn.Module):
         stages: the parts of its training, one after the other.
         pair: names of a `FrozenTeacher` and a student that look at the same images; None without.
         stage: the one that it is in; None outside training.
+        started_from: digest of the trained weights that its training goes on from. None for new
+            ones.
         config: the options of this instance.
+        roi: which pixels count. None for all. What a subclass makes of images must go by it: maps
+            are 0 outside, and scores, losses and statistics are of what is inside.
+        learns_roi: whether the networks must know the region from the training on.
     """
 
     name: ClassVar[str]
@@ -130,14 +136,30 @@ class AnomalyModel(nn.Module):
     stages: ClassVar[tuple[Stage, ...]] = (Stage(),)
     pair: ClassVar[tuple[str, str] | None] = None
     stage: Stage | None = None
+    learns_roi: ClassVar[bool] = False
+    roi: RegionOfInterest | None
+    started_from: str | None = None
     mean: Tensor
     std: Tensor
 
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
+        self.register_module("roi", None)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def set_roi(self, mask: Tensor | None) -> None:
+        """Let only the pixels of a mask (H, W) bool count; None for all."""
+        self.roi = None if mask is None else RegionOfInterest(mask.to(self.mean.device))
+
+    def places(self, features: Tensor) -> Tensor:
+        """Features (N, C, h, w) at the places that count: (N, C, 1, n). All without a region."""
+        return features if self.roi is None else self.roi.places(features)
+
+    def falls_with_roi(self) -> bool:
+        """Whether a region that is set after the training raises no score of any image."""
+        return False
 
     def build_backbone(self, layers: Sequence[str]) -> nn.Module:
         """The backbone that the options name, with their ``teacher_weights``; these become
@@ -208,6 +230,11 @@ class AnomalyModel(nn.Module):
     def training_defaults_for(cls, config: Any) -> dict[str, Any]:
         """`training_defaults` where the model has these options; a model may replace some."""
         return cls.training_defaults
+
+    @classmethod
+    def options_of_file(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """The options in a detector file, and those that its version did not have yet."""
+        return options
 
     @classmethod
     def trains(cls) -> bool:
@@ -309,4 +336,4 @@ class AnomalyModel(nn.Module):
 
         The mean of an image's anomaly map, unless a model knows better. ``batch`` as in `loss`.
         """
-        return self.answer(batch).anomaly_map.flatten(1).mean(dim=1)
+        return mean_inside(self.answer(batch).anomaly_map, self.roi)

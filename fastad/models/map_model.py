@@ -36,6 +36,8 @@ class MapChoice:
         pooling: the score is the mean of this share of the pixels, the highest ones. 0 takes the
             maximum.
         pair_weights: factors of the pairs of a model that adds pairs. Empty for 1.
+        map_levels, score_levels: names of the levels that are multiplied for the anomaly map, and
+            for the score, of a model that has `MapModel.level_names`. Empty for all.
         subspace: whether the map is multiplied by that of the subspace.
 
     Raises:
@@ -47,19 +49,26 @@ class MapChoice:
     pooling: float = 0.0
     pair_weights: tuple[float, ...] = ()
     subspace: bool = False
+    map_levels: tuple[str, ...] = ()
+    score_levels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         weights = self.pair_weights
+        levels = (self.map_levels, self.score_levels)
         holds = (
             {self.scale_maps, self.scale_score} <= set(SCALES)
             and (is_number(self.pooling, 0) and self.pooling <= 1)
             and isinstance(weights, (list, tuple))
             and all(is_number(weight, 0) for weight in weights)
             and isinstance(self.subspace, bool)
+            and all(isinstance(names, (list, tuple)) for names in levels)
+            and all(isinstance(name, str) for names in levels for name in names)
         )
         if not holds:
             raise ValueError(f"there is no such way to join maps: {self}")
         object.__setattr__(self, "pair_weights", tuple(map(float, weights)))
+        object.__setattr__(self, "map_levels", tuple(self.map_levels))
+        object.__setattr__(self, "score_levels", tuple(self.score_levels))
 
 
 # Names of its fields; torch.compile cannot ask a dataclass for them.
@@ -107,11 +116,13 @@ class Evidence(NamedTuple):
             is one.
         factors: further maps (N, h, w) by which the joined map is multiplied.
         score_factor: (N,) by which the score is multiplied; None for 1.
+        score_maps: as many other distance maps, that the score is joined of. Empty for ``maps``.
     """
 
     maps: Sequence[Tensor]
     factors: Sequence[Tensor] = ()
     score_factor: Tensor | None = None
+    score_maps: Sequence[Tensor] = ()
 
 
 class MapModel(AnomalyModel):
@@ -121,15 +132,17 @@ class MapModel(AnomalyModel):
         unchosen: what "auto" is until it is chosen, and where nothing can choose.
         chosen: what "auto" came to; None before.
         pairs: how many pairs' maps are added, each with a weight.
+        level_names: of the levels, where each of them may be left out. Empty where none may.
         subspace: of the teacher's patch features, a second opinion whose errors are others than
             the student's. None without.
         distance_means: (levels, 64, 64) means of the distance maps over normal images, at each
-            position of a grid over the image; ones until `calibrate_maps`. The last one is of the
-            subspace's map, where there is one.
+            position of a grid over the image; ones until `calibrate_maps`. In the order of
+            `level_maps`.
     """
 
     unchosen: ClassVar[MapChoice] = MapChoice()
     pairs: ClassVar[int] = 1
+    level_names: tuple[str, ...] = ()
     chosen: MapChoice | None = None
     subspace: SubspaceResidual | None
     distance_means: Tensor
@@ -161,7 +174,7 @@ class MapModel(AnomalyModel):
     def fit_subspace(self, levels: Iterable[Sequence[Tensor]]) -> None:
         """Take the subspace from the teacher's levels of batches of good images."""
         if self.subspace is not None:
-            self.subspace.fit(map(self._patches, levels))
+            self.subspace.fit(self.places(self._patches(own)) for own in levels)
 
     def _patches(self, levels: Sequence[Tensor]) -> Tensor:
         """The patch features (N, D, h, w) that the subspace is of, in the maps' precision."""
@@ -180,7 +193,8 @@ class MapModel(AnomalyModel):
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """The distance maps (N, H_l, W_l), not scaled, of a batch as in `loss`.
 
-        The last one is `subspace_maps`', where there is one.
+        Those of the score come behind, where it has others (`Evidence`). The last one is
+        `subspace_maps`', where there is one.
         """
         raise NotImplementedError
 
@@ -214,13 +228,14 @@ class MapModel(AnomalyModel):
             self.chosen = None
             self._add_maps(self._levels, self._channels)
 
-    def scaled(self, maps: Sequence[Tensor], scale: str) -> list[Tensor]:
+    def scaled(self, maps: Sequence[Tensor], scale: str, first: int = 0) -> list[Tensor]:
         """Distance maps (N, H_l, W_l), divided by their means as ``scale`` says.
 
         Nothing is amplified where normal images are quieter than elsewhere, as on the background:
-        where the mean is below that of the level, that is taken. ``maps`` may be the first ones.
+        where the mean is below that of the level, that is taken. ``maps`` are those of `level_maps`
+        from the one with the index ``first`` on.
         """
-        means = self.distance_means[: len(maps)]
+        means = self.distance_means[first : first + len(maps)]
         if scale == "none":
             return list(maps)
         if scale == "level":
@@ -231,23 +246,50 @@ class MapModel(AnomalyModel):
         ]
 
     def joined(
-        self, found: Evidence, size: tuple[int, int], scale: str, choice: MapChoice
+        self,
+        found: Evidence,
+        size: tuple[int, int],
+        scale: str,
+        choice: MapChoice,
+        of_score: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """What was found, scaled one way and joined: anomaly map (N, *size), its maxima (N,)."""
-        scaled, factors = self.scaled(found.maps, scale), list(found.factors)
+        """What was found, scaled one way and joined: anomaly map (N, *size), its maxima (N,).
+
+        ``of_score``: of the maps and levels of the score.
+        """
+        levels, factors = choice.map_levels, list(found.factors)
+        if of_score:
+            levels = choice.score_levels
+        if of_score and found.score_maps:
+            scaled = self.scaled(found.score_maps, scale, first=len(found.maps))
+        else:
+            scaled = self.scaled(found.maps, scale)
+        if levels:
+            named = zip(self.level_names, scaled, strict=True)
+            scaled = [level for name, level in named if name in levels]
         if self.subspace is not None:
             *scaled, left = scaled
             factors += [left] if choice.subspace else []
-        return self.join(_weighted(scaled, choice.pair_weights), factors, size)
+        anomaly_map, maxima = self.join(_weighted(scaled, choice.pair_weights), factors, size)
+        return (anomaly_map, maxima) if self.roi is None else self.inside(anomaly_map, maxima)
+
+    def inside(self, anomaly_map: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
+        """What `join` gave, where there is a roi: the map 0 outside, and its maxima inside."""
+        assert self.roi is not None
+        kept = self.roi.keep(anomaly_map)
+        return kept, kept.amax(dim=(1, 2))
 
     def judge(self, found: Evidence, size: tuple[int, int]) -> Prediction:
         """What was found -> score (N,) and anomaly map (N, *size), as `choice` says."""
         choice = self.choice()
         anomaly_map, maxima = self.joined(found, size, choice.scale_maps, choice)
         scored = anomaly_map
-        if choice.scale_score != choice.scale_maps:
-            scored, maxima = self.joined(found, size, choice.scale_score, choice)
-        score = mean_of_highest(scored, choice.pooling) if choice.pooling > 0 else maxima
+        apart = choice.scale_score != choice.scale_maps or choice.score_levels != choice.map_levels
+        if apart or found.score_maps:
+            scored, maxima = self.joined(found, size, choice.scale_score, choice, of_score=True)
+        score = maxima
+        if choice.pooling > 0:
+            score = mean_of_highest(scored, choice.pooling, self.roi)
         if found.score_factor is not None:
             score = score * found.score_factor
         return Prediction(score, anomaly_map)
@@ -261,6 +303,10 @@ class MapModel(AnomalyModel):
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W)."""
         return self.answer({"image": images})
 
+    def falls_with_roi(self) -> bool:
+        """Where the score is a maximum."""
+        return self.choice().pooling == 0
+
     def can_renew_means(self) -> bool:
         """Whether other `distance_means` suit the trained model: it divides by them, and no network
         in it has learned from maps so divided."""
@@ -269,7 +315,7 @@ class MapModel(AnomalyModel):
 
     def calibrate_maps(self, good: Batches) -> None:
         """Take the means of the distance maps from normal images."""
-        means = [PositionMeans() for _ in self.distance_means]
+        means = [PositionMeans(self.roi) for _ in self.distance_means]
         for batch in good():
             for mean, level in zip(means, self.level_maps(batch), strict=True):
                 mean.add(level.to(self.distance_means.dtype))

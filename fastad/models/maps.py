@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastad.models.roi import RegionOfInterest
+
 GRID = 64  # positions along each side of an image that have a mean of their own
 PRIOR_IMAGES = 2
 
@@ -25,14 +27,24 @@ def smoothed(maps: Tensor, sigma: float) -> Tensor:
         return functional.conv2d(maps, kernel.view(1, 1, -1, 1))[:, 0]
 
 
-def mean_of_highest(maps: Tensor, share: float) -> Tensor:
-    """Mean of the highest ``share`` (0 to 1) of each map's pixels, at least one: (N,)."""
-    return means_of_highest(maps, [share])[0]
+def mean_of_highest(maps: Tensor, share: float, roi: RegionOfInterest | None = None) -> Tensor:
+    """Mean of the highest ``share`` (0 to 1) of each map's pixels, at least one: (N,).
+
+    With a region of interest the share is one of the pixels inside.
+    """
+    return means_of_highest(maps, [share], roi)[0]
 
 
-def means_of_highest(maps: Tensor, shares: Sequence[float]) -> list[Tensor]:
+def means_of_highest(
+    maps: Tensor, shares: Sequence[float], roi: RegionOfInterest | None = None
+) -> list[Tensor]:
     """`mean_of_highest` for each of several shares, (N,) each: the pixels are ordered once."""
-    counts = [max(round(share * maps.shape[1] * maps.shape[2]), 1) for share in shares]
+    size = (maps.shape[1], maps.shape[2])
+    pixels = size[0] * size[1]
+    if roi is not None:
+        pixels = roi.pixels_of(size)
+        maps = maps.masked_fill(~roi.at(size), -torch.inf)
+    counts = [max(round(share * pixels), 1) for share in shares]
     if not counts:
         return []
     highest = maps.flatten(1).topk(max(counts)).values
@@ -50,11 +62,12 @@ class PositionMeans:
     """Means of maps (N, h, w) at each position of a grid, over batches that come one by one.
 
     Of few images the mean at one place is uncertain: it is drawn towards that of all places, as if
-    that had been seen in `PRIOR_IMAGES` more.
+    that had been seen in `PRIOR_IMAGES` more. Outside a region of interest the mean is that of all
+    places inside.
     """
 
-    def __init__(self) -> None:
-        self.count, self._sum = 0, torch.zeros(())
+    def __init__(self, roi: RegionOfInterest | None = None) -> None:
+        self.count, self._sum, self._roi = 0, torch.zeros(()), roi
 
     def add(self, maps: Tensor) -> None:
         """Count in the maps of more images; of all the same size."""
@@ -62,8 +75,11 @@ class PositionMeans:
 
     def result(self) -> Tensor:
         """The means: (`GRID`, `GRID`)."""
-        mean = self._sum.mean() / self.count
-        means = (self._sum + PRIOR_IMAGES * mean) / (self.count + PRIOR_IMAGES)
+        total = self._sum
+        if self._roi is not None:
+            total = self._roi.without_outside(total[None])[0]
+        mean = total.mean() / self.count
+        means = (total + PRIOR_IMAGES * mean) / (self.count + PRIOR_IMAGES)
         return functional.adaptive_avg_pool2d(means[None], GRID)[0]
 
     def factor(self, scale: str, least: float) -> Tensor:

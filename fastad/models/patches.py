@@ -4,7 +4,7 @@ A patch feature describes a place of an image and what is around it. The feature
 are learned in one pass. Nothing has a gradient.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from fastad import ops
 from fastad._values import is_number
 from fastad.backbones import check_names
-from fastad.models.base import Batches, FrozenTeacher, Stage
+from fastad.models.base import FrozenTeacher, Stage
 from fastad.models.map_model import MapModel, MapOptions
 from fastad.models.maps import smoothed
-from fastad.models.residual import as_rows, patch_features
+from fastad.models.residual import patch_features
 from fastad.models.teachers import settled_backbone
 
 
@@ -39,7 +39,8 @@ class PatchModel(MapModel):
     """A model of one stage that trains nothing: subclasses give ``prepare_stage`` and its map.
 
     Attributes:
-        width: D, the length of a patch feature.
+        widths: channels of each level.
+        width: D, the length of a patch feature of all levels.
     """
 
     stages = (Stage(steps=()),)
@@ -51,23 +52,18 @@ class PatchModel(MapModel):
         if not isinstance(backbone, nn.Module):
             backbone = self.build_backbone(config.layers)
         self.teacher = FrozenTeacher(backbone)
-        self._add_maps(1)
-        self.width = sum(shape[0] for shape in self.teacher.shapes())
+        self.widths = [shape[0] for shape in self.teacher.shapes()]
+        self.width = sum(self.widths)
 
     def patches(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] -> patch features (N, D, h, w), in float32."""
         levels = self.teacher(self.normalize(images))
         return patch_features([level.to(self.mean.dtype) for level in levels])
 
-    def rows_of(self, train: Batches) -> Iterator[Tensor]:
-        """The patch features of each batch of images: (n, D)."""
-        for batch in train():
-            yield as_rows(self.patches(batch["image"]))
-
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """One scaled distance map (N, h, w) -> anomaly map (N, *size), and its maxima (N,)."""
+        """Scaled distance maps (N, h, w) -> their product (N, *size), smoothed; its maxima (N,)."""
         anomaly_map = ops.aggregate_maps(maps, size)
         sigma = self.config.smoothing
         anomaly_map = smoothed(anomaly_map, sigma) if sigma > 0 else anomaly_map

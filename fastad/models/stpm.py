@@ -18,6 +18,7 @@ from fastad.models.base import Batches, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
 from fastad.models.map_model import SCALES, MapModel, MapOptions
+from fastad.models.roi import distillation_loss, mean_inside
 from fastad.models.teachers import settled_backbone
 
 # Of the training of an EfficientNet-Lite: the optimizer is that of RSTPM.
@@ -173,7 +174,8 @@ class STPM(MapModel):
         """Take the deviations of the teacher's channels where they are to be divided by."""
         if isinstance(self.scales, ChannelScales):
             self.scales.reset()
-            self.scales.equalize(channel_deviations(batch["teacher"] for batch in train()))
+            levels = ([*map(self.places, batch["teacher"])] for batch in train())
+            self.scales.equalize(channel_deviations(levels))
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """The distances of the levels (N, H_l, W_l) of a batch as in `loss`."""
@@ -217,6 +219,8 @@ class STPM(MapModel):
             eps=self.config.eps,
             return_maximum=True,
         )
+        if self.roi is not None:
+            anomaly_map, score = self.inside(anomaly_map, score)
         return Prediction(score, anomaly_map)
 
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
@@ -225,7 +229,7 @@ class STPM(MapModel):
         teacher, student = self.features(batch["image"], batch.get("teacher"))
         distances = ops.distances(teacher, student, eps=self.config.eps)
         anomaly_map, _ = self.join(distances, [], size)
-        return anomaly_map.flatten(1).mean(dim=1)
+        return mean_inside(anomaly_map, self.roi)
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Squared distances of normalised features, averaged per level and summed over levels.
@@ -234,7 +238,8 @@ class STPM(MapModel):
         belongs to that: hence a weight of 2 on each level.
         """
         teacher, student = self.features(batch["image"], batch.get("teacher"))
-        distance = ops.distillation_loss(
-            teacher, student, level_weights=[2.0] * len(teacher), eps=self.config.eps
+        weights = [2.0] * len(teacher)
+        distance = distillation_loss(
+            teacher, student, self.roi, level_weights=weights, eps=self.config.eps
         )
         return {"distillation": distance}

@@ -73,11 +73,12 @@ class Subspace(PatchModel):
 
     def __init__(self, config: SubspaceConfig):
         super().__init__(config)
+        self._add_maps(1)
         self.residual = SubspaceResidual(self.width)
 
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Take mean and covariance of the training images' patch features, in float64."""
-        features = (self.patches(batch["image"]) for batch in train())
+        features = (self.places(self.patches(batch["image"])) for batch in train())
         self.residual.fit(features, self.config.distance, self.config.variance)
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:

@@ -24,6 +24,15 @@ def split_indices(size: int, fraction: float, seed: int) -> tuple[Tensor, Tensor
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
+def split_of(
+    size: int, held_out: Sequence[int] | None, fraction: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """`split_off` of what is to be held out; `split_indices` where that is None."""
+    if held_out is None:
+        return split_indices(size, fraction, seed)
+    return split_off(size, held_out)
+
+
 def split_off(size: int, held_out: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The other indices below ``size``, and ``held_out``, both sorted.
 

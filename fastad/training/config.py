@@ -40,6 +40,8 @@ OF_EPOCHS = tuple(
 STEP_OPTIONS = ("optimizer", "learning_rate", "momentum", "betas", "weight_decay")
 # Which floor falls away where an option is given: what is asked for is taken as it is.
 FLOORS = {"epochs": "min_steps", "batch_size": "min_batches"}
+# What part of the usual epochs and steps a training takes that goes on from a detector.
+GOING_ON = 4
 
 
 @dataclass
@@ -227,7 +229,7 @@ class TrainingConfig(Options):
                     f"{', '.join(fields)}"
                 )
         as_asked = {floor: 0 for option, floor in FLOORS.items() if option in overrides}
-        config = cls(**{**defaults_of(model), **as_asked, **overrides})
+        config = cls(**{**usual_options(model), **as_asked, **overrides})
         config.check_stages(model)
         if not any(stage.pseudo_anomalies for stage in model.stages):
             for name in OF_PSEUDO_ANOMALIES:
@@ -300,6 +302,16 @@ def defaults_of(model: AnomalyModel | type[AnomalyModel]) -> dict[str, Any]:
     if isinstance(model, type):
         return model.training_defaults
     return model.training_defaults_for(model.config)
+
+
+def usual_options(model: AnomalyModel | type[AnomalyModel]) -> dict[str, Any]:
+    """`defaults_of`, with a quarter of the epochs and steps where a training goes on from a
+    detector: its students know most already."""
+    usual = defaults_of(model)
+    if isinstance(model, type) or model.started_from is None or not model.trains():
+        return usual
+    whole = {"epochs": TrainingConfig.epochs, "min_steps": TrainingConfig.min_steps} | usual
+    return usual | {name: -(-whole[name] // GOING_ON) for name in ("epochs", "min_steps")}
 
 
 def _one_of(names: tuple[str, ...]) -> str:

@@ -14,8 +14,8 @@ from fastad._values import plain
 from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
 from fastad.models import AnomalyModel, model_class
-from fastad.training.batches import read_batch
-from fastad.training.checkpoint import CheckpointError
+from fastad.training.batches import read_batch, split_of
+from fastad.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from fastad.training.config import (
     OF_PSEUDO_ANOMALIES,
     STAGE_OPTIONS,
@@ -23,13 +23,14 @@ from fastad.training.config import (
     TrainingConfig,
 )
 from fastad.training.record import StageRecord, TrainingRecord
-from fastad.training.stages import StagePlan
+from fastad.training.stages import StagePlan, plan_stages
 
 # Hashes and lists, whose values tell a reader nothing.
 _OPAQUE = (
     "untrained weights",
     "images",
     "held-out images",
+    "region of interest",
     "pseudo-anomalies",
     "training option textures",
     "training option defects",
@@ -77,6 +78,10 @@ def identify(
         "images": fingerprint,
         "held-out images": held_out.tolist(),
     }
+    if model.roi is not None:
+        identity["region of interest"] = _hash([model.roi.mask])
+    if model.started_from is not None:
+        identity["start_from"] = model.started_from
     if pixel_range is not None:  # left out for 8 bits, as it was before there was a range
         identity["bit depth"] = pixel_range.option
     for option in dataclasses.fields(model.config):
@@ -184,6 +189,38 @@ def require_epochs(
         )
 
 
+def found_again(
+    path: str | Path, identity: dict[str, Any], plans: Sequence[StagePlan]
+) -> Checkpoint:
+    """The checkpoint to go on from, of the training of an identity.
+
+    Raises:
+        FileNotFoundError, CheckpointError: there is none, or it is of another training.
+    """
+    found = load_checkpoint(path)
+    later = [plan.stage.name for plan in plans[len(found.record.stages) :]]
+    require_same(path, found.identity, identity, later)
+    require_epochs(path, found.record.stages, plans)
+    return found
+
+
+def require_resumable(
+    path: str | Path,
+    model: AnomalyModel,
+    config: TrainingConfig,
+    dataset: Images,
+    held_out: Sequence[int] | None,
+    pixel_range: PixelRange | None,
+) -> None:
+    """Refuse, before any work, a training that `Trainer.fit` could not resume.
+
+    Arguments are its own. Errors as `found_again` and `plan_stages`.
+    """
+    split = split_of(len(dataset), held_out, config.validation_fraction, config.seed)
+    plans = plan_stages(model, config, dataset, *split, pixel_range)
+    found_again(path, identify(model, config, plans, dataset, split[1], pixel_range), plans)
+
+
 def changes(then: TrainingRecord, now: TrainingRecord, of_stage: str) -> list[str]:
     """Notes on what may differ, but lets the numbers round otherwise than without interruption."""
     pairs = {
@@ -199,6 +236,12 @@ def changes(then: TrainingRecord, now: TrainingRecord, of_stage: str) -> list[st
         for name, (before, value) in pairs.items()
         if before != value
     ]
+
+
+def weights_digest(model: AnomalyModel) -> str:
+    """Of all that was trained, 16 hexadecimal digits: which weights a training goes on from."""
+    trained = model.trained_state()
+    return _hash(trained[name] for name in sorted(trained))
 
 
 def _short(value: Any) -> str:

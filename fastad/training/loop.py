@@ -182,6 +182,7 @@ class StageLoop:
                 self.model.answer,
                 _second(self._fixed_batches(source, clean)),
                 _second(self._fixed_batches(trial, defects)),
+                self.model.roi,
             )
         self._require_finite(found, "anomaly score", f"epoch {epoch}")
         return float(found)

@@ -18,7 +18,7 @@ from torch import Tensor
 from fastad.data.folder import Images
 from fastad.evaluation import aupro
 from fastad.evaluation.metrics import image_auroc
-from fastad.models.map_model import SCALES, Evidence, MapChoice, MapModel
+from fastad.models.map_model import Evidence, MapChoice, MapModel
 from fastad.models.maps import means_of_highest
 from fastad.training.record import TrainingRecord
 from fastad.training.source import Source, Watch
@@ -32,6 +32,8 @@ POOLINGS = (0.0, 0.003, 0.01, 0.03)  # shares of the pixels to choose from; 0 is
 SEED = 4  # behind that of the training: other defects than those that choose the epoch
 
 Parts = tuple[tuple[float, ...], bool]  # weights of the pairs, and whether with the subspace
+Levels = tuple[str, ...]  # that are multiplied, by name; empty for all
+Seen = Sequence[tuple[Evidence, tuple[int, int]]]  # what was found in batches, and their size
 
 
 @dataclass
@@ -79,7 +81,7 @@ def choose_by_defects(
         why = f"it needs {LEAST_IMAGES} held-out images, there are {len(held_out)}"
         return leave_plain(model, record, why)
     seed = derived_seed(plan.seed, SEED)
-    if (defects := trial_defects(dataset, held_out, seed, DEFECTS)) is None:
+    if (defects := trial_defects(dataset, held_out, seed, DEFECTS, model.roi)) is None:
         return leave_plain(model, record, "the images are too small for synthesised defects")
     sources = [open_source(images) for images in (dataset, defects)]
     items = held_out, torch.arange(len(defects))
@@ -122,33 +124,37 @@ def choose(
     for batch in defects:
         seen.append((model.evidence(batch), _size(batch["mask"])))
         masks.append(cells(batch["mask"]))
+    inside = None if model.roi is None else cells(model.roi.mask[None])[0].cpu().numpy() > 0
     truth = torch.cat(masks).cpu().numpy() > 0
     labels = (np.arange(len(truth)) >= images).astype(int)
 
-    of_maps, of_scores, poolings = _scales(model, "maps"), _scales(model, "score"), _poolings(model)
-    maps: dict[tuple[Parts, str], float] = {}
-    scores: dict[tuple[Parts, str, float], float] = {}
-    scales = sorted({*of_maps, *of_scores}, key=SCALES.index)
-    for parts, scale in itertools.product(_parts(model), scales):
-        found, pooled = _tried(model, seen, parts, scale, poolings)
-        if scale in of_maps:
-            maps[parts, scale] = aupro(truth, found) if np.isfinite(found).all() else 0.0
-        if scale in of_scores:
+    poolings = _poolings(model)
+    maps: dict[tuple[Parts, Levels, str], float] = {}
+    scores: dict[tuple[Parts, Levels, str, float], float] = {}
+    for parts in _parts(model):
+        for levels, scale in _ways(model, "map"):
+            found = _cells(model, seen, parts, levels, scale)
+            is_finite = np.isfinite(found).all()
+            maps[parts, levels, scale] = aupro(truth, found, inside=inside) if is_finite else 0.0
+        for levels, scale in _ways(model, "score"):
+            pooled = _pooled(model, seen, parts, levels, scale, poolings)
             for pooling, of_images in zip(poolings, pooled, strict=True):
                 is_finite = np.isfinite(of_images).all()
                 auroc = image_auroc(labels, of_images) if is_finite else 0.0
-                scores[parts, scale, pooling] = auroc
+                scores[parts, levels, scale, pooling] = auroc
     choice = best(maps, scores)
     model.choose(choice)
     return ChoiceRecord(
-        # A list, as in a file: a record and one that was read are the same.
-        dataclasses.asdict(choice) | {"pair_weights": list(choice.pair_weights)},
+        _row(**dataclasses.asdict(choice)),
         images,
         len(truth) - images,
-        [_row(*parts, scale_maps=scale, aupro=v) for (parts, scale), v in maps.items()],
         [
-            _row(*parts, scale_score=scale, pooling=pooling, image_auroc=v)
-            for (parts, scale, pooling), v in scores.items()
+            _row(*parts, map_levels=levels, scale_maps=scale, aupro=v)
+            for (parts, levels, scale), v in maps.items()
+        ],
+        [
+            _row(*parts, score_levels=levels, scale_score=scale, pooling=pooling, image_auroc=v)
+            for (parts, levels, scale, pooling), v in scores.items()
         ],
     )
 
@@ -160,13 +166,14 @@ def plainest(values: Mapping[Any, float], margin: float = MARGIN) -> Any:
 
 
 def best(
-    maps: Mapping[tuple[Parts, str], float], scores: Mapping[tuple[Parts, str, float], float]
+    maps: Mapping[tuple[Parts, Levels, str], float],
+    scores: Mapping[tuple[Parts, Levels, str, float], float],
 ) -> MapChoice:
-    """The plainest of the best: first what is joined, by map and score; then scales and pooling.
+    """The plainest of the best: first what is joined, by map and score; then the rest of each.
 
     Args:
-        maps: AUPRO of (parts, scale), the plainest first.
-        scores: image AUROC of (parts, scale, pooling), the plainest first.
+        maps: AUPRO of (parts, levels, scale), the plainest first.
+        scores: image AUROC of (parts, levels, scale, pooling), the plainest first.
     """
     together = {
         parts: max(v for key, v in maps.items() if key[0] == parts)
@@ -174,12 +181,14 @@ def best(
         for parts in dict.fromkeys(key[0] for key in maps)
     }
     chosen = plainest(together, 2 * MARGIN)  # of a sum of two
-    scale_maps = plainest({scale: v for (parts, scale), v in maps.items() if parts == chosen})
-    scale_score, pooling = plainest(
+    map_levels, scale_maps = plainest(
+        {tuple(rest): v for (parts, *rest), v in maps.items() if parts == chosen}
+    )
+    score_levels, scale_score, pooling = plainest(
         {tuple(rest): v for (parts, *rest), v in scores.items() if parts == chosen}
     )
     weights, subspace = chosen
-    return MapChoice(scale_maps, scale_score, pooling, weights, subspace)
+    return MapChoice(scale_maps, scale_score, pooling, weights, subspace, map_levels, score_levels)
 
 
 def choice_lines(choice: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -204,32 +213,60 @@ def choice_lines(choice: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return found
 
 
-def _tried(
+def _cells(model: MapModel, seen: Seen, parts: Parts, levels: Levels, scale: str) -> np.ndarray:
+    """Of all images the cells of the map (N, h, w)."""
+    choice = MapChoice(pair_weights=parts[0], subspace=parts[1], map_levels=levels)
+    maps = (model.joined(evidence, size, scale, choice)[0] for evidence, size in seen)
+    return torch.cat([cells(each).cpu() for each in maps]).numpy()
+
+
+def _pooled(
     model: MapModel,
-    seen: Sequence[tuple[Evidence, tuple[int, int]]],
+    seen: Seen,
     parts: Parts,
+    levels: Levels,
     scale: str,
     poolings: Sequence[float],
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Of all images the cells of the map (N, h, w), and for each pooling the scores (N,)."""
-    choice = MapChoice(pair_weights=parts[0], subspace=parts[1])
-    found, pooled = [], []
+) -> np.ndarray:
+    """Of each pooling the scores of all images: (poolings, N)."""
+    choice = MapChoice(pair_weights=parts[0], subspace=parts[1], score_levels=levels)
+    pooled = []
     for evidence, size in seen:
-        anomaly_map, maxima = model.joined(evidence, size, scale, choice)
-        scores = means_of_highest(anomaly_map, [share for share in poolings if share > 0])
+        scored, maxima = model.joined(evidence, size, scale, choice, of_score=True)
+        shares = [share for share in poolings if share > 0]
+        scores = means_of_highest(scored, shares, model.roi)
         if 0.0 in poolings:
             scores.insert(list(poolings).index(0.0), maxima)
         if evidence.score_factor is not None:
             scores = [score * evidence.score_factor for score in scores]
-        found.append(cells(anomaly_map).cpu())
         pooled.append(torch.stack(scores).double().cpu())
-    return torch.cat(found).numpy(), list(torch.cat(pooled, dim=1).numpy())
+    return torch.cat(pooled, dim=1).numpy()
 
 
-def _scales(model: MapModel, of: str) -> Sequence[str]:
-    """The ways to scale the "maps" or the "score", the plainest first."""
-    option = getattr(model.config, f"scale_{of}")
-    return model.scalings() if option == "auto" else [option]
+def _ways(model: MapModel, of: str) -> Iterator[tuple[Levels, str]]:
+    """The levels and scales of the "map" or the "score", the plainest first."""
+    option = "scale_maps" if of == "map" else "scale_score"
+    scale = getattr(model.config, option)
+    scales = model.scalings() if scale == "auto" else [scale]
+    levels = getattr(model.config, f"{of}_levels", ())
+    return itertools.product(runs(model.level_names) if levels == "auto" else [levels], scales)
+
+
+def runs(names: Sequence[str]) -> list[Levels]:
+    """All names, as (), then the shorter runs of neighbours.
+
+    Examples:
+        >>> from fastad.training.map_choice import runs
+        >>> runs(["a", "b", "c"])
+        [(), ('a', 'b'), ('b', 'c'), ('a',), ('b',), ('c',)]
+    """
+    count = len(names)
+    shorter = (
+        tuple(names[start : start + length])
+        for length in range(count - 1, 0, -1)
+        for start in range(count - length + 1)
+    )
+    return [(), *shorter]
 
 
 def _parts(model: MapModel) -> list[Parts]:
@@ -251,14 +288,18 @@ def _size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
 
 
-def _row(weights: tuple[float, ...], subspace: bool, **others: Any) -> dict[str, Any]:
-    return {**others, "pair_weights": list(weights), "subspace": subspace}
+def _row(pair_weights: tuple[float, ...], subspace: bool, **others: Any) -> dict[str, Any]:
+    """With lists, as in a file: a record and one that was read are the same."""
+    row = {**others, "pair_weights": pair_weights, "subspace": subspace}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
 
 
 def _words(row: Mapping[str, Any]) -> str:
     """A row of the record, like "by position, times the subspace's map"."""
     scale = row.get("scale_maps", row.get("scale_score"))
     words = ["not scaled" if scale == "none" else f"scaled by {scale}"]
+    if levels := row.get("map_levels") or row.get("score_levels"):
+        words.append(" and ".join(levels))
     weights = row["pair_weights"]
     if sum(weight != 0 for weight in weights) == 1:
         words.append(f"pair {[weight != 0 for weight in weights].index(True) + 1} alone")

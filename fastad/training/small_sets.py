@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastad.models import AnomalyModel
 from fastad.training.batches import steps_an_epoch
-from fastad.training.config import TrainingConfig, defaults_of
+from fastad.training.config import TrainingConfig, usual_options
 
 if TYPE_CHECKING:  # which imports this file
     from fastad.training.stages import StagePlan
@@ -42,7 +42,7 @@ def step_notes(
                 f"{of_stage}{len(plan.train_items)} images: batches of {batch}, "
                 f"{_count(epochs, 'epoch')} of {_count(steps, 'step')}"
             )
-        defaults = {**defaults_of(model), **plan.stage.training_defaults}
+        defaults = {**usual_options(model), **plan.stage.training_defaults}
         least = defaults.get("min_steps", 0)
         if epochs * steps < least:
             notes.append(

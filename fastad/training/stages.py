@@ -20,7 +20,7 @@ from fastad.data.training_set import file_digests
 from fastad.models import AnomalyModel, Stage
 from fastad.training.config import TrainingConfig
 from fastad.training.small_sets import fitted
-from fastad.training.trial import trial_defects
+from fastad.training.trial import pixels_inside, trial_defects
 
 # Validation of a stage that learns from synthesised defects: enough items that chance does not
 # choose the epoch, and each held-out image with and without defects.
@@ -112,6 +112,7 @@ def plan_stages(
                     on_foreground=own.on_foreground,
                     # The same ones again would only be remembered.
                     defects=defects if purpose == TRAINING else None,
+                    inside=pixels_inside(model.roi),
                 )
                 for purpose, chosen in ((TRAINING, base), (VALIDATION, base_validation))
             )
@@ -122,7 +123,9 @@ def plan_stages(
             items = seen, held_out if len(held_out) else seen
         trial = None
         if stage.judged_by_defects:
-            trial = trial_defects(images, held_out, derived_seed(config.seed, index, TRIAL))
+            trial = trial_defects(
+                images, held_out, derived_seed(config.seed, index, TRIAL), roi=model.roi
+            )
         plans.append(
             StagePlan(
                 stage=stage,

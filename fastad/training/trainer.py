@@ -17,12 +17,12 @@ from fastad.models import AnomalyModel
 from fastad.models.base import Batches
 from fastad.models.map_model import MapModel
 from fastad.training.agenda import CHOICE, Agenda, features_of, in_words, phases_of
-from fastad.training.batches import split_indices, split_off
+from fastad.training.batches import split_of
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastad.training.closing import close, defects_of
 from fastad.training.config import TrainingConfig, used_options
 from fastad.training.features import memory_limit
-from fastad.training.identity import changes, identify, require_epochs, require_same
+from fastad.training.identity import changes, found_again, identify
 from fastad.training.loop import Sources, StageLoop
 from fastad.training.map_choice import choose_by_defects, leave_plain
 from fastad.training.memory import freed_memory_kept
@@ -141,10 +141,8 @@ class Trainer:
         _check(self.model, dataset, checkpoint, resume)
         config = self.config
         log.debug(f"{len(dataset)} images, {torch.get_num_threads()} threads, {config}")
-        if held_out is None:
-            train, validation = split_indices(len(dataset), config.validation_fraction, config.seed)
-        else:
-            train, validation = split_off(len(dataset), held_out)
+        fraction, seed = config.validation_fraction, config.seed
+        train, validation = split_of(len(dataset), held_out, fraction, seed)
         plans = plan_stages(self.model, config, dataset, train, validation, pixel_range)
         phases = phases_of(self.model, plans, self._followed_by)
         self._agenda = Agenda(phases, self.model, self.progress)
@@ -193,10 +191,7 @@ class Trainer:
             if checkpoint is not None:
                 identity = identify(self.model, config, plans, dataset, validation, pixel_range)
                 if resume:
-                    found = load_checkpoint(checkpoint)
-                    later = [plan.stage.name for plan in plans[len(found.record.stages) :]]
-                    require_same(checkpoint, found.identity, identity, later)
-                    require_epochs(checkpoint, found.record.stages, plans)
+                    found = found_again(checkpoint, identity, plans)
 
                 def save() -> None:
                     save_checkpoint(checkpoint, state.capture(identity))

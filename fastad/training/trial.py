@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,6 +14,7 @@ from fastad.data.synthesis import TrialDefects
 from fastad.data.synthesis.trial import MIN_SIDE
 from fastad.evaluation.metrics import image_auroc, pixel_auroc
 from fastad.models import Prediction
+from fastad.models.roi import RegionOfInterest
 from fastad.training.batches import read_batch
 
 LEAST_IMAGES = 5  # held out, from which a choice can be made
@@ -43,15 +45,26 @@ class KeptDefects(Dataset):
 
 
 def trial_defects(
-    images: Images, held_out: Tensor, seed: int, count: int = DEFECTS
+    images: Images,
+    held_out: Tensor,
+    seed: int,
+    count: int = DEFECTS,
+    roi: RegionOfInterest | None = None,
 ) -> TrialDefects | None:
-    """Defects on the held-out images; None where these are too few, or images are too small."""
+    """Defects on the held-out images, inside the region; None for too few or too small images."""
     if len(held_out) < LEAST_IMAGES:
         return None
     shape = read_batch(images, [int(held_out[0])], seed)["image"].shape[1:]
     if len(shape) != 3 or shape[0] != 3 or min(shape[1:]) < MIN_SIDE:
         return None
-    return TrialDefects(images, held_out.tolist(), count=count, seed=seed)
+    return TrialDefects(
+        images, held_out.tolist(), count=count, seed=seed, inside=pixels_inside(roi)
+    )
+
+
+def pixels_inside(roi: RegionOfInterest | None) -> np.ndarray | None:
+    """The mask (H, W) bool of a region, in host memory; None without one."""
+    return None if roi is None else roi.mask.cpu().numpy()
 
 
 def spread(items: Tensor, most: int) -> Tensor:
@@ -69,6 +82,7 @@ def quality(
     answer: Callable[[Mapping[str, Any]], Prediction],
     clean: Iterable[Mapping[str, Any]],
     defective: Iterable[Mapping[str, Any]],
+    roi: RegionOfInterest | None = None,
 ) -> Tensor:
     """Mean of the AUROC of images and that of pixels, float64; NaN where an answer is not finite.
 
@@ -76,6 +90,7 @@ def quality(
         answer: of the model, to a batch.
         clean: batches of good images.
         defective: batches with "mask" (N, H, W).
+        roi: the pixels that count in the AUROC of pixels; those of the answers' maps are 0 outside.
     """
     scores, maps, masks, labels = [], [], [], []
     for label, batches in ((0, clean), (1, defective)):
@@ -93,5 +108,6 @@ def quality(
     if not (all_scores.isfinite().all() and all_maps.isfinite().all()):
         return torch.tensor(torch.nan, dtype=torch.float64)
     of_images = image_auroc(torch.tensor(labels).numpy(), all_scores.numpy())
-    of_pixels = pixel_auroc(torch.cat(masks), all_maps)
+    inside = None if roi is None else cells(roi.mask[None])[0].cpu() > 0
+    of_pixels = pixel_auroc(torch.cat(masks), all_maps, inside=inside)
     return torch.tensor((of_images + of_pixels) / 2, dtype=torch.float64)

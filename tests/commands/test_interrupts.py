@@ -111,3 +111,26 @@ def test_signals_of_a_forked_process_are_its_own():
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("module", ["typer", "fastad.commands.output"])
+def test_one_line_where_it_comes_before_a_command_begins(tmp_path, module):
+    """In the middle of an import, which takes a second on a busy machine."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    found = subprocess.run(
+        [sys.executable, "-m", "fastad", "info"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 130
+    assert found.stderr == "error: stopped by the user\n"
+    assert found.stdout == ""

@@ -329,7 +329,8 @@ def test_masks_have_the_size_of_their_images(fastad, tiny_detector, tiny_model, 
         assert mask.shape == (72, 64)
         assert set(np.unique(mask)) <= {0, 255}
         marked[path.parent.name, path.stem.removesuffix("_mask")] = bool(mask.any())
-    for row in rows if tiny_model.name != "utad" else ():  # the score is the maximum of the map
+    # The score is the maximum of the map, but for these.
+    for row in rows if tiny_model.name not in ("utad", "patchcore") else ():
         kind, name = row["path"].split("/")[-2:]
         assert marked[kind, name.removesuffix(".png")] == row["is_anomalous"]
     assert any(marked.values())

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fastad import inference
 from fastad.data import find_images
+from fastad.data.finding import PICTURES
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,23 @@ def test_wrong_use(fastad, detector, dirty, tmp_path):
     code, _, err = fastad("train", dirty, "--exclude", tmp_path / "none.txt")
     assert code == 1
     assert "there is no file" in err
+
+
+def test_pictures_of_an_earlier_run_are_removed(fastad, detector, dirty, tmp_path):
+    out = tmp_path / "look"
+    assert fastad("suspects", detector, dirty, "--output", out, "--count", 4)[0] == 0
+    first = {path.name for path in out.glob("*.png")}
+    Image.new("RGB", (8, 8)).save(out / "03-mine.png")  # of the user, and not in the list
+    assert fastad("suspects", detector, dirty, "--output", out, "--count", 2)[0] == 0
+    second = {path.name for path in out.glob("*.png")} - {"03-mine.png"}
+    assert len(first) == 4
+    assert len(second) == 2
+    assert second < first
+    assert find_images(out) == [out / "03-mine.png"]
+    listed = json.loads((out / PICTURES).read_text())["files"]
+    assert set(listed) == second
+    # Pictures that another command listed there are its own.
+    content = {"written_by": "fastad predict", "files": sorted(second)}
+    (out / PICTURES).write_text(json.dumps(content))
+    assert fastad("suspects", detector, dirty, "--output", out, "--count", 1)[0] == 0
+    assert second < {path.name for path in out.glob("*.png")}

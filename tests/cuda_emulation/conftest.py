@@ -120,7 +120,9 @@ def emulation(pytestconfig: pytest.Config) -> EmulatedKernels:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     library = build(Path(pytestconfig.cache.mkdir(f"cuda_emulation{worker}")))
     schemas = torch.library.Library("fastad_emulation", "DEF")
-    for text in re.findall(r"m\.def\((.*?)\);", (CSRC / "fastad.cpp").read_text(), re.DOTALL):
+    source = (CSRC / "fastad.cpp").read_text()
+    ops = source.partition("STABLE_TORCH_LIBRARY(")[2].partition("\n}")[0]
+    for text in re.findall(r"m\.def\((.*?)\);", ops, re.DOTALL):
         schemas.define("".join(re.findall(r'"(.*?)"', text)))
     schemas.define("faulty(int fault, Tensor x) -> Tensor")
     torch.ops.load_library(str(library))

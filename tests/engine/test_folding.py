@@ -184,7 +184,7 @@ IMAGES = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 3, 48, 4
 def test_a_predictor_follows_its_model(predictor):
     model, learned = predictor.model, []
     if model.name == "patchcore":
-        learned = [model.memory]
+        learned = [memory.vectors for memory in model.memories]
     if model.name == "subspace":
         model.residual.fit([model.patches(torch.rand(2, 3, 48, 48))])
         learned = [model.residual.directions, model.residual.offset]

@@ -1,5 +1,7 @@
 """Exported files against their detector, in the runtimes that they are made for."""
 
+import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -201,17 +203,21 @@ def test_an_image_of_the_right_size_is_not_touched():
 
 @pytest.mark.parametrize("name", [needing(name) for name in FORMATS])
 @pytest.mark.parametrize("model", [large(model) for model in SMALL])
-@pytest.mark.parametrize("shape", [(1, 16, 24), (3, 16, 24), (3, 41, 29), (1, 7, 95), (2, 1, 1)])
-def test_a_file_gives_what_the_detector_gives(artifacts, exported, name, model, shape):
-    if model == "utad" and shape[1:] == (1, 1):
-        pytest.skip("of a flat image instance norm leaves nothing but rounding")
-    images = noise(*shape, 3)
-    score, maps = FORMATS[name].open(exported(name, model))(images)
-    expected = artifacts[model].predictor(device="cpu", precision="float32").predict(images)
-    assert (score.shape, maps.shape) == ((shape[0],), (shape[0], *SIZE))
-    assert score.dtype == maps.dtype == np.float32
-    np.testing.assert_allclose(score, expected.score, rtol=2e-3)
-    np.testing.assert_allclose(maps, expected.anomaly_map, rtol=2e-3, atol=2e-3 * score.max())
+def test_a_file_gives_what_the_detector_gives(artifacts, exported, name, model):
+    """All shapes in one test: processes that share the tests make and open each file once."""
+    run = FORMATS[name].open(exported(name, model))
+    predictor = artifacts[model].predictor(device="cpu", precision="float32")
+    for shape in [(1, 16, 24), (3, 16, 24), (3, 41, 29), (1, 7, 95), (2, 1, 1)]:
+        if model == "utad" and shape[1:] == (1, 1):
+            continue  # of a flat image instance norm leaves nothing but rounding
+        images = noise(*shape, 3)
+        score, maps = run(images)
+        expected = predictor.predict(images)
+        assert (score.shape, maps.shape) == ((shape[0],), (shape[0], *SIZE)), shape
+        assert score.dtype == maps.dtype == np.float32, shape
+        said, atol = f"images of {shape}", 2e-3 * score.max()
+        np.testing.assert_allclose(score, expected.score, rtol=2e-3, err_msg=said)
+        np.testing.assert_allclose(maps, expected.anomaly_map, rtol=2e-3, atol=atol, err_msg=said)
 
 
 def read_metadata(name, path):
@@ -419,3 +425,21 @@ def test_wrong_arguments_are_named(artifact, fake, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"no folder {tmp_path / 'no'}"):
         export_detector(artifact, tmp_path / "no" / "d.fake", "fake")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [needing(name) for name in FORMATS])
+@pytest.mark.parametrize("model", [large(model) for model in SMALL])
+def test_the_graph_knows_its_region_of_interest(artifacts, name, model, tmp_path):
+    inside = torch.zeros(SIZE, dtype=torch.bool)
+    inside[2:11, 5:17] = True
+    own = dataclasses.replace(artifacts[model], model=copy.deepcopy(artifacts[model].model))
+    own.model.set_roi(inside)
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    export_detector(own, path, name)
+    score, maps = FORMATS[name].open(path)(noise(3, 41, 29, 3))
+    expected = own.predictor(device="cpu", precision="float32").predict(noise(3, 41, 29, 3))
+    np.testing.assert_allclose(score, expected.score, rtol=2e-3)
+    np.testing.assert_allclose(maps, expected.anomaly_map, rtol=2e-3, atol=2e-3 * score.max())
+    assert (maps[:, ~inside.numpy()] == 0).all()
+    assert maps.any()
+    assert json.loads(read_metadata(name, path))["roi_share"] == inside.float().mean().item()

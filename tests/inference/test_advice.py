@@ -7,7 +7,7 @@ import pytest
 
 import fastad
 from fastad import models
-from fastad.inference.advice import OTHER_MODELS, next_step
+from fastad.inference.advice import OTHER_MODELS, next_step, with_path
 from fastad.training import TrainingConfig, TrainingRecord
 from fastad.training.record import StageRecord
 
@@ -58,13 +58,20 @@ def test_where_candidates_are_trained_again_their_time_counts():
         (None, FALLING, None),
         ("strong", FALLING, None),
         ("fair", FLAT, None),
-        ("weak", FLAT, OTHER_MODELS),
-        ("no better than chance", FLAT, OTHER_MODELS),
+        ("weak", FLAT, f"{OTHER_MODELS}'my bottle'"),
+        ("no better than chance", FLAT, f"{OTHER_MODELS}'my bottle'"),
     ],
 )
 def test_nothing_to_gain_by_epochs(verdict, scores, expected):
     training = record(STPM, verdict, [stage("training", scores, 9)], 9, epochs=3)
-    assert next_step(training, STPM) == expected
+    assert next_step(training | {"data": "my bottle"}, STPM) == expected
+    if expected is None:
+        assert with_path(None, "data/my bottle") is None
+        return
+    assert with_path(expected, "data/my bottle") == f"{OTHER_MODELS}'data/my bottle'"
+    assert with_path("more epochs would help", "data") == "more epochs would help"
+    # Images in memory have no folder.
+    assert next_step(training, STPM) == f"{OTHER_MODELS}FOLDER, with the images in a folder"
 
 
 @pytest.fixture(scope="module")

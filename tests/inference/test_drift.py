@@ -179,3 +179,33 @@ def test_a_detector_watches_its_images():
 def test_what_is_no_result_is_refused():
     with pytest.raises(TypeError, match="results must be what predict or stream gave; got str"):
         drift(None, ["folder"])
+
+
+def test_results_by_another_calibration_are_refused():
+    """Of another detector, or after `set_min_area` or `calibrate`: their scores are others."""
+    good = np.random.default_rng(0).integers(100, 156, (40, 32, 32, 3), dtype=np.uint8)
+    settings = {"image_size": 32, "layers": ("layer1",), "teacher_weights": "embedded"}
+    options = {"epochs": 1, "self_check": False, "validation_fraction": 0.5}
+    detector, other = (
+        fastad.Detector("stpm", **settings, false_positive_rate=0.2, seed=seed).fit(good, **options)
+        for seed in (0, 1)
+    )
+    monitor, before = detector.watch(), detector.predict(good[:4])
+    monitor.add(before)
+    monitor.add(before[:2])  # a part of it is judged alike
+    monitor.add(detector.set_threshold(value=0.5).predict(good[:4]))  # the scores are the same
+    detector.set_threshold(false_positive_rate=0.2)
+    with pytest.raises(ValueError, match="results: they are judged by another calibration"):
+        monitor.add(other.predict(good[:4]))
+    detector.set_min_area("2%")
+    with pytest.raises(ValueError, match=r"set_min_area changed this one: begin anew with watch"):
+        monitor.add(detector.predict(good[:4]))
+    with pytest.raises(ValueError, match="another calibration"):
+        detector.drift(before)
+    detector.watch().add(detector.predict(good[:4]))
+    detector.set_min_area(None)
+    monitor.add(detector.predict(good[:4]))
+    assert monitor.report().images == 14  # what was refused left no trace
+    detector.calibrate(good - 30)
+    with pytest.raises(ValueError, match="another calibration"):
+        monitor.add(detector.predict(good[:4]))

@@ -11,7 +11,7 @@ from fastad.commands.info import contents
 from fastad.inference import fitting
 from fastad.inference.candidates import better
 from fastad.models.auto import AutoConfig
-from fastad.training import Trainer, TrainingDivergedError
+from fastad.training import CheckpointError, Trainer, TrainingDivergedError
 
 GOOD = np.random.default_rng(0).integers(100, 156, (20, 32, 40, 3), dtype=np.uint8)
 SHORT = {"epochs": 1, "batch_size": 4, "pseudo_anomalies": 4}
@@ -37,11 +37,11 @@ def row(model, auroc, aupro):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([("a", 0.8, 0.1), ("b", 0.7, 0.9)], "a"),
-        ([("a", 0.7, 0.9), ("b", 0.8, 0.1)], "b"),
-        ([("a", 0.8, 0.1), ("b", 0.795, 0.2)], "b"),  # image AUROC alike: AUPRO decides
-        ([("a", 0.8, 0.2), ("b", 0.805, 0.2)], "a"),
-        ([("a", 0.8, 0.1), ("b", 0.75, 0.9), ("c", 0.799, 0.2)], "c"),
+        ([("a", 0.8, 0.1), ("b", 0.7, 0.9)], "b"),  # the mean of both decides
+        ([("a", 0.7, 0.9), ("b", 0.8, 0.1)], "a"),
+        ([("a", 0.8, 0.5), ("b", 0.81, 0.509)], "a"),  # alike: the first one
+        ([("a", 0.8, 0.5), ("b", 0.81, 0.511)], "b"),
+        ([("a", 0.8, 0.5), ("b", 0.82, 0.503), ("c", 0.82, 0.507)], "b"),
         ([("patchcore", None, None), ("rstpm", 0.9, 0.9), ("x", 0.9, 0.9)], "rstpm"),
         ([("a", None, None), ("b", None, None)], "b"),
     ],
@@ -195,3 +195,19 @@ def test_ctrl_c_in_the_self_check_loses_nothing(monkeypatch):
     assert detector.threshold_ is not None
     assert detector.training_record_["self_check"] is None
     assert not detector.training_record_["interrupted"]
+
+
+def test_a_changed_option_is_refused_before_a_candidate_is_trained(monkeypatch, tmp_path):
+    stopping(monkeypatch, KeyboardInterrupt(), 1)
+    checkpoint = tmp_path / "checkpoint"
+    with pytest.warns(UserWarning, match="candidate rstpm is missing"):
+        auto().fit(GOOD, **SHORT | {"epochs": 2}, checkpoint=checkpoint)
+    monkeypatch.undo()
+    trained = []
+    monkeypatch.setattr(fitting, "fit_model", lambda model, *_, **__: trained.append(model.name))
+    changed = SHORT | {"epochs": 2, "learning_rate": 0.1}
+    with pytest.raises(CheckpointError, match=r"belongs to another training: .*learning_rate"):
+        auto().fit(GOOD, **changed, checkpoint=checkpoint, resume=True)
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        auto().fit(GOOD, **changed, checkpoint=tmp_path / "none", resume=True)
+    assert trained == []

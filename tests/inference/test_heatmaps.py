@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from fastad.inference import colour_scale, overlay, save_heatmap
 from fastad.inference.heatmaps import INFERNO, colourise
@@ -84,3 +85,18 @@ def test_errors():
         overlay(IMAGE, np.zeros(2), 1.0)
     with pytest.raises(ValueError, match="scale must be positive"):
         overlay(IMAGE, np.zeros((2, 2)), 0.0)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (33, 47), (600, 520)])
+def test_the_outside_of_a_region_is_darker_and_has_a_border(size, tmp_path):
+    roi = np.zeros(size, dtype=bool)
+    roi[size[0] // 4 :, : size[1] // 2] = True
+    image = np.full((*size, 3), 100, np.uint8)
+    save_heatmap(tmp_path / "a.png", image, np.zeros((16, 16)), 1.0, roi=roi)
+    found = np.asarray(Image.open(tmp_path / "a.png"))
+    assert (found[~roi] == 50).all()
+    thick = max(1, min(size) // 256)
+    border = roi & (ndimage.minimum_filter(roi, 2 * thick + 1, mode="nearest") == 0)
+    assert (found[border] == 255).all()
+    assert (found[roi & ~border] == 100).all()
+    assert (image == 100).all()

@@ -179,3 +179,12 @@ def test_what_cannot_be_is_refused(detector, place, tmp_path):
     )
     with pytest.raises(ValueError, match="no scores of good images to choose by"):
         without.operating_points(place / "defects")
+
+
+def test_a_folder_of_good_images_is_refused(detector, place, tmp_path):
+    shutil.copytree(place / "defects/a", tmp_path / "good")
+    with pytest.raises(ValueError, match="good is a folder of good images by its name: give that"):
+        detector.operating_points(tmp_path / "good")
+    shutil.copytree(place / "defects/a", tmp_path / "ok/defects")
+    shutil.copytree(place / "defects/a", tmp_path / "ok/good")
+    assert len(detector.operating_points(tmp_path / "ok").defects) == 3

@@ -131,7 +131,7 @@ def test_stream_holds_one_batch_at_a_time(predictor, folder):
 
 def test_many_images_tell_their_pace(predictor, caplog, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("fastad.inference.predictor.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("fastad.inference.throughput.time.perf_counter", lambda: clock[0])
     images = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
     with caplog.at_level("INFO", "fastad"):
         predictor.predict(images)

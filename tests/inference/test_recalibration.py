@@ -157,7 +157,8 @@ def test_images_of_the_training_are_refused_under_any_name(detector, folders, tm
 @pytest.mark.parametrize(
     ("rate", "count", "said"),
     [
-        (0.25, 2, "2 good images are too few .* 25 %, which needs 3: 1 are missing"),
+        (0.25, 2, "2 good images are too few .* 25 %, which needs 3: 1 is missing"),
+        (0.25, 1, "images: 1 good image is too few .*, which needs 3: 2 are missing"),
         (0.05, 9, "9 good images are too few .* 5 %, which needs 19: 10 are missing, .* 10 % or"),
         (0.01, 20, "which needs 99: 79 are missing"),
     ],
@@ -182,7 +183,7 @@ def test_repeated_and_unreadable_images_are_left_out(detector, tmp_path):
     skipped = []
     result = detector.calibrate(folder, skip=lambda path, _: skipped.append(path.name))
     assert (skipped, result.images) == (["004.png"], 5)
-    assert "1 images that are there twice are left out" in result.notes
+    assert "1 repeated image is left out" in result.notes
     (folder / "003.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="4 good images are too few"):
         detector.calibrate(folder, false_positive_rate=0.19, skip=lambda *_: None)
@@ -381,3 +382,50 @@ def test_images_of_a_calibration_say_nothing_of_its_promise(detector, folders):
     assert (result.old_alarms, result.p_value) == (None, None)
     assert "20 of the images made a calibration before" in " ".join(result.notes)
     assert result.summary == "the old promise was not tried"
+
+
+def test_a_file_that_is_no_image_is_said_before_their_number(detector, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(fastad.data.ImageError, match=r"notes\.txt"):
+        detector.calibrate(tmp_path / "notes.txt")
+    with pytest.raises(FileNotFoundError, match=r"missing\.png"):
+        detector.calibrate(tmp_path / "missing.png")
+
+
+@pytest.mark.parametrize("name", ["defect", "NG-parts", "not_good"])
+def test_a_folder_of_defects_is_refused(detector, tmp_path, name):
+    folder = write(tmp_path / name, drawn(12, 21))
+    before = detector.threshold_
+    with pytest.raises(ValueError, match=f"{name} is a folder of defects by its name. Give the"):
+        detector.calibrate(folder)
+    assert detector.threshold_ == before
+    shutil.move(folder, tmp_path / "moved")
+    inside = tmp_path / name / "good"
+    shutil.copytree(tmp_path / "moved", inside)  # a folder in it says what they are
+    assert detector.calibrate(tmp_path / name).images == 12
+
+
+def test_images_unlike_those_before_are_named(detector, tmp_path):
+    """As a prediction calls them, which would call them usual from then on."""
+    grey = np.repeat(drawn(12, 22)[..., :1], 3, axis=3) // 8
+    folder = write(tmp_path / "new", [*drawn(6, 23), *grey])
+    kinds = detector.predict(folder).input
+    unlike = [kind for kind in kinds if kind != "ok"]
+    assert len(unlike) >= 12
+    result = detector.calibrate(folder)
+    [note] = [note for note in result.notes if "unlike" in note]
+    assert note.startswith(f"{len(unlike)} images are unlike those of the calibration before (")
+    for kind in set(unlike):
+        assert f"{unlike.count(kind)} {kind}" in note
+    first = sorted(folder.iterdir())[int(np.argmax(kinds != "ok"))]
+    assert f"such as {first}" in note
+    again = detector.calibrate(drawn(8, 24))
+    assert not any("such as" in note for note in again.notes if "unlike" in note)
+
+
+def test_images_of_16_bits_are_named_as_in_a_prediction(detector, tmp_path):
+    for i, pixels in enumerate(drawn(12, 25)[..., 0]):
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / f"deep/{i}.png")
+    with pytest.warns(UserWarning, match=r"\d\.png has 16 bits a value, but the training images 8"):
+        detector.calibrate(tmp_path / "deep")

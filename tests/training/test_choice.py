@@ -10,6 +10,7 @@ from toy import Toy, options
 from fastad import models
 from fastad.data import TrialDefects
 from fastad.models import Prediction, Stage
+from fastad.models.roi import RegionOfInterest
 from fastad.training import (
     CheckpointError,
     StageRecord,
@@ -313,3 +314,24 @@ def test_qualities_are_plain_numbers(larger):
     found = record.to_dict()["stages"][0]
     assert found["qualities"] == [1.0] * 4
     assert not any(isinstance(value, np.generic) for value in found["qualities"])
+
+
+def test_the_quality_goes_by_the_pixels_inside():
+    generator = torch.Generator().manual_seed(0)
+    maps, masks = torch.rand(6, 24, 20, generator=generator), torch.zeros(6, 24, 20) > 0
+    masks[3:, 8:16, 4:12] = True
+    inside = torch.zeros(24, 20) > 0
+    inside[4:20, 4:16] = True  # whole cells
+    maps = maps * inside
+
+    def answer(batch):
+        return Prediction(batch["maps"].amax(dim=(1, 2)), batch["maps"])
+
+    clean = [{"maps": maps[:3]}]
+    found = quality(
+        answer, clean, [{"maps": maps[3:], "mask": masks[3:]}], RegionOfInterest(inside)
+    )
+    cropped = [m[:, 4:20, 4:16] for m in (maps, masks)]
+    defective = [{"maps": cropped[0][3:], "mask": cropped[1][3:]}]
+    assert found == quality(answer, [{"maps": cropped[0][:3]}], defective)
+    assert found != quality(answer, clean, [{"maps": maps[3:], "mask": masks[3:]}])

@@ -135,6 +135,32 @@ def test_a_pair_that_only_adds_noise_is_left_out(noise, weights):
     assert [row["pair_weights"] for row in record.maps] == [[1, 1], [1, 0], [0, 1]]
 
 
+def test_map_and_score_take_levels_of_their_own(noise):
+    """The first level shows where defects are, the second one which images have one."""
+    good, bad = ([1 + 0.1 * noise(n), 1 + 0.1 * noise(n)] for n in (GOOD, BAD))
+    masks = squares(range(24), range(24))
+    bad[0][masks] += 0.3
+    for first, second in (good, bad):  # one pixel is high in any image
+        first[:, 4, 4] = 9 + noise(len(first))[:, 4, 4]
+        first[:, 0, 0] = 0.01
+        second += 2 * cellwise(noise, len(second)) ** 8
+    bad[1][:, 0, 0] = 30
+    names, MadeUp.level_names = MadeUp.level_names, ("first", "second")
+    try:
+        options = {"map_levels": "auto", "score_levels": "auto"}
+        found, record = chosen(good, bad, masks, maps=2, **options)
+        fixed, _ = chosen(good, bad, masks, maps=2, **(options | {"map_levels": ("second",)}))
+    finally:
+        MadeUp.level_names = names
+    assert (found.map_levels, found.score_levels) == (("first",), ("second",))
+    assert [row["map_levels"] for row in record.maps] == [[], ["first"], ["second"]]
+    assert [row["score_levels"] for row in record.scores] == [[], ["first"], ["second"]]
+    of_map, of_score = (line for _, line in choice_lines(vars(record)))
+    assert of_map.startswith("not scaled, first: AUPRO ")
+    assert of_score.startswith("not scaled, second, maximum: image AUROC ")
+    assert (fixed.map_levels, fixed.score_levels) == (("second",), ("second",))
+
+
 @pytest.mark.parametrize("helps", [True, False])
 def test_the_subspace_is_multiplied_by_where_it_helps_and_dropped_otherwise(noise, helps):
     good, bad = ([1 + noise(n), 1 + (0 if helps else 3) * noise(n)] for n in (GOOD, BAD))
@@ -218,8 +244,8 @@ def test_what_is_joined_needs_both_margins():
     plain, other = ((), False), ((), True)
 
     def taken(gain):
-        maps = {(plain, "none"): 0.5, (other, "none"): 0.5 + gain}
-        scores = {(plain, "none", 0.0): 0.5, (other, "none", 0.0): 0.5 + gain}
+        maps = {(plain, (), "none"): 0.5, (other, (), "none"): 0.5 + gain}
+        scores = {(plain, (), "none", 0.0): 0.5, (other, (), "none", 0.0): 0.5 + gain}
         return best(maps, scores).subspace
 
     assert not taken(0.9 * MARGIN)
@@ -282,3 +308,22 @@ def test_the_numbers_are_those_of_the_answers(noise):
     assert record.maps[0]["aupro"] == aupro(cells[0] > 0, cells[1])
     labels, scores = np.arange(GOOD + BAD) >= GOOD, torch.cat([a.score for a in answers]).numpy()
     assert record.scores[0]["image_auroc"] == image_metrics(labels, scores)["image_auroc"]
+
+
+def test_a_region_of_interest_chooses_by_what_is_inside(noise):
+    good, bad = (1 + 0.1 * noise(n) for n in (GOOD, BAD))
+    masks = squares(range(8, 24), range(24))
+    bad[masks] += 3
+    records = []
+    for outside in (0.0, 50.0):  # the upper rows vary, and are high in images of both kinds
+        for maps in (good, bad):
+            maps[:, :8] = outside * noise(len(maps))[:, :8]
+        model = MadeUp(1, 1, scale_maps="auto", scale_score="auto", pooling="auto")
+        inside = torch.ones(SIDE, SIDE, dtype=torch.bool)
+        inside[:8] = False
+        model.set_roi(inside)
+        batches, defects = good_and_bad([good], [bad], masks)
+        model.calibrate_maps(lambda batches=batches: iter(batches))
+        records.append(choose(model, batches, defects))
+    assert records[0] == records[1]
+    assert max(row["image_auroc"] for row in records[0].scores) == 1.0

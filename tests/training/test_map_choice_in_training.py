@@ -52,9 +52,9 @@ def test_the_record_and_the_log_say_what_was_chosen(caplog):
 def test_another_seed_than_the_epoch_has_other_defects(monkeypatch):
     seeds, drawn = [], map_choice.trial_defects
 
-    def noted(images, held_out, seed, count):
+    def noted(images, held_out, seed, *rest):
         seeds.append(seed)
-        return drawn(images, held_out, seed, count)
+        return drawn(images, held_out, seed, *rest)
 
     monkeypatch.setattr(map_choice, "trial_defects", noted)
     from fastad.training.batches import split_indices

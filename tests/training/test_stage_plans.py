@@ -19,7 +19,7 @@ def plans(images, held_out, model=TwoStages, **changes):
     held_out = torch.tensor(held_out, dtype=torch.int64)
     everything = torch.arange(len(images))
     rest = everything[~torch.isin(everything, held_out)]
-    return plan_stages(model, two_options(**changes), images, rest, held_out)
+    return plan_stages(model(), two_options(**changes), images, rest, held_out)
 
 
 def base(dataset):

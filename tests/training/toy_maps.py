@@ -16,6 +16,8 @@ class Options(MapOptions):
     pooling: str | float = "maximum"
     pair_weights: str | tuple[float, ...] = ()
     subspace: str | bool = False
+    map_levels: str | tuple[str, ...] = ()
+    score_levels: str | tuple[str, ...] = ()
 
 
 class MadeUp(MapModel):

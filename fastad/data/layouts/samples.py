@@ -204,7 +204,7 @@ def defect_samples(data: str | Path) -> list[Sample]:
 def defect_images(data: str | Path) -> list[Sample]:
     """As `defect_samples`, with or without masks.
 
-    Raises FileNotFoundError, NotADirectoryError; ValueError for a folder of masks.
+    Raises FileNotFoundError, NotADirectoryError; ValueError for a folder of masks or good images.
     """
     # Masks may lie beside or above what a relative path begins with.
     data = Path(os.path.abspath(existing(data)))
@@ -212,7 +212,13 @@ def defect_images(data: str | Path) -> list[Sample]:
         raise ValueError(f"{data} is a folder of masks by its name: give that of the images")
     if read_split(data) is not None or Folders(data).part("test"):
         return [sample for sample in test_samples(data) if sample.label]
-    return _defects_alone(data)
+    found = _defects_alone(data)
+    between = {f.name for s in found for f in s.path.parents if data in f.parents}
+    if saying(data.name) == "normal" and "defect" not in map(saying, between):
+        raise ValueError(
+            f"{data} is a folder of good images by its name: give that of the defects, or rename it"
+        )
+    return found
 
 
 def images_without_masks(folder: str | Path) -> list[Path]:

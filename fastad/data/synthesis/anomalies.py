@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from fastad._values import is_integer, is_number, plain
 from fastad.data.folder import Images
 from fastad.data.synthesis.augmentations import augment
-from fastad.data.synthesis.foreground import foreground
+from fastad.data.synthesis.foreground import foreground, within
 from fastad.data.synthesis.own_patches import own_patches as rearranged
 from fastad.data.synthesis.real_defects import RealDefects
 from fastad.data.synthesis.shapes import MIN_PIXELS, check_shapes, draw_mask
@@ -42,6 +42,7 @@ def synthesize(
     opacity: tuple[float, float] = (0.0, 0.8),
     own_patches: float = 0.0,
     on_foreground: bool = False,
+    inside: np.ndarray | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Put a defect into an image (3, H, W), uint8 or floating in [0, 1].
 
@@ -49,7 +50,8 @@ def synthesize(
     uniformly from ``opacity``; outside it is the image to the last bit. The texture goes through
     three of the augmentations first. ``textures`` (rng, height, width) gives uint8 (H, W, 3); with
     the probability ``own_patches`` the image's own patches in another order are taken instead.
-    ``on_foreground`` keeps M on the product, where one stands out from its background.
+    ``on_foreground`` keeps M on the product, where one stands out from its background. ``inside``,
+    (H, W) bool, keeps M in a region of interest.
 
     Returns the image, of the same dtype (uint8 is rounded), and M, bool (H, W).
 
@@ -61,10 +63,13 @@ def synthesize(
     shapes, (low, high) = check_shapes(shapes), _check_opacity(opacity)
     _check_share("own_patches", own_patches)
     height, width = image.shape[1:]
-    if on_foreground:
-        mask = _mask_within(foreground(_as_bytes(image)), rng, shapes)
-    else:
+    allowed = foreground(_as_bytes(image)) if on_foreground else None
+    if inside is not None:
+        allowed = inside if allowed is None else within(allowed, inside)
+    if allowed is None:
         mask = draw_mask((height, width), rng, shapes)
+    else:
+        mask = _mask_within(allowed, rng, shapes)
     if own_patches and rng.random() < own_patches:
         texture = rearranged(_as_bytes(image), rng)
     else:
@@ -107,6 +112,8 @@ class PseudoAnomalies(Dataset):
         defects: folder of real defects with masks, for half of the items that do not stay clean. A
             defect is cut out of its image and pasted, with ``on_foreground`` onto the product. A
             quarter of these items are such an image itself.
+        inside: (H, W) bool, a region of interest in which the defects lie. A real image stays as it
+            is, and its mask is what lies inside.
 
     Raises:
         TypeError: an argument is of a wrong type.
@@ -144,8 +151,9 @@ class PseudoAnomalies(Dataset):
         own_patches: float = 0.0,
         on_foreground: bool = False,
         defects: str | Path | RealDefects | None = None,
+        inside: np.ndarray | None = None,
     ) -> None:
-        self.images = images
+        self.images, self.inside = images, inside
         self.indices = _check_indices(indices, len(images))
         if textures is not None and not isinstance(textures, (str, os.PathLike, TextureFolder)):
             raise TypeError(f"textures must be a folder or None; got {textures!r}")
@@ -191,6 +199,7 @@ class PseudoAnomalies(Dataset):
                 opacity=self.opacity,
                 own_patches=self.own_patches,
                 on_foreground=self.on_foreground,
+                inside=self.inside,
             )
         return {"image": image, "mask": mask}
 
@@ -211,8 +220,11 @@ class PseudoAnomalies(Dataset):
         pixels = _as_bytes(image)
         height, width = pixels.shape[:2]
         allowed = foreground(pixels) if self.on_foreground else np.ones((height, width), bool)
+        if self.inside is not None:
+            allowed = within(allowed, self.inside)
         assert self.defects is not None  # `is_real` says so
         found, mask = self.defects(pixels, allowed, rng)
+        mask = mask if self.inside is None else mask & self.inside
         changed = (found != pixels).any(axis=2)
         covering = torch.from_numpy(found[changed].T.copy()).to(image.device)
         if image.dtype != torch.uint8:
@@ -231,6 +243,8 @@ class PseudoAnomalies(Dataset):
         if self.own_patches or self.on_foreground or self.defects is not None:
             defects = None if self.defects is None else self.defects.fingerprint
             facts += (self.own_patches, self.on_foreground, defects)
+        if self.inside is not None:
+            facts += (np.packbits(self.inside).tobytes(),)
         return hashlib.sha256(repr((source, *facts)).encode()).hexdigest()
 
 

@@ -32,6 +32,12 @@ def foreground(image: np.ndarray) -> np.ndarray:
     return np.ones((height, width), dtype=bool)
 
 
+def within(product: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """What of a product (H, W) bool lies inside a region; the region where nothing does."""
+    both = product & inside
+    return both if both.any() else inside
+
+
 def _otsu(values: np.ndarray) -> float:
     """The threshold that leaves the most variance between the values below and above it."""
     counts, edges = np.histogram(values, bins=256)

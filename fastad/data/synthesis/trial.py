@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from fastad._values import is_integer, plain
 from fastad.data.folder import Images
-from fastad.data.synthesis.foreground import foreground
+from fastad.data.synthesis.foreground import foreground, within
 
 SIZES = ("small", "medium", "large")
 # Of each size the least and the largest share of the image's pixels, and of a scratch's length in
@@ -36,7 +36,11 @@ Place = tuple[float, float]  # y, x
 
 
 def trial_defect(
-    image: np.ndarray, kind: str, size: str, rng: np.random.Generator
+    image: np.ndarray,
+    kind: str,
+    size: str,
+    rng: np.random.Generator,
+    inside: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """An image (H, W, 3) uint8 with one defect on the product, and its mask, bool (H, W).
 
@@ -47,6 +51,9 @@ def trial_defect(
     Args:
         kind: one of `KINDS`.
         size: one of `SIZES`.
+        inside: (H, W) bool, a region of interest with at least one pixel. The middle of the defect
+            lies in it, on the product where that is in it, and the mask is what lies in it. None
+            for the whole image.
 
     Raises:
         ValueError: an unknown kind or size, or an image of another form or below 32 pixels a side.
@@ -62,7 +69,10 @@ def trial_defect(
         raise ValueError(f"image must have at least {MIN_SIDE} pixels a side; got {image.shape}")
     from scipy import ndimage  # only what tries a detector needs it
 
-    product = np.argwhere(foreground(image))
+    allowed = foreground(image)
+    if inside is not None:
+        allowed = within(allowed, inside)
+    product = np.argwhere(allowed)
     pixels, is_grey = image.astype(np.float32), bool((image == image[..., :1]).all())
     # A part of the image in another place, or a dent in an even surface, may change nothing.
     for attempt in range(_TRIES):
@@ -76,7 +86,9 @@ def trial_defect(
         change = np.maximum(np.maximum(red, green), blue)  # many times as fast as max(axis=2)
         mask = change >= LEAST_CHANGE
         mask = (mask | ndimage.binary_closing(mask, iterations=2)) & covered
-        if mask.sum() >= max(LEAST_PIXELS, 0.25 * covered.sum()):
+        counted = covered if inside is None else covered & inside
+        mask &= counted
+        if mask.sum() >= max(LEAST_PIXELS, 0.25 * counted.sum()):
             break
     found[~covered] = image[~covered]
     return found, mask
@@ -184,6 +196,7 @@ class TrialDefects(Dataset):
         indices: of the images to use, such as those held out from a training.
         count: number of items.
         seed: a whole number from 0.
+        inside: (H, W) bool, a region of interest in which the defects lie, as of `trial_defect`.
 
     Attributes:
         is_fixed: whether an item is always the same, as the source says of its own.
@@ -203,8 +216,15 @@ class TrialDefects(Dataset):
     """
 
     def __init__(
-        self, images: Images, indices: Sequence[int], *, count: int = 150, seed: int = 0
+        self,
+        images: Images,
+        indices: Sequence[int],
+        *,
+        count: int = 150,
+        seed: int = 0,
+        inside: np.ndarray | None = None,
     ) -> None:
+        self._inside = inside
         self.images, self.indices = images, [int(index) for index in indices]
         self.count, self.seed = plain(count), plain(seed)
         if not self.indices:
@@ -239,6 +259,7 @@ class TrialDefects(Dataset):
             self.kind(index),
             self.size(index),
             rng,
+            self._inside,
         )
         pixels = torch.from_numpy(found).permute(2, 0, 1).contiguous().to(image.device)
         if not is_bytes:  # what did not change keeps its last bit

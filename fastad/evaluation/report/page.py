@@ -27,7 +27,8 @@ class Figure:
         image, anomaly_map: the files, relative to the page.
         size: (height, width) of both.
         explanations: the files of what the model shows of the image, by name.
-        outlines: of what is "predicted" and of the "truth", as SVG path data; without empty ones.
+        outlines: of what is "outside" a region of interest, of what is "predicted" and of the
+            "truth", as SVG path data; without empty ones.
         drawing: (height, width) of the outlines.
         has_truth: whether there is a ground truth at all.
         score: of the image.
@@ -56,6 +57,7 @@ class Findings:
         labels, scores, types: (N,) of the test images.
         pixels: normal pixels, defect pixels and overlap by map value; see `PixelHistogram.totals`.
         scale: map value of the brightest colour.
+        roi_share: the share of an image that its region of interest takes; None without one.
         galleries: the groups of images, and their figures.
         The others are those of `Report` and `Report.write`.
     """
@@ -71,6 +73,7 @@ class Findings:
     calibration: np.ndarray
     false_positive_rate: float | None
     scale: float
+    roi_share: float | None
     galleries: list[tuple[Group, list[Figure]]]
     facts: Mapping[str, str]
     notes: Sequence[str]

@@ -4,11 +4,12 @@ import io
 from pathlib import Path
 
 import numpy as np
+import torch
 from contourpy import contour_generator
 from PIL import Image
 
 from fastad._files import write_atomically
-from fastad.data import PixelRange, read_image
+from fastad.data import PixelRange, read_image, resize_masks
 from fastad.evaluation.report.plots import colour_table
 
 IMAGE_SIDE = 1024  # pixels; larger images are shown smaller
@@ -70,6 +71,16 @@ def outline(values: np.ndarray, level: float) -> str:
             moves = " ".join(f"{x} {y}" for x, y in steps[:-1])
             parts.append(f"M{points[0, 0]} {points[0, 1]}l{moves}z")
     return "".join(parts)
+
+
+def outside(inside: np.ndarray, size: tuple[int, ...]) -> str:
+    """What is outside of a region (h, w) bool, as SVG path data with the even-odd rule.
+
+    For a map of ``size``, as `outline`.
+    """
+    height, width = size
+    shown = resize_masks(torch.from_numpy(inside), (height, width)).numpy()
+    return f"M0 0H{width * UNITS}V{height * UNITS}H0z" + outline(shown, 0.5)
 
 
 def _coloured(values: np.ndarray) -> Image.Image:

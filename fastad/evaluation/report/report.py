@@ -24,6 +24,7 @@ from fastad.evaluation.report.page import Figure, Findings, page
 from fastad.evaluation.report.pictures import (
     UNITS,
     outline,
+    outside,
     write_image,
     write_map,
     write_picture,
@@ -52,6 +53,8 @@ class Report:
             beside the images; the same names for all.
         pixel_range: that of `fastad.data.read_image`, by which the images were read.
         min_area: the share of an image below which a region does not count; None where all count.
+        roi: (h, w) bool, the pixels of the maps that count. The pictures show what is outside
+            darker. None for all.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class Report:
         explain: Explain | None = None,
         pixel_range: PixelRange | None = None,
         min_area: float | None = None,
+        roi: np.ndarray | None = None,
     ) -> None:
+        self._roi = roi
         self._pixel_range = pixel_range
         self._min_area = min_area
         self._p_values = p_values
@@ -76,7 +81,7 @@ class Report:
         self.false_positive_rate = false_positive_rate
         self._samples: list[Sample] = []
         self._scores: list[float] = []
-        self._pixels = PixelHistogram()
+        self._pixels = PixelHistogram(roi)
         self._gallery = Gallery(threshold)
         self._highest = 0.0
 
@@ -145,6 +150,7 @@ class Report:
                 calibration=self.calibration,
                 false_positive_rate=self.false_positive_rate,
                 scale=scale,
+                roi_share=None if self._roi is None else float(self._roi.mean()),
                 galleries=figures,
                 facts=facts,
                 notes=notes,
@@ -178,6 +184,7 @@ class Report:
             marked = without_small(marked, pixels_of(self._min_area, values.shape))
         counted = values if level is None else np.where(marked, values, np.minimum(values, level))
         drawn = {
+            "outside": "" if self._roi is None else outside(self._roi, values.shape),
             "predicted": "" if level is None else outline(counted, level),
             "truth": "" if shown.truth is None else outline(shown.truth, 0.5),
         }

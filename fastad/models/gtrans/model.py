@@ -20,6 +20,7 @@ from fastad.models.gtrans.config import LAYERS, GTransConfig
 from fastad.models.gtrans.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
 from fastad.models.map_model import MapModel
 from fastad.models.maps import smoothed
+from fastad.models.roi import RegionOfInterest, distillation_loss, mean_inside
 from fastad.models.teachers import settled_backbone
 
 PUBLISHED = ("resnet34", "resnet18")  # the paper's, and the next one to it
@@ -103,10 +104,14 @@ class GTrans(MapModel):
         teacher, student = self.features(batch["image"], batch.get("teacher"))
         maps = ops.distances(teacher, student, eps=self.config.eps)
         guided = [
-            level * guidance_index(t, s, level, self.config.eps)[:, None, None]
+            level * guidance_index(t, s, level, self.config.eps, self.roi)[:, None, None]
             for level, t, s in zip(maps, teacher, student, strict=True)
         ]
         return [*guided, *self.subspace_maps(teacher)]
+
+    def falls_with_roi(self) -> bool:
+        """Never: the indices are other ones then."""
+        return False
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
@@ -126,27 +131,37 @@ class GTrans(MapModel):
         """The loss of each image, as the authors choose the epoch: (N,)."""
         teacher, student = self.features(batch["image"], batch.get("teacher"))
         maps = ops.distances(teacher, student, eps=self.config.eps)
-        return torch.stack([level.flatten(1).mean(dim=1) for level in maps]).mean(dim=0)
+        return torch.stack([mean_inside(level, self.roi) for level in maps]).mean(dim=0)
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Half the squared distances of normalised features, mean over positions and levels."""
         teacher, student = self.features(batch["image"], batch.get("teacher"))
         weights = [1 / len(teacher)] * len(teacher)
-        distance = ops.distillation_loss(
-            teacher, student, level_weights=weights, eps=self.config.eps
+        distance = distillation_loss(
+            teacher, student, self.roi, level_weights=weights, eps=self.config.eps
         )
         return {"distillation": distance}
 
 
-def guidance_index(teacher: Tensor, student: Tensor, distances: Tensor, eps: float) -> Tensor:
+def guidance_index(
+    teacher: Tensor,
+    student: Tensor,
+    distances: Tensor,
+    eps: float,
+    roi: RegionOfInterest | None = None,
+) -> Tensor:
     """How far a level of each image is off, in distance and in direction: (N,).
 
     2 a b / (a + b) with a, 100 times the mean squared difference of the normalised features, and
     b, 10 times the channels' mean of 1 - cos of their two maps. ``teacher`` and ``student`` are
-    (N, C_l, H_l, W_l), ``distances`` (N, H_l, W_l) those of `fastad.ops.distances`.
+    (N, C_l, H_l, W_l), ``distances`` (N, H_l, W_l) those of `fastad.ops.distances`. With a region
+    of interest places count in means and cosines as it weighs them.
     """
     wide = distances.dtype
     normalized = [functional.normalize(x.to(wide), dim=1, eps=eps) for x in (teacher, student)]
-    a = 100 * 2 * distances.flatten(1).mean(dim=1) / teacher.shape[1]
+    if roi is not None:
+        weights = roi.weights((distances.shape[-2], distances.shape[-1])).to(wide)
+        normalized = [x * weights.sqrt() for x in normalized]
+    a = 100 * 2 * mean_inside(distances, roi) / teacher.shape[1]
     b = 10 * (1 - channel_cosines(*normalized)).mean(dim=1)
     return 2 * a * b / (a + b).clamp_min(torch.finfo(wide).tiny)

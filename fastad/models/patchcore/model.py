@@ -4,103 +4,149 @@ Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, 
 Nothing is trained. A coreset of the patch features of normal images is kept.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from fastad.models.base import Batches
 from fastad.models.map_model import Evidence
 from fastad.models.patchcore.config import PatchCoreConfig
-from fastad.models.patchcore.coreset import Sample, farthest_first, projected
-from fastad.models.patchcore.nearest import nearest
+from fastad.models.patchcore.memory import Memory
 from fastad.models.patches import PatchModel
-from fastad.models.residual import as_rows
-
-CANDIDATES = 50_000  # patches that the coreset is chosen of; of more a random sample
-PROJECTED = 128  # directions in which they are compared for that, as in the authors' code
-
-log = logging.getLogger("fastad")
+from fastad.models.residual import as_rows, patch_features
 
 
 class PatchCore(PatchModel):
-    """A frozen network, and a memory of what it says of patches of normal images.
+    """A frozen network, and memories of what it says of patches of normal images.
 
     Attributes:
-        memory: (M, D) patch features. Zeros in a new model, where all of them are one vector.
+        memories: one, of all layers, or one for each layer.
     """
 
     name = "patchcore"
     Config = PatchCoreConfig
-    memory: Tensor
+    memories: Sequence[Memory]
 
     def __init__(self, config: PatchCoreConfig):
         super().__init__(config)
-        self.register_buffer("memory", torch.zeros(config.memory, self.width))
+        config = self.config  # with the backbone that "auto" is
+        widths = [self.width] if config.joint else self.widths
+        memories = nn.ModuleList(Memory(config.memory, width) for width in widths)
+        self.memories = cast(Sequence[Memory], memories)
+        self._add_maps(len(widths) * (2 if config.unit else 1))
+        if not config.joint:
+            self.level_names = self._names(len(widths))
+
+    @classmethod
+    def options_of_file(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return {"joint": True, "unit": False, **options}  # the paper's way was the only one
+
+    def patches_of_memories(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) in [0, 1] -> patch features (N, D, h, w) for each memory."""
+        levels = [level.to(self.mean.dtype) for level in self.teacher(self.normalize(images))]
+        if self.config.unit:
+            levels = [functional.normalize(level) for level in levels]
+        if self.config.joint:
+            return [patch_features(levels)]
+        return [patch_features([level]) for level in levels]
 
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
-        """Keep a greedy coreset of the training images' patch features."""
-        sample = Sample(max(CANDIDATES, self.config.memory))
-        for rows in self.rows_of(train):
-            sample.add(rows)
-        candidates = sample.rows()
-        kept = min(self.config.memory, len(candidates))
-        log.info(f"choosing {kept} of {len(candidates)} patches ({sample.seen} were seen)")
-        chosen = farthest_first(projected(candidates, PROJECTED), kept)
-        self.memory = candidates[chosen].clone()
+        """Keep greedy coresets of the training images' patch features."""
+        samples = [memory.sample() for memory in self.memories]
+        for batch in train():
+            patches = self.patches_of_memories(batch["image"])
+            for sample, of_memory in zip(samples, patches, strict=True):
+                sample.add(as_rows(self.places(of_memory)))
+        for memory, sample in zip(self.memories, samples, strict=True):
+            memory.keep(sample)
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
-        """Distances to the nearest patch of the memory: one map (N, h, w)."""
-        return [self._nearest(self.patches(batch["image"]))[0]]
+        """Distances to the nearest patches: a map (N, h, w) of each memory, then of the score."""
+        found = self.evidence(batch)
+        return [*found.maps, *found.score_maps]
 
     def evidence(self, batch: Mapping[str, Any]) -> Evidence:
-        """The distances, and the paper's factor of the score: that of the patch farthest off."""
-        patches = self.patches(batch["image"])
-        distances, index = self._nearest(patches)
-        if self.config.neighbours == 0 or len(self.memory) < 2:
-            return Evidence([distances])
-        largest, place = distances.flatten(1).max(dim=1)
-        patch = patches.flatten(2).gather(2, place[:, None, None].expand(-1, self.width, 1))
-        found = index.flatten(1).gather(1, place[:, None])[:, 0]
-        return Evidence([distances], score_factor=self._factor(patch[:, :, 0], largest, found))
+        """Distances to the nearest patches. Of one memory also the paper's factor of the score."""
+        patches = self.patches_of_memories(batch["image"])
+        pairs = list(zip(self.memories, patches, strict=True))
+        found = [memory(of_memory) for memory, of_memory in pairs]
+        maps = distances = [distance for distance, _ in found]
+        if self.config.unit:
+            maps = [
+                memory.angles(of_memory, index)
+                for (memory, of_memory), (_, index) in zip(pairs, found, strict=True)
+            ]
+        factor = self._factor(patches[0], *found[0]) if self._has_factor() else None
+        return Evidence(maps, (), factor, distances if self.config.unit else ())
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """As of `PatchModel`, but the maxima are those of patches, before any smoothing."""
-        anomaly_map, _ = super().join(maps, factors, size)
-        return anomaly_map, maps[0].amax(dim=(1, 2))
+        """As of `PatchModel`. Of one memory the maxima are those of patches, not smoothed."""
+        anomaly_map, maxima = super().join(maps, factors, size)
+        if self.config.joint:
+            maxima = self._of_region(maps[0]).amax(dim=(1, 2))
+        return anomaly_map, maxima
 
-    def _nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Of patch features (N, D, h, w) distance and index of the nearest: (N, h, w) each."""
-        places = (patches.shape[0], patches.shape[-2], patches.shape[-1])
-        distances, index = nearest(as_rows(patches), self.memory)
-        return distances.view(places), index.view(places)
+    def inside(self, anomaly_map: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
+        """As of every such model, but of one memory the maxima are those of patches."""
+        kept, highest = super().inside(anomaly_map, maxima)
+        return kept, maxima if self.config.joint else highest
+
+    def falls_with_roi(self) -> bool:
+        """Not with the paper's factor, which may be larger for another patch."""
+        return super().falls_with_roi() and not self._has_factor()
+
+    def _of_region(self, distances: Tensor) -> Tensor:
+        """Distances of patches (N, h, w), 0 where the patch lies outside."""
+        if self.roi is None:
+            return distances
+        inside = self.roi.holds((distances.shape[-2], distances.shape[-1]))
+        return torch.where(inside, distances, distances.new_zeros(()))
+
+    def _names(self, count: int) -> tuple[str, ...]:
+        """The names of the levels. Raises ValueError where an option has others."""
+        config = self.config
+        names = tuple(f"level{number}" for number in range(1, count + 1))
+        if isinstance(config.backbone, str):
+            names = tuple(config.layers)
+        for option in ("map_levels", "score_levels"):
+            given = getattr(config, option)
+            if given != "auto" and not set(given) <= set(names):
+                raise ValueError(f"{option} must be 'auto' or of {', '.join(names)}; got {given!r}")
+        return names
+
+    def _has_factor(self) -> bool:
+        memory = self.memories[0].vectors
+        return self.config.joint and self.config.neighbours > 0 and len(memory) > 1
 
     def _factor(self, patches: Tensor, distances: Tensor, index: Tensor) -> Tensor:
         """1 - exp(s) / Σ exp(‖p - m‖) over the b vectors m nearest to the one nearest to p: (N,).
 
         Equation 7 of the paper: an image counts for more where what it resembles is rare itself.
+        p is the patch that is farthest from the memory, and s its distance.
 
         Args:
-            patches: p, (N, D).
-            distances: s, their distances to the nearest in the memory, (N,).
-            index: which that is, (N,).
+            patches: (N, D, h, w).
+            distances: to the nearest in the memory, (N, h, w).
+            index: which that is, (N, h, w).
         """
-        memory, own = self.memory, self.memory[index]
+        largest, place = self._of_region(distances).flatten(1).max(dim=1)
+        patch = patches.flatten(2).gather(2, place[:, None, None].expand(-1, self.width, 1))
+        memory = self.memories[0].vectors
+        own = memory[index.flatten(1).gather(1, place[:, None])[:, 0]]
         with torch.autocast(memory.device.type, enabled=False):
             halves = memory.square().sum(dim=1) / 2
             to_own = torch.addmm(halves, own, memory.mT, alpha=-1)
         count = min(self.config.neighbours, len(memory))
         around = memory[to_own.topk(count, dim=1, largest=False).indices]
-        to_patch = (patches[:, None] - around).square().sum(dim=2).sqrt()
-        return 1 - (distances - to_patch.logsumexp(dim=1)).exp()
+        to_patch = (patch.mT - around).square().sum(dim=2).sqrt()
+        return 1 - (largest - to_patch.logsumexp(dim=1)).exp()
 
-    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
-        # How many patches there are is for the training images to say.
-        found = state.get(f"{prefix}memory")
-        if found is not None and found.shape[1:] == self.memory.shape[1:]:
-            self.memory = self.memory.new_empty(found.shape)
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        if f"{prefix}memory" in state:  # of files before there were several
+            state[f"{prefix}memories.0.vectors"] = state.pop(f"{prefix}memory")
         super()._load_from_state_dict(state, prefix, *rest)

@@ -21,6 +21,7 @@ from fastad.models.maps import mean_of_highest
 from fastad.models.prn.config import LAYERS, PRNConfig
 from fastad.models.prn.network import Decoder, Fusion, PatchAttention, resized
 from fastad.models.prn.prototypes import Prototypes
+from fastad.models.roi import mean_inside
 from fastad.models.teachers import settled_backbone
 
 DEEPEST = 512  # channels of a learned bottleneck
@@ -90,6 +91,12 @@ class PRN(AnomalyModel):
         self.fusion = Fusion(both)
         self.decoder = Decoder(deepest, both, widths)
 
+    def set_roi(self, mask: Tensor | None) -> None:
+        """As of every model; the prototypes, where there are any, lose what lies outside."""
+        super().set_roi(mask)
+        if self.roi is not None:
+            self.prototypes.narrow(self.roi)
+
     def forward(self, images: Tensor) -> Prediction:
         """Images (N, 3, H, W) in [0, 1] -> score (N,) and anomaly map (N, H, W) in [0, 1]."""
         logits = self.segment(self.teacher(self.normalize(images)))
@@ -100,7 +107,7 @@ class PRN(AnomalyModel):
         if not torch.is_autocast_enabled(levels[0].device.type):
             levels = [level.to(self.mean.dtype) for level in levels]  # may be kept ones
         features = levels[: len(LAYERS)]
-        kinds = (features, self.prototypes(features))
+        kinds = (features, self.prototypes(features, self.roi))
         norms = cast(Iterable[nn.ModuleList], self.norms)
         fused = [
             fusion([norm(level) for norm, level in zip(own, kind, strict=True)])
@@ -113,9 +120,12 @@ class PRN(AnomalyModel):
     def judge(self, logits: Tensor, size: tuple[int, int]) -> Prediction:
         """Logits (N, h, w) -> score (N,) and anomaly map (N, *size)."""
         anomaly_map = self._probabilities(logits, size)
+        if self.roi is not None:
+            anomaly_map = self.roi.keep(anomaly_map)
         if self.config.pooling == 0:
             return Prediction(anomaly_map.flatten(1).amax(dim=1), anomaly_map)
-        return Prediction(mean_of_highest(anomaly_map, self.config.pooling), anomaly_map)
+        score = mean_of_highest(anomaly_map, self.config.pooling, self.roi)
+        return Prediction(score, anomaly_map)
 
     def _probabilities(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         # Half precision under autocast is too coarse for probabilities.
@@ -128,7 +138,7 @@ class PRN(AnomalyModel):
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Cluster the training images' features into prototypes."""
         share, most = self.config.prototypes, self.config.max_prototypes
-        self.prototypes.fit(train, "teacher", share, most)
+        self.prototypes.fit(train, "teacher", share, most, roi=self.roi)
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Smooth L1 between map and mask, and the weighted focal loss, means over the pixels."""
@@ -152,7 +162,7 @@ class PRN(AnomalyModel):
         right = torch.where(mask > 0, found, 1 - found).clamp(1e-6, 1 - 1e-6)
         factor = config.focal_weight * config.focal_alpha
         focal = factor * (1 - right) ** config.focal_gamma * -right.log()
-        return smooth.flatten(1).mean(dim=1), focal.flatten(1).mean(dim=1)
+        return mean_inside(smooth, self.roi), mean_inside(focal, self.roi)
 
 
 def _settled(config: PRNConfig) -> PRNConfig:

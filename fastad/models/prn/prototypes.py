@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastad.models.roi import RegionOfInterest
+
 LEAST_SCALE = 0.1  # of a level's mean residual: differences below it are noise
 FIT_BYTES = 2**29  # of a level's feature maps that are clustered; of more images every n-th
 
@@ -44,12 +46,17 @@ class Prototypes(nn.Module):
             self.register_buffer(f"squares{index}", torch.empty(0))
             self.register_buffer(f"scales{index}", torch.empty(0, number, 1, 1))
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Levels (N, C_l, H_l, W_l) -> residuals to the nearest prototype, of the same shapes."""
+    def forward(
+        self, features: Sequence[Tensor], roi: RegionOfInterest | None = None
+    ) -> list[Tensor]:
+        """Levels (N, C_l, H_l, W_l) -> residuals to the nearest prototype, of the same shapes.
+
+        Places outside a region of interest do not count in what is nearest. Their residual is 0.
+        """
         found = []
         for index, level in enumerate(features):
             scales = getattr(self, f"scales{index}")
-            residual = self._residual(index, level.to(scales.dtype))
+            residual = self._residual(index, level.to(scales.dtype), roi)
             if len(scales) > 0:
                 if scales.shape[2:] != level.shape[2:]:
                     scales = functional.interpolate(scales, level.shape[2:], mode="bilinear")
@@ -57,7 +64,8 @@ class Prototypes(nn.Module):
             found.append((residual.log1p() if self.scaled else residual).to(level.dtype))
         return found
 
-    def _residual(self, index: int, level: Tensor) -> Tensor:
+    def _residual(self, index: int, level: Tensor, roi: RegionOfInterest | None) -> Tensor:
+        level = _inside(level, roi)
         centres, squares = getattr(self, f"level{index}"), getattr(self, f"squares{index}")
         if len(centres) == 0:
             return level.square()
@@ -75,6 +83,7 @@ class Prototypes(nn.Module):
         share: float,
         most: int,
         seed: int = 0,
+        roi: RegionOfInterest | None = None,
     ) -> None:
         """Cluster the feature maps of normal images by mini-batch k-means (scikit-learn).
 
@@ -88,6 +97,7 @@ class Prototypes(nn.Module):
                 ``batch[key]``.
             share: clusters for each image, at least one in all.
             most: clusters at most.
+            roi: places outside count as zeros.
         """
         shapes, images = [], 0
         for batch in batches():
@@ -97,7 +107,7 @@ class Prototypes(nn.Module):
         for index, shape in enumerate(shapes):
             room = max(FIT_BYTES // (4 * shape.numel()), clusters)
             step = -(-images // room)
-            maps = (batch[key][index] for batch in batches())
+            maps = (_inside(batch[key][index], roi) for batch in batches())
             points = np.empty((-(-images // step), shape.numel()), np.float32)
             end = 0
             for rows in _every(maps, step):
@@ -105,20 +115,33 @@ class Prototypes(nn.Module):
                 end += len(rows)
             self._set(index, _cluster(points, clusters, seed), shape)
         if self.scaled:
-            self._fit_scales(batches, key, images)
+            self._fit_scales(batches, key, images, roi)
 
     def _fit_scales(
-        self, batches: Callable[[], Iterable[Mapping[str, Any]]], key: str, images: int
+        self,
+        batches: Callable[[], Iterable[Mapping[str, Any]]],
+        key: str,
+        images: int,
+        roi: RegionOfInterest | None,
     ) -> None:
         means = [torch.zeros_like(getattr(self, f"level{i}")[:1]) for i in range(self.levels)]
         for batch in batches():
             for index, mean in enumerate(means):
                 level = batch[key][index].to(mean.dtype)
-                mean += self._residual(index, level).sum(dim=0, keepdim=True) / images
+                mean += self._residual(index, level, roi).sum(dim=0, keepdim=True) / images
         for index, mean in enumerate(means):
             # Images that are their own prototypes say nothing of what others are like.
             known = mean.mean() > 1e-6 * getattr(self, f"level{index}").square().mean()
-            setattr(self, f"scales{index}", mean + LEAST_SCALE * mean.mean() if known else mean[:0])
+            counted = mean if roi is None else roi.places(mean)
+            scales = mean + LEAST_SCALE * counted.mean() if known else mean[:0]
+            setattr(self, f"scales{index}", scales)
+
+    def narrow(self, roi: RegionOfInterest) -> None:
+        """Let places outside a region count as zeros in prototypes that were fitted without it."""
+        for index in range(self.levels):
+            centres = _inside(getattr(self, f"level{index}"), roi)
+            setattr(self, f"level{index}", centres)
+            setattr(self, f"squares{index}", _rows(centres).square().sum(dim=1))
 
     def _set(self, index: int, centres: np.ndarray, shape: torch.Size) -> None:
         old = getattr(self, f"level{index}")
@@ -139,6 +162,14 @@ class Prototypes(nn.Module):
 def _rows(maps: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, H * W * C), without a copy where it is channels_last."""
     return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+def _inside(level: Tensor, roi: RegionOfInterest | None) -> Tensor:
+    """A level (N, C, h, w), 0 at places that do not count."""
+    if roi is None:
+        return level
+    counts = roi.weights((level.shape[-2], level.shape[-1])) > 0
+    return torch.where(counts, level, level.new_zeros(()))
 
 
 def _every(maps: Iterable[Tensor], step: int) -> Iterator[np.ndarray]:

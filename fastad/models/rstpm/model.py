@@ -19,6 +19,7 @@ from fastad.models.base import PROBE, Batches, FrozenTeacher, Stage
 from fastad.models.bottleneck import bottleneck_stage
 from fastad.models.map_model import SCALES, Evidence, MapChoice, MapModel
 from fastad.models.maps import smoothed
+from fastad.models.roi import distillation_loss, mean_inside
 from fastad.models.rstpm.config import LAYERS, RSTPMConfig
 from fastad.models.rstpm.decoder import Decoder
 from fastad.models.rstpm.teachers import build_teachers, resolve_auto
@@ -253,7 +254,7 @@ class RSTPM(MapModel):
             return
         super().calibrate_maps(unseen)
         batches = [self.inputs(self.level_maps(batch)) for batch in unseen()]
-        summed = [torch.cat(maps) for maps in zip(*batches, strict=True)]
+        summed = [self.places(torch.cat(maps)[:, None]) for maps in zip(*batches, strict=True)]
         self.level_means.copy_(torch.stack([m.mean() for m in summed]))
         deviations = torch.stack([m.std(correction=0) for m in summed])
         self.level_deviations.copy_(deviations.clamp_min(self.config.eps))
@@ -268,9 +269,10 @@ class RSTPM(MapModel):
             losses = {"focal": focal.mean()}
             return losses | ({"l1": error.mean()} if self.config.l1_weight > 0 else {})
         teachers, students = self.features(batch["image"], batch)
-        levels = ops.distillation_loss(
+        levels = distillation_loss(
             teachers,
             students,
+            self.roi,
             level_weights=[2.0] * len(teachers),
             reduction="none",
             eps=self.config.eps,
@@ -283,7 +285,7 @@ class RSTPM(MapModel):
             focal, error = self._discriminator_errors(batch)
             return focal + error
         distances = self.distances(batch["image"], batch)
-        return torch.stack([d.flatten(1).mean(dim=1) for d in distances]).sum(dim=0)
+        return torch.stack([mean_inside(d, self.roi) for d in distances]).sum(dim=0)
 
     def _discriminator_errors(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Focal loss and weighted absolute error of each image: (N,), (N,)."""
@@ -296,7 +298,7 @@ class RSTPM(MapModel):
         right = torch.where(mask > 0, found, 1 - found).clamp(1e-6, 1 - 1e-6)
         focal = (1 - right) ** self.config.focal_gamma * -right.log()
         error = self.config.l1_weight * (1 - right)
-        return focal.flatten(1).mean(dim=1), error.flatten(1).mean(dim=1)
+        return mean_inside(focal, self.roi), mean_inside(error, self.roi)
 
 
 def _require_levels(option: str, teacher: FrozenTeacher, shapes: Sequence, levels: int) -> None:

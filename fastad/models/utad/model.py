@@ -33,6 +33,7 @@ from fastad.models.utad.impression_losses import (
 from fastad.models.utad.nearest import LatentBank
 
 IMPRESSION, EXPERT = "impression", "expert"
+OUTSIDE = 0.5  # of a region of interest: what the networks see there
 
 
 class UTAD(AnomalyModel):
@@ -42,6 +43,9 @@ class UTAD(AnomalyModel):
     discriminators that judge them: the impression network on normal images; then, with that
     frozen, the expert. A model whose second stage never ran compares images with their
     impressions.
+
+    With a region of interest everything outside is grey: the networks, their losses and the latent
+    code know nothing else of it.
 
     Attributes:
         impression, expert: IE-Net and Expert-Net of the paper.
@@ -55,6 +59,7 @@ class UTAD(AnomalyModel):
     """
 
     name = "utad"
+    learns_roi = True
     Config = UTADConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 12,
@@ -129,6 +134,8 @@ class UTAD(AnomalyModel):
         """Images with their last row and column repeated up to sides that the networks take."""
         # Through `normalize`, which checks the images, and replaces bytes where a copy takes them.
         images = self.normalize(images) * self.std + self.mean
+        if self.roi is not None:
+            images = self.roi.fill(images, OUTSIDE)
         down, right = (-side % STRIDE for side in images.shape[-2:])
         return functional.pad(images, (0, right, 0, down), mode="replicate")
 
@@ -185,7 +192,8 @@ class UTAD(AnomalyModel):
             ]
             found.append(ops.aggregate_maps(scaled, size, aggregate=self.config.aggregate))
         joined = torch.stack(found).sum(dim=0)
-        return smoothed(joined, self.config.smoothing) if self.config.smoothing > 0 else joined
+        joined = smoothed(joined, self.config.smoothing) if self.config.smoothing > 0 else joined
+        return joined if self.roi is None else self.roi.keep(joined)
 
     def _latents(self, features: Tensor) -> Tensor:
         """The middle's features -> mean and deviation of the latent code, (N, 2 * latents)."""
@@ -272,7 +280,7 @@ class UTAD(AnomalyModel):
         """Take from training images what the maps and scores are divided by, and latent codes."""
         used = range(len(self.factors))
         used = used[:-1] if self._is_expert else used[-1:]
-        means = {part: [PositionMeans() for _ in self.factors[part]] for part in used}
+        means = {part: [PositionMeans(self.roi) for _ in self.factors[part]] for part in used}
         latents = []
         for batch in train():
             pictures, features = self._pictures(batch["image"])

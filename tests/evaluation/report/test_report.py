@@ -15,6 +15,7 @@ from PIL import Image
 from report_data import HOSTILE, THRESHOLD, observed, write, write_images
 
 from fastad.data import ImageError
+from fastad.evaluation.report.pictures import outside
 from fastad.evaluation.report.report import Report, check_report_folder
 
 FACTS = {"trained on": "<b>bottle</b>: 209 good images", "seed": "7"}
@@ -325,3 +326,22 @@ def test_scores_from_histograms_are_said_to_be_so(images, tmp_path):
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "within 0.002 of the exact" in text
     assert "All scores are exact" not in text
+
+
+def test_what_is_outside_a_region_of_interest_is_shown(images, tmp_path):
+    roi = np.zeros((16, 24), dtype=bool)
+    roi[2:12, 4:20] = True
+    report, metrics = observed(images, roi=roi)
+    report.write(tmp_path / "report", metrics, title="t", facts={})
+    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    paths = re.findall(r'<path id="outside-\d+" d="([^"]+)"', text)
+    assert len(paths) == 14
+    assert set(paths) == {outside(roi, (16, 24))}
+    assert paths[0].startswith("M0 0H240V160H0z")
+    assert text.count('class="outside"') == 14
+    assert "takes 41.7 % of an image" in text
+    plain, metrics = observed(images)
+    plain.write(tmp_path / "plain", metrics, title="t", facts={})
+    text = (tmp_path / "plain" / "index.html").read_text(encoding="utf-8")
+    assert 'class="outside"' not in text
+    assert "region of interest" not in text

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastad import models
-from fastad.models.patchcore import model as module
+from fastad.models.patchcore import memory as module
 
 
 class Pyramid(nn.Module):
@@ -57,8 +57,11 @@ def backbone():
     return Pyramid()
 
 
+PAPER = {"joint": True, "unit": False}
+
+
 def fitted(backbone, images, **options):
-    model = models.build("patchcore", backbone=backbone, **options).eval()
+    model = models.build("patchcore", backbone=backbone, **{**PAPER, **options}).eval()
     batches = [{"image": part} for part in images.split(2)]
     with torch.no_grad():
         model.prepare_stage(lambda: iter(batches), lambda: iter(batches))
@@ -71,14 +74,87 @@ def test_map_and_score_are_the_papers(backbone, size, neighbours):
     torch.manual_seed(1)
     normal, images = torch.rand(5, 3, *size), torch.rand(3, 3, *size)
     model = fitted(backbone, normal, memory=40, neighbours=neighbours, smoothing=0)
-    assert model.memory.shape == (40, 16)
+    assert model.memories[0].vectors.shape == (40, 16)
     with torch.no_grad():
         patches, (h, w) = plain_patches(backbone, images)
-        maps, scores = plain_prediction(patches, model.memory.double(), neighbours)
+        maps, scores = plain_prediction(patches, model.memories[0].vectors.double(), neighbours)
         found = model(images)
     maps = F.interpolate(maps.view(3, 1, h, w), size, mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(found.anomaly_map, maps.float(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.score, scores.float(), rtol=1e-4, atol=1e-6)
+
+
+def plain_levels(backbone, images):
+    """Of each level the means over 3x3 of vectors of length 1: (N, P, C), and its size."""
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    found = []
+    for level in copy.deepcopy(backbone).double()((images.double() - mean) / std):
+        n, c, h, w = level.shape
+        # Where all features are 0, they stay so.
+        level = level / level.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
+        means = F.unfold(level, 3, padding=1).view(n, c, 9, h * w).mean(dim=2)
+        found.append((means.mT, (h, w)))
+    return found
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23)])
+@pytest.mark.parametrize(
+    ("map_levels", "score_levels"),
+    [((), ()), (("level1",), ("level2",)), (("level1", "level2"), ("level1",))],
+)
+def test_distances_of_the_levels_are_multiplied(backbone, size, map_levels, score_levels):
+    torch.manual_seed(1)
+    normal, images = torch.rand(5, 3, *size), torch.rand(3, 3, *size)
+    levels = {"map_levels": map_levels, "score_levels": score_levels}
+    options = {"joint": False, "unit": True, "smoothing": 0, "scale_maps": "none"}
+    model = fitted(backbone, normal, memory=40, **options, **levels)
+    assert [memory.vectors.shape for memory in model.memories] == [(40, 6), (40, 10)]
+    expected_map, expected_score = torch.ones(2, 3, *size).double()
+    with torch.no_grad():
+        found = model(images)
+        for number, (patches, (h, w)) in enumerate(plain_levels(backbone, images)):
+            memory = model.memories[number].vectors.double()
+            apart = (patches[:, :, None] - memory).norm(dim=3)
+            distances, index = apart.min(dim=2)
+            directions = (x / x.norm(dim=2, keepdim=True) for x in (patches, memory[index]))
+            angles = (next(directions) - next(directions)).norm(dim=2)
+            distances, angles = (
+                F.interpolate(x.view(3, 1, h, w), size, mode="bilinear", align_corners=False)[:, 0]
+                for x in (distances, angles)
+            )
+            if f"level{number + 1}" in (map_levels or ("level1", "level2")):
+                expected_map *= angles
+            if f"level{number + 1}" in (score_levels or ("level1", "level2")):
+                expected_score *= distances
+    torch.testing.assert_close(found.anomaly_map, expected_map.float(), rtol=1e-4, atol=1e-5)
+    score = expected_score.amax(dim=(1, 2))
+    torch.testing.assert_close(found.score, score.float(), rtol=1e-4, atol=1e-6)
+
+
+def test_contrast_counts_where_features_keep_their_length(backbone):
+    """Of a backbone without offset, so that darker images have shorter features."""
+    for convolution in (backbone.first, backbone.second):
+        nn.init.zeros_(convolution.bias)
+    normal = torch.rand(6, 3, 16, 16)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    faint = mean + (normal - mean) / 2
+    scores = {}
+    for unit in (True, False):
+        model = fitted(backbone, normal, joint=False, unit=unit, memory=400, smoothing=0)
+        with torch.no_grad():
+            scores[unit] = model(faint).score
+    assert scores[True].max() < 1e-4
+    assert scores[False].min() > 0.01
+
+
+def test_one_memory_of_features_of_length_1(backbone):
+    model = fitted(backbone, torch.rand(3, 3, 16, 16), unit=True, memory=20)
+    assert model.memories[0].vectors.shape == (20, 16)
+    with torch.no_grad():
+        found = model.evidence({"image": torch.rand(2, 3, 16, 16)})
+    assert (len(found.maps), len(found.score_maps), len(model.distance_means)) == (1, 1, 2)
+    assert found.score_factor.shape == (2,)
 
 
 def test_the_memory_is_the_coreset_of_the_normal_patches(backbone):
@@ -91,13 +167,15 @@ def test_the_memory_is_the_coreset_of_the_normal_patches(backbone):
     for _ in range(50):
         chosen.append(int(distances.argmax()))
         distances = torch.minimum(distances, (patches - patches[chosen[-1]]).norm(dim=1))
-    torch.testing.assert_close(model.memory, patches[chosen].float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.memories[0].vectors, patches[chosen].float(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_fewer_patches_than_asked_for_are_all_kept(backbone):
     images = torch.rand(2, 3, 16, 16)
     model = fitted(backbone, images, smoothing=0)
-    assert model.memory.shape == (2 * 64, 16)
+    assert model.memories[0].vectors.shape == (2 * 64, 16)
     with torch.no_grad():
         assert model(images).anomaly_map.max() < 1e-3  # what is normal is known
 
@@ -108,15 +186,15 @@ def test_candidates_are_bounded(backbone, monkeypatch):
     torch.manual_seed(0)
     one = fitted(backbone, images, memory=20)
     other = fitted(backbone, images, memory=20)
-    assert one.memory.shape == (20, 16)
-    assert not torch.equal(one.memory, other.memory)  # another sample
+    assert one.memories[0].vectors.shape == (20, 16)
+    assert not torch.equal(one.memories[0].vectors, other.memories[0].vectors)  # another sample
     with torch.no_grad():
         patches, _ = plain_patches(backbone, images)
-    apart = torch.cdist(one.memory.double(), patches.reshape(-1, 16))
+    apart = torch.cdist(one.memories[0].vectors.double(), patches.reshape(-1, 16))
     assert (apart.amin(dim=1) < 1e-5).all()
     assert len(set(apart.argmin(dim=1).tolist())) == 20
     # The sample is never smaller than the memory.
-    assert fitted(backbone, images, memory=50).memory.shape == (50, 16)
+    assert fitted(backbone, images, memory=50).memories[0].vectors.shape == (50, 16)
 
 
 def test_a_memory_of_one_vector(backbone):
@@ -128,16 +206,39 @@ def test_a_memory_of_one_vector(backbone):
 
 def test_a_state_of_another_size_is_loaded(backbone):
     model = fitted(backbone, torch.rand(3, 3, 16, 16), memory=7)
-    other = models.build("patchcore", backbone=copy.deepcopy(backbone)).eval()
+    other = models.build("patchcore", backbone=copy.deepcopy(backbone), **PAPER).eval()
     other.load_state_dict(model.state_dict())
     images = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(other(images).score, model(images).score)
 
 
+def test_a_state_with_one_memory_by_its_old_name(backbone):
+    model = fitted(backbone, torch.rand(3, 3, 16, 16), memory=7)
+    state = model.state_dict()
+    state["memory"] = state.pop("memories.0.vectors")
+    other = models.build("patchcore", backbone=copy.deepcopy(backbone), **PAPER)
+    other.load_state_dict(state)
+    assert torch.equal(other.memories[0].vectors, model.memories[0].vectors)
+
+
+def test_options_of_a_file_from_before_there_were_others():
+    config = {"memory": 7, "layers": ["layer2", "layer3"]}
+    found = models.PatchCore.options_of_file(config)
+    assert found == {**config, "joint": True, "unit": False}
+    assert models.PatchCore.options_of_file({**found, "joint": False})["joint"] is False
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"joint": 1}, "joint must be True or False; got 1"),
+        ({"unit": "yes"}, "unit must be True or False; got 'yes'"),
+        (
+            {"backbone": "resnet18", "map_levels": ["layer4"]},
+            r"map_levels must be 'auto' or of layer1, layer2, layer3; got \['layer4'\]",
+        ),
+        ({"backbone": "resnet18", "score_levels": "layer1"}, "score_levels must be 'auto' or of"),
         ({"memory": 0}, "memory must be an integer of at least 1; got 0"),
         ({"memory": 0.1}, "memory must be an integer of at least 1; got 0.1"),
         ({"neighbours": 1}, "neighbours must be 0, or an integer of at least 2; got 1"),

@@ -110,9 +110,9 @@ def test_prototypes_are_of_training_images_alone(monkeypatch):
     seen = []
     fit = Prototypes.fit
 
-    def watch(self, batches, key, *rest):
+    def watch(self, batches, key, *rest, **options):
         seen.extend(torch.cat([batch["image"] for batch in batches()]))
-        fit(self, batches, key, *rest)
+        fit(self, batches, key, *rest, **options)
 
     monkeypatch.setattr(Prototypes, "fit", watch)
     model, record = trained(small(prototypes=0.5))
