@@ -933,7 +933,8 @@ class Detector(Estimator):
         self._fitted()
         artifact, levels = self._artifact, self._artifact.region_levels
         shape = None if levels is None else levels.image_shape
-        share = share_of(area, shape, mm_per_pixel)
+        counts = 1.0 if self.roi is None else float(self.roi.mean())
+        share = share_of(area, shape, mm_per_pixel, counts)
         if share == artifact.min_area:
             return self
         if artifact.threshold is not None and artifact.threshold_set_by == BY_VALUE:

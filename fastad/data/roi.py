@@ -8,6 +8,7 @@ inside. A point inside two polygons counts, one inside a loop that a polygon dra
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from fastad.data.masks import mask_of_values, read_any_mask, resize_masks
 if TYPE_CHECKING:
     from fastad.data.training_set import TrainingSet
 
+LEAST_PIXELS = 64  # that count; with fewer a warning
 FORM = '{"image_size": [W, H], "polygons": [[[x, y], ...], ...]}'
 
 
@@ -68,7 +70,14 @@ class Roi:
                 f"roi: {self.name} is of {width}x{height} pixels (width x height), another aspect "
                 f"ratio than that of the images, {image_width}x{image_height}"
             )
-        return resize_masks(mask, size)
+        resized = resize_masks(mask, size)
+        if (count := int(resized.sum())) < LEAST_PIXELS:
+            warnings.warn(
+                f"roi: only {count} of the {resized.numel()} pixels that the detector looks at "
+                f"count by {self.name}. Are its polygons in pixels?",
+                stacklevel=3,
+            )
+        return resized
 
 
 def read_roi(roi: Any) -> Roi:
@@ -92,7 +101,7 @@ def read_roi(roi: Any) -> Roi:
         if path.suffix.lower() != ".json":
             return _settled(str(path), read_any_mask(path))
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise ValueError(f"roi: {path} is no JSON: {error}") from error
         return _of_polygons(str(path), found)

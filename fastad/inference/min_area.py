@@ -100,7 +100,10 @@ def keep_large(masks: np.ndarray, has_large: np.ndarray, least: int) -> None:
 
 
 def share_of(
-    area: Any, image_shape: tuple[int, int] | None, mm_per_pixel: float | None = None
+    area: Any,
+    image_shape: tuple[int, int] | None,
+    mm_per_pixel: float | None = None,
+    counts: float = 1.0,
 ) -> float | None:
     """The share of an image, 0 to 1, that an area given as `FORMS` is. None of None and of 0.
 
@@ -108,6 +111,7 @@ def share_of(
         area: a number of pixels of the original image, or text with a unit: px, % or mm2.
         image_shape: (height, width) of the original images. None where they differ.
         mm_per_pixel: of the original images, for mm2.
+        counts: the share of an image that lies in the region of interest.
 
     Raises:
         ValueError: it is none of the forms, too large, or what it asks for is not known.
@@ -142,5 +146,10 @@ def share_of(
     if share > LARGEST:
         raise ValueError(
             f"min_area {area} is {share:.0%} of the image; at most {LARGEST:.0%} works"
+        )
+    if share >= counts:
+        raise ValueError(
+            f"min_area {area} is {share:.2%} of the image, and the region of interest is "
+            f"{counts:.2%} of it: nothing would be found"
         )
     return share

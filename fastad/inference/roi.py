@@ -24,7 +24,7 @@ def set_for_training(
     Raises ValueError as `roi_of`.
     """
     mask = roi_of(roi, source)
-    log.info(f"region of interest: {float(mask.float().mean()):.1%} of an image counts")
+    log.info(f"region of interest: {float(mask.float().mean()):.2%} of an image counts")
     for model in models:
         model.set_roi(mask)
     return {"roi": roi.name}

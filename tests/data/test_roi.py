@@ -170,3 +170,19 @@ def test_files_that_are_no_region_are_named(tmp_path):
         read_roi(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         read_roi(tmp_path / "none.png")
+
+
+def test_a_region_of_few_pixels_is_named():
+    mask = np.zeros((40, 60), bool)
+    mask[:8, :8] = True
+    assert read_roi(mask).at((40, 60), None).sum() == 64
+    mask[0, 0] = False
+    with pytest.warns(UserWarning, match="only 63 of the 2400 pixels .* Are its polygons in pix"):
+        read_roi(mask).at((40, 60), None)
+
+
+def test_json_of_an_editor_that_marks_its_encoding(tmp_path):
+    path = tmp_path / "roi.json"
+    found = {"image_size": [60, 40], "polygons": [[[0, 0], [30, 0], [30, 40], [0, 40]]]}
+    path.write_text(json.dumps(found), encoding="utf-8-sig")
+    assert read_roi(path).at((40, 60), None).float().mean() == 0.5

@@ -285,3 +285,11 @@ def test_regions_need_a_pixel_threshold(detector):
     detector._predictor.pixel_threshold = None
     with pytest.raises(ValueError, match="no regions without a pixel threshold"):
         detector.predict(defects()).regions()
+
+
+def test_an_area_that_no_region_of_interest_holds_is_refused():
+    assert share_of("4%", None, counts=0.05) == 0.04
+    with pytest.raises(ValueError, match=r"is 5.00% of the image, and the region of interest is"):
+        share_of("5%", None, counts=0.05)
+    with pytest.raises(ValueError, match="at most"):
+        share_of("100%", None)

@@ -65,9 +65,21 @@ class PatchCoreConfig(PatchOptions):
         self._require("memory", is_integer(self.memory, 1), "an integer of at least 1")
         for field in ("joint", "unit"):
             self._require(field, isinstance(getattr(self, field), bool), "True or False")
-        if self.joint:  # one memory has no levels to choose from
-            self.map_levels = self.score_levels = ()
+        for field in ("map_levels", "score_levels"):
+            self._check_levels(field)
         count = self.neighbours
         self._require(
             "neighbours", is_integer(count, 0) and count != 1, "0, or an integer of at least 2"
         )
+
+    def _check_levels(self, field: str) -> None:
+        levels = getattr(self, field)
+        if self.joint:  # one memory has no levels to choose from
+            holds = levels in ("auto", ()) or levels == []
+            self._require(field, holds, "left out where joint is True")
+            return setattr(self, field, ())
+        if levels != "auto":
+            names = isinstance(levels, (list, tuple)) and all(isinstance(n, str) for n in levels)
+            holds = names and len(set(levels)) == len(levels)
+            self._require(field, holds, "'auto' or a sequence of different names of layers")
+            setattr(self, field, tuple(levels))
