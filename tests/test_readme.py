@@ -122,10 +122,10 @@ def test_the_table_of_models_is_the_record_s():
     for data, name, model in (
         ("bottle", "bottle", "PatchCore"),
         ("magnetic_tile", "tile", "PatchCore"),
-        ("kolektor_sdd", "KolektorSDD", "RSTPM"),
+        ("kolektor_sdd", "KolektorSDD", "RSTPM or PatchCore"),
     ):
         own = [c for c in systems["cells"] if (c["system"], c["set"]) == ("auto", data)]
-        assert {c["kept"] for c in own} == {model.lower()}
+        assert {c["kept"] for c in own} == set(model.lower().split(" or "))
         mean = statistics.mean(c["image_auroc"] for c in own)
         assert f"{mean:.3f} on {name}, by {model}" in TEXT
     shown = [cells[name, data] for name, *_ in rows for data in sets]
