@@ -430,6 +430,8 @@ def test_wrong_arguments_are_named(artifact, fake, tmp_path):
 @pytest.mark.parametrize("name", [needing(name) for name in FORMATS])
 @pytest.mark.parametrize("model", [large(model) for model in SMALL])
 def test_the_graph_knows_its_region_of_interest(artifacts, name, model, tmp_path):
+    if name == "aotinductor" and model != "stpm":
+        pytest.skip("minutes to compile what torch-export gave, which is tested")
     inside = torch.zeros(SIZE, dtype=torch.bool)
     inside[2:11, 5:17] = True
     own = dataclasses.replace(artifacts[model], model=copy.deepcopy(artifacts[model].model))
