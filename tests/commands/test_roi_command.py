@@ -30,7 +30,7 @@ def test_a_region_goes_from_training_to_prediction(fastad, images, mask, tmp_pat
     assert code == 0, err
     share = inference.load(file).roi.mean()
     assert share == pytest.approx(50 * 40 / (72 * 64), abs=0.02)
-    assert f"region of interest: {share:.1%} of an image counts" in err
+    assert f"region of interest: {share:.2%} of an image counts" in err
     code, out, _ = fastad("info", file)
     assert f"{share:.1%} of an image, its region of interest" in out
     code, out, err = fastad("predict", file, images / "test", "--json", "-")
