@@ -16,6 +16,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,26 @@ def measure(batch: int, bandwidth: float, **features: Any) -> dict[str, dict[str
         )
         moved = 2 * size + 2 * maps + 4 * batch * SIZE[0] * SIZE[1]
         rows["anomaly_map"] = row(pair, moved, bandwidth)
-    torch._dynamo.reset()
-    compiled = torch.compile(ops.reference.distillation_loss, dynamic=False)
-    losses = {"fused": ops.distillation_loss, "eager": ops.reference.distillation_loss}
-    runs = {n: loss_and_gradient(f) for n, f in {**losses, "compile": compiled}.items()}
-    calls = {
-        name: lambda i, run=run: run(teachers[i % sets], students[i % sets])
-        for name, run in runs.items()
-    }
-    rows["distillation_loss, forward and backward"] = row(calls, 3 * size, bandwidth)
+        pair = candidates(
+            lambda t, s: ops.anomaly_map(t, s, SIZE, smoothing=4.0),
+            lambda t, s: ops.reference.anomaly_map(t, s, SIZE, smoothing=4.0),
+        )
+        moved += 2 * 4 * batch * SIZE[0] * SIZE[1]  # the joined map, once written and read
+        rows["anomaly_map with smoothing 4"] = row(pair, moved, bandwidth)
+    # Of flattened levels the norms come before the gradient, in a sweep of their own.
+    for distance, tensors in (("cosine", 3), ("cosine_flat", 5)):
+        torch._dynamo.reset()
+        plain = partial(ops.reference.distillation_loss, distance=distance)
+        losses = {"fused": partial(ops.distillation_loss, distance=distance), "eager": plain}
+        losses["compile"] = torch.compile(plain, dynamic=False)
+        runs = {name: loss_and_gradient(f) for name, f in losses.items()}
+        calls = {
+            name: lambda i, run=run: run(teachers[i % sets], students[i % sets])
+            for name, run in runs.items()
+        }
+        name = "distillation_loss, forward and backward"
+        name += "" if distance == "cosine" else f", {distance}"
+        rows[name] = row(calls, tensors * size, bandwidth)
     return rows
 
 

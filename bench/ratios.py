@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyramid import pyramid
+from pyramid import LEVELS, pyramid
+from torch import Tensor
 
 from fastad import _extension, ops
 from fastad.commands.timing import interleaved
@@ -76,26 +77,100 @@ def loss(batch: int, seconds: float, repeats: int, **features: Any) -> dict[str,
     )
 
 
-def weighted(name: str, seconds: float, repeats: int, shared: bool) -> dict[str, Any]:
-    """Times of an op with spatial weights of the images' size, against without and the reference.
+def with_option(
+    name: str, seconds: float, repeats: int, both: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Times of an op with options, against without and the reference.
 
-    Weights are one mask for all images where ``shared``, else one each.
+    ``both``: with the gradient of the teacher, too.
     """
-    teacher, student = pyramid(8), pyramid(8, requires_grad=name == "distillation_loss")
-    weights = torch.rand(SIZE if shared else (8, *SIZE))
+    teacher = pyramid(8, requires_grad=both)
+    student = pyramid(8, requires_grad=name == "distillation_loss")
     size = (SIZE,) if name == "anomaly_map" else ()
 
-    def call(module: Any, **options: Any) -> Callable:
+    detached = [t.detach() for t in teacher]
+
+    def call(module: Any, teacher: list[Tensor] = teacher, **options: Any) -> Callable:
         function = partial(getattr(module, name), teacher, student, *size, **options)
         if name != "distillation_loss":
             return torch.inference_mode()(function)
-        return lambda: torch.autograd.grad(function(), student)
+        of = [x for x in (*teacher, *student) if x.requires_grad]
+        return lambda: torch.autograd.grad(function().sum(), of)
 
     row = compare(
         {
-            "fused": call(ops, weights=weights),
+            "fused": call(ops, **options),
+            "without": call(ops, detached),
+            "eager": call(ops.reference, **options),
+        },
+        seconds,
+        repeats,
+    )
+    row["times_of_without"] = round(1 / row["without"], 2)
+    return row
+
+
+def channel_statistics() -> dict[str, list[Tensor]]:
+    """Mean and deviation of the teacher's channels."""
+    channels = [shape[0] for shape in LEVELS]
+    return {
+        "mean": [torch.randn(c) for c in channels],
+        "deviation": [torch.rand(c) + 0.5 for c in channels],
+    }
+
+
+def scores(score: str, seconds: float, repeats: int) -> dict[str, Any]:
+    """Times of a map, its score and the score's gradient, against those of the map's mean."""
+    teacher, student = pyramid(8), pyramid(8, requires_grad=True)
+
+    def eager() -> Any:
+        found = ops.reference.anomaly_map(teacher, student, SIZE)
+        return torch.autograd.grad(ops.reference.score(found, score).sum(), student)
+
+    def fused() -> Any:
+        _, found = ops.anomaly_map(teacher, student, SIZE, score=score)
+        return torch.autograd.grad(found.sum(), student)
+
+    def without() -> Any:
+        return torch.autograd.grad(ops.anomaly_map(teacher, student, SIZE).mean(), student)
+
+    row = compare({"fused": fused, "without": without, "eager": eager}, seconds, repeats)
+    row["times_of_without"] = round(1 / row["without"], 2)
+    return row
+
+
+def stack(seconds: float, repeats: int) -> dict[str, Any]:
+    """Times of the levels' maps upsampled side by side."""
+    maps = [torch.rand(8, SIZE[0] // stride, SIZE[1] // stride) for _, stride in LEVELS]
+
+    def call(module: Any) -> Callable:
+        function = partial(module.aggregate_maps, maps, SIZE, aggregate="stack")
+        return torch.inference_mode()(function)
+
+    return compare({"fused": call(ops), "eager": call(ops.reference)}, seconds, repeats)
+
+
+def smoothing(seconds: float, repeats: int) -> dict[str, Any]:
+    """Times of joining maps under a Gaussian, against joining alone and a pass of its own.
+
+    ``matrices``: the pass as two products with matrices, the fastest way in plain PyTorch.
+    """
+    maps = [torch.rand(8, SIZE[0] // stride, SIZE[1] // stride) for _, stride in LEVELS]
+    down, across = (ops.reference.smoothed(torch.eye(n)[:, None], 4.0)[:, 0] for n in SIZE)
+
+    def call(module: Any, **options: Any) -> Callable:
+        return torch.inference_mode()(partial(module.aggregate_maps, maps, SIZE, **options))
+
+    @torch.inference_mode()
+    def matrices() -> Tensor:
+        return down.T @ ops.aggregate_maps(maps, SIZE) @ across
+
+    row = compare(
+        {
+            "fused": call(ops, smoothing=4.0),
             "without": call(ops),
-            "eager": call(ops.reference, weights=weights),
+            "matrices": matrices,
+            "eager": call(ops.reference, smoothing=4.0),
         },
         seconds,
         repeats,
@@ -193,13 +268,83 @@ WORK = {
         {},
     ),
     **{
-        f"{name} with weights {shape} float32, batch 8": (
-            partial(lambda name, shared, s, r: weighted(name, s, r, shared), name, shared),
+        f"{name} with weights {axes} float32, batch 8": (
+            partial(
+                lambda name, shape, s, r: with_option(name, s, r, weights=torch.rand(shape)),
+                name,
+                shape,
+            ),
             {"eager": 8, "max:times_of_without": 1.25},
         )
         for name in ("distances", "anomaly_map", "distillation_loss")
-        for shape, shared in (("(N, H, W)", False), ("(H, W)", True))
+        for axes, shape in (("(N, H, W)", (8, *SIZE)), ("(H, W)", SIZE))
     },
+    **{
+        f"{name} with {text} float32, batch 8": (
+            partial(
+                lambda name, options, s, r: with_option(name, s, r, **options()), name, options
+            ),
+            {"eager": 8, "max:times_of_without": 1.25},
+        )
+        for name in ("distances", "anomaly_map", "distillation_loss")
+        for text, options in (
+            ("distance l2", lambda: {"distance": "l2"}),
+            (
+                "distance l2_standardized",
+                lambda: {"distance": "l2_standardized", **channel_statistics()},
+            ),
+            ("a standardised teacher", channel_statistics),
+        )
+    },
+    # A level's norms come before its gradient: 5 tensors of features in place of 3.
+    "distillation_loss with distance cosine_flat float32, batch 8": (
+        lambda s, r: with_option("distillation_loss", s, r, distance="cosine_flat"),
+        {"eager": 8, "max:times_of_without": 1.25},
+    ),
+    "anomaly_map with align_corners float32, batch 8": (
+        lambda s, r: with_option("anomaly_map", s, r, align_corners=True),
+        {"eager": 8, "max:times_of_without": 1.25},
+    ),
+    # 50 multiply-adds a pixel, in the cache: at least 40 us an image, a quarter of reading
+    # features. On an idle AMD EPYC (Zen 5) it was 125 us, 1.64 times the op without it.
+    "anomaly_map with smoothing 4 float32, batch 8": (
+        lambda s, r: with_option("anomaly_map", s, r, smoothing=4.0),
+        {"eager": 8, "max:times_of_without": 1.25},
+    ),
+    # The same work beside a dozen multiply-adds a pixel.
+    "aggregate_maps with smoothing 4, batch 8": (lambda s, r: smoothing(s, r), {"eager": 8}),
+    **{
+        f"anomaly_map in {dtype}, of float32, batch 8": (
+            partial(
+                lambda dtype, s, r: with_option("anomaly_map", s, r, dtype=dtype),
+                getattr(torch, dtype),
+            ),
+            {"eager": 8, "max:times_of_without": 1.25},
+        )
+        for dtype in ("float16", "bfloat16")
+    },
+    # The gradient waits for the images' factors: 5 tensors of features in place of 3.
+    "distillation_loss of images float32, batch 8": (
+        lambda s, r: with_option("distillation_loss", s, r, reduction="image"),
+        {"max:times_of_without": 1.75},
+    ),
+    "a stack of maps, batch 8": (lambda s, r: stack(s, r), {"eager": 2}),
+    # A third of the bytes more: 4 tensors of features in place of 3.
+    "distillation_loss with both gradients, float32, batch 8": (
+        lambda s, r: with_option("distillation_loss", s, r, both=True),
+        {"eager": 8, "max:times_of_without": 1.25},
+    ),
+    **{
+        f"anomaly_map with score {score!r} and its gradient, float32, batch 8": (
+            partial(scores, score),
+            {"eager": 8, "max:times_of_without": 1.25},
+        )
+        for score in ("maximum", "top_share")
+    },
+    "distillation_loss of the hardest 1 %, float32, batch 8": (
+        lambda s, r: with_option("distillation_loss", s, r, hard=0.99),
+        {"eager": 8, "max:times_of_without": 1.25},
+    ),
     "distances float32, batch 32, against one sum over the same bytes": (
         bandwidth,
         {"sum": 0.6},

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from ratios import finish
+from stfpm import stfpm
 from torch import Tensor
 from torch._inductor import config as inductor
 
@@ -31,8 +32,6 @@ from fastad.training.precision import cpu_multiplies_in, has_amx
 
 LAYERS = ("layer1", "layer2", "layer3")
 SIZE = (256, 256)
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 PHOTOGRAPH = 1024  # pixels a side
 PEER = "the operations of anomalib's STFPM in plain PyTorch"
 
@@ -61,16 +60,9 @@ class Peer:
     def __init__(self) -> None:
         self.teacher, self.student = (backbones.build("resnet18", LAYERS).eval() for _ in range(2))
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, 3, 256, 256) in [0, 1] -> scores (N,) and maps (N, 1, 256, 256)."""
-        images = (images - MEAN) / DEVIATION
-        joined = torch.ones(len(images), 1, *SIZE)
-        for teacher, student in zip(self.teacher(images), self.student(images), strict=True):
-            difference = F.normalize(teacher) - F.normalize(student)
-            distance = 0.5 * torch.norm(difference, p=2, dim=1, keepdim=True) ** 2
-            joined *= F.interpolate(distance, SIZE, mode="bilinear", align_corners=False)
-        return joined.amax((1, 2, 3)), joined
+        return stfpm(self.teacher, self.student, images)
 
     def photograph(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """One image (3, H, W) uint8 -> score and map."""

@@ -3,6 +3,8 @@
 pytest bench --benchmark-only --benchmark-group-by=group
 """
 
+from functools import partial
+
 import pytest
 import torch
 from pyramid import pyramid
@@ -65,4 +67,14 @@ def test_distillation_loss(benchmark, batch, dtype, channels_last, kind):
     teacher = pyramid(batch, dtype, channels_last)
     student = pyramid(batch, dtype, channels_last, requires_grad=True)
     function = implementation("distillation_loss", kind)
+    benchmark(lambda: torch.autograd.grad(function(teacher, student), student))
+
+
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("batch", "dtype", "channels_last"), SETTINGS)
+def test_flat_distances(benchmark, batch, dtype, channels_last, kind):
+    benchmark.group = f"distillation_loss of cosine_flat, batch {batch} {dtype}"
+    teacher = pyramid(batch, dtype, channels_last)
+    student = pyramid(batch, dtype, channels_last, requires_grad=True)
+    function = partial(implementation("distillation_loss", kind), distance="cosine_flat")
     benchmark(lambda: torch.autograd.grad(function(teacher, student), student))

@@ -1,6 +1,7 @@
 // Bilinear upsampling along one axis: which two source pixels an output pixel reads, with which
-// weights, and which output pixels a source pixel reaches. PyTorch's rule for align_corners=False.
-// Plain C++ that host and device share.
+// weights, and which output pixels a source pixel reaches. PyTorch's rule: pixels are areas, or
+// with `align_corners` points, the outermost of which coincide. Plain C++ that host and device
+// share.
 
 #pragma once
 
@@ -21,13 +22,20 @@ struct BilinearIndex {
 
 // Source pixels per output pixel: what bilinear_index takes as `scale`.
 template <class T>
-FASTAD_HOST_DEVICE T bilinear_scale(int in, int out) {
-  return static_cast<T>(in) / static_cast<T>(out);
+FASTAD_HOST_DEVICE T bilinear_scale(int in, int out, bool align_corners) {
+  if (!align_corners) return static_cast<T>(in) / static_cast<T>(out);
+  return out > 1 ? static_cast<T>(in - 1) / static_cast<T>(out - 1) : T(0);
+}
+
+// Where a pixel lies on its axis, beyond its index: what bilinear_index takes as `centre`.
+template <class T>
+FASTAD_HOST_DEVICE T bilinear_centre(bool align_corners) {
+  return align_corners ? T(0) : T(0.5);
 }
 
 template <class T>
-FASTAD_HOST_DEVICE BilinearIndex<T> bilinear_index(int dst, T scale, int in) {
-  T src = scale * (static_cast<T>(dst) + T(0.5)) - T(0.5);
+FASTAD_HOST_DEVICE BilinearIndex<T> bilinear_index(int dst, T scale, T centre, int in) {
+  T src = scale * (static_cast<T>(dst) + centre) - centre;
   src = src > T(0) ? src : T(0);
   int i0 = static_cast<int>(src);
   i0 = i0 < in - 1 ? i0 : in - 1;

@@ -19,6 +19,8 @@
 #include <string>
 #include <vector>
 
+#include "gaussian.h"
+
 namespace fastad {
 
 using torch::headeronly::ScalarType;
@@ -30,6 +32,7 @@ constexpr int64_t kMostPixels = 1 << 30;
 constexpr int64_t kMostChannels = 1 << 24;
 
 enum Reduction : int64_t { kMean = 0, kSum = 1, kNone = 2 };
+enum Distance : int64_t { kCosine = 0, kL2 = 1 };
 
 // ---- what messages say --------------------------------------------------------------------------
 
@@ -225,6 +228,54 @@ inline std::vector<Tensor> check_spatial_weights(const OptionalTensors& weights,
   return result;
 }
 
+// What is compared of features: the vectors of pixels normalised (`kCosine`) or as they are
+// (`kL2`), the teacher's channels standardised before or not. The tensors checked must live on.
+struct Comparison {
+  bool l2 = false;
+  std::vector<const void*> channels;  // (2, C_l): mean and inverse deviation; none for neither
+};
+
+inline Comparison check_comparison(int64_t distance, const OptionalTensors& channels,
+                                   const std::vector<Tensor>& student, ScalarType dtype) {
+  STD_TORCH_CHECK(distance == kCosine || distance == kL2,
+                  "distance must be 0 (cosine) or 1 (l2), not ", distance);
+  Comparison result{.l2 = distance == kL2};
+  if (!channels.has_value()) return result;
+  STD_TORCH_CHECK(channels->size() == student.size(), "channels must have ", student.size(),
+                  " levels, not ", channels->size());
+  for (size_t i = 0; i < student.size(); ++i) {
+    const Tensor &x = (*channels)[i], &s = student[i];
+    STD_TORCH_CHECK(x.dim() == 2 && x.size(0) == 2 && x.size(1) == s.size(1) &&
+                        x.scalar_type() == dtype && x.is_contiguous() && same_device(x, s),
+                    "channels[", i, "] must be (2, ", s.size(1), ") ", name_of(dtype),
+                    ", contiguous and beside the features, not ", describe(x));
+    result.channels.push_back(x.const_data_ptr());
+  }
+  return result;
+}
+
+// Tensors for the gradients that come with a loss: none, the student's, or those and the teacher's,
+// which lie as the student's do.
+inline std::vector<Tensor> loss_gradients(const std::vector<Tensor>& teacher,
+                                          const std::vector<Tensor>& student,
+                                          const Comparison& comparison, bool gradient,
+                                          bool teacher_gradient) {
+  STD_TORCH_CHECK(gradient || !teacher_gradient, "teacher_gradient needs gradient");
+  if (!gradient) return {};
+  std::vector<Tensor> gradients = empty_gradients(student);
+  if (!teacher_gradient) return gradients;
+  STD_TORCH_CHECK(comparison.channels.empty(),
+                  "teacher_gradient does not go with channels: call distances_backward");
+  for (size_t i = 0; i < teacher.size(); ++i) {
+    const auto t = teacher[i].strides(), s = student[i].strides();
+    STD_TORCH_CHECK(std::equal(t.begin(), t.end(), s.begin()), "teacher[", i, "] is ",
+                    describe(teacher[i]), ", student[", i, "] is ", describe(student[i]),
+                    ": teacher_gradient needs the same strides");
+    gradients.push_back(empty_gradient(teacher[i]));
+  }
+  return gradients;
+}
+
 // `grad`: of the distances (N, H_l, W_l) of features that were checked.
 inline void check_distance_gradients(const std::vector<Tensor>& grad,
                                      const std::vector<Tensor>& student, ScalarType dtype) {
@@ -237,6 +288,25 @@ inline void check_distance_gradients(const std::vector<Tensor>& grad,
                     "grad[", i, "] must be (", s.size(0), ", ", s.size(2), ", ", s.size(3), ") ",
                     name_of(dtype), " and beside the features, not ", describe(g));
   }
+}
+
+// `grad` and `distances` of the flattened levels of features that were checked, and their `norms`.
+inline void check_flat_gradients(const Tensor& grad, const Tensor& distances, const Tensor& norms,
+                                 const std::vector<Tensor>& student, ScalarType dtype) {
+  const auto levels = static_cast<int64_t>(student.size()), images = student[0].size(0);
+  const auto check = [&](const char* name, const Tensor& x) {
+    STD_TORCH_CHECK(x.dim() == 2 && x.size(0) == levels && x.size(1) == images &&
+                        x.scalar_type() == dtype && same_device(x, student[0]),
+                    name, " must be (", levels, ", ", images, ") ", name_of(dtype),
+                    " and beside the features, not ", describe(x));
+  };
+  check("grad", grad);
+  check("distances", distances);
+  STD_TORCH_CHECK(norms.dim() == 3 && norms.size(0) == 2 && norms.size(1) == levels &&
+                      norms.size(2) == images && norms.scalar_type() == dtype &&
+                      same_device(norms, student[0]),
+                  "norms must be (2, ", levels, ", ", images, ") ", name_of(dtype),
+                  " and beside the features, not ", describe(norms));
 }
 
 inline void check_maps(const std::vector<Tensor>& maps, const std::vector<double>& weights) {
@@ -263,13 +333,48 @@ inline void check_size(int64_t height, int64_t width) {
                   "most 2^30 pixels, not (", height, ", ", width, ")");
 }
 
+// `smoothing`: the standard deviation of a Gaussian in pixels; 0 for none.
+// `rounded`: whether the map or its gradient is in another dtype than the levels' maps.
+inline void check_smoothing(double smoothing, bool rounded) {
+  STD_TORCH_CHECK(smoothing >= 0 && smoothing <= kMostSmoothing, "smoothing must be from 0 to ",
+                  kMostSmoothing, " pixels, not ", smoothing);
+  STD_TORCH_CHECK(smoothing == 0 || !rounded, "smoothing does not go with half precision");
+}
+
+inline bool is_half(ScalarType dtype) {
+  return dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
+}
+
+// The dtype of a map that level maps of `computed` are joined to.
+inline ScalarType check_map_dtype(const std::optional<ScalarType>& dtype, ScalarType computed) {
+  STD_TORCH_CHECK(!dtype.has_value() || is_half(*dtype),
+                  "dtype must be None, float16 or bfloat16, not ", name_of(*dtype));
+  return dtype.value_or(computed);
+}
+
+// Whether a gradient of a map that `maps` are joined to may have this dtype.
+inline bool is_map_gradient_dtype(ScalarType dtype, const std::vector<Tensor>& maps) {
+  return dtype == maps[0].scalar_type() || is_half(dtype);
+}
+
 // `grad`: of the map (N, H, W) that `maps`, which were checked, are joined to.
 inline void check_map_gradient(const Tensor& grad, const std::vector<Tensor>& maps) {
   STD_TORCH_CHECK(grad.dim() == 3 && grad.size(0) == maps[0].size(0) &&
                       is_size(grad.size(1), grad.size(2)) &&
-                      grad.scalar_type() == maps[0].scalar_type() && same_device(grad, maps[0]),
+                      is_map_gradient_dtype(grad.scalar_type(), maps) && same_device(grad, maps[0]),
                   "grad must be (", maps[0].size(0), ", H, W) ", name_of(maps[0].scalar_type()),
-                  " and beside the maps, not ", describe(grad));
+                  ", float16 or bfloat16 and beside the maps, not ", describe(grad));
+}
+
+// `grad`: of the stack (N, L, H, W) of `maps`, which were checked.
+inline void check_stack_gradient(const Tensor& grad, const std::vector<Tensor>& maps) {
+  const auto levels = static_cast<int64_t>(maps.size());
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == maps[0].size(0) && grad.size(1) == levels &&
+                      is_size(grad.size(2), grad.size(3)) &&
+                      is_map_gradient_dtype(grad.scalar_type(), maps) && same_device(grad, maps[0]),
+                  "grad must be (", maps[0].size(0), ", ", levels, ", H, W) ",
+                  name_of(maps[0].scalar_type()), ", float16 or bfloat16 and beside the maps, not ",
+                  describe(grad));
 }
 
 inline void check_reduction(int64_t reduction) {

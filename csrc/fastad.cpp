@@ -29,28 +29,53 @@
 
 STABLE_TORCH_LIBRARY(fastad, m) {
   // `spatial_weights`: a factor of each pixel's distance, (N, H_l, W_l) of the distances' dtype.
+  // `distance` is 0 cosine, 1 l2. `channels`: mean and inverse deviation of the teacher's channels,
+  // by which they are standardised first, (2, C_l) of the distances' dtype.
   m.def(
-      "distances(Tensor[] teacher, Tensor[] student, float eps, Tensor[]? spatial_weights=None) "
-      "-> Tensor[]");
+      "distances(Tensor[] teacher, Tensor[] student, float eps, Tensor[]? spatial_weights=None, "
+      "int distance=0, Tensor[]? channels=None) -> Tensor[]");
   m.def(
       "distances_backward(Tensor[] grad, Tensor[] teacher, Tensor[] student, float eps, "
-      "Tensor[]? spatial_weights=None) -> Tensor[]");
+      "Tensor[]? spatial_weights=None, int distance=0, Tensor[]? channels=None) -> Tensor[]");
+  // Each image's level as one vector: their distances (L, N), and the norms of teacher and student
+  // (2, L, N), which the backward needs again.
   m.def(
-      "aggregate_maps(Tensor[] maps, SymInt height, SymInt width, bool product, float[] weights) "
-      "-> (Tensor map, Tensor maximum)");
+      "flat_distances(Tensor[] teacher, Tensor[] student, float eps, Tensor[]? "
+      "spatial_weights=None, "
+      "Tensor[]? channels=None) -> (Tensor distances, Tensor norms)");
   m.def(
-      "aggregate_maps_backward(Tensor grad, Tensor[] maps, bool product, float[] weights) "
+      "flat_distances_backward(Tensor grad, Tensor distances, Tensor norms, Tensor[] teacher, "
+      "Tensor[] student, float eps, Tensor[]? spatial_weights=None, Tensor[]? channels=None) "
       "-> Tensor[]");
+  // `smoothing`: the standard deviation of a Gaussian over the map, in pixels; 0 for none. It does
+  // not go with a `dtype`, nor with a gradient in half precision. `dtype`: float16 or bfloat16 for
+  // the map, which is computed as ever and rounded as it is written. Its maximum is not rounded.
+  // The gradient of a map may be in half precision, too.
+  m.def(
+      "aggregate_maps(Tensor[] maps, SymInt height, SymInt width, bool product, float[] weights, "
+      "bool align_corners=False, ScalarType? dtype=None, float smoothing=0.0) -> (Tensor map, "
+      "Tensor maximum)");
+  m.def(
+      "aggregate_maps_backward(Tensor grad, Tensor[] maps, bool product, float[] weights, "
+      "bool align_corners=False, float smoothing=0.0) -> Tensor[]");
+  // The levels upsampled, side by side: (N, L, H, W).
+  m.def(
+      "stack_maps(Tensor[] maps, SymInt height, SymInt width, bool align_corners=False, "
+      "ScalarType? dtype=None) -> Tensor");
+  m.def("stack_maps_backward(Tensor grad, Tensor[] maps, bool align_corners=False) -> Tensor[]");
   m.def(
       "anomaly_map(Tensor[] teacher, Tensor[] student, SymInt height, SymInt width, bool product, "
-      "float[] weights, float eps, Tensor[]? spatial_weights=None) "
+      "float[] weights, float eps, Tensor[]? spatial_weights=None, int distance=0, "
+      "Tensor[]? channels=None, bool align_corners=False, ScalarType? dtype=None) "
       "-> (Tensor map, Tensor maximum, Tensor[] distances)");
-  // The gradients for the student come with the loss when `gradient` is set: the features are
-  // read once. `reduction` is 0 mean, 1 sum, 2 none (the levels' means). The mean of an image with
-  // weights is sum(w * d) / sum(w), or 0 where all are 0.
+  // The gradients for the student come with the loss when `gradient` is set, and after them those
+  // for the teacher when `teacher_gradient` is, too: the features are read once. `reduction` is 0
+  // mean, 1 sum, 2 none (the levels' means). The mean of an image with weights is
+  // sum(w * d) / sum(w), or 0 where all are 0.
   m.def(
       "distillation_loss(Tensor[] teacher, Tensor[] student, float[] level_weights, int reduction, "
-      "float eps, bool gradient, Tensor[]? spatial_weights=None) "
+      "float eps, bool gradient, Tensor[]? spatial_weights=None, int distance=0, "
+      "Tensor[]? channels=None, bool teacher_gradient=False) "
       "-> (Tensor loss, Tensor[] gradients)");
   m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
   // Weights (N, H, W) averaged over the pixels that each pixel of a level touches; NaN where one of

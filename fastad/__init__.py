@@ -12,10 +12,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Detector",
     "backbones",
+    "compat",
     "data",
     "evaluation",
     "export",
     "inference",
+    "integrations",
     "load",
     "models",
     "ops",
@@ -23,7 +25,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fastad import backbones, data, evaluation, export, inference, models, ops, training
+    from fastad import (
+        backbones,
+        compat,
+        data,
+        evaluation,
+        export,
+        inference,
+        integrations,
+        models,
+        ops,
+        training,
+    )
     from fastad.detector import Detector, load
 else:
 

@@ -120,6 +120,8 @@ def normal_images(images: Any, y: Any) -> tuple[Any, int | None]:
     if y is None:
         return images, None
     labels = plain(y)
+    if isinstance(labels, Sequence) and not isinstance(labels, str):
+        labels = list(labels)  # a column of a data set, too
     if isinstance(labels, list) and all(isinstance(x, list) and len(x) == 1 for x in labels):
         labels = [label[0] for label in labels]  # a column (N, 1)
     if not isinstance(labels, (list, tuple)) or not all(

@@ -5,12 +5,14 @@ And folders that a command fills: it replaces what it wrote there itself, and no
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _unfinished: set[Path] = set()  # temporary files that are being written
+_TEMPORARY = re.compile(r"\.(.*)\.[a-z0-9_]{8}(\.[^.]*|)", re.DOTALL)  # as mkstemp names them
 
 
 @contextmanager
@@ -69,6 +71,22 @@ def remove_unfinished() -> None:
     for path in list(_unfinished):
         with suppress(OSError):
             path.unlink()
+
+
+def remove_left(paths: Iterable[Path]) -> None:
+    """Remove temporary files of `atomic_path` that killed processes left beside these files.
+
+    Nobody else may be writing them.
+    """
+    written: dict[Path, set[tuple[str, str]]] = {}
+    for path in (path.resolve() for path in paths):
+        written.setdefault(path.parent, set()).add((path.stem[:100], path.suffix))
+    for folder, names in written.items():
+        for entry in os.scandir(folder):
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match and (match[1], match[2]) in names:
+                with suppress(OSError):
+                    os.unlink(entry)
 
 
 def write_atomically(path: str | os.PathLike, writer: Callable[[Path], object]) -> None:

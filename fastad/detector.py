@@ -28,11 +28,13 @@ from fastad.data.training_set import (
 from fastad.export.verification import Verification
 from fastad.inference import Artifact, PredictionResult, Predictor, conformal_threshold
 from fastad.inference.artifact import BY_RATE, BY_VALUE
-from fastad.inference.fitting import checked_rate, fit_best, nothing_yet
+from fastad.inference.fitting import fit_best, nothing_yet
+from fastad.inference.in_tiles import require_model
 from fastad.inference.known_images import calibrated, given_to_training
 from fastad.inference.min_area import share_of
 from fastad.inference.roi import narrowed, what_it_promises
 from fastad.inference.starting import Start
+from fastad.inference.threshold import checked_rate
 from fastad.training import (
     EpochProgress,
     TrainingConfig,
@@ -153,6 +155,7 @@ class Detector(Estimator):
         skip_bad: bool = False,
         self_check: bool = True,
         roi: Any = None,
+        tile: int | str | tuple[int, int] | None = None,
         **training: Any,
     ) -> "Detector":
         """Train on normal images, then choose the thresholds on held-out ones.
@@ -192,6 +195,8 @@ class Detector(Estimator):
             roi: the region of interest: a mask whose white pixels count, of the aspect ratio of the
                 images, or polygons, in any form of `fastad.data.roi.read_roi`. Outside nothing
                 counts. None for whole images.
+            tile: train on tiles of so many pixels, which cover all images at ``image_size``, and
+                predict in such. Of ``stpm``, ``patchcore`` and ``subspace``. None for whole images.
             **training: other fields of `fastad.training.TrainingConfig`, such as ``textures`` or
                 ``stages={"NAME": {"epochs": 30}}``.
 
@@ -218,8 +223,13 @@ class Detector(Estimator):
             (19, 5, 2)
         """
         region = None if roi is None else read_roi(roi)
+        sides = None if tile is None else training_size(plain(tile))
         start = None if start_from is None else self._start(start_from)
         names = models.candidates(self.model) if start is None else (start.artifact.model.name,)
+        if start is not None and sides is None:
+            sides = start.artifact.tile
+        if sides is not None:
+            require_model(plain(self.model) if start is None else names[0])
         prepared = [
             self._prepared(name, epochs, training, checkpoint if resume else None, start)
             for name in names
@@ -242,6 +252,8 @@ class Detector(Estimator):
         notes: list[str] = []
         if start is not None:
             source, notes = start.prepared(source, prepared[0][1])
+            for note in notes:
+                log.info(note)
         artifact, predictor = fit_best(
             prepared,
             source,
@@ -252,11 +264,69 @@ class Detector(Estimator):
             checkpoint=checkpoint,
             resume=resume,
             self_check=self_check,
+            tile=sides,
         )
         if start is not None:
             start.enter(artifact.training, notes)
         self._set_artifact(artifact, predictor)
         return self
+
+    def for_product(
+        self,
+        images: Any,
+        *,
+        progress: Callable[[EpochProgress], None] | None = None,
+        skip_bad: bool = False,
+        self_check: bool = True,
+    ) -> "Detector":
+        """A detector for one of the products that this one was trained on. No network is trained.
+
+        Whatever a detector takes from good images beside its networks is taken anew, from those of
+        the product: position means, memory, how maps are scaled and pooled, thresholds, p-values,
+        and what images look like. This detector stays as it is. Of ``stpm`` and ``gtrans``.
+
+        Args:
+            images: the good images of the product, in any form that `fit` takes: those that this
+                detector was given, and new ones. Those that it held out are held out again, and a
+                share of the new ones.
+            progress, skip_bad, self_check: as of `fit`.
+
+        Returns:
+            A new detector, with the same options.
+
+        Raises:
+            ValueError: another model, or fewer than five images of the product may be held out.
+
+        Examples:
+            >>> import numpy as np
+            >>> from fastad import Detector
+            >>> rng = np.random.default_rng(0)
+            >>> caps = rng.integers(100, 156, (40, 32, 32, 3), dtype=np.uint8)
+            >>> nuts = rng.integers(40, 96, (40, 32, 32, 3), dtype=np.uint8)
+            >>> both = Detector(
+            ...     "stpm", image_size=32, teacher_weights="embedded", false_positive_rate=0.2
+            ... ).fit(np.concatenate([caps, nuts]), epochs=1)
+            >>> detectors = [both.for_product(images) for images in (caps, nuts)]
+            >>> [len(detector.calibration_scores_) for detector in detectors]
+            [7, 9]
+        """
+        self._fitted()
+        from fastad.inference.per_product import fit_product
+
+        artifact, predictor = fit_product(
+            Start(self._artifact),
+            images,
+            device=str(self.device),
+            precision=self.precision,
+            skip_bad=skip_bad,
+            rate=checked_rate(self.false_positive_rate),
+            batch_size=self.batch_size,
+            progress=progress,
+            self_check=self_check,
+        )
+        detector = type(self)(**self.get_params())
+        detector._set_artifact(artifact, predictor)
+        return detector
 
     def _start(self, given: Any) -> Start:
         """What a training goes on from; ValueError where it contradicts this detector's options."""
@@ -539,7 +609,7 @@ class Detector(Estimator):
             self.image_size_,
             threshold=self.threshold_,
             promised=self.false_positive_rate_,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if predictor.tile is None else 1,
             read=predictor.read,
             inside=self._artifact.roi,
             **options,
@@ -1003,7 +1073,11 @@ class Detector(Estimator):
 
     def _predictor_of(self, artifact: Artifact, like: Predictor) -> Predictor:
         return artifact.predictor(
-            device=str(like.device), precision=self.precision, batch_size=like.batch_size
+            device=str(like.device),
+            precision=self.precision,
+            engine=like.engine,
+            batch_size=like.batch_size,
+            tile=like.tile,
         )
 
     def save(self, path: str | Path) -> None:
@@ -1134,7 +1208,13 @@ class Detector(Estimator):
 
 
 def load(
-    path: str | Path, *, device: str = "auto", precision: str = "auto", batch_size: int = 32
+    path: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 32,
+    tile: int | str | tuple[int, int] | None = None,
+    engine: str = "native",
 ) -> Detector:
     """Read a detector from a file of `Detector.save` or ``fastad train``.
 
@@ -1143,6 +1223,14 @@ def load(
         device: as of `Detector`.
         precision: as of `Detector`, or "int16".
         batch_size: images in one step of prediction.
+        tile: predict in tiles of about so many pixels, as ``image_size`` is given. Results are
+            those of whole images, in less memory. See `fastad.inference.Predictor`. None for the
+            tiles that it was trained on, or whole images.
+        engine: what computes on a CPU: "native", this package's convolutions, "openvino",
+            "onnxruntime", or "torch", PyTorch's own operations in float32. "auto" is the fastest
+            that is installed. It is measured once, in seconds, and kept
+            (`fastad.inference.engines`). The first images go through plain float32, too: an engine
+            that scores or decides otherwise is not taken.
 
     Returns:
         A detector that predicts as the saved one did.
@@ -1151,6 +1239,7 @@ def load(
         FileNotFoundError: there is no such file.
         ArtifactError: the file is damaged, of another kind, or newer than this package.
         ValueError: an option is wrong.
+        ImportError: a package that the engine needs is missing. The message names it.
 
     Examples:
         >>> import numpy as np
@@ -1181,9 +1270,12 @@ def load(
         seed=artifact.training.get("seed", 0),
         **options,
     )
-    predictor = artifact.predictor(device=device, precision=precision, batch_size=batch_size)
+    predictor = artifact.predictor(
+        device=device, precision=precision, batch_size=batch_size, engine=engine, tile=tile
+    )
+    predictor.tiling()  # or say why there can be no tiles
     kind = str(predictor.dtype).removeprefix("torch.")
-    log.debug(f"{path}: {artifact.model.name} on {predictor.device} in {kind}")
+    log.debug(f"{path}: {artifact.model.name} on {predictor.device} in {kind}, {predictor.engine}")
     detector._set_artifact(artifact, predictor)
     return detector
 

@@ -12,7 +12,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MISSING = [name for name in ("mkdocs", "material", "mkdocstrings_handlers") if not find_spec(name)]
-PACKAGES = ("backbones", "data", "evaluation", "export", "inference", "models", "ops", "training")
+PACKAGES = (
+    "backbones",
+    "compat.anomalib",
+    "data",
+    "evaluation",
+    "export",
+    "inference",
+    "models",
+    "ops",
+    "training",
+)
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs fastad[docs]: no {MISSING}")
 

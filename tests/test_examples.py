@@ -71,6 +71,18 @@ NAMES = [
 ]
 
 
+# Packages without which `fastad.serve` cannot be imported.
+OF_SERVE = {
+    "fastapi",
+    "prometheus_client",
+    "pydantic",
+    "python_multipart",
+    "sqlalchemy",
+    "starlette",
+    "uvicorn",
+}
+
+
 def modules() -> Iterator[str]:
     """Names of the package's modules in Python, but for the one that runs the command line."""
     yield "fastad"
@@ -83,7 +95,13 @@ def modules() -> Iterator[str]:
 def examples() -> Iterator[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
     for name in modules():
-        for example in finder.find(importlib.import_module(name), name, globs={}):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name in OF_SERVE:  # the extra is not installed
+                continue
+            raise
+        for example in finder.find(module, name, globs={}):
             if example.examples:
                 yield example
 

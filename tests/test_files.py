@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from fastad._files import atomic_path, write_atomically
+from fastad._files import atomic_path, remove_left, write_atomically
 
 
 def test_the_file_appears_whole_and_alone(tmp_path):
@@ -101,3 +101,21 @@ def test_a_full_disk_names_the_file(tmp_path):
     assert caught.value.filename == str(tmp_path / "old.txt")
     assert (tmp_path / "old.txt").read_text() == "old"
     assert list(tmp_path.iterdir()) == [tmp_path / "old.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """And nothing that only looks like it, or is of another file."""
+    target, plain = tmp_path / "a.b.json", tmp_path / ("long" * 40)
+    kept = [".a.b.12345678.csv", ".other.12345678.json", "a.b.12345678.json", ".a.b.1234.json"]
+    for name in kept:
+        (tmp_path / name).write_text("")
+    for path in (target, plain):
+        path.write_text("")
+        if (child := os.fork()) == 0:
+            with atomic_path(path):
+                os._exit(0)  # as if it were killed: nothing is cleaned up
+        os.waitpid(child, 0)
+    assert len(os.listdir(tmp_path)) == len(kept) + 4
+    remove_left([target, plain])
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, target.name, plain.name])

@@ -8,14 +8,15 @@ from fastad._html import template
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    (tmp_path / "pages_of_a_test").mkdir()
-    (tmp_path / "pages_of_a_test/__init__.py").touch()
-    (tmp_path / "pages_of_a_test/a.html").write_text(
+    name = f"pages_of_{tmp_path.name}"  # of its own: modules outlive a test, and its files do not
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    (tmp_path / name / "a.html").write_text(
         '<p title="{{ text }}">{{ text }}</p>\n{% include "a.css" %}\n'
     )
-    (tmp_path / "pages_of_a_test/a.css").write_text("a > b { }\n")
+    (tmp_path / name / "a.css").write_text("a > b { }\n")
     monkeypatch.syspath_prepend(tmp_path)
-    return "pages_of_a_test"
+    return name
 
 
 def test_values_are_escaped_and_files_are_not(package):

@@ -31,6 +31,8 @@ LOOPS = [
     ("expand_row", "planar", "float32"),
     ("join_row", "planar", "float32"),
     ("maximum", "planar", "float32"),
+    ("blur_down", "planar", "float32"),
+    ("blur_across", "planar", "float32"),
 ]  # fmt: skip
 
 
@@ -54,6 +56,7 @@ def count() -> dict[str, int]:
         sources = [
             "bench/instructions/driver.cpp",
             "csrc/cpu/distance_loops.cpp",
+            "csrc/cpu/smoothing_loops.cpp",
             "csrc/cpu/upsampling_loops.cpp",
         ]
         command = ["g++", *FLAGS, "-Wno-psabi", "-Icsrc", *sources, "-o", str(driver)]

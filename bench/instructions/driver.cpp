@@ -9,13 +9,14 @@
 #include <vector>
 
 #include "cpu/distance_loops.h"
+#include "cpu/smoothing_loops.h"
 #include "cpu/upsampling_loops.h"
 
 using namespace fastad::cpu;
 
 namespace {
 
-constexpr int64_t kChannels = 64, kPixels = 512, kWidth = 256;
+constexpr int64_t kChannels = 64, kPixels = 512, kWidth = 256, kTaps = 25;
 
 struct Data {
   std::vector<float> t = std::vector<float>(kChannels * kPixels), s = t, scratch_t = t;
@@ -37,7 +38,7 @@ extern "C" __attribute__((noinline)) void measured(const char* loop, Data& d, La
                  d.distances.data());
   } else if (!std::strcmp(loop, "inverse_norms")) {
     inverse_norms<float>(kPixels, 1e-12, d.t_inverse.data(), d.s_inverse.data(),
-                         d.projection.data());
+                         d.projection.data(), d.distances.data());
   } else if (!std::strcmp(loop, "distance")) {
     distance<float>(t, s, layout, kChannels, kPixels, d.t_inverse.data(), d.s_inverse.data(),
                     d.distances.data());
@@ -55,6 +56,12 @@ extern "C" __attribute__((noinline)) void measured(const char* loop, Data& d, La
     Maximum<float> greatest(d.t[0]);
     greatest.update(d.t.data(), kWidth);
     d.out[0] = greatest.value();
+  } else if (!std::strcmp(loop, "blur_down")) {
+    const float* rows[kTaps + kBlurRows - 1];
+    for (int i = 0; i < kTaps + kBlurRows - 1; ++i) rows[i] = d.t.data() + i * kWidth;
+    blur_down<float>(rows, d.w0.data(), kTaps, kWidth, d.out.data(), kWidth);
+  } else if (!std::strcmp(loop, "blur_across")) {
+    blur_across<float>(d.t.data(), d.w0.data(), kTaps, kWidth, d.out.data());
   }
 }
 

@@ -49,11 +49,11 @@ inline const float* slab_scales(const int16_t* slab, int64_t length) {
 }
 
 // A slab from `value(k, i)`, the i-th of `length` values of the panel's k-th filter, in chunks of
-// `chunk` values: pairs side by side, (length / 2, kPanel, 2), then (kPanel) float32.
-template <class Value>
+// `chunk` values: pairs side by side, (length / 2, kWide, 2), then (kWide) float32.
+template <int64_t kWide = kPanel, class Value>
 void pack_slab(int64_t length, int64_t chunk, Value value, int16_t* slab) {
-  float scales[kPanel];
-  for (int64_t k = 0; k < kPanel; ++k) {
+  float scales[kWide];
+  for (int64_t k = 0; k < kWide; ++k) {
     double largest = 0, most = 0;
     for (int64_t start = 0; start < length; start += chunk) {
       double sum = 0;
@@ -76,10 +76,10 @@ void pack_slab(int64_t length, int64_t chunk, Value value, int16_t* slab) {
       // NaN propagates through the scale.
       const auto nearest =
           static_cast<int16_t>(scaled == scaled ? (scaled < 0 ? scaled - 0.5 : scaled + 0.5) : 0.0);
-      slab[(i / 2 * kPanel + k) * 2 + i % 2] = nearest;
+      slab[(i / 2 * kWide + k) * 2 + i % 2] = nearest;
     }
   }
-  std::memcpy(slab + length * kPanel, scales, sizeof(scales));
+  std::memcpy(slab + length * kWide, scales, sizeof(scales));
 }
 
 constexpr int kInt16Rows = 8;  // rows of inputs whose sums with two vectors stay in registers

@@ -25,9 +25,19 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastad, m) {
       "bool relu) -> ()");
   // A 1x1 convolution; `weight` is (K / 32, C, 32).
   m.def("conv1x1_strided(Tensor x, Tensor weight, Tensor bias, int stride) -> Tensor");
+  // Of each query the nearest of many vectors; `vectors` is (M / 32, D, 32).
+  m.def("nearest(Tensor queries, Tensor vectors, Tensor halves) -> Tensor");
   // A residual network's first convolution and pool; `weight` comes from pack_stem.
   m.def("pack_stem(Tensor weight, bool int16=False) -> Tensor");
   m.def("stem(Tensor images, Tensor weight, Tensor bias, int padding, bool bfloat16) -> Tensor");
+  // The first convolution of a network of separable ones; `weight` is (K / 32, 27, 32).
+  m.def("separable_stem(Tensor images, Tensor scaling, Tensor weight, Tensor bias) -> Tensor");
+  // A block of separable convolutions, one pass, of one network or several. `expand` and `project`
+  // are float32, or come from the first.
+  m.def("pack_separable(Tensor weight, int chunk) -> Tensor");
+  m.def(
+      "separable_block(Tensor x, Tensor expand, Tensor depthwise, Tensor project, Tensor bias, int "
+      "filters, int side, int stride, bool add) -> Tensor");
   // Whole networks of such convolutions, one thread each.
   m.def(
       "residual_networks(Tensor images, Tensor[] weights, Tensor[] biases, int[] steps, int "

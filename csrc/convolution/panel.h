@@ -62,8 +62,8 @@ FASTAD_INLINE Lanes<kLanes> relu_of(Lanes<kLanes> x) {
   return x < zero ? zero : x;
 }
 
-// sum[r][k] += sum over c < count of x[r * stride + c] * filters[c * kPanel + k].
-template <int kLanes, int kRows, int kVectors>
+// sum[r][k] += sum over c < count of x[r * stride + c] * filters[c * kStep + k].
+template <int kLanes, int kRows, int kVectors, int64_t kStep = kPanel>
 FASTAD_INLINE void multiply_add(Lanes<kLanes> (&sum)[kRows][kVectors],
                                 const float* FASTAD_RESTRICT x, int64_t stride,
                                 const float* FASTAD_RESTRICT filters, int64_t count) {
@@ -71,7 +71,7 @@ FASTAD_INLINE void multiply_add(Lanes<kLanes> (&sum)[kRows][kVectors],
     Lanes<kLanes> filter[kVectors];
 #pragma GCC unroll 4
     for (int k = 0; k < kVectors; ++k)
-      filter[k] = lanes_at<kLanes>(filters + c * kPanel + k * kLanes);
+      filter[k] = lanes_at<kLanes>(filters + c * kStep + k * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const float value = x[r * stride + c];

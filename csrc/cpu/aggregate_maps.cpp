@@ -3,7 +3,8 @@
 //
 // Work: per output pixel and level 2 multiply-adds and the join, on expanded rows
 // (cpu/upsampling_loops.h). Bytes: the maps (21 KB an image for ResNet-18 at 256x256) in, one map
-// (262 KB) out. The upsampled levels are never written.
+// (262 KB) out, in half precision half of that. The upsampled levels are never written, nor is a
+// map before it is smoothed (cpu/smoothing.h).
 
 #include "cpu/aggregate_maps.h"
 
@@ -13,7 +14,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <optional>
+#include <type_traits>
 
+#include "cpu/smoothing.h"
 #include "cpu/upsampling_loops.h"
 #include "parallel.h"
 
@@ -26,10 +30,12 @@ struct Axis {
   std::vector<int> i0, i1;
   std::vector<A> w0, w1;
 
-  Axis(int64_t in, int64_t out) : i0(out), i1(out), w0(out), w1(out) {
-    const A scale = bilinear_scale<A>(static_cast<int>(in), static_cast<int>(out));
+  Axis(int64_t in, int64_t out, bool align_corners) : i0(out), i1(out), w0(out), w1(out) {
+    const A scale = bilinear_scale<A>(static_cast<int>(in), static_cast<int>(out), align_corners);
+    const A centre = bilinear_centre<A>(align_corners);
     for (int64_t i = 0; i < out; ++i) {
-      const auto index = bilinear_index<A>(static_cast<int>(i), scale, static_cast<int>(in));
+      const auto index =
+          bilinear_index<A>(static_cast<int>(i), scale, centre, static_cast<int>(in));
       i0[i] = index.i0, i1[i] = index.i1, w0[i] = index.w0, w1[i] = index.w1;
     }
   }
@@ -45,12 +51,12 @@ struct MapLevel {
 
 template <class A>
 std::vector<MapLevel<A>> map_levels(const std::vector<Tensor>& maps, int64_t height, int64_t width,
-                                    const std::vector<double>& weights) {
+                                    const std::vector<double>& weights, bool align_corners) {
   std::vector<MapLevel<A>> levels;
   for (size_t i = 0; i < maps.size(); ++i) {
     const int64_t h = maps[i].size(1), w = maps[i].size(2);
     levels.push_back({static_cast<A*>(maps[i].data_ptr()), h, w, static_cast<A>(weights[i]),
-                      Axis<A>(h, height), Axis<A>(w, width)});
+                      Axis<A>(h, height, align_corners), Axis<A>(w, width, align_corners)});
   }
   return levels;
 }
@@ -106,34 +112,100 @@ Blend<A> blend_at(const MapLevel<A>& level, ExpandedRows<A>& rows, int64_t y) {
 
 // ---- forward ------------------------------------------------------------------------------------
 
+// The maps of the images, or their gradients, lie `image_stride` apart.
+template <class Y>
+struct Maps {
+  Y* data;
+  int64_t image_stride;
+  int64_t images, height, width;
+
+  Y* row(int64_t image, int64_t y) const { return data + image * image_stride + y * width; }
+};
+
 template <class A>
-void forward(const std::vector<MapLevel<A>>& levels, int64_t images, int64_t height, int64_t width,
-             bool product, A* map, A* maximum) {
+Maps<const A> as_const(const Maps<A>& maps) {
+  return {maps.data, maps.image_stride, maps.images, maps.height, maps.width};
+}
+
+// Rows of a joined map, from top to bottom.
+template <class A>
+class JoinedRows {
+ public:
+  JoinedRows(const std::vector<MapLevel<A>>& levels, bool product, int64_t width)
+      : levels_(&levels), product_(product), width_(width), blends_(levels.size()) {
+    for (const auto& level : levels) rows_.emplace_back(level, width);
+  }
+
+  void start(int64_t image) {
+    for (auto& rows : rows_) rows.start(image);
+  }
+
+  void join(int64_t y, A* out) {
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      rows_[i].move_to(y);
+      blends_[i] = blend_at<A>((*levels_)[i], rows_[i], y);
+    }
+    join_row<A>(blends_.data(), blends_.size(), product_, width_, out);
+  }
+
+ private:
+  const std::vector<MapLevel<A>>* levels_;
+  bool product_;
+  int64_t width_;
+  std::vector<ExpandedRows<A>> rows_;
+  std::vector<Blend<A>> blends_;
+};
+
+// The part of an image in a stretch of rows that are counted over all images.
+struct Part {
+  int64_t image, begin, end;
+
+  Part(int64_t row, int64_t last, int64_t height)
+      : image(row / height), begin(row % height), end(std::min(height, begin + last - row)) {}
+};
+
+// Rows of a stretch: a thread makes `radius` more above and below.
+int64_t grain_of(int64_t width, int64_t radius = 0) {
+  return std::max<int64_t>({1, 8192 / width, 4 * radius});
+}
+
+// `sigma`: of the Gaussian over the map; 0 for none. `maximum` may be null. A map of another type,
+// Y, is rounded row by row, and not smoothed.
+template <class A, class Y>
+void forward(const std::vector<MapLevel<A>>& levels, bool product, double sigma, const Maps<Y>& map,
+             A* maximum) {
+  constexpr bool kRounded = !std::is_same_v<A, Y>;
+  const int64_t images = map.images, height = map.height, width = map.width;
   // A thread may begin or end within an image: it stores its maximum after its last row there.
   constexpr A kLowest = -std::numeric_limits<A>::infinity();
   std::vector<A> maxima(images * height, kLowest);
-  const int64_t grain = std::max<int64_t>(1, 8192 / width);
+  const int64_t grain = grain_of(width, sigma > 0 ? gaussian_radius(sigma) : 0);
   parallel_for(0, images * height, grain, [&](int64_t begin, int64_t end) {
-    std::vector<ExpandedRows<A>> rows;
-    std::vector<Blend<A>> blends(levels.size());
-    Maximum<A> greatest(kLowest);
-    for (const auto& level : levels) rows.emplace_back(level, width);
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t y = row % height;
-      for (size_t i = 0; i < levels.size(); ++i) {
-        if (row == begin || y == 0) rows[i].start(row / height);
-        rows[i].move_to(y);
-        blends[i] = blend_at<A>(levels[i], rows[i], y);
+    JoinedRows<A> joined(levels, product, width);
+    std::vector<A> exact(kRounded ? width : 0);
+    std::optional<Smoothing<A>> smoothing;
+    if (sigma > 0) smoothing.emplace(sigma, height, width, false);
+    for (int64_t row = begin; row < end;) {
+      const Part part(row, end, height);
+      const auto place = [&](int64_t y) { return map.row(part.image, y); };
+      const auto join = [&](int64_t y, A* out) { joined.join(y, out); };
+      Maximum<A> greatest(kLowest);
+      joined.start(part.image);
+      if constexpr (!kRounded) {
+        if (smoothing) smoothing->run(part.begin, part.end, join, place);
       }
-      join_row<A>(blends.data(), blends.size(), product, width, map + row * width);
-      greatest.update(map + row * width, width);
-      if (y + 1 == height || row + 1 == end) {
-        maxima[row] = greatest.value();
-        greatest = Maximum<A>(kLowest);
+      for (int64_t y = part.begin; y < part.end; ++y) {
+        A* out = exact.data();
+        if constexpr (!kRounded) out = place(y);
+        if (!smoothing) join(y, out);
+        if constexpr (kRounded) narrow_row(out, width, place(y));
+        if (maximum != nullptr) greatest.update(out, width);
       }
+      row += part.end - part.begin;
+      maxima[row - 1] = greatest.value();
     }
   });
-  for (int64_t n = 0; n < images; ++n) {
+  for (int64_t n = 0; n < (maximum == nullptr ? 0 : images); ++n) {
     Maximum<A> greatest(kLowest);
     greatest.update(maxima.data() + n * height, height);
     maximum[n] = greatest.value();
@@ -144,14 +216,17 @@ void forward(const std::vector<MapLevel<A>>& levels, int64_t images, int64_t hei
 
 // One task an image and level: the gradient of a level needs the product of the others, which is
 // computed again rather than divided out (a distance may be zero).
-template <class A>
-void backward(const std::vector<MapLevel<A>>& levels, const std::vector<Tensor>& out,
-              int64_t images, int64_t height, int64_t width, bool product, const A* grad) {
+template <class A, class Y>
+void backward(const std::vector<MapLevel<A>>& levels, const std::vector<Tensor>& out, bool product,
+              const Maps<const Y>& grad) {
+  constexpr bool kRounded = !std::is_same_v<A, Y>;
+  const int64_t images = grad.images, height = grad.height, width = grad.width;
   const int64_t count = static_cast<int64_t>(levels.size());
   parallel_for(0, images * count, 1, [&](int64_t begin, int64_t end) {
     std::vector<ExpandedRows<A>> rows;
     for (const auto& level : levels) rows.emplace_back(level, width);
     std::vector<A> others(width), above_grad(width), below_grad(width);
+    std::vector<A> widened(kRounded ? width : 0);
     std::vector<Blend<A>> blends;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / count, own = task % count;
@@ -188,7 +263,13 @@ void backward(const std::vector<MapLevel<A>>& levels, const std::vector<Tensor>&
           if (i != own) blends.push_back(blend_at<A>(levels[i], rows[i], y));
         }
         if (product) join_row<A>(blends.data(), blends.size(), true, width, others.data());
-        join_row_backward<A>(grad + (image * height + y) * width, product ? others.data() : nullptr,
+        const A* upstream = widened.data();
+        if constexpr (kRounded) {
+          widen_row(grad.row(image, y), width, widened.data());
+        } else {
+          upstream = grad.row(image, y);
+        }
+        join_row_backward<A>(upstream, product ? others.data() : nullptr,
                              blend_at<A>(level, rows[own], y), width, above_grad.data(),
                              below_grad.data());
       }
@@ -198,49 +279,137 @@ void backward(const std::vector<MapLevel<A>>& levels, const std::vector<Tensor>&
   });
 }
 
-// ---- ops ----------------------------------------------------------------------------------------
-
+// The gradient of a map before it was smoothed, from that after.
 template <class A>
-void aggregate_as(const std::vector<Tensor>& maps, const std::vector<double>& weights,
-                  int64_t height, int64_t width, bool product, const Tensor& map,
-                  const Tensor& maximum) {
-  forward<A>(map_levels<A>(maps, height, width, weights), maps[0].size(0), height, width, product,
-             static_cast<A*>(map.data_ptr()), static_cast<A*>(maximum.data_ptr()));
+void unsmooth(const Maps<const A>& grad, double sigma, const Maps<A>& out) {
+  const int64_t height = grad.height, width = grad.width;
+  const int64_t grain = grain_of(width, gaussian_radius(sigma));
+  parallel_for(0, grad.images * height, grain, [&](int64_t begin, int64_t end) {
+    Smoothing<A> smoothing(sigma, height, width, true);
+    for (int64_t row = begin; row < end;) {
+      const Part part(row, end, height);
+      smoothing.run(
+          part.begin, part.end,
+          [&](int64_t y, A* to) { std::copy_n(grad.row(part.image, y), width, to); },
+          [&](int64_t y) { return out.row(part.image, y); });
+      row += part.end - part.begin;
+    }
+  });
 }
 
-template <class A>
-void aggregate_backward_as(const Tensor& grad, const std::vector<Tensor>& maps, bool product,
-                           const std::vector<double>& weights, const std::vector<Tensor>& out) {
-  const int64_t height = grad.size(1), width = grad.size(2);
-  backward<A>(map_levels<A>(maps, height, width, weights), out, grad.size(0), height, width,
-              product, static_cast<const A*>(grad.data_ptr()));
+// ---- ops ----------------------------------------------------------------------------------------
+
+// Calls visit(A{}) with the C++ type of maps.
+template <class Visit>
+void by_map_type(const Tensor& map, const Visit& visit) {
+  map.scalar_type() == ScalarType::Double ? visit(double{}) : visit(float{});
+}
+
+// Calls visit(A{}, Y{}) with the C++ types of maps and of what they are joined to.
+template <class Visit>
+void by_types(const Tensor& map, const Tensor& joined, const Visit& visit) {
+  by_map_type(map, [&](auto x) {
+    switch (joined.scalar_type()) {
+      case ScalarType::Half:
+        return visit(x, Half{});
+      case ScalarType::BFloat16:
+        return visit(x, BFloat16{});
+      default:
+        return visit(x, x);
+    }
+  });
 }
 
 std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> maps, bool product,
-                                            std::vector<double> weights) {
+                                            std::vector<double> weights, bool align_corners,
+                                            double smoothing) {
   check_maps(maps, weights);
   check_map_gradient(grad, maps);
+  check_smoothing(smoothing, grad.scalar_type() != maps[0].scalar_type());
   grad = as_contiguous(grad);
   std::vector<Tensor> out;
   for (const Tensor& map : maps) out.push_back(torch::stable::empty_like(map));
-  maps[0].scalar_type() == ScalarType::Double
-      ? aggregate_backward_as<double>(grad, maps, product, weights, out)
-      : aggregate_backward_as<float>(grad, maps, product, weights, out);
+  const int64_t images = grad.size(0), height = grad.size(1), width = grad.size(2);
+  by_types(maps[0], grad, [&](auto x, auto y) {
+    using A = decltype(x);
+    using Y = decltype(y);
+    const auto image = [&](const Tensor& map) {
+      return Maps<Y>{static_cast<Y*>(map.data_ptr()), height * width, images, height, width};
+    };
+    Tensor joined_grad = grad;
+    if constexpr (std::is_same_v<A, Y>) {
+      if (smoothing > 0) {
+        joined_grad = torch::stable::empty_like(grad);
+        unsmooth<A>(as_const(image(grad)), smoothing, image(joined_grad));
+      }
+    }
+    backward<A, Y>(map_levels<A>(maps, height, width, weights, align_corners), out, product,
+                   as_const(image(joined_grad)));
+  });
+  return out;
+}
+
+Tensor stack_maps(std::vector<Tensor> maps, int64_t height, int64_t width, bool align_corners,
+                  std::optional<ScalarType> dtype) {
+  check_maps(maps, std::vector<double>(maps.size(), 1.0));
+  check_size(height, width);
+  const int64_t images = maps[0].size(0), count = static_cast<int64_t>(maps.size());
+  const int64_t pixels = height * width;
+  Tensor stack = torch::stable::new_empty(maps[0], {images, count, height, width},
+                                          check_map_dtype(dtype, maps[0].scalar_type()));
+  by_types(maps[0], stack, [&](auto x, auto y) {
+    using A = decltype(x);
+    using Y = decltype(y);
+    for (int64_t l = 0; l < count; ++l) {
+      forward<A, Y>(
+          map_levels<A>({maps[l]}, height, width, {1.0}, align_corners), true, 0,
+          {static_cast<Y*>(stack.data_ptr()) + l * pixels, count * pixels, images, height, width},
+          nullptr);
+    }
+  });
+  return stack;
+}
+
+std::vector<Tensor> stack_maps_backward(Tensor grad, std::vector<Tensor> maps, bool align_corners) {
+  check_maps(maps, std::vector<double>(maps.size(), 1.0));
+  check_stack_gradient(grad, maps);
+  grad = as_contiguous(grad);
+  const int64_t images = grad.size(0), count = grad.size(1), height = grad.size(2);
+  const int64_t width = grad.size(3), pixels = height * width;
+  std::vector<Tensor> out;
+  for (const Tensor& map : maps) out.push_back(torch::stable::empty_like(map));
+  by_types(maps[0], grad, [&](auto x, auto y) {
+    using A = decltype(x);
+    using Y = decltype(y);
+    for (int64_t l = 0; l < count; ++l) {
+      backward<A, Y>(map_levels<A>({maps[l]}, height, width, {1.0}, align_corners), {out[l]}, false,
+                     {static_cast<const Y*>(grad.data_ptr()) + l * pixels, count * pixels, images,
+                      height, width});
+    }
+  });
   return out;
 }
 
 }  // namespace
 
 std::tuple<Tensor, Tensor> aggregate_maps(std::vector<Tensor> maps, int64_t height, int64_t width,
-                                          bool product, std::vector<double> weights) {
+                                          bool product, std::vector<double> weights,
+                                          bool align_corners, std::optional<ScalarType> dtype,
+                                          double smoothing) {
   check_maps(maps, weights);
   check_size(height, width);
+  check_smoothing(smoothing, dtype.has_value());
   const int64_t images = maps[0].size(0);
-  Tensor map = torch::stable::new_empty(maps[0], {images, height, width});
+  Tensor map = torch::stable::new_empty(maps[0], {images, height, width},
+                                        check_map_dtype(dtype, maps[0].scalar_type()));
   Tensor maximum = torch::stable::new_empty(maps[0], {images});
-  maps[0].scalar_type() == ScalarType::Double
-      ? aggregate_as<double>(maps, weights, height, width, product, map, maximum)
-      : aggregate_as<float>(maps, weights, height, width, product, map, maximum);
+  by_types(maps[0], map, [&](auto x, auto y) {
+    using A = decltype(x);
+    using Y = decltype(y);
+    forward<A, Y>(map_levels<A>(maps, height, width, weights, align_corners), product, smoothing,
+                  {static_cast<Y*>(map.data_ptr()), height * width, images, height, width},
+                  static_cast<A*>(maximum.data_ptr()));
+  });
   return {map, maximum};
 }
 
@@ -249,4 +418,6 @@ std::tuple<Tensor, Tensor> aggregate_maps(std::vector<Tensor> maps, int64_t heig
 STABLE_TORCH_LIBRARY_IMPL(fastad, CPU, m) {
   m.impl("aggregate_maps", TORCH_BOX(&fastad::cpu::aggregate_maps));
   m.impl("aggregate_maps_backward", TORCH_BOX(&fastad::cpu::aggregate_maps_backward));
+  m.impl("stack_maps", TORCH_BOX(&fastad::cpu::stack_maps));
+  m.impl("stack_maps_backward", TORCH_BOX(&fastad::cpu::stack_maps_backward));
 }

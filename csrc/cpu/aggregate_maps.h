@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -9,8 +10,12 @@
 
 namespace fastad::cpu {
 
-// Maps (N, H_l, W_l) of one type -> map (N, height, width) and its maximum (N,).
+// Maps (N, H_l, W_l) of one type -> map (N, height, width), of `dtype` if there is one, and its
+// maximum (N,). `smoothing`: the deviation of a Gaussian over the map, in pixels; 0 for none. It
+// does not go with `dtype`.
 std::tuple<Tensor, Tensor> aggregate_maps(std::vector<Tensor> maps, int64_t height, int64_t width,
-                                          bool product, std::vector<double> weights);
+                                          bool product, std::vector<double> weights,
+                                          bool align_corners, std::optional<ScalarType> dtype,
+                                          double smoothing);
 
 }  // namespace fastad::cpu

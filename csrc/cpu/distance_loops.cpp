@@ -128,24 +128,74 @@ FASTAD_INLINE Staged<A> stage_as(const void* data, Layout from, int64_t stride, 
   }
 }
 
+// ---- standard -----------------------------------------------------------------------------------
+
+// A channel's numbers less its mean, times its factor. `standard` may be null: mean 0, factor 1.
+template <class A>
+struct Standard {
+  A mean, factor;
+
+  FASTAD_INLINE Standard(const A* standard, int64_t channels, int64_t c)
+      : mean(standard == nullptr ? A(0) : standard[c]),
+        factor(standard == nullptr ? A(1) : standard[channels + c]) {}
+  FASTAD_INLINE A operator()(A x) const { return (x - mean) * factor; }
+};
+
+template <class A>
+FASTAD_INLINE void standard_squares_of(Staged<A> t, Layout layout, int64_t channels, int64_t pixels,
+                                       A* FASTAD_RESTRICT square_sums) {
+  if (layout == Layout::interleaved) {
+    const A *const mean = t.standard, *const factor = mean + channels;
+    for (int64_t p = 0; p < pixels; ++p) {
+      const A* const pixel = t.data + p * t.stride;
+      square_sums[p] = square_sum<A>(
+          channels,
+          [&](int64_t c)
+              FASTAD_LAMBDA { return (load(pixel + c) - load(mean + c)) * load(factor + c); },
+          [&](int64_t c) FASTAD_LAMBDA { return (pixel[c] - mean[c]) * factor[c]; });
+    }
+    return;
+  }
+  for (int64_t p = 0; p < pixels; ++p) square_sums[p] = 0;
+  int64_t c = 0;
+  for (; c + 4 <= channels; c += 4) {
+    const A *FASTAD_RESTRICT r0 = t.data + c * t.stride, *FASTAD_RESTRICT r1 = r0 + t.stride;
+    const A *FASTAD_RESTRICT r2 = r1 + t.stride, *FASTAD_RESTRICT r3 = r2 + t.stride;
+    const Standard<A> at0(t.standard, channels, c), at1(t.standard, channels, c + 1);
+    const Standard<A> at2(t.standard, channels, c + 2), at3(t.standard, channels, c + 3);
+    for (int64_t p = 0; p < pixels; ++p) {
+      const A v0 = at0(r0[p]), v1 = at1(r1[p]), v2 = at2(r2[p]), v3 = at3(r3[p]);
+      square_sums[p] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3);
+    }
+  }
+  for (; c < channels; ++c) {
+    const A* FASTAD_RESTRICT row = t.data + c * t.stride;
+    const Standard<A> at(t.standard, channels, c);
+    for (int64_t p = 0; p < pixels; ++p) square_sums[p] += at(row[p]) * at(row[p]);
+  }
+}
+
 // ---- inverse norms ------------------------------------------------------------------------------
 
 template <class A>
 FASTAD_INLINE void inverse_norms_of(int64_t pixels, A eps, A* FASTAD_RESTRICT t,
-                                    A* FASTAD_RESTRICT s, A* FASTAD_RESTRICT projection) {
+                                    A* FASTAD_RESTRICT s, A* FASTAD_RESTRICT projection,
+                                    A* FASTAD_RESTRICT t_projection) {
   for (int64_t p = 0; p < pixels; ++p) {
     const A t_norm = std::sqrt(t[p]), s_norm = std::sqrt(s[p]);
     t[p] = A(1) / (t_norm < eps ? eps : t_norm);
     s[p] = A(1) / (s_norm < eps ? eps : s_norm);
     const A t_hat = t_norm < eps ? t_norm * t[p] : A(1);
+    const A s_hat = s_norm < eps ? s_norm * s[p] : A(1);
     projection[p] = s_norm < eps ? A(-1) : A(0.5) * (A(1) - t_hat * t_hat);
+    t_projection[p] = t_norm < eps ? A(-1) : A(0.5) * (A(1) - s_hat * s_hat);
   }
 }
 
 // ---- distance -----------------------------------------------------------------------------------
 
-template <class A>
-FASTAD_INLINE void distance_planar(const A* FASTAD_RESTRICT t, int64_t t_stride,
+template <class A, bool kStandard>
+FASTAD_INLINE void distance_planar(const A* FASTAD_RESTRICT t, int64_t t_stride, const A* standard,
                                    const A* FASTAD_RESTRICT s, int64_t s_stride, int64_t channels,
                                    int64_t pixels, const A* FASTAD_RESTRICT t_inverse,
                                    const A* FASTAD_RESTRICT s_inverse,
@@ -157,6 +207,17 @@ FASTAD_INLINE void distance_planar(const A* FASTAD_RESTRICT t, int64_t t_stride,
     const A *FASTAD_RESTRICT t2 = t1 + t_stride, *FASTAD_RESTRICT t3 = t2 + t_stride;
     const A *FASTAD_RESTRICT s0 = s + c * s_stride, *FASTAD_RESTRICT s1 = s0 + s_stride;
     const A *FASTAD_RESTRICT s2 = s1 + s_stride, *FASTAD_RESTRICT s3 = s2 + s_stride;
+    if constexpr (kStandard) {
+      const Standard<A> at0(standard, channels, c), at1(standard, channels, c + 1);
+      const Standard<A> at2(standard, channels, c + 2), at3(standard, channels, c + 3);
+      for (int64_t p = 0; p < pixels; ++p) {
+        const A a = t_inverse[p], b = s_inverse[p];
+        const A u0 = at0(t0[p]) * a - s0[p] * b, u1 = at1(t1[p]) * a - s1[p] * b;
+        const A u2 = at2(t2[p]) * a - s2[p] * b, u3 = at3(t3[p]) * a - s3[p] * b;
+        distances[p] += (u0 * u0 + u1 * u1) + (u2 * u2 + u3 * u3);
+      }
+      continue;
+    }
     for (int64_t p = 0; p < pixels; ++p) {
       const A a = t_inverse[p], b = s_inverse[p];
       const A u0 = t0[p] * a - s0[p] * b, u1 = t1[p] * a - s1[p] * b;
@@ -165,8 +226,9 @@ FASTAD_INLINE void distance_planar(const A* FASTAD_RESTRICT t, int64_t t_stride,
     }
   }
   for (; c < channels; ++c) {
+    const Standard<A> at(standard, channels, c);
     for (int64_t p = 0; p < pixels; ++p) {
-      const A u = t[c * t_stride + p] * t_inverse[p] - s[c * s_stride + p] * s_inverse[p];
+      const A u = at(t[c * t_stride + p]) * t_inverse[p] - s[c * s_stride + p] * s_inverse[p];
       distances[p] += u * u;
     }
   }
@@ -191,12 +253,38 @@ FASTAD_INLINE void distance_interleaved(const A* t, int64_t t_stride, const A* s
 }
 
 template <class A>
+FASTAD_INLINE void standard_distance_interleaved(Staged<A> t, Staged<A> s, int64_t channels,
+                                                 int64_t pixels, const A* t_inverse,
+                                                 const A* s_inverse, A* FASTAD_RESTRICT distances) {
+  const A *const mean = t.standard, *const factor = mean + channels;
+  for (int64_t p = 0; p < pixels; ++p) {
+    const A *const t_pixel = t.data + p * t.stride, *const s_pixel = s.data + p * s.stride;
+    const A a = t_inverse[p], b = s_inverse[p];
+    distances[p] =
+        A(0.5) * square_sum<A>(
+                     channels,
+                     [&](int64_t c) FASTAD_LAMBDA {
+                       return (load(t_pixel + c) - load(mean + c)) * load(factor + c) * a -
+                              load(s_pixel + c) * b;
+                     },
+                     [&](int64_t c) FASTAD_LAMBDA {
+                       return (t_pixel[c] - mean[c]) * factor[c] * a - s_pixel[c] * b;
+                     });
+  }
+}
+
+template <class A>
 FASTAD_INLINE void distance_of(Staged<A> t, Staged<A> s, Layout layout, int64_t channels,
                                int64_t pixels, const A* t_inverse, const A* s_inverse,
                                A* distances) {
-  if (layout == Layout::planar) {
-    distance_planar<A>(t.data, t.stride, s.data, s.stride, channels, pixels, t_inverse, s_inverse,
-                       distances);
+  if (layout == Layout::planar && t.standard != nullptr) {
+    distance_planar<A, true>(t.data, t.stride, t.standard, s.data, s.stride, channels, pixels,
+                             t_inverse, s_inverse, distances);
+  } else if (layout == Layout::planar) {
+    distance_planar<A, false>(t.data, t.stride, nullptr, s.data, s.stride, channels, pixels,
+                              t_inverse, s_inverse, distances);
+  } else if (t.standard != nullptr) {
+    standard_distance_interleaved<A>(t, s, channels, pixels, t_inverse, s_inverse, distances);
   } else {
     distance_interleaved<A>(t.data, t.stride, s.data, s.stride, channels, pixels, t_inverse,
                             s_inverse, distances);
@@ -205,7 +293,8 @@ FASTAD_INLINE void distance_of(Staged<A> t, Staged<A> s, Layout layout, int64_t 
 
 // ---- gradient -----------------------------------------------------------------------------------
 
-template <class A, class Y>
+// Without a standard, the loops are as if there were none.
+template <class A, class Y, bool kStandard>
 FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t channels,
                                int64_t pixels, const A* FASTAD_RESTRICT t_scale,
                                const A* FASTAD_RESTRICT s_scale, void* data, int64_t out_stride) {
@@ -214,8 +303,13 @@ FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t 
       const A* FASTAD_RESTRICT t_row = t.data + c * t.stride;
       const A* FASTAD_RESTRICT s_row = s.data + c * s.stride;
       Y* FASTAD_RESTRICT out = static_cast<Y*>(data) + c * out_stride;
-      for (int64_t p = 0; p < pixels; ++p) {
-        out[p] = narrow<Y>(s_row[p] * s_scale[p] - t_row[p] * t_scale[p]);
+      if constexpr (kStandard) {
+        const Standard<A> at(t.standard, channels, c);
+        for (int64_t p = 0; p < pixels; ++p)
+          out[p] = narrow<Y>(s_row[p] * s_scale[p] - at(t_row[p]) * t_scale[p]);
+      } else {
+        for (int64_t p = 0; p < pixels; ++p)
+          out[p] = narrow<Y>(s_row[p] * s_scale[p] - t_row[p] * t_scale[p]);
       }
     }
   } else {
@@ -224,7 +318,13 @@ FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t 
       const A* FASTAD_RESTRICT s_pixel = s.data + p * s.stride;
       Y* FASTAD_RESTRICT out = static_cast<Y*>(data) + p * out_stride;
       const A a = s_scale[p], b = t_scale[p];
-      for (int64_t c = 0; c < channels; ++c) out[c] = narrow<Y>(s_pixel[c] * a - t_pixel[c] * b);
+      if constexpr (kStandard) {
+        const A *FASTAD_RESTRICT mean = t.standard, *FASTAD_RESTRICT factor = mean + channels;
+        for (int64_t c = 0; c < channels; ++c)
+          out[c] = narrow<Y>(s_pixel[c] * a - (t_pixel[c] - mean[c]) * factor[c] * b);
+      } else {
+        for (int64_t c = 0; c < channels; ++c) out[c] = narrow<Y>(s_pixel[c] * a - t_pixel[c] * b);
+      }
     }
   }
 }
@@ -267,8 +367,14 @@ Staged<A> stage(const void* x, DType type, Layout from, int64_t stride, Layout t
 }
 
 template <class A>
-void inverse_norms(int64_t pixels, double eps, A* t, A* s, A* projection) {
-  dispatch<inverse_norms_of<A>>(pixels, static_cast<A>(eps), t, s, projection);
+void standard_squares(Staged<A> t, Layout layout, int64_t channels, int64_t pixels,
+                      A* square_sums) {
+  dispatch<standard_squares_of<A>>(t, layout, channels, pixels, square_sums);
+}
+
+template <class A>
+void inverse_norms(int64_t pixels, double eps, A* t, A* s, A* projection, A* t_projection) {
+  dispatch<inverse_norms_of<A>>(pixels, static_cast<A>(eps), t, s, projection, t_projection);
 }
 
 template <class A>
@@ -281,8 +387,14 @@ template <class A>
 void gradient(Staged<A> t, Staged<A> s, Layout layout, int64_t channels, int64_t pixels,
               const A* t_scale, const A* s_scale, void* out, DType type, int64_t out_stride) {
   by_type(type, [&](auto value) {
-    dispatch<gradient_as<A, decltype(value)>>(t, s, layout, channels, pixels, t_scale, s_scale, out,
-                                              out_stride);
+    using Y = decltype(value);
+    if (t.standard == nullptr) {
+      dispatch<gradient_as<A, Y, false>>(t, s, layout, channels, pixels, t_scale, s_scale, out,
+                                         out_stride);
+    } else {
+      dispatch<gradient_as<A, Y, true>>(t, s, layout, channels, pixels, t_scale, s_scale, out,
+                                        out_stride);
+    }
   });
 }
 
@@ -292,7 +404,8 @@ void scale(void* x, DType type, int64_t count, double factor) {
 
 #define FASTAD_BLOCK(A)                                                                            \
   template Staged<A> stage(const void*, DType, Layout, int64_t, Layout, int64_t, int64_t, A*, A*); \
-  template void inverse_norms(int64_t, double, A*, A*, A*);                                        \
+  template void standard_squares(Staged<A>, Layout, int64_t, int64_t, A*);                         \
+  template void inverse_norms(int64_t, double, A*, A*, A*, A*);                                    \
   template void distance(Staged<A>, Staged<A>, Layout, int64_t, int64_t, const A*, const A*, A*);  \
   template void gradient(Staged<A>, Staged<A>, Layout, int64_t, int64_t, const A*, const A*,       \
                          void*, DType, int64_t);

@@ -23,6 +23,10 @@ template <class A>
 struct Staged {
   const A* data;
   int64_t stride;
+  // Mean and factor of each channel, (2, channels): the value is that of (x - mean) * factor. Only
+  // a teacher has it, null for none. It is applied in every pass: a copy would take memory and
+  // time.
+  const A* standard = nullptr;
 };
 
 // Reads a block of `type` laid out as `from`; square_sums[p] becomes the sum over c of x(c, p)^2.
@@ -32,11 +36,16 @@ template <class A>
 Staged<A> stage(const void* x, DType type, Layout from, int64_t stride, Layout to, int64_t channels,
                 int64_t pixels, A* scratch, A* square_sums);
 
+// square_sums[p] becomes the sum of the squares of a block that has a standard.
+template <class A>
+void standard_squares(Staged<A> t, Layout layout, int64_t channels, int64_t pixels, A* square_sums);
+
 // Square sums of teacher and student become 1 / max(norm, eps). projection[p] becomes
 // (|s_hat|^2 - |t_hat|^2) / 2, which is zero where no norm is clamped, and -1 where the student's
-// is: there the gradient has no part through the norm.
+// is: there the gradient has no part through the norm. t_projection likewise with the roles
+// exchanged.
 template <class A>
-void inverse_norms(int64_t pixels, double eps, A* t, A* s, A* projection);
+void inverse_norms(int64_t pixels, double eps, A* t, A* s, A* projection, A* t_projection);
 
 // distances[p] = 1/2 sum_c (t(c, p) * t_inverse[p] - s(c, p) * s_inverse[p])^2
 template <class A>

@@ -33,31 +33,37 @@ std::vector<double> inverse_sums(const Tensor& weights) {
 
 // A block's sum of distances is partial_sums[task], and its share in the loss
 // coefficients[level] * partial_sums[task]. `scales` (L, N), where there are any, are factors of
-// it.
+// it. `gradients`: none, or the student's, or those and the teacher's.
 template <class A>
 void sweep(const Pyramid& pyramid, const std::vector<double>& coefficients,
            const std::vector<std::vector<double>>& scales, double eps,
            const std::vector<Tensor>& gradients, std::vector<double>& partial_sums) {
   const std::vector<Features> out(gradients.begin(), gradients.end());
-  pyramid.for_each_block<A>(eps, [&](const Block<A>& block) {
-    double sum = 0, coefficient = coefficients[block.level];
-    if (block.weights == nullptr) {
+  const size_t count = pyramid.levels().size();
+  pyramid.for_each_block<A>(eps, [&](const Place& place, const Block<A>& block) {
+    double sum = 0, coefficient = coefficients[place.level];
+    const A* const weights = pyramid.weights<A>(place);
+    if (weights == nullptr) {
       for (int64_t p = 0; p < block.pixels; ++p) sum += static_cast<double>(block.distances[p]);
     } else {
-      const double scale = scales.empty() ? 1 : scales[block.level][block.image];
+      const double scale = scales.empty() ? 1 : scales[place.level][place.image];
       for (int64_t p = 0; p < block.pixels; ++p) {
-        sum += static_cast<double>(block.distances[p]) * static_cast<double>(block.weights[p]);
+        sum += static_cast<double>(block.distances[p]) * static_cast<double>(weights[p]);
       }
       sum *= scale;
       coefficient *= scale;
     }
-    partial_sums[block.task] = sum;
+    partial_sums[place.task] = sum;
     if (out.empty()) return;
     std::fill_n(block.distances, block.pixels, static_cast<A>(coefficient));
-    if (block.weights != nullptr) {
-      for (int64_t p = 0; p < block.pixels; ++p) block.distances[p] *= block.weights[p];
+    if (weights != nullptr) {
+      for (int64_t p = 0; p < block.pixels; ++p) block.distances[p] *= weights[p];
     }
-    write_gradient(pyramid, block, out[block.level]);
+    for (size_t i = place.level; i < out.size(); i += count) {
+      const Features& x = out[i];
+      write_gradient(pyramid.levels()[place.level], block, x.at(place.image, place.pixel), x.type,
+                     x.row_stride(), i >= count);
+    }
   });
 }
 
@@ -68,14 +74,17 @@ void store(const Tensor& out, const std::vector<double>& values) {
 
 std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
     std::vector<Tensor> teacher, std::vector<Tensor> student, std::vector<double> level_weights,
-    int64_t reduction, double eps, bool gradient, OptionalTensors spatial_weights) {
+    int64_t reduction, double eps, bool gradient, OptionalTensors spatial_weights, int64_t distance,
+    OptionalTensors channels, bool teacher_gradient) {
   check_features(teacher, student, eps);
   check_numbers("level_weights", level_weights, student.size());
   check_reduction(reduction);
   const ScalarType dtype = distance_dtype(teacher, student);
   const std::vector<Tensor> weights = weights_of(spatial_weights, student, dtype);
-  const std::vector<Tensor> gradients = gradient ? empty_gradients(student) : std::vector<Tensor>();
-  const Pyramid pyramid(teacher, student, weights, gradients);
+  const Comparison comparison = check_comparison(distance, channels, student, dtype);
+  const std::vector<Tensor> gradients =
+      loss_gradients(teacher, student, comparison, gradient, teacher_gradient);
+  const Pyramid pyramid(teacher, student, weights, comparison, gradients);
   const auto& levels = pyramid.levels();
   std::vector<std::vector<double>> scales;
   std::vector<double> coefficients;

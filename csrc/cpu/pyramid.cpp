@@ -27,7 +27,9 @@ Features::Features(const Tensor& x) : type(dtype_of(x)) {
 }
 
 Pyramid::Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& student,
-                 const std::vector<Tensor>& weights, const std::vector<Tensor>& gradients) {
+                 const std::vector<Tensor>& weights, const Comparison& comparison,
+                 const std::vector<Tensor>& gradients)
+    : l2_(comparison.l2) {
   int64_t elements = 0;
   for (const Tensor& s : student) elements += s.numel();
   const int64_t planar_block =
@@ -51,6 +53,7 @@ Pyramid::Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& 
       level.weights = weights[i].data_ptr();
       level.weights_stride = weights[i].stride(0);
     }
+    if (!comparison.channels.empty()) level.channels = comparison.channels[i];
     levels_.push_back(level);
   }
 }

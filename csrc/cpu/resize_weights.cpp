@@ -2,8 +2,9 @@
 // the pixels that it touches, rows floor(i * H / H_l) to ceil((i + 1) * H / H_l), columns alike, as
 // torch's adaptive_avg_pool2d has it.
 //
-// Bytes: an image once from memory and once a level from the cache (262 KB for 256x256 floats),
-// 21 KB out. Work: an addition a pixel and level.
+// Bytes: an image once from memory (262 KB for 256x256 floats), 21 KB out. Work: an addition a
+// pixel of the image. Levels whose sizes do not divide each other take the image again, from the
+// cache.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -61,16 +62,39 @@ FASTAD_INLINE void mean_row(const A* FASTAD_RESTRICT rows, int64_t count, int64_
   }
 }
 
+// Whether every pixel of a size `out` touches whole pixels of a size `in`, all as many.
+bool divides(const Tensor& in, const Tensor& out) {
+  return in.size(1) % out.size(1) == 0 && in.size(2) % out.size(2) == 0;
+}
+
+// What each level is averaged from: the image, or an earlier level, whose pixels are fewer, where
+// the mean of its means is that of the image.
+std::vector<Tensor> sources_of(const Tensor& weights, const std::vector<Tensor>& levels) {
+  std::vector<Tensor> sources;
+  for (size_t l = 0; l < levels.size(); ++l) {
+    Tensor source = weights;
+    for (size_t e = 0; e < l; ++e) {
+      if (divides(weights, levels[e]) && divides(levels[e], levels[l]) &&
+          levels[e].numel() < source.numel()) {
+        source = levels[e];
+      }
+    }
+    sources.push_back(source);
+  }
+  return sources;
+}
+
 template <class A>
 void resize_as(const Tensor& weights, const std::vector<Tensor>& levels) {
-  const int64_t height = weights.size(1), width = weights.size(2);
+  const std::vector<Tensor> sources = sources_of(weights, levels);
   torch::stable::parallel_for(0, weights.size(0), 1, [&](int64_t begin, int64_t end) {
-    std::vector<A> sums(2 * width);
+    std::vector<A> sums(2 * weights.size(2));
     for (int64_t n = begin; n < end; ++n) {
-      const A* image = static_cast<const A*>(weights.data_ptr()) + n * height * width;
-      for (const Tensor& level : levels) {
-        const Cells rows(height, level.size(1)), columns(width, level.size(2));
-        A* out = static_cast<A*>(level.data_ptr()) + n * rows.out * columns.out;
+      for (size_t l = 0; l < levels.size(); ++l) {
+        const int64_t height = sources[l].size(1), width = sources[l].size(2);
+        const A* image = static_cast<const A*>(sources[l].data_ptr()) + n * height * width;
+        const Cells rows(height, levels[l].size(1)), columns(width, levels[l].size(2));
+        A* out = static_cast<A*>(levels[l].data_ptr()) + n * rows.out * columns.out;
         for (int64_t i = 0; i < rows.out; ++i) {
           const int64_t first = rows.first(i) << rows.halvings, last = rows.end(i) << rows.halvings;
           dispatch<mean_row<A>>(image + first * width, last - first, width, &columns,

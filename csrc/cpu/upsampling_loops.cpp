@@ -82,6 +82,16 @@ FASTAD_INLINE void join(const Blend<A>* levels, int64_t count, bool product, int
   }
 }
 
+template <class A, class Y>
+FASTAD_INLINE void narrow_all(const A* FASTAD_RESTRICT row, int64_t width, Y* FASTAD_RESTRICT out) {
+  for (int64_t x = 0; x < width; ++x) out[x] = narrow<Y>(row[x]);
+}
+
+template <class Y, class A>
+FASTAD_INLINE void widen_all(const Y* FASTAD_RESTRICT row, int64_t width, A* FASTAD_RESTRICT out) {
+  for (int64_t x = 0; x < width; ++x) out[x] = widen<A>(row[x]);
+}
+
 template <class A>
 FASTAD_INLINE A greater_or_nan(A a, A b) {
   return ((a > b) | (a != a)) ? a : b;
@@ -136,6 +146,16 @@ void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width
   dispatch<join<A>>(levels, count, product, width, out);
 }
 
+template <class A, class Y>
+void narrow_row(const A* row, int64_t width, Y* out) {
+  dispatch<narrow_all<A, Y>>(row, width, out);
+}
+
+template <class Y, class A>
+void widen_row(const Y* row, int64_t width, A* out) {
+  dispatch<widen_all<Y, A>>(row, width, out);
+}
+
 template <class A>
 void join_row_backward(const A* grad, const A* others, Blend<A> level, int64_t width, A* above_grad,
                        A* below_grad) {
@@ -174,7 +194,11 @@ A Maximum<A>::value() const {
   template void join_row_backward(const A*, const A*, Blend<A>, int64_t, A*, A*);                  \
   template void expand_row_backward(const A*, const int*, const int*, const A*, const A*, int64_t, \
                                     A*);                                                           \
-  template struct Maximum<A>;
+  template struct Maximum<A>;                                                                      \
+  template void narrow_row(const A*, int64_t, Half*);                                              \
+  template void narrow_row(const A*, int64_t, BFloat16*);                                          \
+  template void widen_row(const Half*, int64_t, A*);                                               \
+  template void widen_row(const BFloat16*, int64_t, A*);
 FASTAD_ROWS(float)
 FASTAD_ROWS(double)
 #undef FASTAD_ROWS

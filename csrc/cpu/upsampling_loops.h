@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "bilinear.h"
+#include "half_precision.h"
 
 namespace fastad::cpu {
 
@@ -27,6 +28,12 @@ struct Blend {
 // out[x] = product of value^weight over the levels, or sum of weight * value; 1 or 0 for no level.
 template <class A>
 void join_row(const Blend<A>* levels, int64_t count, bool product, int64_t width, A* out);
+
+// A row in half precision, Y, and back.
+template <class A, class Y>
+void narrow_row(const A* row, int64_t width, Y* out);
+template <class Y, class A>
+void widen_row(const Y* row, int64_t width, A* out);
 
 // The maximum so far, in lanes. NaN propagates. Lanes are joined once an image, not once a row: the
 // join is a chain of unpredictable branches.

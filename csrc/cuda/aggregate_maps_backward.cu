@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/aggregate_maps.cuh"
+#include "cuda/smoothing.cuh"
 
 namespace fastad::cuda {
 namespace {
@@ -28,12 +29,15 @@ struct Reach {
   int begin, end;
 };
 template <class Acc>
-__device__ __forceinline__ Reach reach_of(int source, Acc scale, int out) {
-  // Their source coordinates lie between source - 1 and source + 1; one pixel more for rounding.
-  const Acc low = (static_cast<Acc>(source) - Acc(0.5)) / scale - Acc(1.5);
-  const Acc high = (static_cast<Acc>(source) + Acc(1.5)) / scale + Acc(1.5);
-  return {low > Acc(0) ? static_cast<int>(low) : 0,
-          high < static_cast<Acc>(out) ? static_cast<int>(high) : out};
+__device__ __forceinline__ Reach reach_of(int source, Acc scale, Acc centre, int out) {
+  // Their source coordinates lie between source - 1 and source + 1; one pixel more for rounding. A
+  // scale of 0, where all read one source pixel, makes infinities, and NaN, which is 0 here.
+  const Acc low = (static_cast<Acc>(source - 1) + centre) / scale - centre - Acc(1);
+  const Acc high = (static_cast<Acc>(source + 1) + centre) / scale - centre + Acc(2);
+  const auto bounded = [&](Acc x) {
+    return x > Acc(0) ? (x < static_cast<Acc>(out) ? static_cast<int>(x) : out) : 0;
+  };
+  return {bounded(low), bounded(high)};
 }
 
 // Weight with which an output pixel reads source pixel i.
@@ -46,9 +50,9 @@ __device__ __forceinline__ Acc weight_of(int i, const BilinearIndex<Acc>& index)
 // rows lie between them.
 template <class Acc>
 __device__ __forceinline__ void upsample(const MapLevel& level, int64_t image, int y0, int height,
-                                         int x, Values<Acc>& values, int place) {
+                                         int x, Acc centre, Values<Acc>& values, int place) {
   const Acc* source = static_cast<const Acc*>(level.data) + image * level.height * level.width;
-  const auto u = bilinear_index<Acc>(x, static_cast<Acc>(level.x_scale), level.width);
+  const auto u = bilinear_index<Acc>(x, static_cast<Acc>(level.x_scale), centre, level.width);
   const auto blended = [&](int row) {
     const Acc* begin = source + int64_t{row} * level.width;
     return u.w0 * load(begin + u.i0) + u.w1 * load(begin + u.i1);
@@ -58,7 +62,7 @@ __device__ __forceinline__ void upsample(const MapLevel& level, int64_t image, i
   Acc top = 0, bottom = 0;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const auto v = bilinear_index<Acc>(min(y0 + r, height - 1), y_scale, level.height);
+    const auto v = bilinear_index<Acc>(min(y0 + r, height - 1), y_scale, centre, level.height);
     if (v.i0 == bottom_row) {
       top = bottom;
     } else if (v.i0 != top_row) {
@@ -113,14 +117,14 @@ template <class Acc>
 __device__ __forceinline__ void sum_along_x(const MapLevel& level, const Values<Acc>& values,
                                             const MapsParams& params, int y0, int x0, int x1,
                                             Acc* row_sums, int& item) {
-  const Acc scale = static_cast<Acc>(level.x_scale);
-  const auto index_of = [&](int x) { return bilinear_index<Acc>(x, scale, level.width); };
+  const Acc scale = static_cast<Acc>(level.x_scale), centre = static_cast<Acc>(params.centre);
+  const auto index_of = [&](int x) { return bilinear_index<Acc>(x, scale, centre, level.width); };
   const int begin = x0 == 0 ? 0 : index_of(x0).i0;
   const int summed = x0 == 0 ? 0 : index_of(x0 - 1).i1 + 1;
   const int end = x1 == params.width ? level.width : max(index_of(x1 - 1).i1 + 1, index_of(x1).i0);
   for (; item < end - begin; item += kBlock) {
     const int i = begin + item;
-    const Reach reach = reach_of<Acc>(i, scale, params.width);
+    const Reach reach = reach_of<Acc>(i, scale, centre, params.width);
     Acc sums[kRows] = {};
     for (int x = max(reach.begin, x0); x < min(reach.end, x1); ++x) {
       const auto index = index_of(x);
@@ -146,7 +150,8 @@ __device__ __forceinline__ void sum_along_x(const MapLevel& level, const Values<
 // once, and leaves it in shared memory; then threads take source columns, of whichever level, and
 // gather. No atomics: every run adds in the same order. Bytes: 256x256 at batch 64: 16.8 MB of
 // gradient and 1.4 MB of maps read, 7.3 MB written, 6 us at 4.3 TB/s (ResNet-18 pyramid).
-template <class Acc, bool kPowers>
+// A gradient in half precision, Y, is half of its bytes.
+template <class Acc, bool kPowers, class Y>
 __global__ void __launch_bounds__(kBlock, sizeof(Acc) > 4 || kPowers ? 4 : 8)
     backward_along_x_kernel(const __grid_constant__ MapsBackwardParams all_params) {
   Values<Acc>* values = &shared_memory<Values<Acc>>();  // one a level
@@ -154,19 +159,21 @@ __global__ void __launch_bounds__(kBlock, sizeof(Acc) > 4 || kPowers ? 4 : 8)
   const int64_t bands = (params.height - 1) / kRows + 1;
   const int64_t block = blockIdx.x, image = divide(block, bands);
   const int y0 = static_cast<int>(block - image * bands) * kRows;
-  const Acc* grad = static_cast<const Acc*>(params.map) + image * params.height * params.width;
+  const Y* grad = static_cast<const Y*>(params.map) + image * params.image_stride;
+  const Acc centre = static_cast<Acc>(params.centre);
   const int thread = threadIdx.x, place = place_of(thread);
 
   for (int x0 = 0; x0 < params.width; x0 += kBlock) {
     const int x1 = min(x0 + kBlock, params.width), x = x0 + thread;
     if (x < x1) {
       for (int l = 0; params.product && l < params.count; ++l) {
-        upsample<Acc>(params.levels[l], image, y0, params.height, x, values[l], place);
+        upsample<Acc>(params.levels[l], image, y0, params.height, x, centre, values[l], place);
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         const int64_t y = min(y0 + r, params.height - 1);
-        hand_down<Acc, kPowers>(params, load(grad + y * params.width + x), values, r, place);
+        const Acc upstream = static_cast<Acc>(load(grad + y * params.width + x));
+        hand_down<Acc, kPowers>(params, upstream, values, r, place);
       }
     }
     __syncthreads();
@@ -200,37 +207,33 @@ __global__ void __launch_bounds__(kBlock)
   const int64_t column = pixel - source_row * level.width;
   const Acc* row_sums = static_cast<const Acc*>(all_params.row_sums[l]) +
                         image * params.height * level.width + column;
-  const Acc scale = static_cast<Acc>(level.y_scale);
-  const Reach reach = reach_of<Acc>(row, scale, params.height);
+  const Acc scale = static_cast<Acc>(level.y_scale), centre = static_cast<Acc>(params.centre);
+  const Reach reach = reach_of<Acc>(row, scale, centre, params.height);
   Acc sum = 0;
   for (int y = reach.begin; y < reach.end; ++y) {
-    const auto index = bilinear_index<Acc>(y, scale, level.height);
+    const auto index = bilinear_index<Acc>(y, scale, centre, level.height);
     if (index.i0 != row && index.i1 != row) continue;
     sum += weight_of(row, index) * load(row_sums + int64_t{y} * level.width);
   }
   store(static_cast<Acc*>(level.gradient) + pixel, sum);
 }
 
-template <class Acc, bool kPowers>
+template <class Acc, bool kPowers, class Y>
 void launch_aggregate_maps_backward(const MapsBackwardParams& params, cudaStream_t stream) {
   const MapsParams& maps = params.maps;
   const int64_t bands = (maps.height - 1) / kRows + 1;
-  launch(backward_along_x_kernel<Acc, kPowers>, maps.images * bands, kBlock,
+  launch(backward_along_x_kernel<Acc, kPowers, Y>, maps.images * bands, kBlock,
          maps.count * sizeof(Values<Acc>), stream, params);
   launch(backward_along_y_kernel<Acc>, params.first_block[maps.count], kBlock, 0, stream, params);
 }
 
-std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> maps, bool product,
-                                            std::vector<double> weights) {
-  check_maps(maps, weights);
-  check_map_gradient(grad, maps);
-  const int device = maps[0].get_device_index();
-  const torch::stable::accelerator::DeviceGuard guard(device);
-  grad = as_contiguous(grad);
-  MapsBackwardParams params = {};
-  params.maps = make_params(maps, grad.size(1), grad.size(2), product, weights);
-  params.maps.map = const_cast<void*>(grad.const_data_ptr());
-  const int64_t images = params.maps.images, height = grad.size(1);
+// The gradients of `maps`; `params` has all but what lies in `gradients` and in scratch memory.
+// `upstream`: the dtype of the gradient that is handed down.
+std::vector<Tensor> gradients_of(const std::vector<Tensor>& maps, ScalarType upstream,
+                                 const MapsParams& maps_params) {
+  MapsBackwardParams params = {.maps = maps_params};
+  const int64_t images = params.maps.images, height = params.maps.height;
+  const ScalarType dtype = maps[0].scalar_type();
   std::vector<Tensor> gradients;
   int64_t widths = 0;
   for (size_t l = 0; l < maps.size(); ++l) {
@@ -246,16 +249,53 @@ std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> map
   char* row_sums = static_cast<char*>(scratch.mutable_data_ptr());
   for (size_t l = 0; l < maps.size(); ++l) {
     params.row_sums[l] = row_sums;
-    row_sums += images * height * params.maps.levels[l].width * element_size(grad.scalar_type());
+    row_sums += images * height * params.maps.levels[l].width * element_size(dtype);
   }
-  const bool powers = product && std::any_of(weights.begin(), weights.end(),
-                                             [](double weight) { return weight != 1; });
-  const cudaStream_t stream = current_stream(device);
-  visit_map_type(grad.scalar_type(), [&](auto x) {
+  const cudaStream_t stream = current_stream(maps[0].get_device_index());
+  visit_map_types(dtype, upstream, [&](auto x, auto y) {
     using Acc = decltype(x);
-    powers ? launch_aggregate_maps_backward<Acc, true>(params, stream)
-           : launch_aggregate_maps_backward<Acc, false>(params, stream);
+    using Y = decltype(y);
+    has_powers(params.maps) ? launch_aggregate_maps_backward<Acc, true, Y>(params, stream)
+                            : launch_aggregate_maps_backward<Acc, false, Y>(params, stream);
   });
+  return gradients;
+}
+
+std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> maps, bool product,
+                                            std::vector<double> weights, bool align_corners,
+                                            double smoothing) {
+  check_maps(maps, weights);
+  check_map_gradient(grad, maps);
+  check_smoothing(smoothing, grad.scalar_type() != maps[0].scalar_type());
+  const torch::stable::accelerator::DeviceGuard guard(maps[0].get_device_index());
+  grad = as_contiguous(grad);
+  if (smoothing > 0) {
+    const Tensor joined_grad = torch::stable::empty_like(grad);
+    unsmooth(grad, joined_grad, smoothing);
+    grad = joined_grad;
+  }
+  MapsParams params =
+      make_params(maps, grad.size(1), grad.size(2), product, weights, align_corners);
+  params.map = const_cast<void*>(grad.const_data_ptr());
+  return gradients_of(maps, grad.scalar_type(), params);
+}
+
+// Two launches a level.
+std::vector<Tensor> stack_maps_backward(Tensor grad, std::vector<Tensor> maps, bool align_corners) {
+  check_maps(maps, std::vector<double>(maps.size(), 1.0));
+  check_stack_gradient(grad, maps);
+  const torch::stable::accelerator::DeviceGuard guard(maps[0].get_device_index());
+  grad = as_contiguous(grad);
+  const int64_t height = grad.size(2), width = grad.size(3);
+  std::vector<Tensor> gradients;
+  const char* data = static_cast<const char*>(grad.const_data_ptr());
+  for (const Tensor& map : maps) {
+    MapsParams params = make_params({map}, height, width, false, {1.0}, align_corners);
+    params.map = const_cast<char*>(data);
+    params.image_stride = grad.size(1) * height * width;
+    gradients.push_back(gradients_of({map}, grad.scalar_type(), params)[0]);
+    data += height * width * element_size(grad.scalar_type());
+  }
   return gradients;
 }
 
@@ -264,4 +304,5 @@ std::vector<Tensor> aggregate_maps_backward(Tensor grad, std::vector<Tensor> map
 
 STABLE_TORCH_LIBRARY_IMPL(fastad, CUDA, m) {
   m.impl("aggregate_maps_backward", TORCH_BOX(&fastad::cuda::aggregate_maps_backward));
+  m.impl("stack_maps_backward", TORCH_BOX(&fastad::cuda::stack_maps_backward));
 }

@@ -31,6 +31,12 @@
 //   norms:     sums of squares over channels
 //   distance:  d = 1/2 sum u^2 = 1/2 (sum w^2) / n_s^2
 //   gradient:  g (u - s_hat (s_hat . u)) / n_s, where s_hat . u = d + (|s_hat|^2 - |t_hat|^2) / 2
+// The teacher's gradient is the same with the roles exchanged, where w becomes -w * n_t / n_s.
+//
+// The distance of vectors as they are, the mean of w^2 over C channels, is that of vectors whose
+// norms are both constants, the root of C / 2: no sums for norms, and none of the gradient is along
+// s_hat. Of a flattened level, which is one vector, the norms are those of all its pixels, the same
+// for each: the gradient is that of the formula above, with d the distance of the level.
 
 #pragma once
 
@@ -43,6 +49,9 @@ enum Factor {
   kRatio,         // n_s / n_t
   kOfDifference,  // of w in the gradient
   kOfStudent,     // of s in the gradient
+  // In the teacher's gradient.
+  kOfDifferenceInTeacher,
+  kOfTeacher,
   kFactors,
 };
 
@@ -70,6 +79,26 @@ inline void set_weights(const std::vector<Tensor>& weights, PixelWeights* result
   }
 }
 
+// Whether the kernels compiled for all options have to run.
+inline bool is_general(const std::vector<Tensor>& weights, const Comparison& comparison) {
+  return !weights.empty() || comparison.l2 || !comparison.channels.empty();
+}
+
+// The sum over a block, in every thread; always in one order.
+template <class Acc>
+__device__ __forceinline__ Acc sum_over_block(Acc value) {
+  TileMemory<Acc>& memory = shared_memory<TileMemory<Acc>>();
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) memory.partial[0][0][threadIdx.x / kWarp] = value;
+  __syncthreads();
+  value = 0;
+  for (int warp = 0; warp < kThreads / kWarp; ++warp) value += memory.partial[0][0][warp];
+  return value;
+}
+
 // NaN in place of a weight that is negative or not finite.
 template <class Acc>
 __device__ __forceinline__ Acc finite_weight(Acc weight) {
@@ -84,7 +113,9 @@ struct Norms {
   Acc student_inverse;                           // 1 / student_denominator
 };
 
-template <class T, Path kPath>
+// `kGeneral`: levels may have a standard, pyramids may be of l2, and the teacher may get a
+// gradient. Elsewhere the machine code knows nothing of these.
+template <class T, Path kPath, bool kGeneral>
 class DistanceTile {
   using Scalar = typename T::Scalar;
   using Acc = typename T::Acc;
@@ -117,7 +148,7 @@ class DistanceTile {
     slot_step_ = channels_fastest_ ? channel_lanes() : 1;
     const int64_t pixel = first_pixel() + pixel_lane_ * kPixels;
     const bool inside = pixel < level.pixels;
-    channels_ = inside ? level.channels : 0;
+    channels_ = read_channels_ = inside ? level.channels : 0;
     image_ = inside ? static_cast<int>(divide(pixel, level.image_pixels)) : 0;
     pixel_ = inside ? static_cast<int>(pixel - image_ * level.image_pixels) : 0;
   }
@@ -145,8 +176,31 @@ class DistanceTile {
         load(static_cast<const Acc*>(weights.data) + image * weights.image_stride + pixel));
   }
 
+  // Reads no features of this thread's pixels where all of them have a 0 in `upstream`
+  // (N, H_l, W_l): their gradient is 0. All threads of a pixel agree. They count as zero vectors.
+  __device__ void skip_zeros(const Acc* upstream) {
+    if (channels_ == 0) return;
+    const Acc* values = upstream + first_pixel() + pixel_lane_ * kPixels;
+    bool any = false;
+#pragma unroll
+    for (int p = 0; p < kPixels; ++p) any |= load(values + p) != 0;
+    if (!any) read_channels_ = 0;
+  }
+
   // Norms of the owned pixel. NaN propagates through the comparisons.
-  __device__ Norms<Acc> norms(Acc eps) {
+  __device__ Norms<Acc> norms(Acc eps, bool l2) {
+    if constexpr (kGeneral) {
+      if (l2) {
+        share<kRatio>({Acc(1)});
+        // Both clamped, whatever they are: 0 is less than eps.
+        const Acc constant = sqrt(static_cast<Acc>(level_.channels) / 2);
+        return {.teacher = 0,
+                .student = 0,
+                .teacher_denominator = constant,
+                .student_denominator = constant,
+                .student_inverse = 1 / constant};
+      }
+    }
     Acc squares[2][kPixels] = {}, total[2] = {};
     for (int chunk = 0; chunk < level_.chunks; ++chunk) {
       load_chunk(chunk);
@@ -156,7 +210,11 @@ class DistanceTile {
       });
     }
     sum_over_channels(squares, total);
-    const Acc t = sqrt(total[0]), s = sqrt(total[1]);
+    return share_norms(sqrt(total[0]), sqrt(total[1]), eps);
+  }
+
+  // The norms that this pixel's vectors are divided by, given by its owner. In place of `norms`.
+  __device__ Norms<Acc> share_norms(Acc t, Acc s, Acc eps) {
     const Acc teacher_denominator = t < eps ? eps : t, student_denominator = s < eps ? eps : s;
     share<kRatio>({student_denominator / teacher_denominator});
     return {.teacher = t,
@@ -189,22 +247,16 @@ class DistanceTile {
     const Acc along = n.student < eps ? 0 : distance + Acc(0.5) * (s_hat * s_hat - t_hat * t_hat);
     const Acc across = -upstream * inverse;
     share<kOfDifference>({across * inverse, across * along * inverse});
-    for (int chunk = 0; chunk < level_.chunks; ++chunk) {
-      load_chunk(chunk);
-#pragma unroll
-      for (int slot = 0; slot < kSlots; ++slot) {
-        Slot gradient;
-#pragma unroll
-        for (int word = 0; word < kWords; ++word) {
-          Acc values[kInWord];
-          visit_word(slot, word, [&](Acc t, Acc s, int p, int i) {
-            values[i] =
-                fma(difference(t, s, p), factor<kOfDifference>(p), s * factor<kOfStudent>(p));
-          });
-          gradient.v[word] = pack<Word, Stored>(values);
-        }
-        store_slot(slot, gradient);
-      }
+    write_sum<kOfDifference, kOfStudent>(level_.gradient, [](Acc, Acc s) { return s; });
+    if constexpr (kGeneral) {
+      if (level_.teacher_gradient.data == nullptr) return;
+      const Acc t_inverse = 1 / n.teacher_denominator;
+      const Acc t_along =
+          n.teacher < eps ? 0 : distance + Acc(0.5) * (t_hat * t_hat - s_hat * s_hat);
+      const Acc t_across = -upstream * t_inverse;
+      share<kOfDifferenceInTeacher>({-t_across * inverse, t_across * t_along * t_inverse});
+      write_sum<kOfDifferenceInTeacher, kOfTeacher>(level_.teacher_gradient,
+                                                    [](Acc t, Acc) { return t; });
     }
   }
 
@@ -285,14 +337,57 @@ class DistanceTile {
 
   // ---- features ---------------------------------------------------------------------------------
 
+  // Writes w * its factor + own(t, s) * its factor, for all pixels.
+  template <Factor kFirst, Factor kSecond, class Own>
+  __device__ void write_sum(const FeatureMap& map, const Own& own) {
+    for (int chunk = 0; chunk < level_.chunks; ++chunk) {
+      load_chunk(chunk);
+#pragma unroll
+      for (int slot = 0; slot < kSlots; ++slot) {
+        Slot gradient;
+#pragma unroll
+        for (int word = 0; word < kWords; ++word) {
+          Acc values[kInWord];
+          visit_word(slot, word, [&](Acc t, Acc s, int p, int i) {
+            values[i] = fma(difference(t, s, p), factor<kFirst>(p), own(t, s) * factor<kSecond>(p));
+          });
+          gradient.v[word] = pack<Word, Stored>(values);
+        }
+        store_slot(map, slot, gradient);
+      }
+    }
+  }
+
   // Calls visit(t, s, p, i) with the numbers of a word, p the pixel among the thread's own.
   template <class Visit>
   __device__ void visit_word(int slot, int word, const Visit& visit) const {
     Acc t[kInWord], s[kInWord];
     unpack<Stored>(teacher_[slot].v[word], t);
     unpack<Stored>(student_[slot].v[word], s);
+    if constexpr (kGeneral) {
+      if (level_.standard != nullptr) standardize(slot, word, t);
+    }
 #pragma unroll
     for (int i = 0; i < kInWord; ++i) visit(t[i], s[i], kPixels > 1 ? word * kInWord + i : 0, i);
+  }
+
+  // (t - mean) * factor of the numbers of a word, which are one channel's or neighbouring ones'.
+  // The few kilobytes stay in the L1 cache.
+  __device__ void standardize(int slot, int word, Acc (&t)[kInWord]) const {
+    if (!reads(slot)) return;
+    const Acc* mean = static_cast<const Acc*>(level_.standard) + channel(slot);
+    const Acc* factor = mean + level_.channels;
+    if constexpr (kChannels > 1) {
+      using Numbers = Vector<Acc, kInWord>;
+      const Numbers m = load(reinterpret_cast<const Numbers*>(mean + word * kInWord));
+      const Numbers f = load(reinterpret_cast<const Numbers*>(factor + word * kInWord));
+#pragma unroll
+      for (int i = 0; i < kInWord; ++i) t[i] = (t[i] - m.v[i]) * f.v[i];
+    } else {
+      const Acc m = load(mean), f = load(factor);
+#pragma unroll
+      for (int i = 0; i < kInWord; ++i) t[i] = (t[i] - m) * f;
+    }
   }
 
   template <class Visit>
@@ -335,6 +430,7 @@ class DistanceTile {
     return (first + first_slot_ + slot * slot_step_) * kChannels;
   }
   __device__ bool holds(int slot) const { return channel(slot) < channels_; }
+  __device__ bool reads(int slot) const { return channel(slot) < read_channels_; }
 
   // Of the thread's first pixel.
   template <class U>
@@ -348,7 +444,7 @@ class DistanceTile {
 #pragma unroll
       for (int slot = 0; slot < kSlots; ++slot) {
         slots[slot] = {};
-        if (!holds(slot)) continue;
+        if (!reads(slot)) continue;
         slots[slot] =
             load(reinterpret_cast<const Slot*>(base + channel(slot) * map.channel_stride));
       }
@@ -366,15 +462,14 @@ class DistanceTile {
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
       loaded[slot] = U(0);
-      if (holds(slot)) loaded[slot] = load(base + channel(slot) * map.channel_stride);
+      if (reads(slot)) loaded[slot] = load(base + channel(slot) * map.channel_stride);
     }
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) slots[slot].v[0] = static_cast<Acc>(loaded[slot]);
   }
 
-  __device__ void store_slot(int slot, const Slot& values) const {
+  __device__ void store_slot(const FeatureMap& map, int slot, const Slot& values) const {
     if (!holds(slot)) return;
-    const FeatureMap& map = level_.gradient;
     const int64_t offset = channel(slot) * map.channel_stride;
     if constexpr (kVectors) {
       store(reinterpret_cast<Slot*>(address<Scalar>(map) + offset), values);
@@ -393,19 +488,20 @@ class DistanceTile {
   int first_slot_, slot_step_;  // places of its slots among those of the pixel
   int image_, pixel_;           // of the thread's first pixel, the latter within its image
   int channels_;                // of that pixel; 0 where the level has no such pixel
+  int read_channels_;           // likewise; 0 where their features do not matter
   int resident_ = -1;           // the chunk that the slots hold
   Acc factors_[kFactors];       // where no other warp has to know
   Slot teacher_[kSlots], student_[kSlots];
 };
 
 // Calls visit(tile, l) with this block's tile, of level l. The kinds of tile are separate code.
-template <class T, class Visit>
+template <class T, bool kGeneral, class Visit>
 __device__ __forceinline__ void visit_tile(const FeaturePyramid& pyramid, const Visit& visit) {
   const int block = blockIdx.x;
   int l = 0;
   while (l + 1 < pyramid.count && block >= pyramid.first_block[l + 1]) ++l;
   const auto visit_as = [&]<Path kPath>() {
-    DistanceTile<T, kPath> tile(pyramid.levels[l], block - pyramid.first_block[l]);
+    DistanceTile<T, kPath, kGeneral> tile(pyramid.levels[l], block - pyramid.first_block[l]);
     visit(tile, l);
   };
   const Path path = pyramid.levels[l].path;

@@ -25,10 +25,12 @@ struct DistancesParams {
 // Bytes: every feature once, 4 a pixel written. ResNet-18 pyramid at batch 64: float32 235 MB and
 // 1.4 MB, 55 us at 4.3 TB/s; bfloat16 27 us. A thread has 8 vectors of 16 bytes in flight, a
 // multiprocessor about 96 KiB at 3 blocks, some four times what latency times bandwidth asks for.
-// Weights add 4 bytes a pixel, or as much as one image has. They are a template's argument: without
-// them the machine code is what it was.
-template <class T, bool kWeighted>
-__global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 3)
+// Weights add 4 bytes a pixel, or as much as one image has. They, a standard of the channels and l2
+// are one template's argument: without any the machine code is as if they did not exist.
+template <class T, bool kGeneral>
+__global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1
+                                            : kGeneral                  ? 2
+                                                                        : 3)
     distances_kernel(const __grid_constant__ DistancesParams params) {
   using Acc = typename T::Acc;
   if (params.maximum != nullptr) {
@@ -40,38 +42,43 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 3)
       store(static_cast<Acc*>(params.maximum) + n, identity);
     }
   }
-  visit_tile<T>(params.pyramid, [&](auto& tile, int l) {
-    const Norms<Acc> norms = tile.norms(static_cast<Acc>(params.eps));
+  visit_tile<T, kGeneral>(params.pyramid, [&](auto& tile, int l) {
+    const Norms<Acc> norms = tile.norms(static_cast<Acc>(params.eps), params.pyramid.l2);
     const Acc distance = tile.distance(norms);
     if (!tile.writes()) return;
-    Acc* result = static_cast<Acc*>(params.maps[l]) + tile.owned_pixel();
-    if constexpr (kWeighted) {
-      store(result, distance * tile.weight(params.weights[l]));
-    } else {
-      store(result, distance);
+    Acc result = distance;
+    if constexpr (kGeneral) {
+      if (params.weights[l].data != nullptr) result *= tile.weight(params.weights[l]);
     }
+    store(static_cast<Acc*>(params.maps[l]) + tile.owned_pixel(), result);
   });
 }
 
 // maps (N, H_l, W_l), teacher, student -> gradient of the student (N, C_l, H_l, W_l).
 //
 // Bytes: every feature once, the gradient once. ResNet-18 pyramid at batch 64: float32 352 MB,
-// 82 us at 4.3 TB/s; bfloat16 41 us. The tile stays in registers from norms to gradient.
-template <class T, bool kWeighted>
+// 82 us at 4.3 TB/s; bfloat16 41 us. The tile stays in registers from norms to gradient. Of few
+// pixels, as hard mining and scores have them, the gradient is written and little is read: of the
+// hardest 1 % scattered over a planar float32 level 8 % of its sectors, each of which holds 8
+// pixels.
+template <class T, bool kGeneral>
 __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
     distances_backward_kernel(const __grid_constant__ DistancesParams params) {
   using Acc = typename T::Acc;
-  visit_tile<T>(params.pyramid, [&](auto& tile, int l) {
+  visit_tile<T, kGeneral>(params.pyramid, [&](auto& tile, int l) {
     const Acc eps = static_cast<Acc>(params.eps);
-    const Norms<Acc> norms = tile.norms(eps);
+    tile.skip_zeros(static_cast<const Acc*>(params.maps[l]));
+    const Norms<Acc> norms = tile.norms(eps, params.pyramid.l2);
     const Acc distance = tile.distance(norms);
     Acc upstream = 0;
     if (tile.owns()) {
       upstream = load(static_cast<const Acc*>(params.maps[l]) + tile.owned_pixel());
-      if constexpr (kWeighted) {
-        // 0 also where the gradient of a map, as of its square root at 0, is infinite.
-        const Acc weight = tile.weight(params.weights[l]);
-        upstream = weight == 0 ? 0 : weight * upstream;
+      if constexpr (kGeneral) {
+        if (params.weights[l].data != nullptr) {
+          // 0 also where the gradient of a map, as of its square root at 0, is infinite.
+          const Acc weight = tile.weight(params.weights[l]);
+          upstream = weight == 0 ? 0 : weight * upstream;
+        }
       }
     }
     tile.write_gradient(norms, distance, upstream, eps);
@@ -82,8 +89,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
 
 std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
                                       const std::vector<Tensor>& student, double eps,
-                                      const std::vector<Tensor>& weights, const Tensor* maximum) {
-  DistancesParams params = {.pyramid = make_pyramid(teacher, student),
+                                      const std::vector<Tensor>& weights,
+                                      const Comparison& comparison, const Tensor* maximum) {
+  DistancesParams params = {.pyramid = make_pyramid(teacher, student, comparison),
                             .maximum = maximum == nullptr ? nullptr : maximum->mutable_data_ptr(),
                             .images = student[0].size(0),
                             .eps = eps};
@@ -98,7 +106,8 @@ std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
   const cudaStream_t stream = current_stream(student[0].get_device_index());
   visit_traits(params.pyramid, [&](auto traits) {
     using T = decltype(traits);
-    launch(weights.empty() ? distances_kernel<T, false> : distances_kernel<T, true>,
+    const bool general = is_general(weights, comparison);
+    launch(general ? distances_kernel<T, true> : distances_kernel<T, false>,
            params.pyramid.blocks(), kThreads, shared_bytes(params.pyramid), stream, params);
   });
   return maps;
@@ -107,24 +116,29 @@ std::vector<Tensor> compute_distances(const std::vector<Tensor>& teacher,
 namespace {
 
 std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> student, double eps,
-                              OptionalTensors spatial_weights) {
+                              OptionalTensors spatial_weights, int64_t distance,
+                              OptionalTensors channels) {
   check_features(teacher, student, eps);
   const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
-  const std::vector<Tensor> weights =
-      check_spatial_weights(spatial_weights, student, distance_dtype(teacher, student));
-  return compute_distances(teacher, student, eps, weights, nullptr);
+  const ScalarType dtype = distance_dtype(teacher, student);
+  const std::vector<Tensor> weights = check_spatial_weights(spatial_weights, student, dtype);
+  const Comparison comparison = check_comparison(distance, channels, student, dtype);
+  return compute_distances(teacher, student, eps, weights, comparison, nullptr);
 }
 
 std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Tensor> teacher,
                                        std::vector<Tensor> student, double eps,
-                                       OptionalTensors spatial_weights) {
+                                       OptionalTensors spatial_weights, int64_t distance,
+                                       OptionalTensors channels) {
   check_features(teacher, student, eps);
   const ScalarType dtype = distance_dtype(teacher, student);
   check_distance_gradients(grad, student, dtype);
   const torch::stable::accelerator::DeviceGuard guard(student[0].get_device_index());
   const std::vector<Tensor> weights = check_spatial_weights(spatial_weights, student, dtype);
   const std::vector<Tensor> gradients = empty_gradients(student);
-  DistancesParams params = {.pyramid = make_pyramid(teacher, student, gradients), .eps = eps};
+  const Comparison comparison = check_comparison(distance, channels, student, dtype);
+  DistancesParams params = {.pyramid = make_pyramid(teacher, student, comparison, gradients),
+                            .eps = eps};
   set_weights(weights, params.weights);
   for (size_t l = 0; l < grad.size(); ++l) {
     grad[l] = as_contiguous(grad[l]);
@@ -134,9 +148,9 @@ std::vector<Tensor> distances_backward(std::vector<Tensor> grad, std::vector<Ten
   const cudaStream_t stream = current_stream(student[0].get_device_index());
   visit_traits(params.pyramid, [&](auto traits) {
     using T = decltype(traits);
-    launch(
-        weights.empty() ? distances_backward_kernel<T, false> : distances_backward_kernel<T, true>,
-        params.pyramid.blocks(), kThreads, shared_bytes(params.pyramid), stream, params);
+    const bool general = is_general(weights, comparison);
+    launch(general ? distances_backward_kernel<T, true> : distances_backward_kernel<T, false>,
+           params.pyramid.blocks(), kThreads, shared_bytes(params.pyramid), stream, params);
   });
   return gradients;
 }

@@ -18,7 +18,7 @@ struct LossParams {
   void* loss;                       // (L,) where the levels are kept apart, else one number
   bool by_level;
   double eps;
-  // Where the kernel is compiled for weights: those, and in a mean what each of an image's is
+  // Where the kernel is compiled for options: weights, and in a mean what each of an image's is
   // multiplied with, (L, N), or null.
   PixelWeights weights[kMaxLevels];
   void* scales;
@@ -38,21 +38,6 @@ struct ScaleParams {
   ScalarType factor_dtype;
   bool by_level;
 };
-
-// The sum over a block, in every thread; always in one order.
-template <class Acc>
-__device__ __forceinline__ Acc sum_over_block(Acc value) {
-  TileMemory<Acc>& memory = shared_memory<TileMemory<Acc>>();
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, offset);
-  }
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) memory.partial[0][0][threadIdx.x / kWarp] = value;
-  __syncthreads();
-  value = 0;
-  for (int warp = 0; warp < kThreads / kWarp; ++warp) value += memory.partial[0][0][warp];
-  return value;
-}
 
 // The sum of values[begin] to values[end - 1] over a block, in every thread; always in one order.
 template <class Acc>
@@ -91,20 +76,21 @@ __global__ void __launch_bounds__(kThreads)
 // the student where asked for.
 //
 // Bytes: every feature once, the gradient once: ResNet-18 pyramid at batch 64: float32 352 MB,
-// 82 us at 4.3 TB/s; bfloat16 41 us. The tile stays in registers from norms to gradient.
-template <class T, bool kWeighted>
+// 82 us at 4.3 TB/s; bfloat16 41 us. The teacher's gradient is another third. The tile stays in
+// registers from norms to gradient.
+template <class T, bool kGeneral>
 __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
     distillation_loss_kernel(const __grid_constant__ LossParams params) {
   using Acc = typename T::Acc;
   Acc sum = 0;
-  visit_tile<T>(params.pyramid, [&](auto& tile, int l) {
+  visit_tile<T, kGeneral>(params.pyramid, [&](auto& tile, int l) {
     const Acc eps = static_cast<Acc>(params.eps);
-    const Norms<Acc> norms = tile.norms(eps);
+    const Norms<Acc> norms = tile.norms(eps, params.pyramid.l2);
     const Acc distance = tile.distance(norms);
     Acc upstream = static_cast<Acc>(params.coefficients[l]);
-    if constexpr (kWeighted) {
-      Acc weight = 0;
-      if (tile.owns()) {
+    if constexpr (kGeneral) {
+      Acc weight = 1;
+      if (params.weights[l].data != nullptr && tile.owns()) {
         weight = tile.weight(params.weights[l]);
         if (params.scales != nullptr) {
           const int64_t place = l * params.images + tile.owned_image();
@@ -202,17 +188,20 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
     std::vector<Tensor> teacher, std::vector<Tensor> student, std::vector<double> level_weights,
-    int64_t reduction, double eps, bool gradient, OptionalTensors spatial_weights) {
+    int64_t reduction, double eps, bool gradient, OptionalTensors spatial_weights, int64_t distance,
+    OptionalTensors channels, bool teacher_gradient) {
   check_features(teacher, student, eps);
   check_numbers("level_weights", level_weights, student.size());
   check_reduction(reduction);
   const int device = student[0].get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  const std::vector<Tensor> gradients = gradient ? empty_gradients(student) : std::vector<Tensor>();
   const ScalarType dtype = distance_dtype(teacher, student);
   const std::vector<Tensor> weights = check_spatial_weights(spatial_weights, student, dtype);
+  const Comparison comparison = check_comparison(distance, channels, student, dtype);
+  const std::vector<Tensor> gradients =
+      loss_gradients(teacher, student, comparison, gradient, teacher_gradient);
   LossParams params = {};
-  params.pyramid = make_pyramid(teacher, student, gradients);
+  params.pyramid = make_pyramid(teacher, student, comparison, gradients);
   params.eps = eps;
   params.by_level = reduction == kNone;
   params.images = student[0].size(0);
@@ -245,8 +234,9 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
     using T = decltype(traits);
     using Acc = typename T::Acc;
     if (sums > 0) launch(sum_weights_kernel<Acc>, sums, kThreads, shared, stream, params);
+    const bool general = is_general(weights, comparison) || teacher_gradient;
     const auto sweep =
-        weights.empty() ? distillation_loss_kernel<T, false> : distillation_loss_kernel<T, true>;
+        general ? distillation_loss_kernel<T, true> : distillation_loss_kernel<T, false>;
     if (blocks > 0) launch(sweep, blocks, kThreads, shared, stream, params);
     launch(sum_loss_kernel<Acc>, 1, kThreads, shared, stream, params);
   });

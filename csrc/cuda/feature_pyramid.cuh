@@ -40,8 +40,10 @@ enum class Path : int {
 
 struct FeatureLevel {
   FeatureMap teacher, student;
-  FeatureMap gradient;  // of the student; data is null where there is none
-  int64_t pixels;       // of all images, N * H * W
+  FeatureMap gradient;          // of the student; data is null where there is none
+  FeatureMap teacher_gradient;  // likewise
+  const void* standard;         // (2, channels): as in `Comparison`; null for none
+  int64_t pixels;               // of all images, N * H * W
   int64_t image_pixels;
   int channels;
   Path path;
@@ -57,6 +59,7 @@ struct FeaturePyramid {
   int count;
   ScalarType dtype;  // of every feature, or Undefined where they differ
   bool is_double;    // arithmetic and outputs are float64
+  bool l2;           // vectors are compared as they are, not normalised
 
   int blocks() const { return first_block[count]; }
   ScalarType result_dtype() const { return is_double ? ScalarType::Double : ScalarType::Float; }
@@ -113,7 +116,8 @@ inline bool takes_vectors(const FeatureMap& map, Path path) {
 inline void plan_level(FeatureLevel& level, bool vectors_allowed) {
   const auto all = [&](const auto& holds) {
     return holds(level.teacher) && holds(level.student) &&
-           (level.gradient.data == nullptr || holds(level.gradient));
+           (level.gradient.data == nullptr || holds(level.gradient)) &&
+           (level.teacher_gradient.data == nullptr || holds(level.teacher_gradient));
   };
   const int vector = static_cast<int>(kVectorBytes / element_size(level.student.dtype));
   const auto serves = [&](Path path, int64_t length) {
@@ -150,13 +154,15 @@ inline void plan_level(FeatureLevel& level, bool vectors_allowed) {
   level.chunks = (level.channels - 1) / (channels << lanes_log2) + 1;
 }
 
-// Of features that `check_features` passed; `gradients` may be empty.
+// Of features that `check_features` passed and what `check_comparison` returned. `gradients`: none,
+// the student's, or those and the teacher's.
 inline FeaturePyramid make_pyramid(const std::vector<Tensor>& teacher,
-                                   const std::vector<Tensor>& student,
+                                   const std::vector<Tensor>& student, const Comparison& comparison,
                                    const std::vector<Tensor>& gradients = {}) {
   FeaturePyramid pyramid = {.count = static_cast<int>(teacher.size()),
                             .dtype = student[0].scalar_type(),
-                            .is_double = distance_dtype(teacher, student) == ScalarType::Double};
+                            .is_double = distance_dtype(teacher, student) == ScalarType::Double,
+                            .l2 = comparison.l2};
   for (const auto* features : {&teacher, &student}) {
     for (const Tensor& x : *features) {
       if (x.scalar_type() != student[0].scalar_type()) pyramid.dtype = ScalarType::Undefined;
@@ -170,10 +176,15 @@ inline FeaturePyramid make_pyramid(const std::vector<Tensor>& teacher,
     level = {.teacher = feature_map(teacher[l]),
              .student = feature_map(s),
              .gradient = gradients.empty() ? FeatureMap{} : feature_map(gradients[l], true),
+             .teacher_gradient = gradients.size() > student.size()
+                                     ? feature_map(gradients[student.size() + l], true)
+                                     : FeatureMap{},
+             .standard = comparison.channels.empty() ? nullptr : comparison.channels[l],
              .pixels = s.size(0) * image_pixels,
              .image_pixels = image_pixels,
              .channels = static_cast<int>(s.size(1))};
-    plan_level(level, vectors);
+    const bool aligned = reinterpret_cast<uintptr_t>(level.standard) % kVectorBytes == 0;
+    plan_level(level, vectors && aligned);
     const int64_t blocks = (level.pixels + level.tile_pixels - 1) / level.tile_pixels;
     STD_TORCH_CHECK(pyramid.first_block[l] + blocks <= std::numeric_limits<int>::max(),
                     "features are too large for one launch");

@@ -13,6 +13,7 @@
 #include "metrics/curve.h"
 #include "metrics/histogram.h"
 #include "metrics/region_levels.h"
+#include "metrics/region_measures.h"
 #include "metrics/regions.h"
 
 namespace py = pybind11;
@@ -75,6 +76,14 @@ void histograms_of_block(const Array<bool>& masks, const Array<float>& maps, Arr
     add_to_histograms(image, bits, normal_bins, defect_bins, overlap_bins);
 }
 
+// Labels (H, W): the number of each pixel's region, from 1.
+void write_labels(const Regions& regions, int64_t width, int32_t* labels, int64_t pixels) {
+  std::fill(labels, labels + pixels, 0);
+  for (const Run& run : regions.runs)
+    std::fill(labels + run.row * width + run.begin, labels + run.row * width + run.end,
+              static_cast<int32_t>(run.region + 1));
+}
+
 py::tuple label_regions(const Array<bool>& mask) {
   if (mask.ndim() != 2) throw std::invalid_argument("mask must be (H, W)");
   const int64_t width = mask.shape(1);
@@ -84,14 +93,41 @@ py::tuple label_regions(const Array<bool>& mask) {
   int64_t count = 0;
   {
     const py::gil_scoped_release release;
-    std::fill(out, out + labels.size(), 0);
     const Regions regions = find_regions(in, mask.shape(0), width);
     count = static_cast<int64_t>(regions.sizes.size());
-    for (const Run& run : regions.runs)
-      std::fill(out + run.row * width + run.begin, out + run.row * width + run.end,
-                static_cast<int32_t>(run.region + 1));
+    write_labels(regions, width, out, mask.size());
   }
   return py::make_tuple(labels, count);
+}
+
+template <class T>
+py::tuple regions_of_map(const Array<bool>& mask, const Array<T>& map, double across, double down) {
+  if (mask.ndim() != 2 || map.ndim() != 2 ||
+      !std::equal(mask.shape(), mask.shape() + 2, map.shape()))
+    throw std::invalid_argument("mask and map must be (H, W) and alike");
+  const int64_t height = mask.shape(0), width = mask.shape(1);
+  py::array_t<int32_t> labels({height, width});
+  int32_t* const out = labels.mutable_data();
+  const bool* const marked = mask.data();
+  const T* const values = map.data();
+  std::vector<RegionMeasure> found;
+  {
+    const py::gil_scoped_release release;
+    const Regions regions = find_regions(marked, height, width);
+    write_labels(regions, width, out, mask.size());
+    found = measure_regions(regions, values, width, across, down);
+  }
+  py::list rows;
+  for (const RegionMeasure& of : found) {
+    const auto pixels = static_cast<double>(of.pixels);
+    py::list corners;
+    for (const Point& corner : of.box.corners) corners.append(py::make_tuple(corner.x, corner.y));
+    rows.append(py::make_tuple(
+        of.pixels, py::make_tuple(of.top, of.left, of.bottom, of.right), of.peak, of.sum / pixels,
+        py::make_tuple(of.columns / pixels, of.rows / pixels), py::tuple(corners), of.box.length,
+        of.box.width, py::make_tuple(of.box.along.x, of.box.along.y)));
+  }
+  return py::make_tuple(labels, rows);
 }
 
 py::array_t<float> levels_of_maps(const Array<float>& maps, const Array<int64_t>& areas) {
@@ -117,6 +153,14 @@ py::array_t<float> levels_of_maps(const Array<float>& maps, const Array<int64_t>
 void bind(py::module_& m) {
   m.def("label_regions", &label_regions, py::arg("mask").noconvert(),
         "Mask (H, W) -> its 8-connected regions (H, W) int32, numbered from 1, and their number.");
+  m.def(
+      "measure_regions", &regions_of_map<float>, py::arg("mask").noconvert(),
+      py::arg("map").noconvert(), py::arg("across"), py::arg("down"),
+      "Mask (H, W), map (H, W) -> labels as of label_regions, and of each region: pixels, (top,\n"
+      "left, bottom, right), peak, mean, mean (x, y) of its pixels, and of the smallest box the\n"
+      "corners, length, width and direction of the long side. `across` and `down` scale the box.");
+  m.def("measure_regions", &regions_of_map<double>, py::arg("mask").noconvert(),
+        py::arg("map").noconvert(), py::arg("across"), py::arg("down"));
   m.def("region_levels", &levels_of_maps, py::arg("maps").noconvert(), py::arg("areas").noconvert(),
         "Maps (N, H, W) float32, areas (L,) int64 in pixels, ascending -> (N, L) float32: the\n"
         "highest value at or above which a map has an 8-connected region of at least this area.");

@@ -23,6 +23,7 @@ from fastad.backbones.base import LAYERS, Backbone
 from fastad.backbones.efficientnet_lite import EfficientNetLite
 from fastad.backbones.networks import NAMES, make
 from fastad.backbones.resnet import ResNet
+from fastad.backbones.timm_networks import TimmBackbone, is_timm
 from fastad.backbones.weights import (
     IncompleteWeightsError,
     WeightsNotFoundError,
@@ -36,6 +37,7 @@ __all__ = [
     "EfficientNetLite",
     "IncompleteWeightsError",
     "ResNet",
+    "TimmBackbone",
     "WeightsNotFoundError",
     "auto_backbone",
     "build",
@@ -58,7 +60,7 @@ def build(
     What comes after the deepest of ``layers`` is neither made nor run.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or "timm:NAME" for a network of timm (`TimmBackbone`).
         layers: any of "layer1" to "layer4".
         weights: None or "random" for a random initialisation from torch's generator. Otherwise a
             file, a folder, "embedded" or "auto". See `fastad.backbones.weights.load`.
@@ -77,6 +79,8 @@ def build(
         [(2, 256, 4, 4), (2, 64, 16, 16)]
     """
     check_names(name, layers)
+    if is_timm(name):
+        return TimmBackbone(name, layers, weights)
     backbone = make(name, layers)
     path = load(weights, name, backbone)
     if path is not None:
@@ -89,8 +93,8 @@ def check_names(name: str, layers: Sequence[str], auto: bool = False) -> None:
 
     ``auto``: whether the name may be "auto".
     """
-    if name not in NAMES and not (auto and name == "auto"):
-        raise ValueError(f"unknown backbone {name!r}; there are {', '.join(NAMES)}")
+    if name not in NAMES and not is_timm(name) and not (auto and name == "auto"):
+        raise ValueError(f"unknown backbone {name!r}; there are {', '.join(NAMES)}, and timm:NAME")
     if isinstance(layers, str) or not layers or not set(layers) <= set(LAYERS):
         raise ValueError(
             f"layers must be a sequence of names among {', '.join(LAYERS)}; got {layers!r}"

@@ -20,6 +20,7 @@ import torch
 
 from fastad.backbones import embedded, weights
 from fastad.backbones.networks import make
+from fastad.backbones.timm_networks import check_file, is_timm
 from fastad.backbones.weights import IncompleteWeightsError
 
 FROM_PIP = tuple(weights.PACKAGES)  # networks whose ImageNet weights pip brings
@@ -66,6 +67,10 @@ def auto_backbone(
 
 def check_weights(name: str, layers: Sequence[str], source: str | os.PathLike | None) -> None:
     """Raise what `build` would, without a notice; "auto" may download. Arguments as there."""
+    if is_timm(name):
+        if source not in (None, "random", "auto"):
+            check_file(name, source)
+        return
     if source is not None and source != "random":
         _check_file(weights.resolve(source, name, layers), name, layers)
 

@@ -145,9 +145,13 @@ class EfficientNetLite(Backbone):
                 outputs = module.weight[0, 0].numel() * module.out_channels // module.groups
                 nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def stem(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> (N, 32, ⌈H / 2⌉, ⌈W / 2⌉): what comes before the blocks."""
         x = pad_same(images * self.scale + self.shift, kernel=3, stride=2)
-        x = self._relu6(self._bn0(self._conv_stem(x)))
+        return self._relu6(self._bn0(self._conv_stem(x)))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.stem(images)
         features = {}
         for index, block in enumerate(cast(Sequence[MBConv], self._blocks)):
             x = block(x)

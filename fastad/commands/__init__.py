@@ -3,3 +3,7 @@
 
 class UsageError(ValueError):
     """An option of the command line is wrong, as against something found while working."""
+
+
+class StoppedError(RuntimeError):
+    """The user stopped the work, as against something that failed in it."""

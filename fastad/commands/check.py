@@ -82,9 +82,17 @@ def show_result(result: CheckResult) -> None:
     console.print(f"found {_with_interval(result.total)}")
     limit = "" if result.promised is None else f"; promised: at most {result.promised:.1%}"
     console.print(f"false alarms {_with_interval(result.alarms)}{limit}")
+    if result.disturbed:
+        console.print(conditions_in_words(result))
     for text in result.notes:
         console.print(f"note: {text}")
     console.print(result.summary)
+
+
+def conditions_in_words(result: CheckResult) -> str:
+    """False alarms under other conditions, in a line like "false alarms by conditions: ..."."""
+    shares = ", ".join(f"{name} {_cell(share)}" for name, share in result.disturbed.items())
+    return f"false alarms by conditions: {shares}"
 
 
 def _cell(share: ExactShare) -> str:

@@ -13,8 +13,8 @@ from fastad._files import claim_folder, write_atomically
 from fastad.commands.demo_page import Outcome, Shown, page
 from fastad.commands.output import log, note, progress, write_text
 from fastad.data.rendered.products import (
+    DEMONSTRATED,
     NOTE,
-    PRODUCTS,
     USUAL_COUNTS,
     Counts,
     Item,
@@ -125,15 +125,19 @@ def demo(
     what = _what(model, network, recipe)
     note(f"the detectors: {what}")
     folder = Path(output)
-    plans = {product: plan_dataset(product, counts, seed) for product in PRODUCTS}
-    files = [MANIFEST, PAGE, *(f for product in PRODUCTS for f in _files(product, plans[product]))]
+    plans = {product: plan_dataset(product, counts, seed) for product in DEMONSTRATED}
+    files = [
+        MANIFEST,
+        PAGE,
+        *(f for product in DEMONSTRATED for f in _files(product, plans[product])),
+    ]
     # Other people's images among the data would be learnt from.
-    own = [f"data/{product}" for product in PRODUCTS]
+    own = [f"data/{product}" for product in DEMONSTRATED]
     claim_folder(folder, "fastad demo", [MANIFEST, PAGE, *files], PAGE, own)
 
     outcomes = []
     try:
-        for product in PRODUCTS:
+        for product in DEMONSTRATED:
             with progress(f"rendering {product}") as report:
                 write_dataset(folder / "data" / product, product, counts, seed, report)
             note(f"rendered {len(plans[product])} synthetic images: {folder / 'data' / product}")

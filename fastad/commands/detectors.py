@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastad.commands import UsageError
+from fastad.detector import Detector, load
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,30 @@ def given_detectors(texts: Sequence[str], rule: str | None) -> list[Given]:
     stems = [Path(file).stem for file in files]
     names = [s if stems.count(s) == 1 else f for s, f in zip(stems, files, strict=True)]
     return [Given(name, file, pattern) for name, (pattern, file) in zip(names, parts, strict=True)]
+
+
+def load_to_predict(
+    file: str,
+    *,
+    roi: str | None,
+    min_area: str | None,
+    mm_per_pixel: float | None,
+    false_positive_rate: float | None,
+    device: str,
+    precision: str,
+    batch_size: int,
+    tile: str | None = None,
+) -> Detector:
+    """A detector with what the command line asks of it. None leaves what its file says."""
+    loaded = load(file, device=device, precision=precision, batch_size=batch_size, tile=tile)
+    if roi is not None:
+        loaded.set_roi(roi)
+    if min_area is not None:
+        loaded.set_min_area(min_area, mm_per_pixel=mm_per_pixel)
+    if false_positive_rate is not None:
+        loaded.set_threshold(false_positive_rate=false_positive_rate)
+        loaded.set_pixel_threshold(false_positive_rate=false_positive_rate)
+    return loaded
 
 
 def _parts(text: str) -> tuple[str | None, str]:

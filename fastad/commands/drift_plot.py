@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,9 +19,8 @@ def write_plot(path: str, report: DriftReport, threshold: float | None = None) -
     with house_style():
         figure = Figure(figsize=(8.6, 1.2 + 1.7 * (len(shown) + 1)), layout="constrained")
         rows = figure.subplots(len(shown) + 1, sharex=True)
-        numbers = np.arange(1, report.images + 1)
         for axes, one in zip(rows, shown, strict=False):
-            axes.plot(numbers, one.values, ".", color=NORMAL, markersize=3)
+            axes.plot(one.numbers, one.values, ".", color=NORMAL, markersize=3)
             axes.set_title(one.name if one.words is None else f"{one.name}: {one.words}")
             if one.name == "score" and threshold is not None:
                 axes.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (5, 2)))
@@ -31,7 +29,7 @@ def write_plot(path: str, report: DriftReport, threshold: float | None = None) -
         for one, dashes in zip(report.watched, DASHES, strict=False):
             colour = MUTED if one.words is None else DEFECT
             evidence.plot(
-                numbers,
+                one.numbers,
                 one.log10_capital,
                 color=colour,
                 linestyle=dashes,

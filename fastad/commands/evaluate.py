@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +16,23 @@ import numpy as np
 import torch
 
 import fastad
+from fastad.commands import UsageError
+from fastad.commands.evaluate_shared import OthersError, SharedAnswers
 from fastad.commands.output import (
-    check_result_target,
     log,
     note,
     progress,
     reason,
     refuse_overwriting,
     waiting,
-    write_csv,
     write_json,
 )
+from fastad.commands.parquet import check_targets, write_scores
 from fastad.commands.training_summary import epochs_kept, kept_by, stage_lines
 from fastad.data import Sample, describe
 from fastad.data.layouts import samples_of
 from fastad.detector import Detector, load
+from fastad.distributed import request, this_rank
 from fastad.evaluation.score_table import (
     COLUMNS,
     LABELS,
@@ -43,6 +46,24 @@ from fastad.training.map_choice import choice_lines
 if TYPE_CHECKING:
     from fastad.evaluation.report.report import Report
 
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation came to.
+
+    Attributes:
+        metrics: those of `Detector.evaluate`.
+        scored: the test images with their scores.
+        detector: that gave them.
+        unreadable: how many images were left out, because they or their masks cannot be read.
+    """
+
+    metrics: dict[str, Any]
+    scored: list[tuple[Sample, float]]
+    detector: Detector
+    unreadable: int
+
+
 METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max")
 
 
@@ -55,38 +76,43 @@ def evaluate(
     masks: list[str],
     json: str | None,
     csv: str | None,
+    parquet: str | None = None,
     report: str | None,
     false_positive_rate: float | None,
     skip_bad: bool,
     device: str,
     precision: str,
     batch_size: int,
-) -> int:
+    tile: str | None = None,
+    is_one_of_many: bool = False,
+) -> Measured:
     """Measure, write what is asked for, and print a table where nothing else goes to stdout.
 
-    Returns how many images were left out, because they or their masks cannot be read: none without
-    ``skip_bad``. They have a row in the CSV that says so.
+    Images that cannot be read are left out with ``skip_bad`` alone. They have a row in the table
+    of scores that says so. Several processes share the images. One of many evaluations prints no
+    table, and this process does it alone.
 
     Raises ValueError for a report among the test images, FileExistsError for one among files of
     others; both before any work is done.
     """
+    asked_for = dict(locals())
     named = {"good": good, "defects": defects, "masks": masks}
     found = describe(data, **named)
     samples = samples_of(found)  # a folder that is none is found before the model is read
-    targets = [Path(target) for target in (json, csv) if target not in (None, "-")]
+    targets = [Path(target) for target in (json, csv, parquet) if target not in (None, "-")]
     read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
     refuse_overwriting(targets, read)
-    for target in targets:
-        check_result_target(str(target))
+    check_targets(json, csv, parquet=parquet)
     if unlabelled := len(found.unlabelled):
         note(f"{unlabelled} test images have no published labels and are not measured")
     if report is not None:
         from fastad.evaluation.report.report import check_report_folder
 
-        _refuse_places(report, data, {"--json": json, "--csv": csv})
+        _refuse_places(report, data, {"--json": json, "--csv": csv, "--parquet": parquet})
         check_report_folder(report)
     with waiting(f"loading {detector}"):
-        loaded = load(detector, device=device, precision=precision, batch_size=batch_size)
+        options: dict[str, Any] = {"device": device, "precision": precision, "tile": tile}
+        loaded = load(detector, batch_size=batch_size, **options)
     if false_positive_rate is not None:
         loaded.set_threshold(false_positive_rate=false_positive_rate)
     of_scores = _p_values(loaded)
@@ -103,24 +129,30 @@ def evaluate(
         if watcher is not None:
             watcher.observe(sample, score, *pictures)
 
+    shared = None if is_one_of_many else _shared(targets, report, asked_for, read)
+    answers: dict[str, Any] = {} if shared is None else {"answers": shared}
     with progress("evaluating") as show, _noted() as notes:
-        metrics = loaded.evaluate(
-            data,
-            **named,
-            progress=show,
-            skip=leave_out if skip_bad else None,
-            observe=observe,
-        )
-    if "-" not in (json, csv):
+        try:
+            metrics = loaded.evaluate(
+                data,
+                **named,
+                progress=show,
+                skip=leave_out if skip_bad else None,
+                observe=observe,
+                **answers,
+            )
+        except OthersError:
+            return Measured({}, [], loaded, 0)
+    if not is_one_of_many and "-" not in (json, csv):
         _print(metrics, notes)
     if json is not None:
         write_json(json, metrics)
-    if csv is not None:
+    if csv is not None or parquet is not None:
         measured, scores = [sample for sample, _ in scored], [score for _, score in scored]
         rows = labelled_rows(measured, scores, loaded.threshold_, of_scores)
         by_path = unreadable | {s.path: row for s, row in zip(measured, rows, strict=True)}
         in_order = [by_path[s.path] for s in samples if s.path in by_path]
-        write_csv(csv, (*COLUMNS, *LABELS), in_order)
+        write_scores(csv, parquet, (*COLUMNS, *LABELS), in_order)
     if report is not None and watcher is not None:
         facts = _facts(loaded, detector, data, metrics)
         others = [text for text in notes if text not in metrics["conclusions"]]
@@ -133,7 +165,23 @@ def evaluate(
             f"{len(unreadable)} of {len(scored) + len(unreadable)} images, or their masks, cannot "
             "be read: they were not measured"
         )
-    return len(unreadable)
+    if shared is not None:
+        shared.remove(targets)
+    return Measured(metrics, scored, loaded, len(unreadable))
+
+
+def _shared(
+    targets: list[Path], report: str | None, options: dict[str, Any], read: list[Path]
+) -> SharedAnswers | None:
+    """What shares the images between processes; None for a process alone. Raises UsageError."""
+    if this_rank().count == 1:
+        return None
+    files = targets if report is None else [Path(report)]
+    if not files:
+        named = "--report DIR, --json FILE, --csv FILE or --parquet FILE"
+        raise UsageError(f"several processes need {named}")
+    detector, *images = read
+    return SharedAnswers(files[0], request(options, [detector], images))
 
 
 def _p_values(detector: Detector) -> Callable[[np.ndarray], np.ndarray] | None:

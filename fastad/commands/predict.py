@@ -1,8 +1,7 @@
 """``fastad predict``: scores, decisions and heat maps for images."""
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,37 @@ import torch
 from PIL import Image
 
 from fastad._files import write_atomically
-from fastad.commands.detectors import given_detectors
+from fastad.commands import UsageError
+from fastad.commands.detectors import given_detectors, load_to_predict
 from fastad.commands.output import (
-    check_result_target,
     log,
     note,
     progress,
     reason,
     refuse_overwriting,
     waiting,
-    write_csv,
     write_json,
 )
+from fastad.commands.parquet import check_targets, write_scores, write_table
 from fastad.commands.pictures import list_pictures, picture_names, refuse_pictures_among
+from fastad.commands.predict_results import (
+    Inspected,
+    counted,
+    say_unlike,
+    say_unreadable,
+    summary,
+)
 from fastad.data import find_images, images_without_masks, read_image, resize_masks
 from fastad.data.finding import given_path
-from fastad.detector import Detector, load
+from fastad.data.remote import find_remote, is_address, spelled
+from fastad.detector import Detector
+from fastad.distributed import Parts, request, this_rank
 from fastad.evaluation.regions import REGION_COLUMNS, Region
 from fastad.evaluation.score_table import COLUMNS, unreadable_row
 from fastad.inference import PredictionResult, colour_scale, save_heatmap
-from fastad.inference.guard import OK, UNKNOWN
-from fastad.inference.predictor import MANY
 from fastad.inference.several import assigned, predict_several
 
-LOWEST = 3  # images that a summary names
-NAMED = 20  # unreadable images in the last line; each has a line of its own before
+SHARED = 4  # batches in a part of the work that several processes share
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def predict(
     output: str | None,
     json: str | None,
     csv: str | None,
+    parquet: str | None = None,
     heatmaps: bool,
     masks: bool,
     false_positive_rate: float | None,
@@ -74,28 +80,32 @@ def predict(
     device: str,
     precision: str,
     batch_size: int,
+    tile: str | None = None,
+    listed_in: str | None = None,
 ) -> Findings:
     """Predict files and folders of images.
 
     Several detectors judge the images by a ``rule`` of `fastad.inference.predict_several`, None for
     "best". Each is a file, or ``PATTERN=FILE``. The rows then name the detector.
 
-    Rows go to the CSV or JSON file named, else to scores.csv in the output folder, else to stdout
-    as CSV. Heat maps and masks go to the output folder, named after the images; the rows name them.
-    A list of them is written, too, by which they are passed over where images are looked for.
-    Beside a heat map are the image and what the model shows of it, where it shows anything.
-    ``regions`` names a second CSV with a row for each region of each image. JSON has them beside
-    each image, with ``rle`` as COCO's run lengths, too. ``min_area`` is as of
-    `Detector.set_min_area`, for this run. ``roi`` is a file as of `Detector.set_roi`, likewise.
+    Rows go to the CSV, JSON or Parquet files named, else to scores.csv in the output folder, else
+    to stdout as CSV. Heat maps and masks go to the output folder, named after the images; the rows
+    name them. A list of them is written, too, by which they are passed over where images are looked
+    for. Beside a heat map are the image and what the model shows of it, where it shows anything.
+    ``regions`` names a second CSV, or Parquet by its ending, with a row for each region of each
+    image. JSON has them beside each image, with ``rle`` as COCO's run lengths, too. ``min_area`` is
+    as of `Detector.set_min_area`, for this run. ``roi`` is a file as of `Detector.set_roi`,
+    likewise. ``tile`` is as of `fastad.load`. ``listed_in`` named the images: no
+    result may replace it.
 
     A summary goes to stderr. ``needs_threshold`` makes a detector without one a ValueError.
 
     An image that cannot be read has a row that says so. Once all results are written, RuntimeError
     is raised for such images, but with ``skip_bad`` only where no image at all can be read.
     """
-    for target in filter(None, (json, csv, regions)):
-        check_result_target(target)
-    if json is None and csv is None:
+    asked_for = {name: value for name, value in locals().items() if name != "images"}
+    check_targets(json, csv, parquet=parquet, table=regions)
+    if json is None and csv is None and parquet is None:
         csv = "-" if output is None else str(Path(output) / "scores.csv")
     if heatmaps or masks:
         assert output is not None  # the command line asks for it
@@ -110,14 +120,17 @@ def predict(
     every: dict[str, Detector] = {}
     for one in given:
         with waiting(f"loading {one.file}"):
-            loaded = load(one.file, device=device, precision=precision, batch_size=batch_size)
-        if roi is not None:
-            loaded.set_roi(roi)
-        if min_area is not None:
-            loaded.set_min_area(min_area, mm_per_pixel=mm_per_pixel)
-        if false_positive_rate is not None:
-            loaded.set_threshold(false_positive_rate=false_positive_rate)
-            loaded.set_pixel_threshold(false_positive_rate=false_positive_rate)
+            loaded = load_to_predict(
+                one.file,
+                roi=roi,
+                min_area=min_area,
+                mm_per_pixel=mm_per_pixel,
+                false_positive_rate=false_positive_rate,
+                device=device,
+                precision=precision,
+                batch_size=batch_size,
+                tile=tile,
+            )
         if (masks or regions or rle) and loaded.pixel_threshold_ is None:
             raise ValueError(f"{one.file} has no pixel threshold: no images were held out")
         _require_threshold(one.file, loaded, needs_threshold or len(given) > 1)
@@ -126,27 +139,44 @@ def predict(
     optional = {"detector": len(given) > 1, "heatmap": heatmaps, "mask": masks}
     columns = [*COLUMNS, *(name for name, is_wanted in optional.items() if is_wanted)]
     folder = Path(output or "")
-    targets = [Path(target) for target in (json, csv, regions) if target not in (None, "-")]
+    tables = (json, csv, parquet, regions)
+    targets = [Path(target) for target in tables if target not in (None, "-")]
     for wanted, ending in ((heatmaps, ".png"), (masks, "_mask.png")):
         targets += [folder / f"{name}{ending}" for name in names.values()] if wanted else []
-    read = [*paths, *(Path(one.file) for one in given), *([] if roi is None else [Path(roi)])]
+    read = [
+        *paths,
+        *(Path(one.file) for one in given),
+        *(Path(f) for f in (roi, listed_in) if f is not None),
+    ]
     refuse_overwriting(targets, read)
     if output is not None:
         folder.mkdir(parents=True, exist_ok=True)
         if drawn := [t for t in targets if t.suffix == ".png"]:
             list_pictures(folder, drawn)
-    rows: dict[Path, dict[str, Any]] = {}
-    found: dict[Path, list[Region]] = {}
-    unreadable: list[Path] = []
+    parts = None
+    if this_rank().count > 1:
+        files = [Path(target) for target in (csv, json, parquet) if target not in (None, "-")]
+        if not files or len(given) > 1:
+            named = "--output DIR, --csv FILE, --json FILE or --parquet FILE"
+            what = "one detector" if files else named
+            raise UsageError(f"several processes need {what}")
+        asked = request(asked_for, [given[0].file, *([] if roi is None else [roi])], paths)
+        parts = Parts(files[0], asked, len(paths), SHARED * batch_size, ".json")
+    done = 0
 
-    def leave_out(path: Path | int, error: Exception) -> None:
-        path = Path(str(path))  # they were given as paths
-        unreadable.append(path)
-        rows[path] = dict.fromkeys(columns) | unreadable_row(path, reason(error))
-        log.warning(f"not inspected: {reason(error)}")
+    def inspect(paths: Sequence[Path], report: Callable[[int, int], None]) -> Inspected:
+        """What is known of some images; their pictures are drawn."""
+        nonlocal done
+        rows: dict[Path, dict[str, Any]] = {}
+        found: dict[Path, list[Region]] = {}
+        unreadable: list[Path] = []
 
-    begin = time.monotonic()
-    with progress("predicting") as report:
+        def leave_out(path: Path | int, error: Exception) -> None:
+            path = Path(str(path))  # they were given as paths
+            unreadable.append(path)
+            rows[path] = dict.fromkeys(columns) | unreadable_row(path, reason(error))
+            log.warning(f"not inspected: {reason(error)}")
+
         options: dict[str, Any] = {"skip": leave_out, "strict": strict}
         results = (
             ((given[0].name, result) for result in loaded.stream(paths, **options))
@@ -154,22 +184,22 @@ def predict(
             else predict_several(every, paths, rule=rule or "best", patterns=patterns, **options)
         )
         for detector, result in _results(results, unreadable, paths):
-            loaded = every[detector]
+            own = every[detector]
             assert result.paths is not None  # they were given as paths
-            explained = loaded.explain(result.paths) if heatmaps else {}
+            explained = own.explain(result.paths) if heatmaps else {}
             if result.mask is not None and (heatmaps or json or regions):
                 each = result.regions(mm_per_pixel=mm_per_pixel)
                 found |= zip(result.paths, each, strict=True)
             for i, path in enumerate(result.paths if heatmaps or masks else ()):
-                image = read_image(path, loaded.pixel_range_).permute(1, 2, 0).numpy()
+                image = read_image(path, own.pixel_range_).permute(1, 2, 0).numpy()
                 if heatmaps:
                     # Without calibration the batch at hand is all there is to scale by.
-                    top = loaded.pixel_threshold_ or float(result.anomaly_map.max()) / 2
+                    top = own.pixel_threshold_ or float(result.anomaly_map.max()) / 2
                     picture = _made(folder / f"{names[path]}.png")
-                    shown = {name: pictures[i] for name, pictures in explained.items()}
+                    shows = {name: pictures[i] for name, pictures in explained.items()}
                     scale, boxes = colour_scale(top), found.get(path, [])
                     save_heatmap(
-                        picture, image, result.anomaly_map[i], scale, shown, boxes, loaded.roi
+                        picture, image, result.anomaly_map[i], scale, shows, boxes, own.roi
                     )
                 if masks:
                     assert result.mask is not None  # there is a pixel threshold
@@ -183,34 +213,55 @@ def predict(
                 if masks:
                     row["mask"] = f"{names[path]}_mask.png"
                 rows[path] = row
-            report(len(rows), len(paths))
+            report(done + len(rows), len(names))
+        done += len(paths)
+        bad = set(unreadable)
+        listed = [found.get(path) for path in paths]
+        return Inspected(
+            [rows[path] for path in paths],
+            [None if one is None else [r.to_dict(rle) for r in one] for one in listed],
+            [
+                region.row(spelled(path), number)
+                for path, one in zip(paths, listed, strict=True)
+                for number, region in enumerate(one or (), start=1)
+            ],
+            [spelled(path) for path in paths if path in bad],
+        )
+
+    begin = time.monotonic()
+    with progress("predicting") as report:
+        if parts is None:
+            all_of_it = inspect(paths, report)
+        else:
+            is_first = parts.work(
+                lambda part, path: inspect(paths[part.start : part.stop], report).write(path)
+            )
+            if not is_first:
+                return Findings(0, False)
+            all_of_it = Inspected.joined(parts)
     seconds = time.monotonic() - begin
-    in_order = [rows[path] for path in paths]
+    in_order, unreadable = all_of_it.rows, all_of_it.unreadable
     inspected = [row for row in in_order if row["score"] is not None]
     if json is not None:
         of_each = {one.name: _facts(every[one.name]) for one in given}
         facts = _facts(loaded) if len(given) == 1 else {"detectors": of_each}
         facts |= {"unreadable": len(unreadable)}
-        listed = [rows[path] | _listed(found.get(path), rle) for path in paths]
-        write_json(json, facts | {"images": listed})
-    if csv is not None:
-        write_csv(csv, columns, in_order)
+        listed = zip(in_order, all_of_it.regions, strict=True)
+        write_json(json, facts | {"images": [row | {"regions": own} for row, own in listed]})
+    write_scores(csv, parquet, columns, in_order)
     if regions is not None:
-        lines = (
-            region.row(path, number)
-            for path in paths
-            for number, region in enumerate(found.get(path, ()), start=1)
-        )
-        write_csv(regions, REGION_COLUMNS, lines)
-    _say_unlike(inspected, strict)
-    for line in _summary(inspected, len(unreadable), seconds, names):
+        write_table(regions, REGION_COLUMNS, all_of_it.region_rows)
+    say_unlike(inspected, strict)
+    for line in summary(inspected, len(unreadable), seconds, names):
         note(line)
-    written = [str(target) for target in (json, csv, regions) if target not in (None, "-")]
+    written = [str(target) for target in tables if target not in (None, "-")]
     for wanted, what in ((heatmaps, "heat map"), (masks, "mask")):
-        written += [f"{_counted(len(inspected), what)} in {output}"] if wanted else []
+        written += [f"{counted(len(inspected), what)} in {output}"] if wanted else []
     if written:
         note(f"written: {', '.join(written)}")
-    _say_unreadable(unreadable, len(paths), skip_bad)
+    say_unreadable(unreadable, len(paths), skip_bad)
+    if parts is not None:
+        parts.remove(targets)
     return Findings(len(unreadable), any(row["is_anomalous"] for row in inspected))
 
 
@@ -232,13 +283,8 @@ def _facts(detector: Detector) -> dict[str, Any]:
     }
 
 
-def _listed(regions: list[Region] | None, rle: bool) -> dict[str, Any]:
-    """What a row of JSON says of an image's regions; None where nothing is known of them."""
-    return {"regions": regions and [region.to_dict(rle) for region in regions]}
-
-
 def _results(
-    results: Iterator[tuple[str, PredictionResult]], unreadable: list[Path], paths: list[Path]
+    results: Iterator[tuple[str, PredictionResult]], unreadable: list[Path], paths: Sequence[Path]
 ) -> Iterator[tuple[str, PredictionResult]]:
     """The results, none where no image can be read."""
     try:
@@ -246,55 +292,6 @@ def _results(
     except ValueError:
         if len(unreadable) < len(paths):
             raise
-
-
-def _say_unlike(rows: list[dict[str, Any]], strict: bool) -> None:
-    found = Counter(row["input"] for row in rows if row["input"] not in (OK, UNKNOWN))
-    if found:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
-        judged = "called anomalous" if strict else "--strict calls these anomalous"
-        log.warning(
-            f"{found.total()} of {len(rows)} images are unlike the good images of the training "
-            f"({kinds}; {judged}): their scores mean little"
-        )
-
-
-def _say_unreadable(unreadable: list[Path], count: int, skip_bad: bool) -> None:
-    if len(unreadable) == count:
-        raise RuntimeError(f"none of the {count} images can be read")
-    if not unreadable:
-        return
-    text = f"{len(unreadable)} of {count} images cannot be read and were not inspected"
-    if not skip_bad:
-        names = ", ".join(map(str, unreadable[:NAMED])) + ", ..." * (len(unreadable) > NAMED)
-        raise RuntimeError(f"{text}; the results of the others are written: {names}")
-    log.warning(text)
-
-
-def _summary(
-    rows: list[dict[str, Any]], unreadable: int, seconds: float, names: Mapping[Path, Path]
-) -> list[str]:
-    """How many images were inspected, and which are the least normal. Nothing of no images."""
-    if not rows:
-        return []
-    facts = [_counted(len(rows), "image")]
-    decisions = [row["is_anomalous"] for row in rows]
-    facts.append("none judged" if None in decisions else f"{sum(decisions)} anomalous")
-    if unreadable:
-        facts.append(f"{unreadable} unreadable")
-    if len(rows) < MANY:  # of more the predictor has said it
-        facts.append(f"{len(rows) / max(seconds, 1e-9):.3g} images/s")
-    has_p_values = all(row["p_value"] is not None for row in rows)
-    # Scores of several detectors have no common scale.
-    by_p_value = has_p_values and len({row.get("detector") for row in rows}) > 1
-    first = sorted(rows, key=lambda row: (by_p_value and row["p_value"], -row["score"]))[:LOWEST]
-    kind = "p_value" if has_p_values else "score"
-    least = ", ".join(f"{names[Path(row['path'])]} {row[kind]:.3g}" for row in first)
-    return [", ".join(facts), f"{'lowest p-values' if has_p_values else 'highest scores'}: {least}"]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _made(path: Path) -> Path:
@@ -308,8 +305,11 @@ def _save_mask(path: Path, mask: np.ndarray) -> None:
 
 
 def _paths(images: list[str]) -> list[Path]:
-    paths = []
+    paths: list[Path] = []
     for name in images:
+        if is_address(name):
+            paths += map(Path, find_remote(name) if name.endswith("/") else [name])
+            continue
         found = [given_path(name)]
         if found[0].is_dir():
             found = images_without_masks(name)

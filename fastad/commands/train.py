@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from fastad import models
-from fastad.commands import UsageError
+from fastad._files import remove_left
+from fastad.commands import StoppedError, UsageError
 from fastad.commands.output import check_writable, log, note, refuse_overwriting
 from fastad.commands.settings import parse_settings, parse_stages
-from fastad.commands.threshold import false_alarms
+from fastad.commands.training_summary import outcome
 from fastad.data import TrainingImages, training_images
 from fastad.data.depth import parse_range
 from fastad.data.roi import read_roi
-from fastad.data.sizes import is_auto
+from fastad.data.sizes import is_auto, scaled_size
 from fastad.data.training_set import training_size
 from fastad.detector import Detector
+from fastad.distributed import lost_ranks, meet, this_rank
 from fastad.inference import Artifact, ArtifactError
 from fastad.inference import load as load_artifact
 from fastad.inference.advice import with_path
@@ -69,8 +71,12 @@ def train(
     exclude: str | None = None,
     roi: str | None = None,
     start_from: str | None = None,
-) -> None:
-    """Train, calibrate on the held-out images, save.
+    scale: float | None = None,
+    tile: str | None = None,
+    found: TrainingImages | None = None,
+    is_one_of_many: bool = False,
+) -> Detector:
+    """Train, calibrate on the held-out images, save; the detector that was saved.
 
     ``settings`` are ``KEY=VALUE`` texts. An option's None means the model's own default. Those
     ``named`` on the command line must not contradict a setting. ``stages`` are
@@ -78,7 +84,11 @@ def train(
     the end, and is what ``resume`` continues from. ``force`` lets the detector replace a file that
     is not of the same training. ``exclude`` is a file that names images to leave out. ``roi`` is
     one as of `Detector.fit`. ``report`` is a folder for a page on a training that came to its end.
-    ``start_from`` is a detector file to go on from: what is not named is as in it.
+    ``start_from`` is a detector file to go on from: what is not named is as in it. ``scale`` gives
+    the image size as a share of the images' own. ``tile`` is as of `Detector.fit`. ``found`` are
+    the images of ``data`` where they are known. Several processes train together, and the first one
+    writes. For them ``resume`` begins where there is no checkpoint, so that they may start again at
+    any time. One of many this process trains alone.
     """
     if start_from is not None:
         _take_over(load_artifact(start_from), detector_options, named)
@@ -96,10 +106,14 @@ def train(
     region = None if roi is None else read_roi(roi)
     if start_from is not None:
         training["start_from"] = start_from
+    together = not is_one_of_many and this_rank().count > 1
+    resume &= not together or Path(f"{output}.checkpoint").is_file()  # none at their first start
     checkpoint = _checked_checkpoint(output, resume)
     if Path(output).exists() and not force:
         _require_same_training(output, checkpoint if resume else None)
-    found = training_images(data, good=good, masks=masks, exclude=exclude)
+    is_whole = found is None
+    if found is None:
+        found = training_images(data, good=good, masks=masks, exclude=exclude)
     if exclude is not None:
         note(f"{len(found.excluded)} images in {exclude} are left out")
     read = [*found.paths, *found.held_out, *([] if roi is None else [Path(roi)])]
@@ -108,30 +122,61 @@ def train(
         from fastad.commands.training_page import prepare_report, write_report  # it takes a second
 
         prepare_report(report, output)
-    training["roi"] = region
+    training |= {"roi": region, "tile": tile}
+    if scale is not None:
+        detector.image_size = scaled_size([*found.paths, *found.held_out], scale)
+    if together:
+        meet()  # now that nothing is in the way of any
+        log.setLevel(log.level if this_rank().is_first else logging.WARNING)
     _fit(detector, found, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
+    if together and not this_rank().is_first:
+        meet()  # the first one keeps the checkpoint until then
+        return detector
     interrupted = detector.training_record_["interrupted"]
     # Not where the user stopped it while the first one was being written.
     goes_on = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
     if interrupted and Path(output).exists():
-        raise RuntimeError(f"stopped by the user; {output} is left as it was{goes_on}")
+        raise StoppedError(f"stopped by the user; {output} is left as it was{goes_on}")
     step = with_path(detector.training_record_["next_step"], data)
     detector.training_record_["next_step"] = step
     detector.save(output)
-    note(f"saved {output}: {_outcome(detector)}")
+    note(f"saved {output}: {outcome(detector)}")
     if interrupted:
-        raise RuntimeError(f"stopped by the user{goes_on}")
-    checkpoint.unlink(missing_ok=True)
+        raise StoppedError(f"stopped by the user{goes_on}")
     if report is not None:
         title = f"{Path(output).name}, trained on {found.name or Path(data).resolve().name}"
         note(f"report: {write_report(report, detector, found, title)}")
-    note(f"next: {step or f'fastad predict {output} IMAGES'}")
+    if together:
+        meet()  # if one fails before this, all begin again from the checkpoint
+    checkpoint.unlink(missing_ok=True)
+    remove_left([Path(output), checkpoint])
+    if is_whole:
+        note(f"next: {step or f'fastad predict {output} IMAGES'}")
+    return detector
 
 
 def _take_over(start: Artifact, options: dict[str, Any], named: Collection[str]) -> None:
     """Put the model and the rate of a detector in place of defaults."""
     own = {"model": start.model.name, "false_positive_rate": start.false_positive_rate}
     options |= {name: value for name, value in own.items() if name not in named}
+
+
+def check_options(options: Mapping[str, Any]) -> tuple[Detector, dict[str, Any]]:
+    """The detector that `train` will train, and options of its `Detector.fit`.
+
+    Raises UsageError for what cannot be, before any file is read.
+    """
+    try:
+        return _checked(
+            options["settings"],
+            options["stages"],
+            dict(options["detector_options"]),
+            _given(options["model_options"]),
+            _given(options["training_options"]),
+            options["named"],
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,7 +292,7 @@ def _fit(
     training: dict[str, Any],
 ) -> None:
     try:
-        with ConsoleProgress() as listener:
+        with lost_ranks(), ConsoleProgress() as listener:
             detector.fit(
                 found,
                 progress=listener if log.isEnabledFor(logging.INFO) else None,
@@ -260,27 +305,9 @@ def _fit(
         raise ValueError(f"{error}; to start anew, delete {checkpoint}") from error
     except KeyboardInterrupt as error:
         kept = f": --resume goes on from {checkpoint}" if checkpoint.is_file() else ""
-        raise RuntimeError(
+        raise StoppedError(
             f"{str(error) or 'stopped by the user'}, nothing was saved{kept}"
         ) from error
-
-
-def _outcome(detector: Detector) -> str:
-    """Epochs, threshold and time of a training, in a line."""
-    record = detector.training_record_
-    limit = (
-        "no threshold (no image was held out)"
-        if detector.threshold_ is None
-        else f"threshold {detector.threshold_:.4g}, {false_alarms(detector._artifact)}"
-    )
-    stages = detector.model_.stages
-    epochs = ", ".join(
-        f"epoch {stage['best_epoch']} of {stage['config']['epochs']}"
-        + (f" ({stage['name']})" if len(stages) > 1 else "")
-        for stage in record["stages"]
-        if stage["epochs"]
-    )
-    return f"{epochs or 'no epochs'}, {limit}, {record['seconds']:.0f} s of training"
 
 
 def _check_folders(prefix: str, options: Mapping[str, Any]) -> None:

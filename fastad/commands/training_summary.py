@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fastad.commands.threshold import false_alarms
+from fastad.detector import Detector
 from fastad.models import Stage
 
 # Of a training in stages these are the last one's, or all together: the stages say more.
@@ -58,3 +60,21 @@ def stage_lines(training: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
     return lines
+
+
+def outcome(detector: Detector) -> str:
+    """Epochs, threshold and time of a training, in a line."""
+    record = detector.training_record_
+    limit = (
+        "no threshold (no image was held out)"
+        if detector.threshold_ is None
+        else f"threshold {detector.threshold_:.4g}, {false_alarms(detector._artifact)}"
+    )
+    stages = detector.model_.stages
+    epochs = ", ".join(
+        f"epoch {stage['best_epoch']} of {stage['config']['epochs']}"
+        + (f" ({stage['name']})" if len(stages) > 1 else "")
+        for stage in record["stages"]
+        if stage["epochs"]
+    )
+    return f"{epochs or 'no epochs'}, {limit}, {record['seconds']:.0f} s of training"

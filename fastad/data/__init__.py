@@ -23,6 +23,7 @@ from fastad.data.layouts import (
     training_images,
 )
 from fastad.data.layouts.description import DataDescription, FoundFile, describe
+from fastad.data.layouts.products import Product, find_products
 from fastad.data.masks import read_ground_truth, read_mask, resize_masks
 from fastad.data.sizes import auto_size
 from fastad.data.synthesis import PseudoAnomalies, TrialDefects
@@ -33,6 +34,7 @@ __all__ = [
     "ImageDataset",
     "ImageError",
     "PixelRange",
+    "Product",
     "PseudoAnomalies",
     "Sample",
     "TrainingImages",
@@ -41,6 +43,7 @@ __all__ = [
     "defect_samples",
     "describe",
     "find_images",
+    "find_products",
     "image_shape",
     "images_without_masks",
     "iterate_batches",

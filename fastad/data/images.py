@@ -28,6 +28,7 @@ from fastad.data.depth import PixelRange, levels_within
 from fastad.data.formats.decoders import JpegFile, PngFile, TiffFile
 from fastad.data.formats.deep_colour import colour_values, is_deep_colour, name_planes
 from fastad.data.formats.orientation import orientation, stored_orientation, upright
+from fastad.data.remote import fetch, is_address
 
 MAX_SIDE = 8192  # pixels; beyond it one image's features take gigabytes
 
@@ -149,6 +150,8 @@ def open_image(path: str | Path | io.BytesIO) -> Iterator[Image.Image]:
     Whatever goes wrong with it inside the block, decoding too, is raised as ImageError; errors
     otherwise as in ``read_image``.
     """
+    if not isinstance(path, io.BytesIO) and is_address(path):
+        path = fetch(path)
     name: str | Path = getattr(path, "name", "BytesIO") if isinstance(path, io.BytesIO) else path
     mode = stat.S_IFREG if isinstance(path, io.BytesIO) else os.stat(path).st_mode
     if not stat.S_ISREG(mode):  # a named pipe would wait for its writer for ever

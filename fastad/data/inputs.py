@@ -9,8 +9,9 @@ One image is
 - the bytes of an image file, or a file opened for reading: in memory, on disk, in an archive.
 
 Many images are an array (N, H, W, 3), a tensor (N, 3, H, W), an array or a table's column of paths,
-or any iterable of single ones, sizes and forms mixed. An alpha channel is dropped. A set is taken
-of paths alone, and sorted.
+or any iterable or map-style data set of single ones, sizes and forms mixed. An alpha channel is
+dropped. A set is taken of paths alone, and sorted. An item may also be a dict with the image as
+"image", as those of Hugging Face's data sets, or a tuple with the image first, as torchvision's.
 """
 
 import os
@@ -37,6 +38,7 @@ from fastad.data.in_memory import (
     with_four_axes,
 )
 from fastad.data.layouts import images_without_masks
+from fastad.data.remote import is_address
 
 ACCEPTED = (
     "a path, a folder, a Pillow image, a uint8 array (N, H, W, 3), a tensor (N, 3, H, W), or a "
@@ -80,12 +82,22 @@ def gathered(images: Any) -> Any:
     return images
 
 
+def image_of(item: Any) -> Any:
+    """The image of a data set's item: a dict's "image", a tuple's first; anything else itself."""
+    if isinstance(item, dict) and "image" in item:
+        return item["image"]
+    return item[0] if isinstance(item, tuple) and item and not is_encoded(item) else item
+
+
 def to_tensor(item: Any, pixel_range: PixelRange | None = None) -> Tensor:
     """One image in any form -> (3, H, W), uint8 or floating; ``pixel_range`` as of `read_image`.
 
     Raises TypeError or ValueError that says what is accepted; `read_image`'s errors for a path.
     """
+    item = image_of(item)
     if is_path(item):
+        if isinstance(item, Path) and is_address(item):  # as text it may be a mistake
+            return read_image(item, pixel_range)
         return read_image(given_path(item), pixel_range)
     if isinstance(item, Image.Image):
         return from_pillow(item, pixel_range)
@@ -243,7 +255,7 @@ class ResizedDataset(Dataset):
         item = self.dataset[index]
         if isinstance(item, dict) and "image" in item:
             return item | {"image": self._resized(item["image"])}
-        if isinstance(item, (tuple, list)) and item:  # (image, label), as torchvision's have
+        if isinstance(item, list) and item:  # [image, label], as collated
             item = item[0]
         return self._resized(item)
 
@@ -261,6 +273,8 @@ def _items(images: Any) -> Iterable[Any]:
         return images_without_masks(given_path(images))
     if is_one(images):
         return [images]
+    if isinstance(images, Dataset) and not isinstance(images, Iterable):
+        return (images[i] for i in range(len(images)))  # type: ignore[arg-type]
     if not isinstance(images, Iterable) or isinstance(images, dict):
         raise TypeError(f"images must be {ACCEPTED}; got {shortened(images)}")
     return images

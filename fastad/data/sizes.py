@@ -10,11 +10,12 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad._values import is_number
 from fastad.data.depth import FULL
-from fastad.data.facts import ASPECT
+from fastad.data.facts import ASPECT, common_shape
 from fastad.data.images import ImageError
 from fastad.data.in_memory import shape_of
-from fastad.data.inputs import gathered, is_one, is_path, to_tensor
+from fastad.data.inputs import gathered, image_of, is_one, is_path, to_tensor
 
 AREA = 256 * 256  # pixels that a size is near to
 STEP = 32  # pixels: sides are multiples of it, as networks halve them five times
@@ -71,6 +72,30 @@ def auto_size(images: Any) -> tuple[int, int]:
     size = size_of_ratio(math.exp(float(np.median(ratios))), 1)
     _warn_of_stretched(shapes, size)
     return size
+
+
+def scaled_size(images: Any, scale: float) -> tuple[int, int]:
+    """(height, width) of a share of the images' own sides. Of files the headers are read alone.
+
+    Args:
+        images: as of `auto_size`.
+        scale: above 0 and at most 1; 1 leaves them as they are.
+
+    Raises:
+        ValueError: the scale is something else, or the images differ in size.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fastad.data.sizes import scaled_size
+        >>> scaled_size(np.zeros((10, 641, 256, 3), dtype=np.uint8), 0.5)
+        (320, 128)
+    """
+    if not is_number(scale) or not 0 < scale <= 1:
+        raise ValueError(f"scale must be above 0 and at most 1; got {scale!r:.80}")
+    shape = common_shape(images)
+    if shape is None:
+        raise ValueError("scale: the images differ in size: give image_size")
+    return max(round(shape[0] * scale), 1), max(round(shape[1] * scale), 1)
 
 
 def resize_in_words(images: Any, size: tuple[int, int], *, name_shapes: bool = True) -> str | None:
@@ -169,10 +194,7 @@ def _warn_of_stretched(shapes: Counter[tuple[int, int]], size: tuple[int, int]) 
 
 def _shape_of(item: Any) -> tuple[int, int]:
     """(height, width) of one image in any form; of a data set's item as of the image in it."""
-    if isinstance(item, dict) and "image" in item:
-        item = item["image"]
-    elif isinstance(item, tuple) and item:
-        item = item[0]
+    item = image_of(item)
     shape = shape_of(item)
     if shape is None:
         height, width = to_tensor(item, FULL).shape[-2:]

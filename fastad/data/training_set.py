@@ -129,7 +129,7 @@ def read_training_set(
         log.info(f"reading {len(images)} normal images from {name} ({found.layout})")
     elif is_path(images):
         images = [images]
-    elif isinstance(images, Iterable) and not hasattr(images, "__getitem__") and not is_one(images):
+    elif isinstance(images, Iterable) and not is_one(images) and not _can_be_read_twice(images):
         image_size, images = _begun(images, image_size)
     size = auto_size(images) if is_auto(image_size) else training_size(image_size)
     count = len(images) if hasattr(images, "__len__") else 1
@@ -163,6 +163,11 @@ def read_training_set(
         common_shape(images),
         [] if found is None else found.excluded,
     )
+
+
+def _can_be_read_twice(images: Any) -> bool:
+    """Streamed data sets have ``__getitem__``, too, but no length."""
+    return hasattr(images, "__getitem__") and hasattr(images, "__len__")
 
 
 def _begun(images: Iterable[Any], image_size: Any) -> tuple[Any, Iterable[Any]]:

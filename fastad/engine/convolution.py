@@ -57,7 +57,7 @@ class Convolution(nn.Module):
         winograd: bool = False,
     ):
         super().__init__()
-        weight, bias = _folded(convolution, norm)
+        weight, bias = folded(convolution, norm)
         int16 = dtype == torch.int16
         self.dtype = dtype = torch.float32 if int16 else dtype
         self.kernel = _kernel(convolution, dtype, int16, winograd)
@@ -185,7 +185,7 @@ class Conv1x1Strided(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d):
         super().__init__()
-        weight, bias = _folded(convolution, norm)
+        weight, bias = folded(convolution, norm)
         weight = weight.float().view(-1, 32, convolution.in_channels).mT
         self.weight, self.bias = nn.Buffer(weight.contiguous()), nn.Buffer(bias.float())
         self.stride = convolution.stride[0]
@@ -227,7 +227,7 @@ class Stem(nn.Module):
         if convolution.weight.is_cuda or not _extension.cpu_convolutions:
             self.plain = nn.Sequential(Convolution(convolution, norm, dtype, relu=True), pool)
             return
-        weight, bias = _folded(convolution, norm)
+        weight, bias = folded(convolution, norm)
         self.weight = nn.Buffer(torch.ops.fastad.pack_stem(weight, int16))
         self.bias = nn.Buffer(bias.float())
         self.padding = pool.padding
@@ -260,7 +260,7 @@ def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return factor, norm.bias.double() - mean.double() * factor
 
 
-def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
     """Weight and bias, float64, of a convolution with its batch norm, if it has one."""
     if norm is None:
         weight, bias = convolution.weight.double(), convolution.bias

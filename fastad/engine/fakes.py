@@ -66,6 +66,34 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     return x.new_empty((len(x), height, width, bias.shape[-1])).permute(0, 3, 1, 2)
 
 
+@torch.library.register_fake("fastad::separable_stem")
+def _(images: Tensor, scaling: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    height, width = ((size + 1) // 2 for size in images.shape[2:])
+    return images.new_empty((len(images), height, width, len(bias))).permute(0, 3, 1, 2)
+
+
+@torch.library.register_fake("fastad::pack_separable")
+def _(weight: Tensor, chunk: int) -> Tensor:
+    filters, length = weight.shape
+    return weight.new_empty((filters // 16, length + 2, 16), dtype=torch.int16)
+
+
+@torch.library.register_fake("fastad::separable_block")
+def _(
+    x: Tensor,
+    expand: Tensor,
+    depthwise: Tensor,
+    project: Tensor,
+    bias: Tensor,
+    filters: int,
+    side: int,
+    stride: int,
+    add: bool,
+) -> Tensor:
+    height, width = ((size + stride - 1) // stride for size in x.shape[2:])
+    return x.new_empty((len(x), height, width, filters)).permute(0, 3, 1, 2)
+
+
 @torch.library.register_fake("fastad::pack_stem")
 def _(weight: Tensor, int16: bool = False) -> Tensor:
     shape = (len(weight) // 32, 49, 12 + 2 * int16, 32)

@@ -17,6 +17,8 @@ from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem, can_fuse, scale_and_shift
 from fastad.engine.normalization import Normalization
 from fastad.engine.pairing import Pair, pairable
+from fastad.engine.runtimes import Runtime
+from fastad.engine.separable import SeparableBlock, SeparableStem
 from fastad.models import MODELS, AnomalyModel
 from fastad.models.base import FrozenTeacher
 from fastad.models.prn.network import Decoder as Segmenter
@@ -49,11 +51,6 @@ def has_foldable_parts(model: nn.Module) -> bool:
     return any(type(part) in known for part in model.modules())
 
 
-def is_separable(model: nn.Module) -> bool:
-    """Whether a network of a model has separable convolutions."""
-    return any(type(part) in SEPARABLE for part in model.modules())
-
-
 def fold(model: M, dtype: torch.dtype) -> M | None:
     """A copy of a model in eval mode whose convolutions run fused, in ``dtype``.
 
@@ -70,15 +67,21 @@ def fold(model: M, dtype: torch.dtype) -> M | None:
         return None
     modules = list(folded.modules())
     ours = {m for root in modules if type(root) in (ResNet, Decoder) for m in root.modules()}
+    in_one_pass = {m for m in modules if type(m) is MBConv and SeparableBlock.suits(m)}
     for parent in modules:
         if type(parent) is ResNet:
             # Other modules than the class says, in the places that its forward knows.
             parent.conv1 = cast(Any, Stem(parent.conv1, parent.bn1, parent.maxpool, dtype))
             parent.bn1, parent.relu, parent.maxpool = (cast(Any, nn.Identity()) for _ in range(3))
-        if type(parent) in SEPARABLE:
+        if type(parent) is EfficientNetLite and in_one_pass.issuperset(parent._blocks):
+            parent.__dict__["stem"] = SeparableStem(parent)  # over the method of its class
+            parent._conv_stem, parent._bn0 = (cast(Any, nn.Identity()) for _ in range(2))
+        elif type(parent) in SEPARABLE and parent not in in_one_pass:
             _fold_separable(parent, dtype)
         for name, child in list(parent.named_children()):
-            if type(child) in BLOCKS:
+            if child in in_one_pass:
+                setattr(parent, name, SeparableBlock(child, int16=dtype == torch.int16))
+            elif type(child) in BLOCKS:
                 names = BLOCKS[type(child)]
                 setattr(parent, name, Residual(child, names, dtype, overwrite=child in ours))
             elif type(child) is Merge:
@@ -104,19 +107,26 @@ def fold(model: M, dtype: torch.dtype) -> M | None:
     return folded
 
 
-def takes_bytes(network: nn.Module) -> bool:
-    """Whether a folded copy takes images as uint8, too."""
+def takes_bytes(network: nn.Module | Runtime) -> bool:
+    """Whether what runs takes images as uint8, too."""
+    if isinstance(network, Runtime):
+        return True
     return isinstance(network.__dict__.get("normalize"), Normalization)
 
 
-def runs_on_own_threads(network: nn.Module) -> bool:
+def runs_on_own_threads(network: nn.Module | Runtime) -> bool:
     """Whether a folded copy is so fast on `fastad._threads.own_threads` as on torch's.
 
     Beside the convolutions of the pair all of its work is ops of this package, and a little of
     torch's.
     """
     pair = network.__dict__.get("extract_pair")
-    is_plain = type(network) is STPM and not network.choice().subspace
+    is_plain = (
+        type(network) is STPM
+        and not network.choice().subspace
+        and network.choice().score_by == "maps"
+        and network.composition is None
+    )
     return is_plain and isinstance(pair, Pair) and pair.in_int16
 
 

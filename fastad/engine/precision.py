@@ -3,14 +3,12 @@
 import torch
 
 from fastad import _extension, training
-from fastad.training.precision import cpu_multiplies_in, has_amx
+from fastad.training.precision import has_amx
 
 PRECISIONS = (*training.PRECISIONS, "int16")
 
 
-def resolve(
-    precision: str, device: torch.device, *, integers: bool = True, separable: bool = False
-) -> torch.dtype:
+def resolve(precision: str, device: torch.device, *, integers: bool = True) -> torch.dtype:
     """The dtype of a prediction's convolutions.
 
     As `fastad.training.resolve_precision`, with one more for CPUs: "int16", whose products are of
@@ -19,8 +17,6 @@ def resolve(
 
     Args:
         integers: whether the model has anything that multiplies integers.
-        separable: whether its convolutions are separable ones. Depthwise convolutions do not
-            multiply integers: bfloat16 is then faster, where the processor multiplies in it.
 
     Raises:
         ValueError: not one of `PRECISIONS`, or int16 where there is none.
@@ -36,8 +32,7 @@ def resolve(
         return torch.int16
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    in_bfloat16 = has_amx() or (separable and cpu_multiplies_in(torch.bfloat16))
-    if precision == "auto" and integers and can_be_int16 and not in_bfloat16:
+    if precision == "auto" and integers and can_be_int16 and not has_amx():
         return torch.int16
     return training.resolve_precision(precision, device)
 

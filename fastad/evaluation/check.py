@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastad.data import TrialDefects
 from fastad.data.folder import Images
+from fastad.data.synthesis.conditions import disturbed
 from fastad.data.synthesis.trial import KINDS, SIZES
 from fastad.evaluation.accumulator import Evaluation
 from fastad.evaluation.shares import ExactShare
@@ -23,6 +24,7 @@ Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 # Least share found, over all kinds and sizes, for a word on a detector.
 VERDICTS = ((0.8, "strong"), (0.5, "fair"), (0.0, "weak"))
 CHANCE, ALARMS = "no better than chance", "too many false alarms"
+MOST_DISTURBED = 100  # good images that are looked at under each of the other conditions
 ANY_PROMISE = 0.5  # of the good images: more alarms are too many whatever was promised
 
 
@@ -59,6 +61,9 @@ class CheckResult:
         new_alarms: good images above the threshold, of those that the detector never saw.
         held_out_alarms: the same of the held-out images of its training. The threshold was set by
             them, so they say nothing about new ones.
+        disturbed: {condition: good images above the threshold under it}, of at most 100 good images
+            of all. The names are those of `fastad.data.synthesis.DISTURBANCES`. "undisturbed" are
+            the same images as they are. Empty where nobody asked.
         trained_on: images given that are left out, because the detector was trained on them.
         image_auroc: of the images with defects against the good ones.
         image_auroc_interval: its 95 % bootstrap interval.
@@ -79,6 +84,7 @@ class CheckResult:
     aupro: float
     per_kind: Mapping[str, Mapping[str, float]]
     seed: int
+    disturbed: Mapping[str, ExactShare] = field(default_factory=dict)
     trained_on: int = 0
     notes: Sequence[str] = field(default=())
 
@@ -162,6 +168,9 @@ class CheckResult:
                 "new": self.new_alarms.to_dict(),
                 "held_out": self.held_out_alarms.to_dict(),
             },
+            "false_alarms_under_other_conditions": {
+                name: share.to_dict() for name, share in self.disturbed.items()
+            },
             "image_auroc": self.image_auroc,
             "image_auroc_interval": list(self.image_auroc_interval),
             "pixel_auroc": self.pixel_auroc,
@@ -184,6 +193,7 @@ def check(
     seed: int = 0,
     batch_size: int = 32,
     inside: np.ndarray | None = None,
+    disturbances: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[Tried], None] | None = None,
 ) -> CheckResult:
@@ -203,6 +213,8 @@ def check(
         batch_size: images in one call of ``predict``, at least 1.
         inside: (H, W) bool, a region of interest in which the defects lie, and whose pixels alone
             count. None for the whole image.
+        disturbances: other conditions under which good images are looked at, too: names in
+            `fastad.data.synthesis.DISTURBANCES`.
         progress: is called with the number of images done and of all.
         observe: is called with every defect. The arrays are valid during the call only.
 
@@ -230,19 +242,22 @@ def check(
     evaluation, done, threshold = Evaluation(inside=inside), 0, float(threshold)
     of_threshold = set(held_out)
     alarms = {True: [0, 0], False: [0, 0]}  # of held-out and of new images: above, all
+    above: dict[int, bool] = {}
+    conditioned = _evenly(chosen, MOST_DISTURBED) if disturbances else []
 
     def report(number: int) -> None:
         nonlocal done
         done += number
         if progress is not None:
-            progress(done, len(chosen) + len(defects))
+            progress(done, len(chosen) + len(defects) + len(disturbances) * len(conditioned))
 
     for part in _parts(chosen, batch_size):
         batch = torch.stack([_image(images[index]) for index in part])
         scores, maps = _run(predict, batch)
         for index, score in zip(part, scores, strict=True):
             seen = alarms[index in of_threshold]
-            seen[0] += bool(score > threshold)
+            above[index] = bool(score > threshold)
+            seen[0] += above[index]
             seen[1] += 1
         evaluation.update(np.zeros(maps.shape, bool), maps, [0] * len(part), scores)
         report(len(part))
@@ -260,6 +275,18 @@ def check(
                 image, score = _pixels(item["image"]), float(scores[n])
                 observe(Tried(kinds[n], sizes[n], image, masks[n], score, maps[n], is_found))
         report(len(part))
+    shares = {}
+    if disturbances:
+        hits = sum(above[index] for index in conditioned)
+        shares["undisturbed"] = ExactShare(hits, len(conditioned))
+    for name in disturbances:
+        hits = 0
+        for part in _parts(conditioned, batch_size):
+            changed = [disturbed(_image(images[index]), name, seed=index) for index in part]
+            scores, _ = _run(predict, torch.stack(changed))
+            hits += int((scores > threshold).sum())
+            report(len(part))
+        shares[name] = ExactShare(hits, len(conditioned))
     metrics = evaluation.compute()
     names = ("image_auroc", "pixel_auroc", "aupro")
     return CheckResult(
@@ -272,6 +299,7 @@ def check(
         per_kind={
             kind: {name: row[name] for name in names} for kind, row in metrics["per_defect"].items()
         },
+        disturbed=shares,
         seed=defects.seed,
     )
 
@@ -286,6 +314,12 @@ def _spread(defects: TrialDefects) -> list[int]:
         rounds = -(-count // len(indices))
         order = np.concatenate([rng.permutation(len(indices)) for _ in range(rounds)])
     return [indices[i] for i in order[:count]]
+
+
+def _evenly(items: Sequence[int], most: int) -> list[int]:
+    """The items, or so many of them in even distances."""
+    count = min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _run(predict: Predict, batch: Tensor) -> tuple[np.ndarray, np.ndarray]:

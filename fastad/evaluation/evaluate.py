@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,30 @@ ASPECT_TOLERANCE = 0.05  # a mask may be smaller than its image, but not of anot
 
 Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 Observe = Callable[[Sample, float, np.ndarray, np.ndarray | None], None]
+Read = Callable[[Path], Tensor]
+Skip = Callable[[Sample, Exception], None]
+# Indices of some images, their scores (n,) and maps (n, h, w).
+Answers = tuple[list[int], np.ndarray, np.ndarray]
+
+
+def answered(
+    predict: Predict,
+    samples: Sequence[Sample],
+    size: tuple[int, int],
+    batch_size: int,
+    read: Read,
+    skip: Skip | None,
+) -> Iterator[Answers]:
+    """What a detector says of test images, batch by batch; arguments and errors as `evaluate`."""
+    batches = iterate_batches(
+        [sample.path for sample in samples],
+        size,
+        batch_size,
+        read,
+        skip=None if skip is None else lambda i, error: skip(samples[i], error),
+    )
+    for positions, batch in batches:
+        yield positions, *_run(predict, batch)
 
 
 def evaluate(
@@ -37,11 +61,12 @@ def evaluate(
     promised: float | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
-    skip: Callable[[Sample, Exception], None] | None = None,
+    skip: Skip | None = None,
     observe: Observe | None = None,
     exact_bytes: int = EXACT_BYTES,
-    read: Callable[[Path], Tensor] = read_image,
+    read: Read = read_image,
     inside: np.ndarray | None = None,
+    answers: Callable[..., Iterator[Answers]] = answered,
 ) -> dict:
     """Scores of a detector over test samples, overall and for each defect type.
 
@@ -72,6 +97,7 @@ def evaluate(
         inside: (h, w) bool, the pixels of the maps that count, as of a region of interest. Ground
             truth outside does not count. A defect that lies wholly outside counts in the scores of
             images as it is labelled, and a warning names the files. None for all pixels.
+        answers: runs ``predict`` over the images, in their order, as `answered` does.
 
     Returns:
         The keys of `image_metrics` and `pixel_metrics`, and
@@ -123,15 +149,11 @@ def evaluate(
         skipped += 1
         skip(sample, error)
 
-    batches = iterate_batches(
-        [sample.path for sample in samples],
-        size,
-        batch_size,
-        read,
-        skip=None if skip is None else lambda i, error: leave_out(samples[i], error),
-    )
-    for positions, batch in batches:
-        for position, score, anomaly_map in zip(positions, *_run(predict, batch), strict=True):
+    leaves_out = None if skip is None else leave_out
+    for positions, own_scores, maps in answers(
+        predict, samples, size, batch_size, read, leaves_out
+    ):
+        for position, score, anomaly_map in zip(positions, own_scores, maps, strict=True):
             sample = samples[position]
             try:
                 mask = _ground_truth(sample, anomaly_map.shape)

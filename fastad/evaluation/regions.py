@@ -4,7 +4,6 @@ A region is a connected part of a mask: pixels that touch, at a corner too. Leng
 the original image. Its pixel (x, y) covers the square from (x, y) to (x + 1, y + 1).
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -141,7 +140,7 @@ def regions_of(
         mm_per_pixel: of the original image.
 
     Raises:
-        ValueError: a wrong shape, or ``mm_per_pixel`` is not positive.
+        ValueError: a wrong shape or size, or ``mm_per_pixel`` is not positive.
 
     Examples:
         >>> import numpy as np
@@ -163,74 +162,45 @@ def regions_of(
     if not mask.any():
         return []
     height, width = map(int, mask.shape if size is None else size)
+    if min(height, width) < 1:
+        raise ValueError(f"size must be (height, width) of at least a pixel; got {size}")
     down, across = height / mask.shape[0], width / mask.shape[1]
-    labels, count = _C.label_regions(np.ascontiguousarray(mask, dtype=bool))
-    places = np.flatnonzero(labels)
-    of = labels.ravel()[places]
-    order = np.argsort(of, kind="stable")
-    places, starts = places[order], np.searchsorted(of[order], np.arange(1, count + 2))
-    values = anomaly_map.ravel()[places].astype(np.float64)
+    is_exact = anomaly_map.dtype in (np.float32, np.float64)
+    labels, rows = _C.measure_regions(
+        np.ascontiguousarray(mask, dtype=bool),
+        np.ascontiguousarray(anomaly_map, dtype=None if is_exact else np.float64),
+        across,
+        down,
+    )
     found = []
-    for begin, end in itertools.pairwise(starts.tolist()):
-        rows, columns = np.divmod(places[begin:end], mask.shape[1])
-        top, left = int(rows.min()), int(columns.min())
-        part = np.zeros((int(rows.max()) + 1 - top, int(columns.max()) + 1 - left), bool)
-        part[rows - top, columns - left] = True
-        corners, long, short, angle = smallest_box(_outer_points(part, top, left) * (across, down))
-        area = (end - begin) * across * down
+    for number, row in enumerate(rows, start=1):
+        pixels, (top, left, bottom, right), peak, mean, (x, y), corners, long, short, along = row
         found.append(
             Region(
-                box=(left * across, top * down, part.shape[1] * across, part.shape[0] * down),
-                area=area,
-                share=(end - begin) / mask.size,
-                peak=float(values[begin:end].max()),
-                mean=float(values[begin:end].mean()),
-                centroid=(
-                    (float(columns.mean()) + 0.5) * across,
-                    (float(rows.mean()) + 0.5) * down,
+                box=(
+                    left * across,
+                    top * down,
+                    (right - left) * across,
+                    (bottom - top) * down,
                 ),
+                area=pixels * across * down,
+                share=pixels / mask.size,
+                peak=peak,
+                mean=mean,
+                centroid=((x + 0.5) * across, (y + 0.5) * down),
                 length=long,
                 width=short,
-                angle=angle,
+                # 180 and 0 are one direction
+                angle=round(math.degrees(math.atan2(along[1], along[0])), 9) % 180.0,
                 corners=corners,
                 mm_per_pixel=mm_per_pixel,
-                _part=part,
+                _part=labels[top:bottom, left:right] == number,
                 _at=(top, left),
                 _map_size=(mask.shape[0], mask.shape[1]),
                 _size=(height, width),
             )
         )
     return sorted(found, key=lambda region: -region.peak)
-
-
-def smallest_box(
-    points: np.ndarray,
-) -> tuple[tuple[tuple[float, float], ...], float, float, float]:
-    """The box of least area at any angle around points (n, 2) that are not all on one line.
-
-    One side lies on a side of the convex hull (Freeman and Shapira, 1975).
-
-    Returns:
-        The four corners (x, y) in turn, length, width, and the angle of the long side in degrees in
-        [0, 180).
-    """
-    from scipy.spatial import ConvexHull  # takes longer to import than a detector to load
-
-    hull = points[ConvexHull(points).vertices]
-    sides = np.roll(hull, -1, axis=0) - hull
-    along = sides / np.linalg.norm(sides, axis=1, keepdims=True)
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    spans = [hull @ axes.T for axes in (along, across)]  # (points, sides) each
-    low, high = (np.stack([edge(span, axis=0) for span in spans]) for edge in (np.min, np.max))
-    best = int(np.argmin(np.prod(high - low, axis=0)))
-    axes = np.stack([along[best], across[best]])
-    ends = np.stack([low[:, best], high[:, best]])
-    corners = [(ends[i, 0], ends[j, 1]) @ axes for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
-    lengths = ends[1] - ends[0]
-    x, y = axes[int(lengths[1] > lengths[0])]
-    angle = round(float(np.degrees(np.arctan2(y, x))), 9) % 180.0  # 180 and 0 are one direction
-    whole = tuple((float(x), float(y)) for x, y in corners)
-    return whole, float(lengths.max()), float(lengths.min()), angle
 
 
 def without_small(mask: np.ndarray, least: int) -> np.ndarray:
@@ -273,12 +243,3 @@ def checked_scale(mm_per_pixel: Any) -> float | None:
     if mm_per_pixel is None or (is_number(mm_per_pixel) and mm_per_pixel > 0):
         return mm_per_pixel
     raise ValueError(f"mm_per_pixel must be a number above 0; got {mm_per_pixel!r:.80}")
-
-
-def _outer_points(part: np.ndarray, top: int, left: int) -> np.ndarray:
-    """Corners (n, 2), x and y, of the first and the last pixel of each row of a region."""
-    rows = np.arange(len(part)) + top
-    first = part.argmax(axis=1) + left
-    last = part.shape[1] - part[:, ::-1].argmax(axis=1) + left
-    points = [np.stack([x, y], axis=1) for x in (first, last) for y in (rows, rows + 1)]
-    return np.concatenate(points)

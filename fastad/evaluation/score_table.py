@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastad.data import Sample
+from fastad.data.remote import spelled
 
 # Where the status is "unreadable", the error says why, and the other cells are empty.
 COLUMNS = ("path", "score", "p_value", "is_anomalous", "input", "status", "error")
@@ -28,7 +29,7 @@ def score_row(
     None where there is nothing to say, but an unknown ``input`` is "unknown".
     """
     return {
-        "path": None if path is None else str(path),
+        "path": None if path is None else spelled(path),
         "score": float(score),
         "p_value": None if p_value is None else float(p_value),
         "is_anomalous": None if is_anomalous is None else bool(is_anomalous),
@@ -40,7 +41,7 @@ def score_row(
 
 def unreadable_row(path: str | Path, error: str) -> dict[str, Any]:
     """The cells of `COLUMNS` of an image that could not be read: it was not inspected."""
-    return dict.fromkeys(COLUMNS) | {"path": str(path), "status": "unreadable", "error": error}
+    return dict.fromkeys(COLUMNS) | {"path": spelled(path), "status": "unreadable", "error": error}
 
 
 def labelled_rows(

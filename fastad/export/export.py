@@ -9,7 +9,6 @@ the calibration scores (`metadata`), so that another false-positive rate can be 
 in any runtime. An input with a default value would do the same for ONNX alone.
 """
 
-import copy
 import json
 import os
 import tempfile
@@ -26,11 +25,11 @@ from torch.export import Dim, ExportedProgram
 import fastad
 from fastad._files import atomic_path
 from fastad.data.depth import FULL
+from fastad.engine.tracing import copy_to_trace, traced
 from fastad.export.formats import FORMATS, INPUT, OUTPUTS, check_packages
 from fastad.export.verification import Verification, image_batches, random_batches, verify
 from fastad.inference.artifact import Artifact
 from fastad.models import AnomalyModel
-from fastad.ops import reference
 
 # Where a resized value lies between two grey levels, runtimes round it to either: one such pixel
 # moves an anomaly map by up to about 1e-3. Without one the error is about 1e-6.
@@ -214,66 +213,9 @@ def resize_weights(length: int, target: int, device: torch.device) -> Tensor:
 
 def trace(artifact: Artifact, fused_ops: bool = False) -> ExportedProgram:
     """The detector's graph, in float32 on the CPU, with N, H and W dynamic."""
-    model = copy.deepcopy(artifact.model).eval().requires_grad_(False)
-    # torch's types lack this form.
-    model = model.to(  # type: ignore[call-overload]
-        "cpu", torch.float32, memory_format=torch.contiguous_format
-    )
     height, width = artifact.image_size
     # Unequal to each other and to anything in the model, so that nothing is taken for equal.
     images = torch.zeros(2, height + 3, width + 5, 3, dtype=torch.uint8)
     sizes = {0: Dim("batch"), 1: Dim("height"), 2: Dim("width")}
-    with torch.no_grad():
-        program = torch.export.export(
-            DetectorGraph(model, artifact.image_size), (images,), dynamic_shapes=(sizes,)
-        )
-        if not fused_ops:
-            program = program.run_decompositions(_plain_ops())
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine, which writers would keep
-    return program
-
-
-def _plain_ops() -> dict[Any, Any]:
-    """Each fused op that a model's forward may call -> the same by `fastad.ops.reference`."""
-
-    def aggregate_maps(
-        maps: list[Tensor], height: int, width: int, product: bool, weights: list[float]
-    ) -> tuple[Tensor, Tensor]:
-        result = reference.aggregate_maps(
-            maps, (height, width), aggregate="product" if product else "sum", weights=weights
-        )
-        return result, result.amax((1, 2))
-
-    def anomaly_map(
-        teacher: list[Tensor],
-        student: list[Tensor],
-        height: int,
-        width: int,
-        product: bool,
-        weights: list[float],
-        eps: float,
-        spatial_weights: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        maps = reference.distances(teacher, student, eps=eps, weights=spatial_weights)
-        return *aggregate_maps(maps, height, width, product, weights), maps
-
-    def distances(
-        teacher: list[Tensor],
-        student: list[Tensor],
-        eps: float,
-        spatial_weights: list[Tensor] | None = None,
-    ) -> list[Tensor]:
-        return reference.distances(teacher, student, eps=eps, weights=spatial_weights)
-
-    def resize_weights(weights: Tensor, heights: list[int], widths: list[int]) -> list[Tensor]:
-        sizes = list(zip(heights, widths, strict=True))
-        return reference.resize_weights(weights, sizes, weights.dtype)
-
-    ops = torch.ops.fastad
-    return {
-        ops.aggregate_maps.default: aggregate_maps,
-        ops.anomaly_map.default: anomaly_map,
-        ops.distances.default: distances,
-        ops.resize_weights.default: resize_weights,
-    }
+    graph = DetectorGraph(copy_to_trace(artifact.model), artifact.image_size)
+    return traced(graph, images, sizes, fused_ops=fused_ops)

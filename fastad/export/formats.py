@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,14 +59,27 @@ def check_packages(name: str) -> None:
 
 
 def _write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
+    sizes = ({0: "batch", 1: "height", 2: "width"},)
+    save_onnx(program, path, metadata, [INPUT], list(OUTPUTS), dynamic_shapes=sizes)
+
+
+def save_onnx(
+    program: ExportedProgram,
+    path: Path,
+    metadata: str,
+    inputs: list[str],
+    outputs: list[str],
+    **options: Any,
+) -> None:
+    """Write a program with names and metadata; options are of `torch.onnx.export`."""
     with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         converted = torch.onnx.export(
             program,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
+            input_names=inputs,
+            output_names=outputs,
             dynamo=True,
             verbose=False,
+            **options,
         )
     assert converted is not None  # with `dynamo` it is a program
     converted.model.metadata_props[METADATA] = metadata

@@ -25,12 +25,14 @@ from fastad.data.facts import ImageFacts
 from fastad.data.inputs import image_batches
 from fastad.evaluation.regions import pixels_of
 from fastad.evaluation.shares import promised
+from fastad.inference.engines import ways_of
 from fastad.inference.guard import UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import RegionLevels
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import SelfCheckingPredictor, machine, skip_refused
 from fastad.models import AnomalyModel
-from fastad.models.map_model import MapChoice, MapModel
+from fastad.models.map_model import MapModel
+from fastad.models.map_options import MapChoice
 from fastad.training import resolve_device
 from fastad.training.record import NORMAL_ONLY
 
@@ -120,6 +122,12 @@ class Artifact:
         return None if region is None else region.mask.cpu().numpy()
 
     @property
+    def tile(self) -> tuple[int, int] | None:
+        """(height, width) of the tiles that it learned from. None for whole images."""
+        found = self.training.get("tile")
+        return None if found is None else (int(found[0]), int(found[1]))
+
+    @property
     def least_pixels(self) -> int | None:
         """``min_area`` in pixels of the anomaly map."""
         return None if self.min_area is None else pixels_of(self.min_area, self.image_size)
@@ -196,20 +204,40 @@ class Artifact:
         return guard.judge(np.concatenate(seen), aspects, np.asarray(scores))
 
     def predictor(self, **options: Any) -> Predictor:
-        """A `Predictor`; options: device, precision, batch_size.
+        """A `Predictor`; options: device, precision, engine, batch_size, tile.
 
         By itself it takes no precision that was refused when the detector was trained. On another
-        kind of machine it tries one first; see `fastad.inference.serving.SelfCheckingPredictor`.
-        A detector trained in a precision asked for by name is served in it: that one was
-        calibrated.
+        kind of machine, and in another engine than "native", it tries one first; see
+        `fastad.inference.serving.SelfCheckingPredictor`. The engine "auto" is the fastest here; see
+        `fastad.inference.engines`. A detector trained in a precision asked for by name is served in
+        it: that one was calibrated.
         """
         options = plain(options)
-        if options.get("precision", "auto") == "auto" and self.serving is None:
+        if options.get("tile") is None:
+            options["tile"] = self.tile
+        engine = options.pop("engine", "native")
+        if engine == "auto" and options["tile"] is not None:
+            engine = "native"  # no other one computes in tiles
+        asked = options.get("precision", "auto")
+        if asked == "auto" and self.serving is None:
             options["precision"] = self.training.get("config", {}).get("precision", "auto")
         examined = self.serving if options.get("precision", "auto") == "auto" else None
         here = machine(resolve_device(options.get("device", "auto")))
         is_new = examined is not None and examined["machine"] != here
-        predictor = (SelfCheckingPredictor if is_new else Predictor)(
+        native = self._predictor(SelfCheckingPredictor if is_new else Predictor, **options)
+        if examined is not None:
+            skip_refused(native, examined["refused"])
+        if engine == "native":
+            return native
+        if engine == "torch":
+            return self._predictor(Predictor, engine=engine, **options | {"precision": asked})
+        ways = ways_of(engine, native, asked)
+        if ways[0][0] == "native":
+            return native
+        return self._predictor(SelfCheckingPredictor, ways=ways, **options)
+
+    def _predictor(self, kind: type[Predictor], **options: Any) -> Predictor:
+        return kind(
             self.model,
             self.image_size,
             threshold=self.threshold,
@@ -221,9 +249,6 @@ class Artifact:
             guard=self.guard(),
             **options,
         )
-        if examined is not None:
-            skip_refused(predictor, examined["refused"])
-        return predictor
 
 
 def save(path: str | Path, artifact: Artifact) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastad.data.depth import FULL
 from fastad.data.inputs import are_paths
+from fastad.data.synthesis.conditions import DISTURBANCES
 from fastad.data.training_set import TrainingSet, file_digests, read_training_set
 from fastad.evaluation import CheckResult, check
 from fastad.evaluation.shares import promised
@@ -69,6 +70,7 @@ def check_detector(
         held_out=own,
         batch_size=predictor.batch_size,
         inside=artifact.roi,
+        disturbances=tuple(DISTURBANCES),
         **options,
     )
     is_known = bool(digests) and bool(trained or held_out)

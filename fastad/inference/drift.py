@@ -22,6 +22,7 @@ from fastad._values import is_number, plain
 from fastad.data.appearance import STATISTICS
 from fastad.evaluation.shares import ExactShare, promised
 from fastad.inference.exchangeability import Capital, RanksSoFar, change_point
+from fastad.inference.history import History
 from fastad.inference.result import PredictionResult
 from fastad.inference.threshold import alarm_p_value, conformal_threshold, scores_digest
 
@@ -51,6 +52,8 @@ class Watched:
         words: what changed, such as "darker by 12 %". None without drift.
         values: (n,) of the images, for a plot.
         log10_capital: (n,) after each image, for a plot.
+        step: `values` and `log10_capital` are of every so manyth image: 1 up to 16,384 images,
+            then 2, 4 and so on, so that memory does not grow. ``since`` is as exact.
     """
 
     name: str
@@ -61,6 +64,12 @@ class Watched:
     words: str | None
     values: np.ndarray = field(repr=False)
     log10_capital: np.ndarray = field(repr=False)
+    step: int = 1
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Which images `values` and `log10_capital` are of, (n,), counted from 1."""
+        return 1 + self.step * np.arange(len(self.values))
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,8 @@ class DriftReport:
             the detector, with the exact 95 % interval of their share.
         alarms_promised: their promised share.
         alarms_p_value: probability of so many or more without drift (beta-binomial), for one look.
-        ks_p_value: of the two-sample Kolmogorov-Smirnov test of the scores, for one look.
+        ks_p_value: of the two-sample Kolmogorov-Smirnov test of the scores, for one look. Of more
+            than 16,384 images it takes those that ``watched`` keeps.
     """
 
     is_drift: bool
@@ -102,7 +112,7 @@ class DriftReport:
         """What JSON gets: everything but the values and the capital of every image."""
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         found["alarms"] = self.alarms.to_dict()
-        drawn = ("values", "log10_capital")
+        drawn = ("values", "log10_capital", "step")
         found["watched"] = [
             {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name not in drawn}
             for one in self.watched
@@ -112,6 +122,8 @@ class DriftReport:
 
 class DriftMonitor:
     """Watches images as they come; see `fastad.Detector.watch`.
+
+    It takes a few megabytes at most, however many images come.
 
     Args:
         calibration: (n,) scores of the calibration images.
@@ -145,15 +157,18 @@ class DriftMonitor:
             columns = dict(zip(STATISTICS, np.asarray(appearance, np.float64).T, strict=True))
             samples |= {name: columns[name] for name in WATCHED if name != "score"}
         seeds = np.random.SeedSequence(seed).spawn(len(samples))
+        self._limit = math.log(len(samples) / false_alarm_rate)
         self._series = {
-            name: _Series(sample, np.random.default_rng(own))
+            name: _Series(sample, np.random.default_rng(own), self._limit)
             for (name, sample), own in zip(samples.items(), seeds, strict=True)
         }
+        self._threshold = conformal_threshold(samples["score"], rate, warn=False)
+        self._alarms = 0
 
     @property
     def limit(self) -> float:
         """The natural logarithm of the capital at which there is an alarm."""
-        return math.log(len(self._series) / self._false_alarm_rate)
+        return self._limit
 
     def add(self, result: PredictionResult) -> bool:
         """Take in the next images. Whether there has been drift, in these or before.
@@ -176,10 +191,11 @@ class DriftMonitor:
                     "results: they lack `appearance`; take them from predict or stream"
                 )
             columns |= dict(zip(STATISTICS, result.appearance.astype(np.float64).T, strict=True))
+        self._alarms += int((columns["score"] > self._threshold).sum())
         for name, series in self._series.items():
             for value in columns[name].tolist():
                 series.add(value)
-        return any(series.highest >= self.limit for series in self._series.values())
+        return any(series.alarm_at is not None for series in self._series.values())
 
     def report(self) -> DriftReport:
         """What is known so far.
@@ -188,14 +204,13 @@ class DriftMonitor:
             ValueError: there was no image.
         """
         scores = self._series["score"]
-        if not scores.values:
+        images, known, threshold = scores.history.count, scores.sample, self._threshold
+        if images == 0:
             raise ValueError("results: there are no images")
         watched = tuple(self._watched(name, series) for name, series in self._series.items())
         found = [one for one in watched if one.words is not None]
         p_value = min(one.p_value for one in watched)
-        new, known = np.array(scores.values), scores.sample
-        threshold = conformal_threshold(known, self._rate, warn=False)
-        alarms = ExactShare(int((new > threshold).sum()), len(new))
+        alarms = ExactShare(self._alarms, images)
         above = int((known > threshold).sum())
         return DriftReport(
             is_drift=bool(found),
@@ -203,44 +218,48 @@ class DriftMonitor:
             false_alarm_rate=self._false_alarm_rate,
             alarm_at=min((one.alarm_at for one in found if one.alarm_at is not None), default=None),
             since=min((one.since for one in found if one.since is not None), default=None),
-            message=_message(found, len(new), p_value),
-            images=len(new),
+            message=_message(found, images, p_value),
+            images=images,
             calibration_images=len(known),
             watched=watched,
             alarms=alarms,
             alarms_promised=promised(known, threshold),
             alarms_p_value=alarm_p_value(alarms.hits, alarms.total, above, len(known)),
-            ks_p_value=_ks_p_value(known, new),
+            ks_p_value=_ks_p_value(known, scores.history.values()),
         )
 
     def _watched(self, name: str, series: "_Series") -> Watched:
-        capital = np.array(series.log_capital)
         p_value = min(1.0, len(self._series) * math.exp(-max(series.highest, 0.0)))
-        alarm_at = since = change = words = None
-        values = np.array(series.values)
-        if series.highest >= self.limit:
-            alarm_at = int(np.argmax(capital >= self.limit))
+        since = change = words = None
+        values, step = series.history.values(), series.history.step
+        if series.alarm_at is not None:
             # Up to where it was clearest: a lamp may have been changed back.
-            seen = values[: int(np.argmax(capital)) + 1]
-            since = change_point(series.sample, seen)
-            change, words = _change(name, series.sample, seen[since:])
-        return Watched(
-            name, p_value, alarm_at, since, change, words, values, capital / math.log(10)
-        )
+            seen = values[: series.highest_at // step + 1]
+            start = change_point(series.sample, seen)
+            change, words = _change(name, series.sample, seen[start:])
+            since = start * step
+        capital = series.capitals.values() / math.log(10)
+        return Watched(name, p_value, series.alarm_at, since, change, words, values, capital, step)
 
 
 class _Series:
     """One of the things that are watched: its sample, its values, the capital after each."""
 
-    def __init__(self, sample: np.ndarray, rng: np.random.Generator) -> None:
-        self.sample, self.values = sample, list[float]()
-        self.log_capital, self.highest = list[float](), 0.0
+    def __init__(self, sample: np.ndarray, rng: np.random.Generator, limit: float) -> None:
+        self.sample, self.history, self.capitals = sample, History(), History()
+        self.highest, self.highest_at = 0.0, 0
+        self.alarm_at: int | None = None
+        self._limit = limit  # above 0: a rate is below 1
         self._ranks, self._capital = RanksSoFar(sample, rng), Capital()
 
     def add(self, value: float) -> None:
-        self.values.append(value)
-        self.log_capital.append(self._capital.add(self._ranks.add(value)))
-        self.highest = max(self.highest, self.log_capital[-1])
+        number, capital = self.history.count, self._capital.add(self._ranks.add(value))
+        self.history.add(value)
+        self.capitals.add(capital)
+        if capital > self.highest:
+            self.highest, self.highest_at = capital, number
+        if self.alarm_at is None and capital >= self._limit:
+            self.alarm_at = number
 
 
 def drift(

@@ -14,11 +14,12 @@ unknown when a change comes: of each bet a part starts with every value, by weig
 What has not started is kept. So a late change is found nearly as fast as an early one.
 """
 
-import bisect
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+MOST = 8192  # different values that are told apart
 STRONG = 0.4  # exponent of the strong bets, k p^(k - 1) for k = 0.4
 RESERVE = 0.25  # of the capital (1 + t)^-0.25 has not started after t values
 
@@ -26,22 +27,59 @@ RESERVE = 0.25  # of the capital (1 + t)^-0.25 has not started after t values
 class RanksSoFar:
     """p-values of values that come one by one, each ranked among all before it.
 
+    Memory does not grow: where more than `MOST` different values came, all are cut to fewer binary
+    digits, as few as leave at most `MOST`. What is equal then is a tie, and ties are broken at
+    random. How many digits are left follows from the values alone and not from their order. So the
+    p-values stay independent and uniform.
+
     Args:
         sample: (n,) the first values.
         rng: breaks ties, and spreads a p-value evenly over its rank.
     """
 
     def __init__(self, sample: np.ndarray, rng: np.random.Generator) -> None:
-        self._sorted, self._rng = np.sort(np.asarray(sample, np.float64)).tolist(), rng
+        every = np.asarray(sample, np.float64)
+        self._total, self._rng, self._digits = len(every), rng, 53
+        self._values, self._counts = np.empty(MOST + 1), np.empty(MOST + 1, np.int64)
+        self._length = 0
+        self._keep(*np.unique(every, return_counts=True))
 
     def add(self, value: float) -> float:
         """The p-value of the next value, in (0, 1): small where few are higher."""
-        values = self._sorted
-        first, last = bisect.bisect_left(values, value), bisect.bisect_right(values, value)
-        higher, equal = len(values) - last, last - first
-        values.insert(last, value)
+        if self._digits < 53:
+            value = float(_cut(value, self._digits))
+        values, counts = self._values[: self._length], self._counts[: self._length]
+        at = int(values.searchsorted(value))
+        is_known = at < len(values) and values[at] == value
+        equal = int(counts[at]) if is_known else 0
+        higher = int(counts[at:].sum()) - equal
         share = 1.0 - self._rng.random()  # in (0, 1]
-        return min((higher + share * (equal + 1)) / len(values), 1 - 1e-12)
+        self._total += 1
+        if is_known:
+            counts[at] += 1
+        else:
+            self._values[at + 1 : self._length + 1] = values[at:]
+            self._counts[at + 1 : self._length + 1] = counts[at:]
+            self._values[at], self._counts[at] = value, 1
+            self._length += 1
+            if self._length > MOST:
+                self._keep(self._values.copy(), self._counts.copy())
+        return min((higher + share * (equal + 1)) / self._total, 1 - 1e-12)
+
+    def _keep(self, values: np.ndarray, counts: np.ndarray) -> None:
+        """Keep sorted values and how often each came, with as many digits as there is room for."""
+        while len(values) > MOST:
+            self._digits -= 1
+            values, place = np.unique(_cut(values, self._digits), return_inverse=True)
+            counts = np.bincount(place, counts).astype(np.int64)
+        self._length = len(values)
+        self._values[: self._length], self._counts[: self._length] = values, counts
+
+
+def _cut(values: ArrayLike, digits: int) -> np.ndarray:
+    """Values with so many binary digits of theirs, the others 0."""
+    fractions, exponents = np.frexp(values)
+    return np.ldexp(np.trunc(np.ldexp(fractions, digits)), exponents - digits)
 
 
 class Capital:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fastad._values import is_number, plain
 from fastad.data.folder import Images
 from fastad.data.roi import Roi
 from fastad.data.training_set import TrainingSet, image_digests
@@ -23,6 +22,7 @@ from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
 from fastad.inference.calibration import calibration_scores
 from fastad.inference.candidates import better, in_words
+from fastad.inference.in_tiles import TileTraining
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
 from fastad.inference.roi import set_for_training
@@ -123,6 +123,8 @@ def fit_model(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     self_check: bool = True,
+    tile: tuple[int, int] | None = None,
+    kind: type[Trainer] = Trainer,
 ) -> tuple[Artifact, Predictor]:
     """Train a model, choose how it predicts and its thresholds, and try it on synthesised defects.
 
@@ -134,6 +136,9 @@ def fit_model(
         batch_size: images in one step of prediction.
         progress, checkpoint, resume: as of `fastad.training.Trainer`.
         self_check: try it on synthesised defects at the end, where images were held out.
+        tile: (height, width) of the tiles that it learns from and predicts in. None for whole
+            images.
+        kind: `fastad.training.Calibrator` for a trained model whose networks stay as they are.
 
     Returns:
         What a file keeps, and a predictor with its thresholds.
@@ -143,17 +148,18 @@ def fit_model(
         Other errors are those of `fastad.training.Trainer.fit`.
     """
     after = (EXAMINATION, SELF_CHECK) if self_check else (EXAMINATION,)
-    trainer = Trainer(model, config, progress, followed_by=after)
+    trainer = kind(model, config, progress, followed_by=after)
     precision = str(trainer.dtype).removeprefix("torch.")
-    height, width = source.size
-    log.info(f"training {model.name} on {trainer.device} in {precision}, {height}x{width}")
-    record = trainer.fit(
-        source.dataset,
-        held_out=source.held_out,
-        checkpoint=checkpoint,
-        resume=resume,
-        pixel_range=source.pixel_range,
-    )
+    doing = "training" if kind is Trainer else "calibrating"
+    size = "x".join(map(str, source.size))
+    log.info(f"{doing} {model.name} on {trainer.device} in {precision}, {size}")
+    cut = None if tile is None else TileTraining(model, config, source, tile)
+    shared: dict[str, Any] = {"checkpoint": checkpoint, "resume": resume}
+    shared["pixel_range"] = source.pixel_range
+    if cut is None:
+        record = trainer.fit(source.dataset, held_out=source.held_out, **shared)
+    else:
+        record = cut.fit(trainer, **shared)
     if record.interrupted and record.best_epoch is None:
         raise KeyboardInterrupt(nothing_yet(model.trains()))
     record.notes += source.notes()
@@ -166,10 +172,14 @@ def fit_model(
         batch_size=batch_size,
         pixel_range=source.pixel_range,
         facts=source.facts,
+        tile=tile,
     )
     serving = None
-    if config.precision == "auto":
+    if config.precision == "auto" and cut is None:
         serving = examine(predictor, source.dataset, record.held_out, rate)
+    elif config.precision == "auto" and cut is not None:
+        serving = cut.examine(predictor, record, rate)
+    if serving is not None:
         record.notes += serving.notes
     for note in record.notes:
         if note not in trainer.said:
@@ -268,7 +278,7 @@ def tried(
         threshold=artifact.threshold,
         promised=artifact.kept_rate,
         held_out=indices,
-        count=TRIED,
+        count=TRIED if predictor.tile is None else TRIED // 5,  # whole images take long
         batch_size=predictor.batch_size,
         inside=artifact.roi,
         seed=artifact.training["seed"],
@@ -298,6 +308,7 @@ def _calibrated(
         "data": source.name,
         "images": len(source.dataset),
         "image_digests": image_digests(source.dataset),
+        "tile": predictor.tile,
     }
     return Artifact(
         model=predictor.model,
@@ -329,11 +340,3 @@ def _warn_of_stop(training: Mapping[str, Any], stages: int) -> None:
 def nothing_yet(trains: bool) -> str:
     """What is said where Ctrl-C comes before there is anything to keep."""
     return f"stopped before {'the end of the first epoch' if trains else 'anything was learnt'}"
-
-
-def checked_rate(rate: Any) -> float:
-    """A rate of false alarms; ValueError where it is none."""
-    rate = plain(rate)
-    if not is_number(rate) or not 0 < rate < 1:
-        raise ValueError(f"false_positive_rate must be between 0 and 1; got {rate!r:.200}")
-    return rate

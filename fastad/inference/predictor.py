@@ -3,7 +3,6 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from itertools import chain, repeat
 from operator import attrgetter
 from pathlib import Path
@@ -19,20 +18,26 @@ from fastad.data import PixelRange, parse_size, read_image
 from fastad.data.appearance import appearance
 from fastad.data.facts import Expectation, ImageFacts
 from fastad.data.inputs import Batch, image_batches, shortened
-from fastad.engine import folding
+from fastad.engine import folding, runtimes
 from fastad.engine.cuda import CudaRunner
 from fastad.engine.precision import autocast, resolve
+from fastad.engine.runtimes import Runtime
+from fastad.inference.explanation import explained
 from fastad.inference.guard import OK, UNKNOWN, InputGuard, log_aspects_of
 from fastad.inference.min_area import keep_large, region_scores
-from fastad.inference.result import PredictionResult
+from fastad.inference.result import PredictionResult, joined
 from fastad.inference.threshold import p_values, scores_digest
 from fastad.inference.throughput import Throughput
 from fastad.models import AnomalyModel
+from fastad.tiles import Tiling
 from fastad.training import resolve_device
 
+TileSize = int | str | tuple[int, int]
 MANY = 64  # images of which it is worth saying how fast they went
 
 log = logging.getLogger("fastad")
+
+Scored = tuple[np.ndarray, np.ndarray]  # scores (N,) and maps (N, H, W)
 
 
 class Predictor:
@@ -46,6 +51,8 @@ class Predictor:
         image_size: what images are resized to; see `fastad.data.parse_size`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: one of `fastad.engine.precision.PRECISIONS`; see `resolve` there.
+        engine: what computes: "native", this package's convolutions, "openvino", "onnxruntime", or
+            "torch", the model as it was trained, in float32.
         fused: run a copy of the model with batch norm folded into its convolutions. Results differ
             by rounding only. See `fastad.engine.folding`.
         batch_size: images in one step.
@@ -58,9 +65,13 @@ class Predictor:
         min_area: the fewest pixels of the map in a region that counts. Scores and masks go by it,
             and so must ``threshold``, which is then that of pixels, too, and ``calibration``. See
             `fastad.inference.min_area`. None for the model's own scores.
+        tile: predict in tiles of about so many pixels, as ``image_size`` is given. Maps and scores
+            are those of the whole image, and one image is predicted at a time, whatever
+            ``batch_size`` is. See `fastad.tiles`. None for whole images at once.
 
     Raises:
         ValueError: a wrong value. The message names the argument.
+        ImportError: a package that the engine needs is missing. The message names it.
 
     Examples:
         >>> import numpy as np
@@ -81,6 +92,7 @@ class Predictor:
         *,
         device: str = "auto",
         precision: str = "auto",
+        engine: str = "native",
         fused: bool = True,
         batch_size: int = 32,
         threshold: float | None = None,
@@ -90,25 +102,31 @@ class Predictor:
         facts: ImageFacts | None = None,
         guard: InputGuard | None = None,
         min_area: int | None = None,
+        tile: TileSize | None = None,
     ) -> None:
         batch_size = plain(batch_size)
         if not is_integer(batch_size, 1):
             raise ValueError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
         self.image_size = parse_size(image_size)
         self.device = resolve_device(device)
-        self.dtype = resolve(
-            precision,
-            self.device,
-            integers=folding.has_foldable_parts(model),
-            separable=folding.is_separable(model),
-        )
-        self.fused = fused
-        self.batch_size = batch_size
+        runtimes.check_engine(engine, self.device)
+        if tile is not None and engine != "native":
+            raise ValueError(f"tile: engine must be 'native' then, not {engine!r}")
+        self.engine = engine
+        if engine == "native":
+            integers = folding.has_foldable_parts(model)
+            self.dtype = resolve(precision, self.device, integers=integers)
+        else:
+            self.dtype = runtimes.dtypes(engine, precision)[0]
+        self.fused = fused and engine != "torch"
+        self.batch_size = batch_size if tile is None else 1
         self.threshold = plain(threshold)
         self.pixel_threshold = plain(pixel_threshold)
         self.pixel_range = pixel_range
         self.guard = guard
         self.min_area = min_area
+        self.tile = None if tile is None else parse_size(tile)
+        self._tilings: dict[tuple[int, int], Tiling] = {}
         self._expectation = Expectation(facts or ImageFacts(), self.image_size)
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
         # torch's types lack this form.
@@ -116,26 +134,33 @@ class Predictor:
             self.device, memory_format=torch.channels_last
         )
         self._parameters = list(model.state_dict(keep_vars=True).values())
-        self._ready: tuple[Any, AnomalyModel | CudaRunner] | None = None
+        self._ready: tuple[Any, AnomalyModel | CudaRunner | Runtime] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Neither weights in oneDNN's layout nor CUDA graphs can be pickled.
         return self.__dict__ | {"_ready": None}
 
-    def _network(self, dtype: torch.dtype, fused: bool) -> AnomalyModel | CudaRunner:
-        """What runs: the model, or its folded copy, made anew where the model has changed."""
+    def _network(self, dtype: torch.dtype, fused: bool) -> AnomalyModel | CudaRunner | Runtime:
+        """What runs: the model, its folded copy, or its form in another engine.
+
+        It is made anew where the model has changed.
+        """
         is_cuda = self.device.type == "cuda"
         if not fused and not is_cuda:
             return self.model
         # A count that torch keeps of every change in place, an optimizer's or load_state_dict's.
-        state = (dtype, fused, sum(map(attrgetter("_version"), self._parameters)))
+        state = (self.engine, dtype, fused, sum(map(attrgetter("_version"), self._parameters)))
         ready = self._ready
-        if ready is None or ready[0] != state:
+        if ready is not None and ready[0] == state:
+            return ready[1]
+        if fused and self.engine in runtimes.PACKAGES:
+            runs: Any = Runtime(self.model, self.image_size, self.engine, dtype)
+        else:
             network = folding.fold(self.model, dtype) if fused else None
             network = network or self.model
             runs = CudaRunner(network, self.device, dtype) if is_cuda else network
-            ready = self._ready = (state, runs)
-        return ready[1]
+        self._ready = (state, runs)
+        return runs
 
     def predict(
         self,
@@ -143,6 +168,7 @@ class Predictor:
         *,
         skip: Callable[[Path | int, Exception], None] | None = None,
         strict: bool = False,
+        tile: TileSize | None = None,
     ) -> PredictionResult:
         """Predict all images at once.
 
@@ -153,6 +179,9 @@ class Predictor:
             skip: is called with the path (or position) and the error of an unreadable image, which
                 is then left out. None raises the error.
             strict: an image is anomalous, too, where it is unlike the held-out ones (``input``).
+            tile: predict in tiles of about so many pixels: 1024, or "768x1024" (height x width).
+                Results are those of the whole image. Memory grows with the tile. None for what the
+                predictor was made with.
 
         Raises:
             TypeError: ``images`` is something else. The message says what.
@@ -160,17 +189,7 @@ class Predictor:
             FileNotFoundError: a file is missing. The message names it.
             ImageError: a file is no image. The message names it.
         """
-        results = list(self.stream(images, skip=skip, strict=strict))
-
-        def join(name: str) -> Any:
-            values = [getattr(result, name) for result in results]
-            if any(value is None for value in values):
-                return None
-            if name == "calibration":
-                return values[0]
-            return list(chain(*values)) if name == "paths" else np.concatenate(values)
-
-        return PredictionResult(*(join(field.name) for field in fields(PredictionResult)))
+        return joined(list(self.stream(images, skip=skip, strict=strict, tile=tile)))
 
     def stream(
         self,
@@ -178,8 +197,11 @@ class Predictor:
         *,
         skip: Callable[[Path | int, Exception], None] | None = None,
         strict: bool = False,
+        tile: TileSize | None = None,
     ) -> Iterator[PredictionResult]:
         """As `predict`, one result a batch. Any iterable of single images is read one batch ahead.
+
+        In tiles there is one result an image.
 
         Memory does not grow with the number of images. After many images the logger "fastad" says
         how fast it went, and what took the most time: reading, predicting, or using the results.
@@ -193,7 +215,8 @@ class Predictor:
             skip(item, error)
 
         report = None if skip is None else count
-        batches = self._batches(images, report)
+        tiling = self.tiling(tile)
+        batches = self._batches(images, report, self.batch_size if tiling is None else 1)
         # A device computes while the next batch is read. An iterator may be as slow as a camera, so
         # its results wait for no batch more than is read ahead anyway.
         ahead = int(self.device.type == "cuda" and not isinstance(images, Iterator))
@@ -201,7 +224,7 @@ class Predictor:
         for given in chain(batches, repeat(None, ahead)):
             throughput.record("reading and resizing images")
             if given is not None and len(given.images) > 0:
-                finish = self.start(given.images, given.sizes)
+                finish = self.start(given.images, given.sizes, tiling)
                 started.append((given.paths, len(given.images), finish))
             if len(started) > (0 if given is None else ahead):
                 paths, number, finish = started.popleft()
@@ -219,11 +242,25 @@ class Predictor:
         if throughput.images >= MANY:
             log.info(str(throughput))
 
+    def tiling(self, tile: TileSize | None = None) -> Tiling | None:
+        """The tiles of an image, ``tile`` as of `predict`. None for one that is predicted whole.
+
+        Raises:
+            ValueError: the model cannot predict tiles. The message says why.
+        """
+        tile = self.tile if tile is None else tile
+        if tile is None:
+            return None
+        sides = parse_size(tile)
+        if sides not in self._tilings:
+            self._tilings[sides] = Tiling(self.model, self.image_size, sides)
+        return self._tilings[sides]
+
     def _batches(
-        self, images: Any, skip: Callable[[Path | int, Exception], None] | None
+        self, images: Any, skip: Callable[[Path | int, Exception], None] | None, at_once: int
     ) -> Iterator[Batch]:
         look = self._expectation.look
-        return image_batches(images, self.image_size, self.batch_size, skip, self.pixel_range, look)
+        return image_batches(images, self.image_size, at_once, skip, self.pixel_range, look)
 
     def read(self, path: str | Path) -> Tensor:
         """An image file as the training's were read: uint8 (3, H, W). Errors as `read_image`."""
@@ -249,34 +286,29 @@ class Predictor:
         """
         if not self.explains:
             return {}
-        found: dict[str, list[np.ndarray]] = {}
-        for given in self._batches(images, None):
-            batch = given.images.to(self.device)
-            batch = batch.to(torch.float32, memory_format=torch.channels_last) / (
-                255 if batch.dtype == torch.uint8 else 1
-            )
-            with torch.autocast(self.device.type, *autocast(self.dtype)):
-                pictures = self.model.explain(batch)
-            for name, picture in pictures.items():
-                levels = (picture.float().clamp(0, 1) * 255).round().to(torch.uint8)
-                found.setdefault(name, []).append(levels.permute(0, 2, 3, 1).cpu().numpy())
+        batches = self._batches(images, None, self.batch_size)
+        found = explained(self.model, (b.images for b in batches), self.device, self.dtype)
         if not found:
             raise ValueError(f"images: there are no images in {shortened(images)}")
-        return {name: np.concatenate(parts) for name, parts in found.items()}
+        return found
 
     def predict_batch(self, images: Tensor) -> PredictionResult:
         """One step on a tensor (N, 3, H, W) of image_size, uint8 or floating in [0, 1]."""
         return self.start(images)()
 
     def start(
-        self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        tiling: Tiling | None = None,
     ) -> Callable[[], PredictionResult]:
         """Begin a step as `predict_batch`; what is returned waits for the result.
 
         ``sizes`` are (height, width) of the images before their resize, where these are known. A
-        CUDA device computes meanwhile; on a CPU the result is there already.
+        CUDA device computes meanwhile; on a CPU the result is there already. ``tiling`` is of
+        `tiling`. None for that of the predictor.
         """
-        finish = self._compute(images)
+        finish = self._compute(images, tiling or self.tiling())
         guard = self.guard
         seen = appearance(images)  # while a device computes
 
@@ -295,30 +327,43 @@ class Predictor:
 
         return judged
 
-    def _compute(self, images: Tensor) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-        return self._start(images, self.dtype, self.fused)
+    def _compute(self, images: Tensor, tiling: Tiling | None) -> Callable[[], Scored]:
+        return self._start(images, self.dtype, self.fused, tiling)
 
-    def run(self, images: Tensor, dtype: torch.dtype, fused: bool) -> tuple[np.ndarray, np.ndarray]:
+    def run(
+        self, images: Tensor, dtype: torch.dtype, fused: bool, tiling: Tiling | None = None
+    ) -> Scored:
         """Scores and maps of a tensor as `predict_batch` takes it, computed as asked for."""
-        return self._start(images, dtype, fused)()
+        return self._start(images, dtype, fused, tiling or self.tiling())()
 
     @torch.inference_mode()
     def _start(
-        self, images: Tensor, dtype: torch.dtype, fused: bool
-    ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        self, images: Tensor, dtype: torch.dtype, fused: bool, tiling: Tiling | None
+    ) -> Callable[[], Scored]:
         network = self._network(dtype, fused)
         if isinstance(network, CudaRunner):
-            return network.start(images)
-        is_bytes = images.dtype == torch.uint8
-        images = images.to(self.device)
-        if not (is_bytes and folding.takes_bytes(network)):
+            if tiling is None:
+                return network.start(images)
+            network = network.network
+
+        def prepared(images: Tensor) -> Tensor:
+            is_bytes = images.dtype == torch.uint8
+            images = images.to(self.device)
+            if is_bytes and folding.takes_bytes(network):
+                return images
             images = images.to(torch.float32, memory_format=torch.channels_last)
-            images = images.div_(255) if is_bytes else images
+            return images.div_(255) if is_bytes else images
+
         own = own_threads(folding.runs_on_own_threads(network))
         with own, torch.autocast(self.device.type, *autocast(dtype)):
-            parts = [network(part) for part in images.split(self._at_once(dtype, len(images)))]
+            if tiling is None:
+                at_once = self._at_once(dtype, len(images))
+                parts = [network(part) for part in prepared(images).split(at_once)]
+            else:
+                assert isinstance(network, AnomalyModel)  # no other engine is let in
+                parts = [tiling.predict(network, prepared, part) for part in images.split(1)]
         score, anomaly_map = (
-            _joined([getattr(part, name).float().numpy() for part in parts])
+            _joined([getattr(part, name).float().cpu().numpy() for part in parts])
             for name in ("score", "anomaly_map")
         )
         return lambda: (score, anomaly_map)
@@ -350,9 +395,7 @@ class Predictor:
 
         ``score`` (N,) and ``anomaly_map`` (N, H, W) are the model's.
         """
-        if self.min_area is None:
-            return score
-        return region_scores(anomaly_map, self.min_area)
+        return score if self.min_area is None else region_scores(anomaly_map, self.min_area)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -26,6 +26,7 @@ from fastad.data.images import image_shape
 from fastad.data.inputs import are_paths, image_batches, is_path
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import BY_RATE, Artifact
+from fastad.inference.in_tiles import take_means
 from fastad.inference.known_images import calibrated, digests_of, given_to_training, listed
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
 from fastad.inference.min_area import LevelRecorder
@@ -245,9 +246,13 @@ def _new_means(predictor: Predictor, for_means: Any) -> Iterator[None]:
             white = 255 if batch.images.dtype == torch.uint8 else 1
             yield {"image": batch.images.to(predictor.device, torch.float32) / white}
 
+    tiling = predictor.tiling()
     try:
         with torch.no_grad():
-            model.calibrate_maps(batches)
+            if tiling is None:
+                model.calibrate_maps(batches)
+            else:
+                take_means(model, tiling, (batch["image"] for batch in batches()))
         yield
     except BaseException:
         with torch.no_grad():

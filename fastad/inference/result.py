@@ -1,7 +1,8 @@
 """What a detector says about images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -197,3 +198,17 @@ def _verdict(is_anomalous: bool | None) -> str:
     if is_anomalous is None:
         return ""
     return ", anomalous" if is_anomalous else ", not anomalous"
+
+
+def joined(results: Sequence[PredictionResult]) -> PredictionResult:
+    """One result of all images; what one of the results does not have is None."""
+
+    def join(name: str) -> Any:
+        values = [getattr(result, name) for result in results]
+        if any(value is None for value in values):
+            return None
+        if name == "calibration":
+            return values[0]
+        return list(chain(*values)) if name == "paths" else np.concatenate(values)
+
+    return PredictionResult(*(join(field.name) for field in fields(PredictionResult)))

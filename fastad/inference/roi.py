@@ -12,6 +12,7 @@ from fastad.data.roi import Roi, read_roi, roi_of
 from fastad.data.training_set import TrainingSet
 from fastad.inference.artifact import Artifact
 from fastad.models import AnomalyModel
+from fastad.models.map_model import MapModel
 
 log = logging.getLogger("fastad")
 
@@ -42,10 +43,12 @@ def narrowed(artifact: Artifact, roi: Any) -> Artifact:
             its region from the training on.
     """
     given, model = read_roi(roi), artifact.model
-    if model.learns_roi and model.roi is None:
+    composes = isinstance(model, MapModel) and model.composition is not None
+    if composes or (model.learns_roi and model.roi is None):
+        what = f"{model.name} with composition=true" if composes else model.name
         raise ValueError(
-            f"roi: {model.name} has to know its region of interest in the training: train it "
-            "with the region"
+            f"roi: {what} has to know its region of interest in the training: train it with the "
+            "region"
         )
     levels = artifact.region_levels
     mask = given.at(artifact.image_size, None if levels is None else levels.image_shape)

@@ -19,15 +19,19 @@ from fastad import _extension
 from fastad.data.folder import Images
 from fastad.engine.folding import has_foldable_parts
 from fastad.engine.precision import fallbacks
+from fastad.engine.runtimes import EngineError
 from fastad.inference.calibration import stacked
-from fastad.inference.predictor import Predictor
+from fastad.inference.predictor import Predictor, Scored
 from fastad.inference.threshold import conformal_threshold
+from fastad.tiles import Tiling
 from fastad.training.precision import cpu_multiplies_in
 
 IMAGES = 32  # to compare on: enough that one pair in another order still passes
 LEAST_CORRELATION = 0.999
 FIRST = 8  # images on another kind of machine
 MOST_NOISE = 0.0447  # of the deviation: scores so noisy have a correlation of 0.999 with the others
+
+Way = tuple[str, torch.dtype]  # engine, and what it computes in
 
 log = logging.getLogger("fastad")
 
@@ -106,34 +110,47 @@ def machine(device: torch.device) -> str:
 
 
 class SelfCheckingPredictor(Predictor):
-    """A predictor on another kind of machine than that on which its detector was examined.
+    """A predictor in ways that its detector was not examined in: on another machine or engine.
 
     It predicts the first images in plain float32 and, beside that, in its own way. Where that way's
     scores are off by less than `MOST_NOISE` of the calibration scores' deviation, and decide alike,
     it is taken from then on; otherwise the next slower one is tried so. The logger "fastad" hears
     of it.
+
+    Args:
+        ways: engine and dtype of what is to be tried, the fastest first. None for the predictor's
+            own dtype and those to fall back on.
+        arguments, options: of `Predictor`.
     """
 
-    def __init__(self, *arguments: Any, **options: Any):
+    def __init__(self, *arguments: Any, ways: list[Way] | None = None, **options: Any):
         super().__init__(*arguments, **options)
-        self._dtypes_to_try: list[torch.dtype] | None = None  # fused, still to be tried
+        self.ways = ways  # that are left
         self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        if ways:
+            self.engine, self.dtype = ways[0]
 
-    def _compute(self, images: Tensor) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-        if self._dtypes_to_try is None:
-            self._dtypes_to_try = _dtypes_to_try(self) if self.fused else []
-        left, pairs = self._dtypes_to_try, self._pairs
+    def _compute(self, images: Tensor, tiling: Tiling | None) -> Callable[[], Scored]:
+        if self.ways is None:
+            dtypes = _dtypes_to_try(self) if self.fused else []
+            self.ways = [(self.engine, dtype) for dtype in dtypes]
+        left, pairs = self.ways, self._pairs
         if not left:
-            return super()._compute(images)
-        score, anomaly_map = self.run(images, torch.float32, False)
-        tried = self.run(images, left[0], True)
-        pairs.append((self.scores(score, anomaly_map), self.scores(*tried)))
+            return super()._compute(images, tiling)
+        score, anomaly_map = self.run(images, torch.float32, False, tiling)
+        try:
+            tried = self.scores(*self.run(images, left[0][1], True, tiling))
+        except EngineError as error:
+            log.warning(f"{error}: a slower way is taken")
+            self._go_on(left)
+            return lambda: (score, anomaly_map)
+        pairs.append((self.scores(score, anomaly_map), tried))
         enough = sum(len(seen) for seen, _ in pairs) >= FIRST
         if enough and pairs is self._pairs:  # otherwise another thread has decided already
             self._decide(left, pairs)
         return lambda: (score, anomaly_map)
 
-    def _decide(self, left: list[torch.dtype], pairs: list) -> None:
+    def _decide(self, left: list[Way], pairs: list) -> None:
         both = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))
         expected, found = both
         limit = np.inf if self.threshold is None else self.threshold
@@ -142,17 +159,23 @@ class SelfCheckingPredictor(Predictor):
         off = np.minimum(found, limit) - np.minimum(expected, limit)
         spread = self.calibration.std() if self.calibration.size > 1 else expected.mean() / 10
         noise = np.sqrt(np.mean(np.square(off))) / max(spread, 1e-12)
-        way = f"{_name(left[0])}, fused"
+        engine, dtype = left[0]
+        way = f"{_name(dtype)}, {'fused' if engine == 'native' else engine}"
         if noise <= MOST_NOISE and alike:
-            self.dtype, self.fused, self._dtypes_to_try = left[0], True, []
+            self.dtype, self.fused, self.ways = dtype, True, []
             log.info(f"predicting in {way}: on {len(found)} images as in plain float32")
             return
         log.warning(
             f"{way}, would change scores (by {noise:.2g} of the normal images' deviation) or "
             f"decisions on this machine, on {len(found)} images: a slower way is taken"
         )
+        self._go_on(left)
+
+    def _go_on(self, left: list[Way]) -> None:
+        """To the next way, and in the end to plain float32."""
         self.dtype, self.fused = torch.float32, False
-        self._dtypes_to_try, self._pairs = left[1:], []
+        self.ways, self._pairs = left[1:], []
+        self.engine = self.ways[0][0] if self.ways else "native"
 
 
 def skip_refused(predictor: Predictor, refused: Sequence[str]) -> None:

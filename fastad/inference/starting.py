@@ -9,7 +9,6 @@ that led to it.
 import copy
 import dataclasses
 import datetime
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,6 @@ LEAST_HELD_OUT = 5  # images; a threshold from fewer lets one good image in five
 LOOKED_AT = 8  # images whose files are compared with what the detector expects
 # What is kept of the record of a training that another one goes on from.
 KEPT = ("model", "seed", "n_train", "n_validation", "held_out", "image_digests", "defects", "data")
-
-log = logging.getLogger("fastad")
 
 
 @dataclass(frozen=True)
@@ -137,8 +134,6 @@ class Start:
         digests = image_digests(source.dataset)
         self._look(source)
         held_out, notes = self._split(digests, source, config)
-        for note in notes:
-            log.info(note)
         own_range = self.artifact.pixel_range
         return dataclasses.replace(source, held_out=held_out, pixel_range=own_range), notes
 

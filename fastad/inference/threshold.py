@@ -15,6 +15,7 @@ slightly above the one asked for.
 import hashlib
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -132,3 +133,11 @@ def _checked(calibration: np.ndarray) -> np.ndarray:
     if not np.isfinite(calibration).all():
         raise ValueError("calibration scores must be finite")
     return calibration
+
+
+def checked_rate(rate: Any) -> float:
+    """A rate of false alarms; ValueError where it is none."""
+    rate = plain(rate)
+    if not is_number(rate) or not 0 < rate < 1:
+        raise ValueError(f"false_positive_rate must be between 0 and 1; got {rate!r:.200}")
+    return rate

@@ -7,7 +7,7 @@ defects on held-out good images decides (`fastad.inference.fitting`).
 
 from dataclasses import dataclass
 
-from fastad.models.map_model import MapOptions
+from fastad.models.map_options import MapOptions
 
 AUTO = "auto"
 CANDIDATES = ("patchcore", "rstpm")  # the quickest first: what it needs is refused soonest

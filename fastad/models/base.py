@@ -68,6 +68,8 @@ class Stage:
             with no number that Python draws or counts in them: on CUDA they may be recorded.
         judged_by_defects: whether `AnomalyModel.answer` tells defects apart in this stage already:
             its epoch is then chosen by synthesised ones on held-out images, too.
+        sees_past_defects: whether the loss takes "corrupted" of a batch (N, 3, H, W), where it is
+            there: images with a synthesised defect for the student alone.
         steps: what is done in turn with every batch, as where a generator and a discriminator
             learn from each other. Empty for a stage that trains nothing: it is
             `AnomalyModel.prepare_stage` and `AnomalyModel.finish_stage` alone, without epochs.
@@ -80,6 +82,7 @@ class Stage:
     reads_images: bool = True
     is_static: bool = False
     judged_by_defects: bool = False
+    sees_past_defects: bool = False
     steps: tuple[Step, ...] = (Step(),)
 
     @property

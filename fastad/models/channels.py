@@ -57,6 +57,10 @@ class ChannelScales(nn.Module):
         factors = zip(levels, self.buffers(), strict=True)
         return [level * factor.to(level.dtype) for level, factor in factors]
 
+    def deviations(self) -> list[Tensor]:
+        """What the ops take as ``deviation`` (C_l,) to scale the levels on the way."""
+        return [1 / factor.flatten() for factor in self.buffers()]
+
     def reset(self) -> None:
         """Ones again."""
         for factor in self.buffers():

@@ -9,103 +9,23 @@ products, so "auto" leaves it to synthesised defects (`fastad.training.map_choic
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastad import ops
-from fastad._values import Options, is_number
 from fastad.models.base import AnomalyModel, Batches, Prediction
+from fastad.models.composition import LEVELS as LEVELS_OF_COMPOSITION
+from fastad.models.composition import Composition
+from fastad.models.map_options import MapChoice
 from fastad.models.maps import GRID, PositionMeans, mean_of_highest
+from fastad.models.memory import LevelMemories
 from fastad.models.residual import SubspaceResidual, patch_features
 
-SCALES = ("none", "level", "position")  # the plainest first
 LEVELS_OF_SUBSPACE = 2  # the last ones: earlier ones show texture, not the product
 LEAST_MEAN = 1e-12  # a level without any distance stays without
-
-
-@dataclass(frozen=True)
-class MapChoice:
-    """How distance maps are joined and pooled.
-
-    Attributes:
-        scale_maps, scale_score: what they are divided by for the anomaly map, and for the score:
-            one of `SCALES`.
-        pooling: the score is the mean of this share of the pixels, the highest ones. 0 takes the
-            maximum.
-        pair_weights: factors of the pairs of a model that adds pairs. Empty for 1.
-        map_levels, score_levels: names of the levels that are multiplied for the anomaly map, and
-            for the score, of a model that has `MapModel.level_names`. Empty for all.
-        subspace: whether the map is multiplied by that of the subspace.
-
-    Raises:
-        ValueError: a value that is none of these.
-    """
-
-    scale_maps: str = "none"
-    scale_score: str = "none"
-    pooling: float = 0.0
-    pair_weights: tuple[float, ...] = ()
-    subspace: bool = False
-    map_levels: tuple[str, ...] = ()
-    score_levels: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        weights = self.pair_weights
-        levels = (self.map_levels, self.score_levels)
-        holds = (
-            {self.scale_maps, self.scale_score} <= set(SCALES)
-            and (is_number(self.pooling, 0) and self.pooling <= 1)
-            and isinstance(weights, (list, tuple))
-            and all(is_number(weight, 0) for weight in weights)
-            and isinstance(self.subspace, bool)
-            and all(isinstance(names, (list, tuple)) for names in levels)
-            and all(isinstance(name, str) for names in levels for name in names)
-        )
-        if not holds:
-            raise ValueError(f"there is no such way to join maps: {self}")
-        object.__setattr__(self, "pair_weights", tuple(map(float, weights)))
-        object.__setattr__(self, "map_levels", tuple(self.map_levels))
-        object.__setattr__(self, "score_levels", tuple(self.score_levels))
-
-
-# Names of its fields; torch.compile cannot ask a dataclass for them.
-CHOSEN = tuple(field.name for field in dataclasses.fields(MapChoice))
-
-
-class MapOptions(Options):
-    """The options that such models have in common. Models with a student have ``subspace``, too."""
-
-    scale_maps: str
-    scale_score: str
-    pooling: str | float
-    subspace: str | bool
-
-    def _check_maps(self) -> None:
-        for field in ("scale_maps", "scale_score"):
-            allowed = ("auto", *SCALES)
-            self._require(field, getattr(self, field) in allowed, " or ".join(map(repr, allowed)))
-        share = self.pooling
-        holds = share in ("auto", "maximum") or (is_number(share, 0) and share <= 1)
-        self._require("pooling", holds, "'auto', 'maximum' or a share from 0 to 1")
-        if hasattr(self, "subspace"):
-            holds = isinstance(self.subspace, bool) or self.subspace == "auto"
-            self._require("subspace", holds, "'auto', True or False")
-
-    def given(self) -> dict[str, Any]:
-        """The fields of `MapChoice` that are options and not "auto"."""
-        names = [name for name in CHOSEN if hasattr(self, name)]
-        found = {name: getattr(self, name) for name in names if getattr(self, name) != "auto"}
-        if found.get("pooling") == "maximum":
-            found["pooling"] = 0.0
-        return found
-
-    @property
-    def is_given(self) -> bool:
-        """Whether none of these options is "auto"."""
-        return "auto" not in (getattr(self, name, None) for name in CHOSEN)
+SMOOTHING = 4.0  # pixels; of the memory's map, as PatchCore has it by default
 
 
 class Evidence(NamedTuple):
@@ -117,12 +37,17 @@ class Evidence(NamedTuple):
         factors: further maps (N, h, w) by which the joined map is multiplied.
         score_factor: (N,) by which the score is multiplied; None for 1.
         score_maps: as many other distance maps, that the score is joined of. Empty for ``maps``.
+        memory_maps: distances (N, H_l, W_l) of the teacher's levels from the memory; empty without.
+        composition: how far each image's composition is from that of good images, (N,); None where
+            it is not asked for.
     """
 
     maps: Sequence[Tensor]
     factors: Sequence[Tensor] = ()
     score_factor: Tensor | None = None
     score_maps: Sequence[Tensor] = ()
+    memory_maps: Sequence[Tensor] = ()
+    composition: Tensor | None = None
 
 
 class MapModel(AnomalyModel):
@@ -135,6 +60,8 @@ class MapModel(AnomalyModel):
         level_names: of the levels, where each of them may be left out. Empty where none may.
         subspace: of the teacher's patch features, a second opinion whose errors are others than
             the student's. None without.
+        memory: of the teacher's levels, for another score than the student's. None without.
+        composition: of what kinds of patches good images are. None without.
         distance_means: (levels, 64, 64) means of the distance maps over normal images, at each
             position of a grid over the image; ones until `calibrate_maps`. In the order of
             `level_maps`.
@@ -145,20 +72,49 @@ class MapModel(AnomalyModel):
     level_names: tuple[str, ...] = ()
     chosen: MapChoice | None = None
     subspace: SubspaceResidual | None
+    memory: LevelMemories | None
+    composition: Composition | None
     distance_means: Tensor
 
-    def _add_maps(self, levels: int, channels: Sequence[int] = ()) -> None:
+    def _add_maps(
+        self, levels: int, channels: Sequence[int] = (), widths: Sequence[int] = ()
+    ) -> None:
         """Called by a subclass's constructor, once the number of its distance maps is known.
 
         ``channels`` of the levels that are compared, of the ``pair``'s teacher, for models that
-        have the option ``subspace``.
+        have the options ``subspace`` or ``score_by``. ``widths`` are the channels of another
+        model's levels.
         """
-        self._levels, self._channels = levels, tuple(channels)
-        self.subspace = None
+        self._levels, self._channels, self._widths = levels, tuple(channels), tuple(widths)
+        self.subspace = self.memory = self.composition = None
+        if getattr(self.config, "composition", False):
+            last = (channels or widths)[-LEVELS_OF_COMPOSITION:]
+            self.composition = Composition(sum(last)).to(self.mean)
+        if channels and getattr(self.config, "score_by", "maps") != "maps":
+            self.memory = LevelMemories(channels).to(self.mean)
         if channels and self.config.subspace is not False:
             self.subspace = SubspaceResidual(sum(channels[-LEVELS_OF_SUBSPACE:])).to(self.mean)
             levels += 1
         self.register_buffer("distance_means", self.mean.new_ones(levels, GRID, GRID))
+
+    def composition_of(self, teacher: Sequence[Tensor]) -> Tensor | None:
+        """How far the composition of each image is from that of good images (N,), by the teacher's
+        levels; None where it is not asked for."""
+        return None if self.composition is None else self.composition(teacher, self.roi)
+
+    def settle_composition(self, good: Batches) -> None:
+        """Compare the composition with the score of the maps on held-out good images. Until then it
+        does not count."""
+        if self.composition is None:
+            return
+        self.composition.factor.zero_()
+        distances, scores = [], []
+        for batch in good():
+            found = self.evidence(batch)
+            assert found.composition is not None
+            distances.append(found.composition)
+            scores.append(self.judge(found, (batch["image"].shape[-2:])).score)
+        self.composition.settle(torch.cat(distances), torch.cat(scores))
 
     def scalings(self) -> Sequence[str]:
         """Those of `SCALES` that may order places or images differently, the plainest first.
@@ -181,14 +137,47 @@ class MapModel(AnomalyModel):
         last = levels[: len(self._channels)][-LEVELS_OF_SUBSPACE:]
         return patch_features([level.to(self.distance_means.dtype) for level in last])
 
+    def memory_maps(self, teacher: Sequence[Tensor]) -> list[Tensor]:
+        """How far the teacher's levels are from the memory, at each place: a map (N, H_l, W_l) of
+        each level. None where there is no memory, or the score does not go by it."""
+        if self.memory is None or not self.asks_memory():
+            return []
+        return self.memory(teacher[: len(self._channels)])
+
+    def asks_memory(self) -> bool:
+        """Whether there is a memory, and the score goes by it or may come to."""
+        may = self.chosen is None or self.choice().score_by == "memory"
+        return may and self.memory is not None and self.memory.is_filled
+
     def finish_stage(self, train: Batches) -> None:
-        """Take the subspace of the features of the ``pair``'s teacher, kept ones if there are."""
-        if self.subspace is None or self.pair is None:
+        """Take subspace, memory and composition of the features of the ``pair``'s teacher, kept
+        ones if there are."""
+        if self.pair is None:
             return
         name = self.pair[0]
-        self.fit_subspace(
-            batch.get(name) or self.teacher_features(batch["image"])[name] for batch in train()
-        )
+
+        def levels() -> Iterable[Sequence[Tensor]]:
+            for batch in train():
+                yield batch.get(name) or self.teacher_features(batch["image"])[name]
+
+        if self.subspace is not None:
+            self.fit_subspace(levels())
+        if self.memory is not None:
+            count = len(self._channels)
+            self.memory.fit((each[:count] for each in levels()), self.places)
+        if self.composition is not None:
+            count = len(self._channels)
+            self.composition.fit(lambda: (each[:count] for each in levels()), self.roi)
+
+    def asks_teacher(self) -> bool:
+        """Whether the teacher's levels are looked at by themselves, not only beside a student's."""
+        return self.subspace is not None or self.composition is not None or self.asks_memory()
+
+    def evidence_of(self, maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> Evidence:
+        """Distance maps, and what the teacher's levels say by themselves of memory and
+        composition."""
+        memory, composition = self.memory_maps(teacher), self.composition_of(teacher)
+        return Evidence(maps, memory_maps=memory, composition=composition)
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """The distance maps (N, H_l, W_l), not scaled, of a batch as in `loss`.
@@ -201,6 +190,14 @@ class MapModel(AnomalyModel):
     def evidence(self, batch: Mapping[str, Any]) -> Evidence:
         """What is found in a batch as in `loss`."""
         return Evidence(self.level_maps(batch))
+
+    def local_evidence(self, batch: Mapping[str, Any]) -> Evidence:
+        """What tiles of an image give of its `evidence`: all but what `completed` adds."""
+        return self.evidence(batch)
+
+    def completed(self, found: Evidence) -> Evidence:
+        """`evidence` from the `local_evidence` of whole images."""
+        return found
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
@@ -216,9 +213,16 @@ class MapModel(AnomalyModel):
         return dataclasses.replace(self.chosen or self.unchosen, **given)
 
     def choose(self, choice: MapChoice) -> None:
-        """Take this for what is "auto". A subspace that is not used is dropped."""
+        """Take this for what is "auto". A subspace or a memory that is not used is dropped."""
         self.chosen = choice
-        if self.subspace is not None and not self.choice().subspace:
+        if not self.choice().subspace:
+            self.drop_subspace()
+        if self.choice().score_by != "memory":
+            self.memory = None
+
+    def drop_subspace(self) -> None:
+        """Go without the subspace, where there is one."""
+        if self.subspace is not None:
             self.subspace = None
             self.distance_means = self.distance_means[:-1].clone()
 
@@ -226,7 +230,7 @@ class MapModel(AnomalyModel):
         """Be ready for another training, after which it is chosen anew."""
         if self.chosen is not None:
             self.chosen = None
-            self._add_maps(self._levels, self._channels)
+            self._add_maps(self._levels, self._channels, self._widths)
 
     def scaled(self, maps: Sequence[Tensor], scale: str, first: int = 0) -> list[Tensor]:
         """Distance maps (N, H_l, W_l), divided by their means as ``scale`` says.
@@ -255,8 +259,14 @@ class MapModel(AnomalyModel):
     ) -> tuple[Tensor, Tensor]:
         """What was found, scaled one way and joined: anomaly map (N, *size), its maxima (N,).
 
-        ``of_score``: of the maps and levels of the score.
+        ``of_score``: of the maps and levels of the score. Where it goes by the memory, of that,
+        and of the maps as long as the memory is empty, as in the first stage of a training.
         """
+        if of_score and choice.score_by == "memory" and found.memory_maps:
+            anomaly_map, maxima = ops.aggregate_maps(
+                found.memory_maps, size, smoothing=SMOOTHING, return_maximum=True
+            )
+            return (anomaly_map, maxima) if self.roi is None else self.inside(anomaly_map, maxima)
         levels, factors = choice.map_levels, list(found.factors)
         if of_score:
             levels = choice.score_levels
@@ -285,13 +295,15 @@ class MapModel(AnomalyModel):
         anomaly_map, maxima = self.joined(found, size, choice.scale_maps, choice)
         scored = anomaly_map
         apart = choice.scale_score != choice.scale_maps or choice.score_levels != choice.map_levels
-        if apart or found.score_maps:
+        if apart or found.score_maps or choice.score_by == "memory":
             scored, maxima = self.joined(found, size, choice.scale_score, choice, of_score=True)
         score = maxima
         if choice.pooling > 0:
             score = mean_of_highest(scored, choice.pooling, self.roi)
         if found.score_factor is not None:
             score = score * found.score_factor
+        if found.composition is not None and self.composition is not None:
+            score = torch.maximum(score, found.composition * self.composition.factor)
         return Prediction(score, anomaly_map)
 
     def answer(self, batch: Mapping[str, Any]) -> Prediction:
@@ -305,7 +317,7 @@ class MapModel(AnomalyModel):
 
     def falls_with_roi(self) -> bool:
         """Where the score is a maximum."""
-        return self.choice().pooling == 0
+        return self.choice().pooling == 0 and self.composition is None
 
     def can_renew_means(self) -> bool:
         """Whether other `distance_means` suit the trained model: it divides by them, and no network

@@ -12,21 +12,6 @@ GRID = 64  # positions along each side of an image that have a mean of their own
 PRIOR_IMAGES = 2
 
 
-def smoothed(maps: Tensor, sigma: float) -> Tensor:
-    """Maps (N, H, W) under a Gaussian of ``sigma`` > 0 pixels, cut at 3 sigma; edges are repeated.
-
-    In the maps' own precision, under autocast too.
-    """
-    radius = max(round(3 * sigma), 1)
-    steps = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    maps = functional.pad(maps[:, None], (radius,) * 4, mode="replicate")
-    with torch.autocast(maps.device.type, enabled=False):
-        maps = functional.conv2d(maps, kernel.view(1, 1, 1, -1))
-        return functional.conv2d(maps, kernel.view(1, 1, -1, 1))[:, 0]
-
-
 def mean_of_highest(maps: Tensor, share: float, roi: RegionOfInterest | None = None) -> Tensor:
     """Mean of the highest ``share`` (0 to 1) of each map's pixels, at least one: (N,).
 

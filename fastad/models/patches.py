@@ -5,16 +5,16 @@ are learned in one pass. Nothing has a gradient.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from fastad import ops
 from fastad._values import is_number
 from fastad.backbones import check_names
-from fastad.models.base import FrozenTeacher, Stage
-from fastad.models.map_model import MapModel, MapOptions
-from fastad.models.maps import smoothed
+from fastad.models.base import Batches, FrozenTeacher, Stage
+from fastad.models.map_model import MapModel
+from fastad.models.map_options import MapOptions
 from fastad.models.residual import patch_features
 from fastad.models.teachers import settled_backbone
 
@@ -33,10 +33,15 @@ class PatchOptions(MapOptions):
             self.layers = tuple(self.layers)
         self._check_maps()
         self._require("smoothing", is_number(self.smoothing, 0), "a number of at least 0")
+        self._require("smoothing", self.smoothing <= 300, "at most 300 pixels")
 
 
 class PatchModel(MapModel):
     """A model of one stage that trains nothing: subclasses give ``prepare_stage`` and its map.
+
+    It looks at two copies of each image under other conditions, too
+    (`fastad.data.synthesis.varied`). Otherwise a little less light, blur or noise makes every image
+    an anomaly.
 
     Attributes:
         widths: channels of each level.
@@ -44,6 +49,7 @@ class PatchModel(MapModel):
     """
 
     stages = (Stage(steps=()),)
+    training_defaults: ClassVar[dict[str, Any]] = {"variants": 2}
 
     def __init__(self, config: Any):
         config = settled_backbone(self.name, config, config.layers)
@@ -57,14 +63,20 @@ class PatchModel(MapModel):
 
     def patches(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] -> patch features (N, D, h, w), in float32."""
+        return patch_features(self.levels(images))
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) in [0, 1] -> levels (N, C_l, H_l, W_l) of the network, in float32."""
         levels = self.teacher(self.normalize(images))
-        return patch_features([level.to(self.mean.dtype) for level in levels])
+        return [level.to(self.mean.dtype) for level in levels]
+
+    def fit_composition(self, train: Batches) -> None:
+        """Take the composition of training images, where it is asked for."""
+        if self.composition is not None:
+            self.composition.fit(lambda: (self.levels(b["image"]) for b in train()), self.roi)
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Scaled distance maps (N, h, w) -> their product (N, *size), smoothed; its maxima (N,)."""
-        anomaly_map = ops.aggregate_maps(maps, size)
-        sigma = self.config.smoothing
-        anomaly_map = smoothed(anomaly_map, sigma) if sigma > 0 else anomaly_map
-        return anomaly_map, anomaly_map.amax(dim=(1, 2))
+        return ops.aggregate_maps(maps, size, smoothing=self.config.smoothing, return_maximum=True)

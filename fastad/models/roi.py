@@ -119,9 +119,15 @@ def distillation_loss(
     *,
     level_weights: Sequence[float],
     reduction: str = "mean",
+    hard: float = 0.0,
+    deviation: Sequence[Tensor] | None = None,
     eps: float = 1e-12,
 ) -> Tensor:
-    """`fastad.ops.distillation_loss` over the places that count, over all without a region."""
+    """`fastad.ops.distillation_loss` over the places that count, over all without a region.
+
+    ``hard`` of 0 lets all distances count. ``deviation`` (C_l,) of each level is what the teacher's
+    channels are divided by.
+    """
     weights = None
     if roi is not None:
         weights = [roi.weights((level.shape[-2], level.shape[-1])) for level in teacher]
@@ -131,5 +137,7 @@ def distillation_loss(
         level_weights=level_weights,
         weights=weights,
         reduction=reduction,
+        hard=hard or None,
+        deviation=deviation,
         eps=eps,
     )

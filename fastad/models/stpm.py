@@ -17,7 +17,8 @@ from fastad._values import is_number
 from fastad.models.base import Batches, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
-from fastad.models.map_model import SCALES, MapModel, MapOptions
+from fastad.models.map_model import Evidence, MapModel
+from fastad.models.map_options import SCALES, MapOptions
 from fastad.models.roi import distillation_loss, mean_inside
 from fastad.models.teachers import settled_backbone
 
@@ -66,6 +67,15 @@ class STPMConfig(MapOptions):
         subspace: multiply by the map of what the principal components of good images leave of the
             teacher's features (the model `subspace`). Its errors are others than the student's.
             "auto" chooses as above. No paper of this model has it.
+        score_by: "maps" pools an image's score from the distance maps (the paper). "memory" takes
+            the distances of the teacher's features from the nearest ones of good images (the model
+            `patchcore`). The anomaly map stays that of the student. "auto" chooses as above.
+        composition: also judge what an image is composed of, for parts that are missing, doubled or
+            in another place (`fastad.models.composition`). The higher of both scores counts, equal
+            at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
+        hard: the loss counts only the distances of a level that lie at or above this quantile of
+            the batch (Batzner et al., "EfficientAD", WACV 2024, sec. 3.2). 0 counts all (the
+            paper).
         eps: smallest norm by which a feature vector is divided.
         student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -82,6 +92,9 @@ class STPMConfig(MapOptions):
     scale_score: str = "auto"
     pooling: str | float = "auto"
     subspace: str | bool = "auto"
+    score_by: str = "auto"
+    composition: bool = False
+    hard: float = 0.0
     eps: float = 1e-12
     student: nn.Module | None = None
 
@@ -98,6 +111,7 @@ class STPMConfig(MapOptions):
         ):
             self._require(field, getattr(self, field) in allowed, " or ".join(map(repr, allowed)))
         self._check_maps()
+        self._require("hard", is_number(self.hard, 0) and self.hard < 1, "in [0, 1)")
         self._require("eps", is_number(self.eps) and self.eps > 0, "a number above 0")
         if self.weights is not None:
             are_numbers = isinstance(self.weights, (list, tuple))
@@ -121,7 +135,7 @@ class STPM(MapModel):
 
     name = "stpm"
     pair = ("teacher", "student")
-    stages = (Stage(is_static=True, judged_by_defects=True),)
+    stages = (Stage(is_static=True, judged_by_defects=True, sees_past_defects=True),)
     Config = STPMConfig
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 100,
@@ -160,11 +174,22 @@ class STPM(MapModel):
 
         ``teacher``: its features where they are known already.
         """
+        found, student, deviation = self._pair(images, teacher)
+        return found if deviation is None else self.scales(found), student
+
+    def _pair(
+        self, images: Tensor, teacher: list[Tensor] | None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor] | None]:
+        """`features`, the teacher's not scaled yet where there are deviations (C_l,) to divide by.
+
+        The ops do that on the way. It saves a pass over the features.
+        """
         images = self.normalize(images)
         if teacher is not None:
-            return teacher, backbones.extract(self.student, images)
+            return teacher, backbones.extract(self.student, images), None
         teacher, student = self.extract_pair(images)
-        return self.scales(teacher), student
+        scales = self.scales
+        return teacher, student, scales.deviations() if isinstance(scales, ChannelScales) else None
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """``{"teacher": list of (N, C_l, H_l, W_l)}`` for images (N, 3, H, W) in [0, 1]."""
@@ -179,9 +204,21 @@ class STPM(MapModel):
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """The distances of the levels (N, H_l, W_l) of a batch as in `loss`."""
-        teacher, student = self.features(batch["image"], batch.get("teacher"))
-        distances = ops.distances(teacher, student, eps=self.config.eps)
-        return [*distances, *self.subspace_maps(teacher)]
+        return self._compared(batch, self.subspace is not None)[0]
+
+    def _compared(
+        self, batch: Mapping[str, Any], scaled: bool
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Level maps, and the teacher's levels, which are scaled where they have to be."""
+        teacher, student, deviation = self._pair(batch["image"], batch.get("teacher"))
+        if scaled and deviation is not None:
+            teacher, deviation = self.scales(teacher), None
+        distances = ops.distances(teacher, student, deviation=deviation, eps=self.config.eps)
+        return [*distances, *self.subspace_maps(teacher)], teacher
+
+    def evidence(self, batch: Mapping[str, Any]) -> Evidence:
+        """The distance maps of the levels, and those from the memory."""
+        return self.evidence_of(*self._compared(batch, self.asks_teacher()))
 
     def scalings(self) -> Sequence[str]:
         """All of a sum, whose levels differ in size."""
@@ -207,15 +244,17 @@ class STPM(MapModel):
         choice = self.choice()
         scales = {choice.scale_maps, choice.scale_score}
         plain = scales == {"none"} and choice.pooling == 0 and not choice.subspace
+        plain = plain and choice.score_by == "maps" and self.composition is None
         if not plain or self.config.aggregate_size != "input":
             return super().answer(batch)
-        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        teacher, student, deviation = self._pair(batch["image"], batch.get("teacher"))
         anomaly_map, score = ops.anomaly_map(
             teacher,
             student,
             (batch["image"].shape[-2], batch["image"].shape[-1]),
             aggregate=self.config.aggregate,
             weights=self.config.weights,
+            deviation=deviation,
             eps=self.config.eps,
             return_maximum=True,
         )
@@ -226,8 +265,8 @@ class STPM(MapModel):
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
         """Mean of the anomaly map of each image, not scaled, as the authors choose the epoch."""
         size = (batch["image"].shape[-2], batch["image"].shape[-1])
-        teacher, student = self.features(batch["image"], batch.get("teacher"))
-        distances = ops.distances(teacher, student, eps=self.config.eps)
+        teacher, student, deviation = self._pair(batch["image"], batch.get("teacher"))
+        distances = ops.distances(teacher, student, deviation=deviation, eps=self.config.eps)
         anomaly_map, _ = self.join(distances, [], size)
         return mean_inside(anomaly_map, self.roi)
 
@@ -235,11 +274,20 @@ class STPM(MapModel):
         """Squared distances of normalised features, averaged per level and summed over levels.
 
         The authors' code omits the factor 1/2 of the paper's distance, and their learning rate
-        belongs to that: hence a weight of 2 on each level.
+        belongs to that: hence a weight of 2 on each level. Where the batch has "corrupted" images,
+        the student sees those. The teacher's features are of the clean ones all the same.
         """
-        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        teacher, student, deviation = self._pair(
+            batch.get("corrupted", batch["image"]), batch.get("teacher")
+        )
         weights = [2.0] * len(teacher)
         distance = distillation_loss(
-            teacher, student, self.roi, level_weights=weights, eps=self.config.eps
+            teacher,
+            student,
+            self.roi,
+            level_weights=weights,
+            hard=self.config.hard,
+            deviation=deviation,
+            eps=self.config.eps,
         )
         return {"distillation": distance}

@@ -176,9 +176,21 @@ def output_size(size: Sequence[int]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def is_product(aggregate: str) -> bool:
-    if aggregate not in ("product", "sum"):
-        raise ValueError(f"aggregate must be 'product' or 'sum', not {aggregate!r}")
+def map_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    if dtype not in (None, torch.float16, torch.bfloat16):
+        raise ValueError(f"dtype must be None, torch.float16 or torch.bfloat16, not {dtype!r}")
+    return dtype
+
+
+def stored(result: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A map as the reference computes it, rounded as the kernels do."""
+    return result if dtype is None else result.to(dtype)
+
+
+def is_product(aggregate: str, *others: str) -> bool:
+    if aggregate not in ("product", "sum", *others):
+        allowed = " or ".join(map(repr, ("product", "sum", *others)))
+        raise ValueError(f"aggregate must be {allowed}, not {aggregate!r}")
     return aggregate == "product"
 
 
@@ -200,3 +212,24 @@ def norm_floor(eps: float) -> float:
     if not 0 < eps < math.inf:
         raise ValueError(f"eps must be positive and finite, not {eps!r}")
     return float(eps)
+
+
+MOST_SMOOTHING = 300
+
+
+def smoothing(value: float) -> float:
+    """A deviation in pixels, or 0 for none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"smoothing must be a number, not {type(value)}")
+    if not 0 <= value <= MOST_SMOOTHING:
+        raise ValueError(f"smoothing must be from 0 to {MOST_SMOOTHING} pixels, not {value!r}")
+    return float(value)
+
+
+def quantile(name: str, value: float) -> float:
+    """A number at least 0 and below 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value)}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}")
+    return float(value)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments
+from fastad.ops import _arguments, _comparison
 
 
 def empty_gradient(features: Tensor) -> Tensor:
@@ -15,12 +15,13 @@ def empty_gradient(features: Tensor) -> Tensor:
     return gradient if _arguments.readable(gradient) else gradient.new_empty(features.shape)
 
 
-def split(tensors: Sequence[Tensor], levels: int, parts: int) -> list[list[Tensor]]:
-    """Saved tensors as lists of one a level. The last ones are empty where nothing was saved."""
-    return [list(tensors[i * levels : (i + 1) * levels]) for i in range(parts)]
+def split(tensors: Sequence[Tensor], levels: int, saved: Sequence[bool]) -> list[Any]:
+    """Saved tensors as lists of one a level, None where nothing was ``saved``."""
+    rest = iter(tensors)
+    return [[next(rest) for _ in range(levels)] if was_saved else None for was_saved in saved]
 
 
-def for_arguments(ctx: Any, *gradients: Sequence[Tensor | None]) -> tuple:
+def for_arguments(ctx: Any, *gradients: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """What a backward returns: the gradients of its first arguments, and none of the others.
 
     As many as the call had: the dispatcher leaves out last arguments that have their default.
@@ -29,11 +30,15 @@ def for_arguments(ctx: Any, *gradients: Sequence[Tensor | None]) -> tuple:
     return (*gradients, *([None] * len(x) if isinstance(x, list) else None for x in others))
 
 
-def no_gradient(weights: Sequence[Tensor] | None) -> None:
-    """Refuse spatial weights of a raw call that require a gradient, which they do not get."""
-    for i, w in enumerate(weights or []):
-        if w.requires_grad:
-            raise ValueError(f"spatial_weights[{i}] requires a gradient, and weights get none")
+def no_gradient(weights: Sequence[Tensor] | None, channels: Sequence[Tensor] | None) -> None:
+    """Refuse other tensors of a raw call that require a gradient, which they do not get."""
+    for name, kind, tensors in (
+        ("spatial_weights", "weights", weights),
+        ("channels", "channels", channels),
+    ):
+        for i, x in enumerate(tensors or []):
+            if x.requires_grad:
+                raise ValueError(f"{name}[{i}] requires a gradient, and {kind} get none")
 
 
 def by_reference(
@@ -60,13 +65,23 @@ def of_distances(
     student: list[Tensor],
     eps: float,
     spatial_weights: list[Tensor] | None,
+    distance: int,
+    channels: list[Tensor] | None,
 ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
     """The gradients of teacher and student, of each where ``needed``.
 
-    The distance is symmetric: the teacher's gradient comes with the roles exchanged.
+    The distance is symmetric: the teacher's gradient comes with the roles exchanged. Where the
+    teacher is standardised, that is done before, in passes of its own.
     """
-    none = [None] * len(student)
+    of_teacher: Sequence[Tensor | None] = [None] * len(student)
+    of_student: Sequence[Tensor | None] = of_teacher
     op = torch.ops.fastad.distances_backward
-    of_teacher = op(grad, student, teacher, eps, spatial_weights) if any(needed[0]) else none
-    of_student = op(grad, teacher, student, eps, spatial_weights) if any(needed[1]) else none
+    if any(needed[0]) and channels is None:
+        of_teacher = op(grad, student, teacher, eps, spatial_weights, distance)
+    elif any(needed[0]) and channels is not None:
+        compared = _comparison.standardized(teacher, channels)
+        found = op(grad, student, compared, eps, spatial_weights, distance)
+        of_teacher = _comparison.of_standardized(found, teacher, channels)
+    if any(needed[1]):
+        of_student = op(grad, teacher, student, eps, spatial_weights, distance, channels)
     return of_teacher, of_student

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments, _gradients, _spatial_weights, reference
+from fastad.ops import _arguments, _comparison, _gradients, _spatial_weights, reference
 from fastad.ops._spatial_weights import SpatialWeights
 
 
@@ -16,6 +16,9 @@ def distances(
     student: Sequence[Tensor],
     *,
     weights: SpatialWeights | None = None,
+    distance: str = "cosine",
+    mean: Sequence[Tensor] | None = None,
+    deviation: Sequence[Tensor] | None = None,
     eps: float = 1e-12,
 ) -> list[Tensor]:
     """Half the squared distance of L2-normalised features, per pixel, for all levels at once.
@@ -42,6 +45,16 @@ def distances(
             gradient, and one that requires it is refused. A pixel of weight 0 gets none either. On
             CUDA the values are not read back: a negative or non-finite weight makes its results
             NaN.
+        distance: what is computed of a pixel's vectors.
+
+            - ``"cosine"``: as above.
+            - ``"l2"``: the mean of the squared differences of their channels. The mean over all
+              pixels is `torch.nn.functional.mse_loss`.
+            - ``"l2_standardized"``: as ``"l2"`` of the standardised teacher, as EfficientAD has it
+              (Batzner et al., WACV 2024, sec. 3.2). It needs ``mean`` and ``deviation``.
+        mean: subtracted from the teacher's channels, a tensor (C_l,) a level. None for 0. With
+            ``"cosine"`` or ``"l2_standardized"``. The values are not checked, and get no gradient.
+        deviation: by which the teacher's channels are divided after that, likewise. None for 1.
         eps: smallest norm by which a vector is divided.
 
     Returns:
@@ -70,9 +83,13 @@ def distances(
     eps = _arguments.norm_floor(eps)
     if weights is not None:
         weights, served = _spatial_weights.of_levels(weights, teacher, student, served)
+    comparison = _comparison.of(distance, mean, deviation, teacher, student)
     if not served:
-        return reference.distances(teacher, student, eps=eps, weights=weights)
-    return torch.ops.fastad.distances(teacher, student, eps, weights)
+        return reference.distances(teacher, student, eps=eps, weights=weights, **comparison.options)
+    found: list[Tensor] = torch.ops.fastad.distances(
+        teacher, student, eps, weights, comparison.code, comparison.channels
+    )
+    return found
 
 
 @torch.library.register_fake("fastad::distances")
@@ -81,6 +98,8 @@ def _fake(
     student: list[Tensor],
     eps: float,
     spatial_weights: list[Tensor] | None = None,
+    distance: int = 0,
+    channels: list[Tensor] | None = None,
 ) -> list[Tensor]:
     dtype = _arguments.compute_dtype([*teacher, *student])
     return [s.new_empty((s.shape[0], *s.shape[2:]), dtype=dtype) for s in student]
@@ -93,26 +112,31 @@ def _fake_backward(
     student: list[Tensor],
     eps: float,
     spatial_weights: list[Tensor] | None = None,
+    distance: int = 0,
+    channels: list[Tensor] | None = None,
 ) -> list[Tensor]:
     return [_gradients.empty_gradient(s) for s in student]
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
-    teacher, student, ctx.eps, weights = inputs
-    _gradients.no_gradient(weights)
-    ctx.levels = len(student)
-    ctx.save_for_backward(*teacher, *student, *(weights or []))
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    teacher, student, ctx.eps, weights, ctx.distance, channels = inputs
+    _gradients.no_gradient(weights, channels)
+    ctx.levels, ctx.others = len(student), [weights is not None, channels is not None]
+    ctx.save_for_backward(*teacher, *student, *(weights or []), *(channels or []))
 
 
-def _backward(ctx: Any, grad: list[Tensor]) -> tuple:
-    teacher, student, weights = _gradients.split(ctx.saved_tensors, ctx.levels, 3)
+def _backward(ctx: Any, grad: list[Tensor]) -> tuple[Any, ...]:
+    teacher, student, weights, channels = _gradients.split(
+        ctx.saved_tensors, ctx.levels, [True, True, *ctx.others]
+    )
     gradients: Sequence[Sequence[Tensor | None]]
     if torch.is_grad_enabled():
-        function = partial(reference.distances, eps=ctx.eps, weights=weights or None)
+        options = reference.options_of(ctx.distance, channels)
+        function = partial(reference.distances, eps=ctx.eps, weights=weights, **options)
         gradients = _gradients.by_reference(function, [teacher, student], grad)
     else:
         gradients = _gradients.of_distances(
-            ctx.needs_input_grad, grad, teacher, student, ctx.eps, weights or None
+            ctx.needs_input_grad, grad, teacher, student, ctx.eps, weights, ctx.distance, channels
         )
     return _gradients.for_arguments(ctx, *gradients)
 

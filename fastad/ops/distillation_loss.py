@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastad.ops import _arguments, _gradients, _spatial_weights, reference
+from fastad.ops import (
+    _arguments,
+    _comparison,
+    _gradients,
+    _reductions,
+    _spatial_weights,
+    reference,
+)
+from fastad.ops._flat_distances import flat_distances
 from fastad.ops._spatial_weights import SpatialWeights
 
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
@@ -20,12 +28,17 @@ def distillation_loss(
     level_weights: Sequence[float] | None = None,
     weights: SpatialWeights | None = None,
     reduction: str = "mean",
+    hard: float | None = None,
+    distance: str = "cosine",
+    mean: Sequence[Tensor] | None = None,
+    deviation: Sequence[Tensor] | None = None,
     eps: float = 1e-12,
 ) -> Tensor:
     """The distance of normalised features, averaged over positions and batch, summed over levels.
 
     Wang et al., "Student-teacher feature pyramid matching", BMVC 2021, eqs. 2-3. The features are
     read once. The student's gradient is computed with the loss and takes no memory besides itself.
+    So is the teacher's where both require one and lie alike in memory.
 
     Args:
         teacher: list of 1 to 8 levels (N, C_l, H_l, W_l). See `distances`.
@@ -35,12 +48,30 @@ def distillation_loss(
             of a level is that of its images, each ``sum(w * d) / sum(w)``, or 0 with a gradient of
             0 where all weights of the image are 0.
         reduction: ``"mean"`` sums the weighted means of the levels, ``"sum"`` their weighted sums.
-            ``"none"`` gives the weighted means of the levels one by one.
+            ``"none"`` gives the weighted means of the levels one by one. ``"image"`` gives each
+            image's sum of the weighted means of its levels. The mean of these is ``"mean"``. Its
+            gradient is computed in the backward, where the images' factors are known.
+        hard: hard feature mining (Batzner et al., "EfficientAD", WACV 2024, sec. 3.2). Of each
+            level only the distances at or above this quantile of the batch count, as 0.99. It is at
+            least 0 and below 1, and None for all distances. The quantile is that of
+            ``torch.quantile(..., interpolation="higher")``. Equal distances are hard together.
+            With ``weights`` the pixels of weight 0 are left out, and the mean of a level is
+            ``sum(w * d) / sum(w)`` over all hard pixels of the batch, or 0 where there is none.
+            The distances are computed first, and the gradient in the backward. It is 0 where a
+            distance does not count.
+        distance: ``"cosine"``, ``"l2"`` or ``"l2_standardized"``: see `distances`. Or
+            ``"cosine_flat"``, as the code of reverse distillation has it (Deng and Li, CVPR 2022):
+            ``1 - cos`` of the flattened level of each image. Means and sums are over the batch.
+            ``weights`` are factors of the pixels in all sums of the cosine. ``hard`` does not go
+            with it. The gradient takes a second sweep, in the backward: the norms are known only
+            when all of a level has been read.
+        mean: of the teacher's channels, a tensor (C_l,) a level. See `distances`.
+        deviation: of the teacher's channels, likewise.
         eps: smallest norm by which a vector is divided.
 
     Returns:
-        A scalar, or (L,) for ``"none"``, in float32, or float64 if any input is. NaN for the mean
-        of an empty batch.
+        A scalar, (L,) for ``"none"``, or (N,) for ``"image"``, in float32, or float64 if any input
+        is. NaN for the mean of an empty batch.
 
     Raises:
         TypeError: a wrong type. The message names the argument.
@@ -62,11 +93,19 @@ def distillation_loss(
     """
     teacher, student, served = _arguments.features(teacher, student)
     numbers = _arguments.level_weights("level_weights", level_weights, len(teacher))
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction must be one of {list(_REDUCTIONS)}, not {reduction!r}")
+    if reduction not in (*_REDUCTIONS, "image"):
+        allowed = [*_REDUCTIONS, "image"]
+        raise ValueError(f"reduction must be one of {allowed}, not {reduction!r}")
+    if reduction == "image" and hard is not None:
+        raise ValueError("hard is a quantile of the batch: it does not go with reduction='image'")
     eps = _arguments.norm_floor(eps)
+    if hard is not None:
+        hard = _arguments.quantile("hard", hard)
     if weights is not None:
         weights, served = _spatial_weights.of_levels(weights, teacher, student, served)
+    if hard is not None and distance == "cosine_flat":
+        raise ValueError("hard chooses pixels: it does not go with distance='cosine_flat'")
+    comparison = _comparison.of(distance, mean, deviation, teacher, student, maps=False)
     if not served:
         return reference.distillation_loss(
             teacher,
@@ -74,14 +113,39 @@ def distillation_loss(
             level_weights=numbers,
             weights=weights,
             reduction=reduction,
+            hard=hard,
             eps=eps,
+            **comparison.options,
         )
+    if distance == "cosine_flat":
+        flat = flat_distances(teacher, student, eps, weights, comparison.channels)
+        return _reductions.join_images(flat, numbers, reduction)
+    compared = comparison.code, comparison.channels
+    if hard is not None:
+        maps = torch.ops.fastad.distances(teacher, student, eps, None, *compared)
+        levels = _reductions.hard_levels(maps, hard, weights, reduction)
+        return _reductions.join_levels(levels, numbers, reduction)
+    if reduction == "image":
+        maps = torch.ops.fastad.distances(teacher, student, eps, weights, *compared)
+        return _reductions.join_levels(_reductions.image_means(maps, weights), numbers, reduction)
     # A float16 gradient waits for the backward: only there is the scale known that a GradScaler
     # applies to keep it from underflowing.
     gradient = torch.is_grad_enabled() and any(s.requires_grad for s in student)
-    gradient = gradient and all(s.dtype != torch.float16 for s in student)
+    gradient = gradient and all(x.dtype != torch.float16 for x in (*teacher, *student))
+    of_teacher = gradient and comparison.channels is None and any(t.requires_grad for t in teacher)
+    if of_teacher:
+        of_teacher = all(t.stride() == s.stride() for t, s in zip(teacher, student, strict=True))
+    loss: Tensor
     loss, _ = torch.ops.fastad.distillation_loss(
-        teacher, student, numbers, _REDUCTIONS[reduction], eps, gradient, weights
+        teacher,
+        student,
+        numbers,
+        _REDUCTIONS[reduction],
+        eps,
+        gradient,
+        weights,
+        *compared,
+        of_teacher,
     )
     return loss
 
@@ -95,10 +159,14 @@ def _fake(
     eps: float,
     gradient: bool,
     spatial_weights: list[Tensor] | None = None,
+    distance: int = 0,
+    channels: list[Tensor] | None = None,
+    teacher_gradient: bool = False,
 ) -> tuple[Tensor, list[Tensor]]:
     shape = (len(student),) if reduction == 2 else ()
     loss = student[0].new_empty(shape, dtype=_arguments.compute_dtype([*teacher, *student]))
-    return loss, [_gradients.empty_gradient(s) for s in student] if gradient else []
+    of = [*student, *(teacher if teacher_gradient else [])] if gradient else []
+    return loss, [_gradients.empty_gradient(x) for x in of]
 
 
 @torch.library.register_fake("fastad::scale_gradients_")
@@ -106,23 +174,24 @@ def _fake_scale(gradients: list[Tensor], grad_loss: Tensor) -> None:
     return None
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, list[Tensor]]) -> None:
-    teacher, student, ctx.level_weights, ctx.reduction, ctx.eps, _, weights = inputs
-    _gradients.no_gradient(weights)
-    ctx.weighted = weights is not None
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
+    teacher, student, ctx.level_weights, ctx.reduction, ctx.eps, gradient, *others = inputs
+    weights, ctx.distance, channels, teacher_gradient = others
+    _gradients.no_gradient(weights, channels)
+    ctx.saved = [weights is not None, channels is not None, gradient, teacher_gradient]
     ctx.gradients_are_scaled = False
     ctx.mark_non_differentiable(*output[1])
     ctx.set_materialize_grads(False)  # no zeros for outputs that carry no gradient
-    ctx.save_for_backward(*teacher, *student, *(weights or []), *output[1])
+    ctx.save_for_backward(*teacher, *student, *(weights or []), *(channels or []), *output[1])
 
 
-def _backward(ctx: Any, grad_loss: Tensor | None, grad_gradients: Any) -> tuple:
+def _backward(ctx: Any, grad_loss: Tensor | None, grad_gradients: Any) -> tuple[Any, ...]:
     levels = len(ctx.level_weights)
     if grad_loss is None:
         return _gradients.for_arguments(ctx, [None] * levels, [None] * levels)
-    teacher, student, *others = _gradients.split(ctx.saved_tensors, levels, 3 + ctx.weighted)
-    weights = others[0] if ctx.weighted else None
-    of_student: Sequence[Tensor | None] = others[-1]
+    teacher, student, weights, channels, of_student, of_teacher = _gradients.split(
+        ctx.saved_tensors, levels, [True, True, *ctx.saved]
+    )
     if torch.is_grad_enabled():
         function = partial(
             reference.distillation_loss,
@@ -130,28 +199,38 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_gradients: Any) -> tuple:
             weights=weights,
             reduction=list(_REDUCTIONS)[ctx.reduction],
             eps=ctx.eps,
+            **reference.options_of(ctx.distance, channels),
         )
         gradients = _gradients.by_reference(function, [teacher, student], grad_loss)
         return _gradients.for_arguments(ctx, *gradients)
-    kept = len(of_student) > 0 and not ctx.gradients_are_scaled
-    if kept and type(grad_loss) is Tensor:
+    if ctx.gradients_are_scaled:
+        of_student = of_teacher = None
+    kept = [of_teacher, of_student]
+    if type(grad_loss) is Tensor:
         # In place, and not at all where the scale is one: nobody else reads them. By `data`, whose
         # version autograd does not compare: a second backward computes them anew.
-        of_student = [g.data for g in others[-1]]
-        torch.ops.fastad.scale_gradients_(of_student, grad_loss)
-        ctx.gradients_are_scaled = True
-    elif kept:  # under tracing, where a compiler fuses the product with its consumer
+        kept = [None if of is None else [g.data for g in of] for of in kept]
+        for gradients in filter(None, kept):
+            torch.ops.fastad.scale_gradients_(gradients, grad_loss)
+            ctx.gradients_are_scaled = True
+    else:  # under tracing, where a compiler fuses the product with its consumer
         scales = grad_loss.expand(levels).unbind()
-        of_student = [(g * s).to(g.dtype) for g, s in zip(others[-1], scales, strict=True)]
-    of_teacher: Sequence[Tensor | None] = [None] * levels
-    if not kept or any(ctx.needs_input_grad[0]):
-        needed = [ctx.needs_input_grad[0], [] if kept else ctx.needs_input_grad[1]]
+        kept = [
+            None if of is None else [(g * s).to(g.dtype) for g, s in zip(of, scales, strict=True)]
+            for of in kept
+        ]
+    needed = [
+        [] if of is not None else need
+        for of, need in zip(kept, ctx.needs_input_grad[:2], strict=True)
+    ]
+    found: Sequence[Sequence[Tensor | None]] = [[None] * levels] * 2
+    if any(map(any, needed)):
         grad_maps = _grad_of_maps(ctx, grad_loss, student, weights)
-        of_teacher, found = _gradients.of_distances(
-            needed, grad_maps, teacher, student, ctx.eps, weights
+        found = _gradients.of_distances(
+            needed, grad_maps, teacher, student, ctx.eps, weights, ctx.distance, channels
         )
-        of_student = of_student if kept else found
-    return _gradients.for_arguments(ctx, of_teacher, of_student)
+    results = [f if of is None else of for of, f in zip(kept, found, strict=True)]
+    return _gradients.for_arguments(ctx, *results)
 
 
 def _grad_of_maps(

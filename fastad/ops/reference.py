@@ -4,39 +4,54 @@ Any device, any floating dtype, differentiable by autograd. Inputs in half preci
 in float32, double stays double, which is what the kernels do too. Nothing here is fused: these
 functions are also the baseline of the benchmarks.
 
-The distance is that of student-teacher feature pyramid matching (Wang et al., BMVC 2021,
-eqs. 1-3): half the squared Euclidean distance of the L2-normalised feature vectors of a pixel,
-which equals 1 - cos for non-zero vectors.
+By default the distance is that of student-teacher feature pyramid matching (Wang et al., BMVC
+2021, eqs. 1-3): half the squared Euclidean distance of the L2-normalised feature vectors of a
+pixel, which equals 1 - cos for non-zero vectors.
 """
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fastad.ops import _reductions
 
 
 def _compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+DISTANCES = ("cosine", "l2", "l2_standardized", "cosine_flat")
+
+
 def distances(
     teacher: list[Tensor],
     student: list[Tensor],
     *,
+    distance: str = "cosine",
+    mean: Sequence[Tensor] | None = None,
+    deviation: Sequence[Tensor] | None = None,
     eps: float = 1e-12,
     weights: Tensor | Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """Half the squared distance of normalised features, per pixel, times the pixel's weight.
+    """A distance of the feature vectors of each pixel, times the pixel's weight.
+
+    ``"cosine"``: half the squared distance of the L2-normalised vectors. ``"l2"`` and
+    ``"l2_standardized"``: the mean of the squared differences of the channels. ``mean`` and
+    ``deviation`` (C_l,) of each level standardise the teacher's channels before.
 
     Lists of (N, C_l, H_l, W_l) -> list of (N, H_l, W_l). ``weights`` as in `resize_weights`.
     """
+    check_has_maps(distance)
     dtype = _compute_dtype(*teacher, *student)
     result = []
-    for t, s in zip(teacher, student, strict=True):
-        t_hat = F.normalize(t.to(dtype), dim=1, eps=eps)  # N C H W
-        s_hat = F.normalize(s.to(dtype), dim=1, eps=eps)
+    for t, s in _compared(teacher, student, mean, deviation):
+        if distance != "cosine":
+            result.append((t - s).square().mean(dim=1))  # N H W
+            continue
+        t_hat, s_hat = F.normalize(t, dim=1, eps=eps), F.normalize(s, dim=1, eps=eps)
         result.append(0.5 * (t_hat - s_hat).square().sum(dim=1))  # N H W
     if weights is None:
         return result
@@ -45,6 +60,68 @@ def distances(
         torch.where(w == 0, d.detach(), d) * w
         for d, w in zip(result, resize_weights(weights, _sizes(result), dtype), strict=True)
     ]
+
+
+def check_has_maps(distance: str) -> None:
+    if distance == "cosine_flat":
+        raise ValueError(
+            "distance 'cosine_flat' is one number for a whole level: distillation_loss takes it, "
+            "and the map of a student trained by it is that of 'cosine'"
+        )
+
+
+def _compared(
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    mean: Sequence[Tensor] | None,
+    deviation: Sequence[Tensor] | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The features (N, C_l, H_l, W_l) of the levels in the type of results, the teacher's
+    standardised."""
+    dtype = _compute_dtype(*teacher, *student)
+    for i, (t, s) in enumerate(zip(teacher, student, strict=True)):
+        t, s = t.to(dtype), s.to(dtype)  # N C H W
+        if mean is not None:
+            t = t - mean[i].to(dtype)[:, None, None]
+        if deviation is not None:
+            t = t / deviation[i].to(dtype)[:, None, None]
+        yield t, s
+
+
+def flat_distances(
+    teacher: list[Tensor],
+    student: list[Tensor],
+    *,
+    mean: Sequence[Tensor] | None = None,
+    deviation: Sequence[Tensor] | None = None,
+    eps: float = 1e-12,
+    weights: Tensor | Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """The distance of each level as one vector: half the squared distance of the normalised ones.
+
+    That is 1 - cos of the flattened levels, as the code of reverse distillation has it (Deng and
+    Li, CVPR 2022). ``weights`` as in `resize_weights` are factors of the pixels in all of its sums.
+
+    Lists of (N, C_l, H_l, W_l) -> list of (N,).
+    """
+    pairs = list(_compared(teacher, student, mean, deviation))
+    if weights is not None:
+        sizes, dtype = _sizes(student), _compute_dtype(*teacher, *student)
+        roots = [w.sqrt().unsqueeze(-3) for w in resize_weights(weights, sizes, dtype)]
+        pairs = [(t * root, s * root) for (t, s), root in zip(pairs, roots, strict=True)]
+    result = []
+    for t, s in pairs:
+        t_hat, s_hat = (F.normalize(x.flatten(1), dim=1, eps=eps) for x in (t, s))
+        result.append(0.5 * (t_hat - s_hat).square().sum(dim=1))  # N
+    return result
+
+
+def options_of(distance: int, channels: Sequence[Tensor] | None) -> dict[str, Any]:
+    """Arguments of a raw call of `torch.ops.fastad` as the functions here take them."""
+    options: dict[str, Any] = {"distance": "l2" if distance else "cosine"}
+    if channels is not None:
+        options |= {"mean": [x[0] for x in channels], "deviation": [1 / x[1] for x in channels]}
+    return options
 
 
 def _sizes(maps: Sequence[Tensor]) -> list[tuple[int, int]]:
@@ -74,18 +151,28 @@ def aggregate_maps(
     *,
     aggregate: str = "product",
     weights: Sequence[float] | None = None,
+    align_corners: bool = False,
+    dtype: torch.dtype | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Upsample every level bilinearly to ``size`` and join them by product or sum.
 
     List of (N, H_l, W_l) -> (N, H, W). ``weights`` are exponents of the product, factors of the
-    sum; 1 by default.
+    sum; 1 by default. ``"stack"`` does not join: (N, L, H, W). ``align_corners`` as of
+    `torch.nn.functional.interpolate`. The result is computed first, then rounded to ``dtype``.
+    ``smoothing`` is the sigma of `smoothed`, 0 for none.
     """
-    dtype = _compute_dtype(*maps)
+    computed = _compute_dtype(*maps)
     weights = [1.0] * len(maps) if weights is None else weights
     result: Tensor | None = None
-    for level, weight in zip(maps, weights, strict=True):
-        level = level.to(dtype)[:, None]
-        up = F.interpolate(level, size=size, mode="bilinear", align_corners=False)[:, 0]
+    levels = [
+        F.interpolate(m.to(computed)[:, None], size, mode="bilinear", align_corners=align_corners)
+        for m in maps
+    ]
+    if aggregate == "stack":
+        return torch.cat(levels, dim=1).to(dtype or computed)
+    for level, weight in zip(levels, weights, strict=True):
+        up = level[:, 0]
         if aggregate == "product":
             term = up if weight == 1.0 else up**weight
             result = term if result is None else result * term
@@ -93,7 +180,23 @@ def aggregate_maps(
             term = up * weight
             result = term if result is None else result + term
     assert result is not None, "maps must not be empty"
-    return result
+    result = smoothed(result, smoothing) if smoothing > 0 else result
+    return result.to(dtype or computed)
+
+
+def smoothed(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (N, H, W) under a Gaussian of ``sigma`` > 0 pixels, cut at 3 sigma; edges are repeated.
+
+    In the maps' own precision, under autocast too.
+    """
+    radius = max(round(3 * sigma), 1)
+    steps = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    maps = F.pad(maps[:, None], (radius,) * 4, mode="replicate")
+    with torch.autocast(maps.device.type, enabled=False):
+        maps = F.conv2d(maps, kernel.view(1, 1, 1, -1))
+        return F.conv2d(maps, kernel.view(1, 1, -1, 1))[:, 0]
 
 
 def anomaly_map(
@@ -104,7 +207,13 @@ def anomaly_map(
     aggregate: str = "product",
     level_weights: Sequence[float] | None = None,
     weights: Tensor | Sequence[Tensor] | Sequence[float] | None = None,
+    distance: str = "cosine",
+    mean: Sequence[Tensor] | None = None,
+    deviation: Sequence[Tensor] | None = None,
     eps: float = 1e-12,
+    align_corners: bool = False,
+    dtype: torch.dtype | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """``aggregate_maps(distances(teacher, student), size)``: features -> (N, H, W).
 
@@ -120,8 +229,44 @@ def anomaly_map(
         True
     """
     numbers, spatial = tell_weights(level_weights, weights)
-    maps = distances(teacher, student, eps=eps, weights=spatial)
-    return aggregate_maps(maps, size, aggregate=aggregate, weights=numbers)
+    maps = distances(
+        teacher,
+        student,
+        distance=distance,
+        mean=mean,
+        deviation=deviation,
+        eps=eps,
+        weights=spatial,
+    )
+    return aggregate_maps(
+        maps,
+        size,
+        aggregate=aggregate,
+        weights=numbers,
+        align_corners=align_corners,
+        dtype=dtype,
+        smoothing=smoothing,
+    )
+
+
+SCORES = ("maximum", "top_share")
+
+
+def score(anomaly_map: Tensor, score: str, share: float = 0.01) -> Tensor:
+    """The score of each image of a map (N, H, W): (N,).
+
+    ``"maximum"``: the highest pixel. ``"top_share"``: the mean of the highest pixels, this
+    ``share`` of all, at least one.
+    """
+    pixels = anomaly_map.flatten(1)
+    if score == "maximum":
+        return pixels.amax(dim=1)
+    return pixels.topk(count_of(share, pixels.shape[1])).values.mean(dim=1)
+
+
+def count_of(share: float, pixels: int) -> int:
+    """How many pixels a share of them is, at least one."""
+    return max(round(share * pixels), 1)
 
 
 def tell_weights(
@@ -149,26 +294,45 @@ def distillation_loss(
     level_weights: Sequence[float] | None = None,
     weights: Tensor | Sequence[Tensor] | None = None,
     reduction: str = "mean",
+    hard: float | None = None,
+    distance: str = "cosine",
+    mean: Sequence[Tensor] | None = None,
+    deviation: Sequence[Tensor] | None = None,
     eps: float = 1e-12,
 ) -> Tensor:
     """Weighted distances over positions and batch.
 
     ``"mean"``: the levels' means, weighted and summed, a scalar. ``"sum"``: the levels' sums,
-    likewise. ``"none"``: the weighted means of the levels, (L,). With spatial ``weights``, as in
-    `resize_weights`, the mean of an image is ``sum(w * d) / sum(w)``, or 0 where all are 0.
+    likewise. ``"none"``: the weighted means of the levels, (L,). ``"image"``: of each image the sum
+    of the weighted means of the levels, (N,). With spatial ``weights``, as in
+    `resize_weights`, the mean of an image is ``sum(w * d) / sum(w)``, or 0 where all are 0. With
+    ``hard`` only the distances at or above this quantile count (`is_hard` in `_reductions.py`), and
+    a mean is that of the batch.
+    ``"cosine_flat"`` is that of `flat_distances`: means and sums are over the batch.
     """
-    maps = distances(teacher, student, eps=eps, weights=weights)
-    factors = [1.0] * len(maps) if level_weights is None else level_weights
-    join = torch.sum if reduction == "sum" else torch.mean
-    if weights is not None and reduction != "sum":
-        dtype = maps[0].dtype
-        totals = [  # N
-            w.expand_as(m).sum(dim=(1, 2))
-            for w, m in zip(resize_weights(weights, _sizes(maps), dtype), maps, strict=True)
-        ]
-        maps = [
-            m.sum(dim=(1, 2)) / torch.where(total > 0, total, 1)
-            for m, total in zip(maps, totals, strict=True)
-        ]
-    levels = torch.stack([join(m) * w for m, w in zip(maps, factors, strict=True)])
-    return levels if reduction == "none" else levels.sum()
+    if distance == "cosine_flat":
+        flat = flat_distances(
+            teacher, student, mean=mean, deviation=deviation, eps=eps, weights=weights
+        )
+        return _reductions.join_images(flat, level_weights, reduction)
+    maps = distances(
+        teacher,
+        student,
+        distance=distance,
+        mean=mean,
+        deviation=deviation,
+        eps=eps,
+        weights=weights if hard is None else None,
+    )
+    of_levels = None
+    if weights is not None:
+        of_levels = resize_weights(weights, _sizes(maps), maps[0].dtype)
+    if hard is not None:
+        levels = _reductions.hard_levels(maps, hard, of_levels, reduction)
+    elif reduction == "image" or (of_levels is not None and reduction != "sum"):
+        levels = _reductions.image_means(maps, of_levels)
+        if reduction != "image":
+            levels = [level.mean() for level in levels]
+    else:
+        levels = [m.sum() if reduction == "sum" else m.mean() for m in maps]
+    return _reductions.join_levels(levels, level_weights, reduction)

@@ -3,6 +3,7 @@
 Open `trainer` first, and `config` for the options.
 """
 
+from fastad.training.calibrator import Calibrator
 from fastad.training.checkpoint import CheckpointError, load_checkpoint
 from fastad.training.config import TrainingConfig
 from fastad.training.divergence import TrainingDivergedError
@@ -16,6 +17,7 @@ from fastad.training.trainer import Trainer
 
 __all__ = [
     "PRECISIONS",
+    "Calibrator",
     "CheckpointError",
     "ChoiceRecord",
     "ConsoleProgress",

@@ -131,11 +131,12 @@ def phases_of(
     for plan in plans:
         name = plan.stage.name
         if not plan.stage.trains:
-            phases[name] = len(plan.train)
+            phases[name] = len(plan.looked_at)
             continue
         judged = len(plan.validation_items) + (0 if plan.trial is None else len(plan.trial))
-        phases[features_of(name)] = len(plan.train_items) + judged
-        phases[name] = plan.config.epochs * (A_STEP * len(plan.train_items) + judged)
+        images = plan.train_items.shape[-1]  # of an epoch
+        phases[features_of(name)] = plan.train_items.numel() + judged
+        phases[name] = plan.config.epochs * (A_STEP * images + judged)
     held_out = len(plans[-1].held_out)
     if isinstance(model, MapModel) and (images := images_to_judge(model, held_out)):
         phases[CHOICE] = images
@@ -148,7 +149,7 @@ def in_words(phases: Mapping[str, float], plans: Sequence[StagePlan]) -> str:
     stages = [
         f"{plan.stage.name} {plan.config.epochs} epoch{'s' * (plan.config.epochs != 1)}"
         if plan.stage.trains
-        else f"{plan.stage.name} of {len(plan.train)} images"
+        else f"{plan.stage.name} of {len(plan.looked_at)} images"
         for plan in plans
     ]
     return ", ".join(

@@ -66,6 +66,14 @@ def shuffled_batches(indices: Tensor, batch_size: int, generator: torch.Generato
     return batches
 
 
+def one_variant_each(items: Tensor, generator: torch.Generator) -> Tensor:
+    """Of items (1 + k, n) one a column, drawn evenly: (n,). Items (n,) are taken as they are."""
+    if items.dim() == 1:
+        return items
+    rows = torch.randint(len(items), (1, items.shape[1]), generator=generator)
+    return items.gather(0, rows)[0]
+
+
 def steps_an_epoch(items: int, batch_size: int) -> int:
     """How many batches `shuffled_batches` makes of that many items."""
     steps = -(-items // batch_size)
@@ -90,6 +98,8 @@ def read_batch(
     each item they are seeded by (seed, epoch, index), so that an item does not depend on what was
     read before it or on the process that reads it, and put back afterwards.
 
+    Where a data set has ``of_epoch(index, epoch)``, that gives the items.
+
     Raises:
         TypeError: an item is something else.
         ValueError: images of several sizes.
@@ -97,13 +107,16 @@ def read_batch(
     indices = list(indices)
     if isinstance(dataset, Tensor):
         return {"image": dataset[indices]}
+    of_epoch = getattr(dataset, "of_epoch", None)
+    if is_fixed(dataset) and of_epoch is not None:
+        return _stack([of_epoch(index, epoch) for index in indices], indices)
     if is_fixed(dataset):
         return _stack([dataset[index] for index in indices], indices)
     items = []
     with _generators_put_back():
         for index in indices:
             _seed_generators(seed, epoch, index)
-            items.append(dataset[index])
+            items.append(dataset[index] if of_epoch is None else of_epoch(index, epoch))
     return _stack(items, indices)
 
 
@@ -127,6 +140,9 @@ def to_device(
         raise TypeError(f"images must be uint8 or floating point in [0, 1]; got {images.dtype}")
     images = images.to(torch.float32, memory_format=memory_format)
     batch["image"] = images.div_(255) if is_bytes else images
+    if "corrupted" in batch:  # of the image's dtype
+        corrupted = batch["corrupted"].to(torch.float32, memory_format=memory_format)
+        batch["corrupted"] = corrupted.div_(255) if is_bytes else corrupted
     return batch
 
 

@@ -68,6 +68,14 @@ class TrainingConfig(Options):
             this is not.
         validation_fraction: share of the images held out to choose the epoch by, in [0, 1). Without
             effect where the layout of the folder sets images apart.
+        variants: copies of each training image under other light and contrast, at a slightly other
+            position, a little blurred or with noise. They are drawn once, so that the teachers'
+            features of them are kept as well. An epoch takes each image once, as itself or as one
+            of its copies. A model that trains nothing looks at all of them. 0 for none. Held-out
+            images have none.
+        corrupt: share of the training images that the student of STPM, and the first one of RSTPM,
+            sees with a synthesised defect, from 0 to 1. It must give the teacher's features of the
+            image without. Each epoch draws other defects.
         seed: of the split, the order of the images, and random layers.
         precision: "auto", "float32", "bfloat16" or "float16" of convolutions and products.
             Parameters and their updates stay float32. "auto" is bfloat16 where the device has units
@@ -121,6 +129,8 @@ class TrainingConfig(Options):
     min_steps: int = 0
     min_batches: int = 0
     validation_fraction: float = 0.2
+    variants: int = 0
+    corrupt: float = 0.0
     seed: int = 0
     precision: str = "auto"
     channels_last: bool = True
@@ -141,7 +151,7 @@ class TrainingConfig(Options):
         self._make_plain()
         for name in ("epochs", "batch_size", "pseudo_anomalies"):
             self._require(name, is_integer(getattr(self, name), 1), "an integer of at least 1")
-        for name in ("seed", "min_steps", "min_batches"):
+        for name in ("seed", "min_steps", "min_batches", "variants"):
             self._require(name, is_integer(getattr(self, name), 0), "an integer of at least 0")
         self._require("seed", self.seed < 2**63, "below 2**63")
         self._require(
@@ -179,6 +189,8 @@ class TrainingConfig(Options):
             self._require(name, value is None or is_path, "a folder or None")
         share = self.own_patches
         self._require("own_patches", is_number(share) and 0 <= share <= 1, "from 0 to 1")
+        share = self.corrupt
+        self._require("corrupt", is_number(share) and 0 <= share <= 1, "from 0 to 1")
         count = self.defect_images
         is_count = count is None or is_integer(count, 1)
         self._require("defect_images", is_count, "an integer of at least 1, or None")
@@ -235,6 +247,8 @@ class TrainingConfig(Options):
             for name in OF_PSEUDO_ANOMALIES:
                 if name in overrides and getattr(config, name) != getattr(cls, name):
                     raise ValueError(f"{name}: the training of {model.name} has no use for it")
+        if config.corrupt > 0 and not any(stage.sees_past_defects for stage in model.stages):
+            raise ValueError(f"corrupt: the training of {model.name} has no use for it")
         if not model.trains():
             for name in OF_EPOCHS:
                 if name in overrides:
@@ -337,4 +351,6 @@ def options_of(model: type[AnomalyModel], options: Mapping[str, Any]) -> dict[st
     unused = () if model.trains() else (*OF_EPOCHS, "stages")
     if not any(stage.pseudo_anomalies for stage in model.stages):
         unused += OF_PSEUDO_ANOMALIES
+    if not any(stage.sees_past_defects for stage in model.stages):
+        unused += ("corrupt",)
     return {name: value for name, value in options.items() if name not in unused}

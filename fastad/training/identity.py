@@ -35,7 +35,15 @@ _OPAQUE = (
     "training option textures",
     "training option defects",
 )
-_LATER = ("schedule", "own_patches", "on_foreground", "defects", "defect_images")
+_LATER = (
+    "schedule",
+    "own_patches",
+    "on_foreground",
+    "defects",
+    "defect_images",
+    "variants",
+    "corrupt",
+)
 # These may differ: epochs may be added; floors change epochs and batches, which are compared;
 # workers change nothing; the others change the rounding, which `changes` says.
 _FREE = (
@@ -114,7 +122,8 @@ def identify(
             fingerprint = getattr(plan.train_set, "fingerprint", None)
             identity[f"{prefix}pseudo-anomalies"] = fingerprint
     for name, value in dataclasses.asdict(config).items():
-        if name not in (*_FREE, *STAGE_OPTIONS, "stages"):
+        absent = name in _LATER and value == getattr(TrainingConfig, name)
+        if name not in (*_FREE, *STAGE_OPTIONS, "stages") and not absent:
             identity[f"training option {name}"] = value
     return json.loads(json.dumps(identity))
 
@@ -225,7 +234,7 @@ def changes(then: TrainingRecord, now: TrainingRecord, of_stage: str) -> list[st
     """Notes on what may differ, but lets the numbers round otherwise than without interruption."""
     pairs = {
         name: (getattr(then, name), getattr(now, name))
-        for name in ("device", "precision", "threads")
+        for name in ("device", "precision", "threads", "processes")
     }
     pairs |= {name: (then.versions.get(name), value) for name, value in now.versions.items()}
     for room in ("feature_cache_gib", "feature_disk_gib"):

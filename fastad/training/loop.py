@@ -12,11 +12,12 @@ from torch import Tensor
 from fastad.models import AnomalyModel, Step
 from fastad.training.agenda import Agenda
 from fastad.training.batch_norm import chosen_batches, taken_anew, trained_norms
-from fastad.training.batches import shuffled_batches
+from fastad.training.batches import one_variant_each, shuffled_batches
 from fastad.training.divergence import require_finite
 from fastad.training.graphs import StepGraphs, recorder
 from fastad.training.progress import Clock, EpochProgress
 from fastad.training.schedule import rate_factor
+from fastad.training.shares import Shares
 from fastad.training.source import Placement, Source
 from fastad.training.stages import StagePlan
 from fastad.training.state import RunningStep, TrainingState
@@ -41,6 +42,7 @@ class StageLoop:
         sources: where batches of the plan's items come from.
         progress: called after every step and every epoch.
         agenda: of the whole training; this stage is its phase.
+        shares: of the batches, where several processes train together.
     """
 
     def __init__(
@@ -51,13 +53,16 @@ class StageLoop:
         sources: Sources,
         progress: Callable[[EpochProgress], None] | None,
         agenda: Agenda,
+        shares: Shares,
     ):
+        self.shares = shares
         self.agenda = agenda
         self.model, self.plan, self.placement = model, plan, placement
         self.sources = sources
         self.progress = progress
         self._on_cuda = placement.device.type == "cuda"
-        self._graphs = StepGraphs(recorder(placement.device) if plan.stage.is_static else None)
+        records = plan.stage.is_static and shares.count == 1  # no message is recorded
+        self._graphs = StepGraphs(recorder(placement.device) if records else None)
         # What is recorded must not be on the stream that waits for all others.
         self._stream = torch.cuda.Stream(placement.device) if self._on_cuda else None
 
@@ -68,16 +73,15 @@ class StageLoop:
         self.agenda.enter(self.plan.stage.name, done=(first - 1) / last)
         for epoch in range(first, last + 1):
             clock = Clock(epoch, last)
-            batches = shuffled_batches(
-                self.plan.train_items, self.plan.config.batch_size, state.shuffle
-            )
+            items = one_variant_each(self.plan.train_items, state.shuffle)
+            batches = shuffled_batches(items, self.plan.config.batch_size, state.shuffle)
             losses = self._train_epoch(batches, state, clock)
             self._renew_statistics()
-            found = self._judge(epoch)
-            score = self._validate(epoch)
+            found, score = self.shares.agreed((self._judge(epoch), self._validate(epoch)))
             seconds = before + time.monotonic() - begin
             is_best = state.end_epoch(losses, score, found, seconds)
-            save()
+            if self.shares.is_first:
+                save()
             self._report(clock, len(batches), len(batches), losses, score, is_best, found)
 
     def _train_epoch(
@@ -88,24 +92,29 @@ class StageLoop:
         config = self.plan.config
         sums: dict[str, Tensor] = {}
         totals: list[list[Tensor]] = []  # of each batch, of each step
-        with self._own_stream():
-            loaded = self.sources.train.batches(batches, clock.epoch)
-            for number, (indices, batch) in enumerate(loaded, start=1):
+        draws = self.shares.own_draws(self.plan.seed, clock.epoch)
+        with self._own_stream(), self.shares.synced_norms(self.model), draws:
+            own = [self.shares.of(batch) for batch in batches]
+            loaded = zip(batches, self.sources.train.batches(own, clock.epoch), strict=True)
+            for number, (whole, (_, batch)) in enumerate(loaded, start=1):
+                weight = self.shares.weight(whole)
                 done = (clock.epoch - 1) * len(batches) + number - 1
                 factor = rate_factor(config.schedule, done, config.epochs * len(batches))
                 totals.append([])
                 for step in state.steps:
-                    losses = self._compute(batch, step, state.steps)
+                    losses = self._compute(batch, step, state.steps, weight)
+                    self.shares.add_gradients(step.parameters)
                     _update(step, factor)
                     totals[-1].append(_total(losses))
                     for name, value in losses.items():
-                        sums[name] = sums.get(name, 0.0) + value.double() * len(indices)
+                        sums[name] = sums.get(name, 0.0) + value.double() * (weight * len(whole))
                 if not self._on_cuda:
                     self._require_finite_totals(totals[-1:], state, clock.epoch, number)
-                clock.images += len(indices)
+                clock.images += len(whole)
                 self._report(clock, number, len(batches))
         if self._on_cuda:
             self._require_finite_totals(totals, state, clock.epoch, 1)
+        sums = self.shares.added(sums)
         return {name: float(value) / clock.images for name, value in sums.items()}
 
     @contextmanager
@@ -123,13 +132,19 @@ class StageLoop:
             outside.wait_stream(self._stream)
 
     def _compute(
-        self, batch: dict[str, Any], step: RunningStep, steps: Sequence[RunningStep]
+        self,
+        batch: dict[str, Any],
+        step: RunningStep,
+        steps: Sequence[RunningStep],
+        weight: float,
     ) -> Mapping[str, Tensor]:
-        """The losses of one step, detached, and their gradients in its parameters."""
+        """The losses of one step, detached, and their gradients times ``weight`` in its
+        parameters."""
 
         def compute(batch: dict[str, Any]) -> Mapping[str, Tensor]:
             losses = self._losses(batch, step.step)
-            step.scaler.scale(_total(losses)).backward()
+            total = _total(losses)
+            step.scaler.scale(total if weight == 1 else weight * total).backward()
             return losses
 
         with _others_frozen(step, steps):
@@ -159,11 +174,15 @@ class StageLoop:
         if not norms:
             return
         device = self.placement.device
-        chosen = chosen_batches(self.plan.train_items, self.plan.config.batch_size)
+        items = self.plan.train_items
+        if items.dim() == 2:  # of each image another variant in turn
+            items = items.gather(0, (torch.arange(items.shape[1]) % len(items))[None])[0]
+        chosen = chosen_batches(items, self.plan.config.batch_size)
         # What random layers draw here must change nothing of what they draw in training.
         with torch.random.fork_rng([device] if self._on_cuda else []), taken_anew(norms):
             torch.manual_seed(self.plan.seed)
             for _, batch in self.sources.train.batches(chosen, epoch=0):
+                batch.pop("corrupted", None)  # they are of good images
                 for step in self.plan.stage.steps:
                     self._losses(batch, step)
 
@@ -199,7 +218,8 @@ class StageLoop:
         self.model.eval()
         total = torch.zeros((), dtype=torch.float64)
         items = self.plan.validation_items
-        for indices, batch in self._fixed_batches(self.sources.validation, items):
+        pieces = items.split(self.plan.config.batch_size)[self.shares.number :: self.shares.count]
+        for indices, batch in self.sources.validation.batches(pieces, epoch=0):
             with self.placement.autocast():
                 scores = self.model.validation_score(batch)
             if scores.shape != (len(indices),):
@@ -208,6 +228,7 @@ class StageLoop:
                     f"got {tuple(scores.shape)}"
                 )
             total += scores.double().sum().cpu()
+        total = self.shares.added({"score": total})["score"]
         self._require_finite(total, "error on held-out good images", f"epoch {epoch}")
         return float(total) / len(items)
 

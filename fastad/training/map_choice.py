@@ -18,7 +18,8 @@ from torch import Tensor
 from fastad.data.folder import Images
 from fastad.evaluation import aupro
 from fastad.evaluation.metrics import image_auroc
-from fastad.models.map_model import Evidence, MapChoice, MapModel
+from fastad.models.map_model import Evidence, MapModel
+from fastad.models.map_options import MapChoice
 from fastad.models.maps import means_of_highest
 from fastad.training.record import TrainingRecord
 from fastad.training.source import Source, Watch
@@ -33,6 +34,8 @@ SEED = 4  # behind that of the training: other defects than those that choose th
 
 Parts = tuple[tuple[float, ...], bool]  # weights of the pairs, and whether with the subspace
 Levels = tuple[str, ...]  # that are multiplied, by name; empty for all
+Way = tuple[str, Levels, str]  # what a score goes by, its levels and its scale
+BY_MEMORY: Way = ("memory", (), "none")
 Seen = Sequence[tuple[Evidence, tuple[int, int]]]  # what was found in batches, and their size
 
 
@@ -44,7 +47,7 @@ class ChoiceRecord:
         chosen: the fields of `fastad.models.map_model.MapChoice`.
         images, defects: numbers of held-out good images, and of images with a synthesised defect.
         maps: AUPRO of each way to scale and weigh the map, the plainest first.
-        scores: image AUROC of each way to scale and pool the score, the plainest first.
+        scores: image AUROC of each way to take, scale and pool the score, the plainest first.
     """
 
     chosen: dict[str, Any]
@@ -130,18 +133,27 @@ def choose(
 
     poolings = _poolings(model)
     maps: dict[tuple[Parts, Levels, str], float] = {}
-    scores: dict[tuple[Parts, Levels, str, float], float] = {}
-    for parts in _parts(model):
+    scores: dict[tuple[Parts, str, Levels, str, float], float] = {}
+
+    def judge_scores(parts: Parts, by: str, levels: Levels, scale: str) -> list[float]:
+        weights, subspace = parts
+        choice = MapChoice("none", scale, 0, weights, subspace, (), levels, by)
+        pooled = _pooled(model, seen, choice, poolings)
+        finite = np.isfinite(pooled).all(axis=1)
+        return [image_auroc(labels, p) if ok else 0.0 for p, ok in zip(pooled, finite, strict=True)]
+
+    everything = _parts(model)
+    of_memory = {}
+    if all(evidence.memory_maps for evidence, _ in seen):
+        of_memory[BY_MEMORY] = judge_scores(everything[0], *BY_MEMORY)
+    for parts in everything:
         for levels, scale in _ways(model, "map"):
             found = _cells(model, seen, parts, levels, scale)
             is_finite = np.isfinite(found).all()
             maps[parts, levels, scale] = aupro(truth, found, inside=inside) if is_finite else 0.0
-        for levels, scale in _ways(model, "score"):
-            pooled = _pooled(model, seen, parts, levels, scale, poolings)
-            for pooling, of_images in zip(poolings, pooled, strict=True):
-                is_finite = np.isfinite(of_images).all()
-                auroc = image_auroc(labels, of_images) if is_finite else 0.0
-                scores[parts, levels, scale, pooling] = auroc
+        ways = {way: judge_scores(parts, *way) for way in _ways_of_score(model)} | of_memory
+        for way, values in ways.items():
+            scores |= {(parts, *way, p): v for p, v in zip(poolings, values, strict=True)}
     choice = best(maps, scores)
     model.choose(choice)
     return ChoiceRecord(
@@ -153,8 +165,15 @@ def choose(
             for (parts, levels, scale), v in maps.items()
         ],
         [
-            _row(*parts, score_levels=levels, scale_score=scale, pooling=pooling, image_auroc=v)
-            for (parts, levels, scale, pooling), v in scores.items()
+            _row(
+                *parts,
+                score_by=by,
+                score_levels=levels,
+                scale_score=scale,
+                pooling=pooling,
+                image_auroc=v,
+            )
+            for (parts, by, levels, scale, pooling), v in scores.items()
         ],
     )
 
@@ -167,13 +186,13 @@ def plainest(values: Mapping[Any, float], margin: float = MARGIN) -> Any:
 
 def best(
     maps: Mapping[tuple[Parts, Levels, str], float],
-    scores: Mapping[tuple[Parts, Levels, str, float], float],
+    scores: Mapping[tuple[Parts, str, Levels, str, float], float],
 ) -> MapChoice:
     """The plainest of the best: first what is joined, by map and score; then the rest of each.
 
     Args:
         maps: AUPRO of (parts, levels, scale), the plainest first.
-        scores: image AUROC of (parts, levels, scale, pooling), the plainest first.
+        scores: image AUROC of (parts, by, levels, scale, pooling), the plainest first.
     """
     together = {
         parts: max(v for key, v in maps.items() if key[0] == parts)
@@ -184,11 +203,19 @@ def best(
     map_levels, scale_maps = plainest(
         {tuple(rest): v for (parts, *rest), v in maps.items() if parts == chosen}
     )
+    of_parts = {tuple(rest): v for (parts, *rest), v in scores.items() if parts == chosen}
+    sources = dict.fromkeys(by for by, *_ in of_parts)
+    highest = {
+        source: max(v for (by, *_), v in of_parts.items() if by == source) for source in sources
+    }
+    score_by = plainest(highest, 2 * MARGIN)  # a memory takes time with every image
     score_levels, scale_score, pooling = plainest(
-        {tuple(rest): v for (parts, *rest), v in scores.items() if parts == chosen}
+        {tuple(rest): v for (by, *rest), v in of_parts.items() if by == score_by}
     )
     weights, subspace = chosen
-    return MapChoice(scale_maps, scale_score, pooling, weights, subspace, map_levels, score_levels)
+    return MapChoice(
+        scale_maps, scale_score, pooling, weights, subspace, map_levels, score_levels, score_by
+    )
 
 
 def choice_lines(choice: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -221,18 +248,12 @@ def _cells(model: MapModel, seen: Seen, parts: Parts, levels: Levels, scale: str
 
 
 def _pooled(
-    model: MapModel,
-    seen: Seen,
-    parts: Parts,
-    levels: Levels,
-    scale: str,
-    poolings: Sequence[float],
+    model: MapModel, seen: Seen, choice: MapChoice, poolings: Sequence[float]
 ) -> np.ndarray:
     """Of each pooling the scores of all images: (poolings, N)."""
-    choice = MapChoice(pair_weights=parts[0], subspace=parts[1], score_levels=levels)
     pooled = []
     for evidence, size in seen:
-        scored, maxima = model.joined(evidence, size, scale, choice, of_score=True)
+        scored, maxima = model.joined(evidence, size, choice.scale_score, choice, of_score=True)
         shares = [share for share in poolings if share > 0]
         scores = means_of_highest(scored, shares, model.roi)
         if 0.0 in poolings:
@@ -250,6 +271,13 @@ def _ways(model: MapModel, of: str) -> Iterator[tuple[Levels, str]]:
     scales = model.scalings() if scale == "auto" else [scale]
     levels = getattr(model.config, f"{of}_levels", ())
     return itertools.product(runs(model.level_names) if levels == "auto" else [levels], scales)
+
+
+def _ways_of_score(model: MapModel) -> list[Way]:
+    """Of the distance maps, the plainest first."""
+    if getattr(model.config, "score_by", "maps") == "memory":
+        return []
+    return [("maps", levels, scale) for levels, scale in _ways(model, "score")]
 
 
 def runs(names: Sequence[str]) -> list[Levels]:
@@ -298,9 +326,11 @@ def _words(row: Mapping[str, Any]) -> str:
     """A row of the record, like "by position, times the subspace's map"."""
     scale = row.get("scale_maps", row.get("scale_score"))
     words = ["not scaled" if scale == "none" else f"scaled by {scale}"]
+    if row.get("score_by") == "memory":
+        words = ["by the memory of normal images"]
     if levels := row.get("map_levels") or row.get("score_levels"):
         words.append(" and ".join(levels))
-    weights = row["pair_weights"]
+    weights = row["pair_weights"] if row.get("score_by") != "memory" else ()
     if sum(weight != 0 for weight in weights) == 1:
         words.append(f"pair {[weight != 0 for weight in weights].index(True) + 1} alone")
     elif any(weight != 1 for weight in weights):

@@ -87,6 +87,7 @@ class TrainingRecord:
         device, precision: what they came to.
         versions: of torch and fastad.
         threads: of torch on the CPU; another number rounds differently.
+        processes: that trained together; another number rounds differently.
         teachers: of each frozen teacher where its weights came from: "embedded", the name of a
             file, None where nothing was loaded into it; of a module of your own its class.
         defects: digests of the images of real defects that it learned from
@@ -117,6 +118,7 @@ class TrainingRecord:
     notes: list[str] = field(default_factory=list)
     choice: dict[str, Any] | None = None
     stages: list[StageRecord] = field(default_factory=list)
+    processes: int = 1
 
     @property
     def epochs(self) -> int:

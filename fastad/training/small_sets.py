@@ -33,13 +33,15 @@ def step_notes(
     """Which stages got other batches or epochs, and which have fewer steps than by default."""
     notes = []
     for plan in plans:
+        if not plan.stage.trains:
+            continue
         of_stage = f"stage {plan.stage.name}: " if len(model.stages) > 1 else ""
         batch, epochs = plan.config.batch_size, plan.config.epochs
-        steps = steps_an_epoch(len(plan.train_items), batch)
+        steps = steps_an_epoch(plan.train_items.shape[-1], batch)
         asked = config.for_stage(model, plan.stage)
         if (batch, epochs) != (asked.batch_size, asked.epochs):
             notes.append(
-                f"{of_stage}{len(plan.train_items)} images: batches of {batch}, "
+                f"{of_stage}{plan.train_items.shape[-1]} images: batches of {batch}, "
                 f"{_count(epochs, 'epoch')} of {_count(steps, 'step')}"
             )
         defaults = {**usual_options(model), **plan.stage.training_defaults}

@@ -12,6 +12,7 @@ from fastad.data.folder import Images
 from fastad.models import AnomalyModel, Stage
 from fastad.training.batches import is_fixed, to_device
 from fastad.training.features import TeacherFeatures, as_kept
+from fastad.training.machine import ALONE, Machine, SharingError
 from fastad.training.on_disk import DiskError
 from fastad.training.reader import BatchReader, resolve_workers
 
@@ -41,10 +42,11 @@ class Placement:
 
 @dataclass
 class FeatureBudget:
-    """Bytes that kept features may still take."""
+    """Bytes that kept features may still take, of the processes that keep them together."""
 
     memory: float
     disk: float
+    machine: Machine = ALONE
 
 
 class Source:
@@ -80,8 +82,9 @@ class Source:
         """
         if max(room.memory, room.disk) <= 0 or not is_fixed(self._dataset):
             return
-        size = len(self._dataset)
-        batches = torch.arange(size).split(batch_size)
+        size, machine = len(self._dataset), room.machine
+        # The same batches for any number of processes, so that their features have the same bits.
+        batches = machine.share(torch.arange(size).split(batch_size))
         entries = () if self._stage.reads_images else ("mask",)
         self._model.eval()
         try:
@@ -93,14 +96,20 @@ class Source:
                     room.memory,
                     room.disk,
                     entries,
+                    machine,
                 )
+        except SharingError as error:
+            log.info(f"each process keeps all teachers' features: {error}")
+            room.machine = ALONE
+            return self.keep_features(batch_size, room, watch)
         except DiskError as error:
             log.info(f"teachers' features are computed in every step: {error}")
             return
         if features.bytes:
             self._features = features
             place = "on disk" if features.on_disk else "in memory"
-            log.debug(f"teachers' features kept {place}: {features.bytes / 2**20:.0f} MiB")
+            shared = f", {machine.count} processes together" * (machine.count > 1)
+            log.debug(f"teachers' features kept {place}: {features.bytes / 2**20:.0f} MiB{shared}")
             if features.on_disk:
                 room.disk -= features.bytes
             else:

@@ -10,10 +10,12 @@ from torch import Tensor
 from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
 from fastad.data.synthesis import (
+    Corrupted,
     PseudoAnomalies,
     RealDefects,
     TextureFolder,
     TrialDefects,
+    Variants,
     chosen_defects,
 )
 from fastad.data.training_set import file_digests
@@ -26,7 +28,7 @@ from fastad.training.trial import pixels_inside, trial_defects
 # choose the epoch, and each held-out image with and without defects.
 MIN_VALIDATION_ITEMS = 100
 MIN_VALIDATION_REPEATS = 4
-TRAINING, VALIDATION, TRIAL = 1, 2, 3  # whose seeds differ
+TRAINING, VALIDATION, TRIAL, VARIANTS, CORRUPTED = 1, 2, 3, 4, 5  # whose seeds differ
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class StagePlan:
         train: indices of the images that were not held out before this stage.
         unseen: indices of those taken from the held-out images by this stage; most often empty.
         held_out: indices of the images that stay held out.
-        train_set, train_items: what an epoch goes through: items of a data set.
+        images, looked_at: the normal images with their variants, and what a model looks at before
+            and after the epochs: items of the training images and of their variants.
+        train_set, train_items: what an epoch goes through: items of a data set. Of items (1 + k, n)
+            an epoch takes one a column: an image or one of its k variants.
         validation_set, validation_items: what the epoch is chosen by.
         trial: defects that it is chosen by, too; None for a stage that is not.
     """
@@ -53,6 +58,8 @@ class StagePlan:
     train: Tensor
     unseen: Tensor
     held_out: Tensor
+    images: Images
+    looked_at: Tensor
     train_set: Images
     train_items: Tensor
     validation_set: Images
@@ -90,6 +97,7 @@ def plan_stages(
         own = config.for_stage(model, stage)
         seed = config.seed if index == 0 else derived_seed(config.seed, index, 0)
         unseen = held_out[:0]
+        made, looked_at = images, train
         if stage.unseen:
             order = held_out[torch.randperm(len(held_out), generator=_generator(seed))]
             unseen, held_out = (half.sort().values for half in _halves(order))
@@ -118,9 +126,24 @@ def plan_stages(
             )
             items = torch.arange(len(base)), torch.arange(len(base_validation))
         else:
-            train_set = validation_set = images
             seen = torch.cat([train, unseen]).sort().values
             items = seen, held_out if len(held_out) else seen
+            if own.variants > 0:
+                seed_of_variants = derived_seed(config.seed, index, VARIANTS)
+                made = Variants(
+                    images, seen, own.variants, seed_of_variants, inside=pixels_inside(model.roi)
+                )
+                items = made.rows(), items[1]
+                looked_at = items[0].flatten()
+            if own.corrupt > 0 and stage.sees_past_defects:
+                made = Corrupted(
+                    made,
+                    items[0].flatten().tolist(),
+                    own.corrupt,
+                    derived_seed(config.seed, index, CORRUPTED),
+                    pixels_inside(model.roi),
+                )
+            train_set = validation_set = made
         trial = None
         if stage.judged_by_defects:
             trial = trial_defects(
@@ -129,12 +152,14 @@ def plan_stages(
         plans.append(
             StagePlan(
                 stage=stage,
-                config=fitted(own, len(items[0])),
+                config=fitted(own, items[0].shape[-1]),
                 steps=tuple(config.for_step(model, stage, step) for step in stage.steps),
                 seed=seed,
                 train=train,
                 unseen=unseen,
                 held_out=held_out,
+                images=made,
+                looked_at=looked_at,
                 train_set=train_set,
                 train_items=items[0],
                 validation_set=validation_set,

@@ -90,7 +90,7 @@ class TrainingState:
                 step.step.name: {name: getattr(step.config, name) for name in STEP_OPTIONS}
                 for step in self.steps
             }
-        self.stage = StageRecord(plan.stage.name, len(plan.train_items), options)
+        self.stage = StageRecord(plan.stage.name, plan.train_items.shape[-1], options)
 
     def end_epoch(
         self, losses: dict[str, float], score: float, quality: float | None, seconds: float

@@ -20,6 +20,7 @@ from fastad.training.agenda import CHOICE, Agenda, features_of, in_words, phases
 from fastad.training.batches import split_of
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastad.training.closing import close, defects_of
+from fastad.training.composing import note_composition, settle_composition
 from fastad.training.config import TrainingConfig, used_options
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, found_again, identify
@@ -29,6 +30,7 @@ from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
 from fastad.training.progress import EpochProgress, reported
 from fastad.training.record import TrainingRecord
+from fastad.training.shares import Shares
 from fastad.training.small_sets import step_notes
 from fastad.training.source import FeatureBudget, Placement, Source
 from fastad.training.stages import StagePlan, plan_stages
@@ -48,6 +50,9 @@ class Trainer:
     A model with several ``stages`` is trained in one after the other, each on the best epoch of the
     one before. `fastad.training.stages` says which images they see. The same seed, machine and
     number of threads give the same bytes, also after an interruption.
+
+    Where `torch.distributed` has a group of processes, they train together: each computes a share
+    of every batch (`fastad.training.shares`). All make the same trainer and call `fit`.
 
     Args:
         model: trained in place. Afterwards it is in eval mode, on the device of the training.
@@ -97,6 +102,7 @@ class Trainer:
             torch.channels_last if self.config.channels_last else torch.contiguous_format
         )
         self.said: list[str] = []  # notes of the record that the log has had already
+        self._shares = Shares()
         self._placement = Placement(self.device, self.dtype, memory_format)
 
     def fit(
@@ -161,6 +167,7 @@ class Trainer:
             precision=str(self.dtype).removeprefix("torch."),
             versions={"torch": torch.__version__, "fastad": fastad.__version__},
             threads=torch.get_num_threads(),
+            processes=self._shares.count,
             n_train=len(train),
             n_validation=len(validation),
             held_out=validation.tolist(),
@@ -192,6 +199,7 @@ class Trainer:
                 identity = identify(self.model, config, plans, dataset, validation, pixel_range)
                 if resume:
                     found = found_again(checkpoint, identity, plans)
+                    self._shares.wait()  # before it is written anew
 
                 def save() -> None:
                     save_checkpoint(checkpoint, state.capture(identity))
@@ -223,7 +231,7 @@ class Trainer:
                 self.model.enter_stage(plan.stage)
                 if found is None:
                     torch.manual_seed(plan.seed)  # for random layers
-                    self._prepare(plan, dataset)
+                    self._prepare(plan)
                     state.begin(plan)
                 else:
                     state.restore(plan, found, path)
@@ -233,19 +241,20 @@ class Trainer:
                 if not plan.stage.trains:
                     state.end_without_epochs(time.monotonic() - begin)
                 elif state.stage.epochs < plan.config.epochs:
-                    self._run_stage(plan, dataset, state, begin, save_with_seconds)
+                    self._run_stage(plan, state, begin, save_with_seconds)
                     continue
-                self._finish(plan, dataset, state)
+                self._finish(plan, state)
             self._choose(plans[-1], dataset, state)
         except KeyboardInterrupt:
             record.interrupted = True
             if record.stages and self.model.stage is plans[len(record.stages) - 1].stage:
-                self._finish(plans[len(record.stages) - 1], dataset, state)
+                self._finish(plans[len(record.stages) - 1], state)
         finally:
             state.restore_best()
             self.model.enter_stage(None)
             if isinstance(self.model, MapModel):
                 leave_plain(self.model, record, "the training was stopped")
+                note_composition(self.model, record)
             record.seconds = before + time.monotonic() - start
 
     def begin(self, phase: str) -> None:
@@ -256,9 +265,9 @@ class Trainer:
         """As `begin`; gives a function to be called with the images done and of all."""
         return self._agenda.follow(phase)
 
-    def _prepare(self, plan: StagePlan, dataset: Images) -> None:
+    def _prepare(self, plan: StagePlan) -> None:
         """Let the model see images before the first epoch of a stage."""
-        source = self._source(plan, dataset)
+        source = self._source(plan, plan.images)
 
         progress = None if plan.stage.trains else self.progress
         if not plan.stage.trains:
@@ -274,24 +283,23 @@ class Trainer:
         self.model.eval()
         try:
             with torch.no_grad(), self._placement.autocast():
-                self.model.prepare_stage(batches(plan.train), batches(unseen))
+                self.model.prepare_stage(batches(plan.looked_at), batches(unseen))
         finally:
             source.close()
 
-    def _finish(
-        self, plan: StagePlan, dataset: Images, state: TrainingState, source: Source | None = None
-    ) -> None:
+    def _finish(self, plan: StagePlan, state: TrainingState, source: Source | None = None) -> None:
         """Let the model take from the images what the best epoch of a stage asks for.
 
         ``source`` of the data set, where one is open: it has kept the teachers' features.
         """
         state.restore_best()
-        opened = source or self._source(plan, dataset)
+        opened = source or self._source(plan, plan.images)
+        look = opened.passes(plan.looked_at, plan.config.batch_size)
         try:
             with torch.no_grad(), self._placement.autocast():
-                self.model.finish_stage(opened.passes(plan.train, plan.config.batch_size))
+                self.model.finish_stage(look)
                 # Held-out images would look better than new ones: the threshold is theirs.
-                self.model.calibrate_maps(opened.passes(plan.train, plan.config.batch_size))
+                self.model.calibrate_maps(look)
         finally:
             if source is None:
                 opened.close()
@@ -306,6 +314,7 @@ class Trainer:
         try:
             watch = functools.partial(self._agenda.watch, CHOICE, parts=2)
             choose_by_defects(self.model, plan, dataset, open_source, state.record, watch)
+            settle_composition(self.model, plan, dataset, open_source)
         except KeyboardInterrupt:  # all epochs ran: nothing else is missing
             leave_plain(self.model, state.record, "it was stopped by the user")
         state.keep()
@@ -313,7 +322,6 @@ class Trainer:
     def _run_stage(
         self,
         plan: StagePlan,
-        dataset: Images,
         state: TrainingState,
         begin: float,
         save: Callable[[], None],
@@ -333,17 +341,16 @@ class Trainer:
             room = FeatureBudget(
                 min(memory * 2**30, memory_limit(self.device)),
                 disk * 2**30 if memory > 0 else 0.0,
+                self._shares.machine(self.device),
             )
             opened = list(filter(None, dict.fromkeys((train, validation, trial))))
             for number, source in enumerate(opened):
                 watch = self._agenda.watch(features_of(plan.stage.name), number, len(opened))
                 source.keep_features(plan.config.batch_size, room, watch)
             sources = Sources(train, validation, trial)
-            loop = StageLoop(
-                self.model, plan, self._placement, sources, self.progress, self._agenda
-            )
-            loop.run(state, begin, save)
-            self._finish(plan, dataset, state, train if plan.train_set is dataset else None)
+            own = self._placement, sources, self.progress, self._agenda, self._shares
+            StageLoop(self.model, plan, *own).run(state, begin, save)
+            self._finish(plan, state, train if plan.train_set is plan.images else None)
         finally:
             for source in filter(None, (train, validation, trial)):
                 source.close()

@@ -31,6 +31,8 @@ def test_a_table_and_a_line(fastad, detector, images):
     assert found[5] == [sum(column) for column in zip(*found[:5], strict=True)]
     assert f"finds {found[5][3]} of 30 synthesised defects" in lines[-1]
     assert "held-out good images" in lines[-1]
+    [line] = [line for line in lines if line.startswith("false alarms by conditions: ")]
+    assert re.search(r"undisturbed \d/2, light -20 % \d/2, .*, mild noise \d/2$", line)
     assert "note: synthesised defects are no real ones" in out
     assert "note: 8 images that the detector was trained on are left out" in out
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fastad import cli
+from fastad.cli.files import ExportFormat
 from fastad.data import read_image
 from fastad.export.formats import FORMATS, Format
 from fastad.inference import load, save
 
 
 def test_the_option_names_the_formats_there_are():
-    assert [format.value for format in cli.ExportFormat] == list(FORMATS)
+    assert [format.value for format in ExportFormat] == list(FORMATS)
 
 
 @pytest.mark.slow

@@ -111,6 +111,15 @@ def spatial_weights(features: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return result
 
 
+def channel_statistics(features: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Random means and inverse deviations (2, C) of each level, one of them misaligned."""
+    result = []
+    for i, x in enumerate(features):
+        memory = torch.rand(2 * x.shape[1] + i % 2, dtype=torch.float64).to(x.device, dtype) + 0.5
+        result.append(memory[i % 2 :].view(2, x.shape[1]))
+    return result
+
+
 def exact(tensors: list[Tensor], requires_grad: bool = False) -> list[Tensor]:
     """The same values in float64 on the CPU, as new leaves."""
     return [x.detach().cpu().double().contiguous().requires_grad_(requires_grad) for x in tensors]

@@ -1,6 +1,7 @@
 """Kernels that read features: distances, their gradient, the loss with its gradient."""
 
 import itertools
+import random
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from arrangements import (
     ARRANGEMENTS,
     STORED,
     assert_close,
+    channel_statistics,
     computed,
     exact,
     features,
@@ -22,7 +24,8 @@ EPS = 1e-12
 SHAPES = {
     "pyramid": [(64, 8, 8), (128, 8, 4), (256, 4, 4)],
     "odd": [(5, 7, 9), (33, 13, 1), (17, 1, 11)],
-    "pixel": [(2, 1, 1), (19, 1, 1), (64, 1, 1)],
+    # Not two channels: of so few values all may nearly cancel in the gradient.
+    "pixel": [(7, 1, 1), (19, 1, 1), (64, 1, 1)],
     "narrow": [(2, 8, 9), (3, 4, 4), (8, 16, 16)],
     "wide": [(1030, 3, 5), (600, 4, 4), (1024, 2, 4)],
     "widest": [(4112, 2, 2)],
@@ -36,22 +39,33 @@ def check_all_ops(kernels, teacher, student):
     double = any(x.dtype == torch.float64 for x in (*teacher, *student))
     dtype = torch.float64 if double else torch.float32
     check_ops(kernels, teacher, student, spatial_weights(student, dtype))
+    # Other distances take the same way through memory: of all that they may come with, one each.
+    distance = random.choice([0, 1])
+    channels = random.choice([None, channel_statistics(student, dtype)])
+    spatial = random.choice([None, spatial_weights(student, dtype)])
+    print(f"{distance=}, channels={channels is not None}, spatial={spatial is not None}")
+    check_ops(kernels, teacher, student, spatial, distance, channels)
 
 
-def check_ops(kernels, teacher, student, spatial):
+def check_ops(kernels, teacher, student, spatial, distance=0, channels=None):
     weighted = {} if spatial is None else {"weights": exact(spatial)}
+    weighted["distance"] = ["cosine", "l2"][distance]
+    if channels is not None:
+        weighted["mean"] = [x[0] for x in exact(channels)]
+        weighted["deviation"] = [1 / x[1] for x in exact(channels)]
+    last = (spatial, distance, channels)
     ops, tolerance = kernels.ops, computed(*teacher, *student)
     stored = max(tolerance, *(STORED[s.dtype] for s in student))
-    exact_teacher, exact_student = exact(teacher), exact(student, requires_grad=True)
+    exact_teacher, exact_student = (exact(x, requires_grad=True) for x in (teacher, student))
     out_dtype = torch.float64 if tolerance < 1e-10 else torch.float32
 
-    found = ops.distances(teacher, student, EPS, spatial)
+    found = ops.distances(teacher, student, EPS, *last)
     expected = reference.distances(exact_teacher, exact_student, eps=EPS, **weighted)
     assert {d.dtype for d in found} == {out_dtype}
     assert_close(found, [e.detach() for e in expected], tolerance)
 
     upstream = [torch.randn_like(d) for d in found]
-    found = ops.distances_backward(upstream, teacher, student, EPS, spatial)
+    found = ops.distances_backward(upstream, teacher, student, EPS, *last)
     expected = torch.autograd.grad(expected, exact_student, exact(upstream))
     assert [g.dtype for g in found] == [s.dtype for s in student]
     assert [g.stride() for g in found] == [torch.empty_like(s).stride() for s in student]
@@ -59,12 +73,18 @@ def check_ops(kernels, teacher, student, spatial):
 
     weights = [1.0, 0.5, 3.0, 1.5, 0.25, 2.0, 1.0, 0.0][: len(teacher)]
     arguments = dict(level_weights=weights, reduction="mean", eps=EPS, **weighted)
-    loss, found = ops.distillation_loss(teacher, student, weights, 0, EPS, True, spatial)
+    both = channels is None and [t.stride() for t in teacher] == [s.stride() for s in student]
+    loss, found = ops.distillation_loss(teacher, student, weights, 0, EPS, True, *last, both)
     expected_loss = reference.distillation_loss(exact_teacher, exact_student, **arguments)
-    expected = torch.autograd.grad(expected_loss, exact_student)
+    inputs = exact_student + exact_teacher * both
+    expected = torch.autograd.grad(expected_loss, inputs)
+    assert [g.dtype for g in found] == [x.dtype for x in student + teacher * both]
     assert loss.dtype == out_dtype
     assert_close([loss], [expected_loss.detach()], tolerance)
-    assert_close(found, expected, stored)
+    count = len(student)
+    assert_close(found[:count], expected[:count], stored)
+    stored = max(tolerance, *(STORED[t.dtype] for t in teacher))
+    assert_close(found[count:], expected[count:], stored)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -172,6 +192,30 @@ def test_a_pixel_without_weight_takes_no_gradient_of_infinity(kernels):
     (found,) = kernels.ops.distances_backward([upstream], teacher, student, EPS, [weights])
     assert (found[:, :, 1] == 0).all()
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("arrangement", ["planar", "interleaved", "planar_misaligned"])
+def test_gradient_of_few_pixels_reads_few_features(emulation, arrangement, dtype):
+    shapes = [(64, 16, 16), (1030, 4, 4), (7, 3, 5)]
+    teacher, student = (features(shapes, arrangement, dtype) for _ in range(2))
+    exact_student = exact(student, requires_grad=True)
+    expected = reference.distances(exact(teacher), exact_student)
+    upstream = [torch.zeros_like(e) for e in expected]
+    for u in upstream:
+        u[1, 2, 1] = 3
+    expected = torch.autograd.grad(expected, exact_student, upstream)
+    upstream = [u.to(torch.float64 if dtype == torch.float64 else torch.float32) for u in upstream]
+    found = emulation.ops.distances_backward(upstream, teacher, student, EPS)
+    assert_close(found, expected, STORED[dtype])
+    read = emulation.traffic["vectors_read"] + emulation.traffic["elements_read"]
+    # A vector of 16 bytes holds 8 pixels at most. Features that stay in no registers come 3 times.
+    channels = sum(shape[0] for shape in shapes)
+    assert read < 2 * 3 * 8 * channels * student[0].element_size() + 40_000
+    for t in teacher:
+        t[0] = torch.nan
+    again = emulation.ops.distances_backward(upstream, teacher, student, EPS)
+    assert all(torch.equal(a, f) for a, f in zip(again, found, strict=True))
 
 
 @pytest.mark.parametrize("wrong", [-1.0, torch.inf, torch.nan])

@@ -44,6 +44,49 @@ def test_shares_without_images_have_no_rate():
     assert empty + ExactShare(2, 3) == ExactShare(2, 3)
 
 
+def test_other_conditions_are_counted_on_the_same_images():
+    def predict(batch):
+        means = batch.double().mean((1, 2, 3)).numpy()
+        return means, np.zeros(batch[:, 0].shape, np.float32)
+
+    means = np.sort(IMAGES.double().mean((1, 2, 3)).numpy())
+    threshold = means[-2:].mean()  # one of the eight is above it
+    names = ("light -20 %", "light +20 %", "shift -5 px")
+    done = []
+    result = check(
+        predict,
+        IMAGES,
+        threshold=threshold,
+        count=15,
+        batch_size=3,
+        disturbances=names,
+        progress=lambda *numbers: done.append(numbers),
+    )
+    assert list(result.disturbed) == ["undisturbed", *names]
+    assert result.disturbed["undisturbed"] == ExactShare(1, 8)
+    assert result.disturbed["light -20 %"] == ExactShare(0, 8)
+    assert result.disturbed["light +20 %"] == ExactShare(8, 8)
+    assert done[-1] == (8 + 15 + 3 * 8,) * 2
+    of_json = result.to_dict()["false_alarms_under_other_conditions"]
+    assert of_json["light +20 %"]["rate"] == 1
+    without = check(predict, IMAGES, threshold=threshold, count=15)
+    assert without.disturbed == {}
+    assert without.new_alarms == result.new_alarms == ExactShare(1, 8)
+
+
+def test_of_many_images_a_hundred_are_disturbed():
+    images = torch.arange(250, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, 32, 32)
+
+    def predict(batch):
+        return batch[:, 0, 0, 0].double().numpy(), np.zeros(batch[:, 0].shape, np.float32)
+
+    result = check(predict, images, threshold=124.5, count=15, disturbances=["light +20 %"])
+    # Brightness 0, 2 or 3, 5, ...: those from 125 on, and 1.2 times as bright from 104 on.
+    shown = [index * 250 // 100 for index in range(100)]
+    assert result.disturbed["undisturbed"] == ExactShare(sum(n > 124.5 for n in shown), 100)
+    assert result.disturbed["light +20 %"] == ExactShare(sum(1.2 * n > 124.5 for n in shown), 100)
+
+
 class Oracle:
     """Knows the defects: scores images by a function of the mask, maps by the mask itself."""
 

@@ -13,7 +13,6 @@ from fastad.evaluation.regions import (
     in_words,
     pixels_of,
     regions_of,
-    smallest_box,
     without_small,
 )
 
@@ -90,13 +89,16 @@ def test_no_box_at_any_angle_is_smaller(seed):
 @pytest.mark.parametrize("angle", [0, 15, 30, 45, 60, 90, 120, 179])
 def test_length_width_and_angle_of_a_scratch(angle):
     turn = math.radians(angle)
-    along = np.array([math.cos(turn), math.sin(turn)])
-    across = np.array([-along[1], along[0]])
-    points = np.array([along * x + across * y for x in (-50, 50) for y in (-4, 4)]) + 200
-    _, length, width, found = smallest_box(points)
-    assert (length, width) == pytest.approx((100, 8))
-    assert min(abs(found - angle), 180 - abs(found - angle)) == pytest.approx(0, abs=1e-6)
-    assert 0 <= found < 180
+    y, x = np.mgrid[:120, :120] - 59.5
+    along, across = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
+    mask = (np.abs(along) < 50) & (np.abs(across) < 4)
+    [region] = regions_of(mask, mask * 1.0)
+    # Pixels whose centres lie in it stick out by half a diagonal at most.
+    assert 99 < region.length < 100 + math.sqrt(2)
+    assert 7 < region.width < 8 + math.sqrt(2)
+    off = abs(region.angle - angle)
+    assert min(off, 180 - off) < 0.7
+    assert 0 <= region.angle < 180
 
 
 def test_a_pixel_is_a_square_and_a_diagonal_is_one_region():
@@ -157,6 +159,14 @@ def test_words_and_pixels():
     assert [pixels_of(share, (10, 10)) for share in (0.01, 0.011, 0.07, 1e-9)] == [1, 2, 7, 1]
 
 
+def test_a_region_with_nan_has_no_peak():
+    [region] = regions_of(np.ones((1, 3), bool), np.array([[math.nan, 5.0, 1.0]]))
+    assert math.isnan(region.peak)
+    assert math.isnan(region.mean)
+
+
 def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"size must be .* got \(0, 5\)"):
+        regions_of(np.ones((4, 5), bool), np.ones((4, 5)), (0, 5))
     with pytest.raises(ValueError, match=r"alike; got \(4, 5\) and \(5, 4\)"):
         regions_of(np.zeros((4, 5), bool), np.zeros((5, 4)))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import fastad
+from fastad.data.synthesis import DISTURBANCES
 from fastad.data.training_set import file_digests
 
 
@@ -148,6 +149,9 @@ def test_the_self_check_of_a_training_is_the_same(detector, folder):
     assert kept.held_out_alarms == own.held_out_alarms
     assert kept.found == own.found
     assert kept.image_auroc == own.image_auroc
+    assert kept.disturbed == {}  # which would make every training longer
+    assert list(own.disturbed) == ["undisturbed", *DISTURBANCES]
+    assert own.disturbed["undisturbed"] == own.held_out_alarms
 
 
 def test_without_a_threshold_there_is_nothing_to_check(folder):

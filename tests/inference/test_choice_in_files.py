@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from fastad import models
 from fastad._safe_file import digest
 from fastad.inference import Artifact, ArtifactError, load, save
-from fastad.models.map_model import MapChoice
+from fastad.models.map_options import MapChoice
 
 IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
 RSTPM = {"teacher2": "resnet18", "bottleneck": "learned", "discriminator_width": 8}

@@ -2,14 +2,16 @@
 
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
 from scipy.stats import binom, ks_2samp
 
 import fastad
+from fastad.commands.drift_plot import write_plot
 from fastad.data.appearance import STATISTICS
-from fastad.inference import PredictionResult
+from fastad.inference import PredictionResult, exchangeability, history
 from fastad.inference.drift import WATCHED, DriftMonitor, drift
 from fastad.inference.threshold import alarm_p_value, conformal_threshold
 
@@ -137,6 +139,30 @@ def test_the_seed_and_the_batches_do_not_matter_for_what_is_found():
     assert again.report().message == one.message
     assert alarms.index(True) == one.alarm_at
     assert monitored(darker, seed=3, false_alarm_rate=1e-9).report().p_value == one.p_value
+
+
+def test_little_memory_finds_the_same(tmp_path, monkeypatch):
+    def late(score, appearance):
+        appearance[:, 0] *= 0.9
+
+    options = {"change": late, "begin": 3000, "count": 3400}
+    whole = monitored(**options).report()
+    monkeypatch.setattr(exchangeability, "MOST", 512)
+    monkeypatch.setattr(history, "MOST", 512)
+    monitor = monitored(**options)
+    few = monitor.report()
+    assert (few.images, few.alarms, few.is_drift) == (3400, whole.alarms, whole.is_drift)
+    assert few.is_drift
+    assert abs(few.alarm_at - whole.alarm_at) <= 20
+    assert abs(few.since - whole.since) <= 2 * few.watched[0].step
+    for one, other in zip(few.watched, whole.watched, strict=True):
+        assert len(one.values) == len(one.log10_capital) <= 512
+        np.testing.assert_array_equal(one.values, other.values[:: one.step])
+        np.testing.assert_array_equal(other.values[one.numbers - 1], one.values)
+        np.testing.assert_allclose(one.log10_capital, other.log10_capital[:: one.step], atol=0.5)
+    write_plot(str(tmp_path / "drift.png"), few)
+    assert (tmp_path / "drift.png").stat().st_size > 0
+    assert len(pickle.dumps(monitor)) < 5 * (2 * 512 + 2 * 512 + 5 * N) * 8
 
 
 def test_scores_alone_are_watched_where_nothing_else_is_known():

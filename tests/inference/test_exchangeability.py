@@ -7,6 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import binom, kstest
 
+from fastad.inference import exchangeability
 from fastad.inference.exchangeability import (
     RESERVE,
     Capital,
@@ -41,8 +42,27 @@ def test_p_values_are_ranks_among_all_before(draw):
         assert 0 < expected <= 1
 
 
+def cut(values, digits):
+    """Values with so many binary digits."""
+    parts = map(math.frexp, values)
+    return [math.ldexp(math.trunc(math.ldexp(f, digits)), e - digits) for f, e in parts]
+
+
+def test_many_values_are_cut_to_fewer_digits(monkeypatch):
+    monkeypatch.setattr(exchangeability, "MOST", 40)
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.2, 3, 300) * rng.choice([-1, 1], 300)
+    ranks = RanksSoFar(values[:50], Fixed(0.25))
+    for i, value in enumerate(values[50:], 50):
+        left = next(d for d in range(53, 0, -1) if len(set(cut(values[:i], d))) <= 40)
+        expected = brute_p_value(cut(values[:i], left), cut([value], left)[0], 0.75)
+        assert ranks.add(value) == pytest.approx(expected, abs=2e-12)
+
+
+@pytest.mark.parametrize("most", [8192, 8])
 @pytest.mark.parametrize("ties", [False, True])
-def test_p_values_are_uniform_and_independent(ties):
+def test_p_values_are_uniform_and_independent(ties, most, monkeypatch):
+    monkeypatch.setattr(exchangeability, "MOST", most)
     rng, rows = np.random.default_rng(1), []
     for _ in range(2000):
         values = rng.normal(size=18)

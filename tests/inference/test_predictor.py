@@ -83,13 +83,13 @@ def test_a_device_works_while_the_next_batch_is_read(predictor, monkeypatch):
     events = []
     plain = Predictor.start
 
-    def start(self, images, sizes=None):
+    def start(self, images, sizes=None, tiling=None):
         number = sum(event[0] == "start" for event in events)
         events.append(("start", number))
 
         def finish():
             events.append(("finish", number))
-            return plain(self, images, sizes)()
+            return plain(self, images, sizes, tiling)()
 
         return finish
 

@@ -16,7 +16,8 @@ from fastad.inference import Artifact, Predictor, conformal_threshold
 from fastad.inference.min_area import region_scores
 from fastad.inference.recalibration import LEAST_FOR_MEANS, recalibrate
 from fastad.inference.threshold import ROUNDING, alarm_p_value
-from fastad.models.map_model import MapModel, MapOptions
+from fastad.models.map_model import MapModel
+from fastad.models.map_options import MapOptions
 
 SHAPE = (40, 48, 3)
 

@@ -188,8 +188,8 @@ def artifact():
 def wrong(run, ways):
     """A predictor's ``run`` whose scores are off in some ways."""
 
-    def changed(images, dtype, fused):
-        score, maps = run(images, dtype, fused)
+    def changed(images, dtype, fused, tiling=None):
+        score, maps = run(images, dtype, fused, tiling)
         return (score[::-1].copy() if (dtype, fused) in ways else score), maps
 
     return changed
@@ -232,8 +232,8 @@ def test_the_rounding_of_defects_refuses_nothing(artifact, monkeypatch):
     newcomer.dtype = torch.float32
     run = newcomer.run
 
-    def of_defects(images, dtype, fused):
-        score, maps = run(images, dtype, fused)
+    def of_defects(images, dtype, fused, tiling=None):
+        score, maps = run(images, dtype, fused, tiling)
         return 1000 * score * (1.01 if fused else 1.0), maps
 
     monkeypatch.setattr(newcomer, "run", of_defects)

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from fastad import models
 from fastad.inference.predictor import Predictor
-from fastad.models.map_model import SCALES, Evidence, MapChoice
+from fastad.models.map_model import Evidence
+from fastad.models.map_options import SCALES, MapChoice
 from fastad.models.maps import mean_of_highest, means_of_highest
 from fastad.models.residual import SubspaceResidual, patch_features
 

@@ -218,7 +218,8 @@ def test_patches_outside_are_not_remembered(name, options):
         torch.randn(2, width, side, side, generator=generator)
         for width, side in zip(widths, sides, strict=False)
     ]
-    model.patches, model.patches_of_memories = lambda images: features[0], lambda images: features
+    model.levels, model.patches = lambda images: [], lambda images: features[0]
+    model.patches_of_memories = lambda levels: features
     before = learned(model)
     for rows, of_level in zip(before, features, strict=True):
         counts = model.roi.weights(tuple(of_level.shape[2:])) > 0

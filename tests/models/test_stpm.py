@@ -153,6 +153,34 @@ def test_standardized_teachers_say_as_much_with_every_channel():
     assert any(name.startswith("scales.") for name in model.trained_state())
 
 
+@pytest.mark.parametrize("subspace", [False, True])
+def test_a_standardized_teacher_is_scaled_by_the_ops(subspace):
+    options = {"standardize": "channels", "subspace": subspace, "pooling": "maximum"}
+    options |= {"score_by": "maps", "scale_maps": "none", "scale_score": "none"}
+    model = models.build("stpm", backbone=Pyramid(), **options).eval()
+    for factor in model.scales.buffers():
+        factor.copy_(torch.rand_like(factor) + 0.5)
+    images = torch.rand(3, 3, 16, 12)
+    kept = model.teacher_features(images)  # scaled by a pass of their own
+    if subspace:
+        model.fit_subspace([kept["teacher"]])
+    found = []
+    for batch in ({"image": images}, {"image": images, **kept}):
+        with torch.no_grad():
+            answer = model.answer(batch)
+            of_batch = [answer.score, answer.anomaly_map, model.validation_score(batch)]
+            of_batch += model.level_maps(batch)
+        loss = model.loss(batch)["distillation"]
+        of_batch += [loss, *torch.autograd.grad(loss, next(model.student.parameters()))]
+        found.append(of_batch)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-5, atol=1e-7)
+    teacher, student = model.features(images)
+    expected = reference.distances(teacher, student)
+    for a, b in zip(model.level_maps({"image": images}), expected, strict=False):
+        torch.testing.assert_close(a, b, rtol=2e-5, atol=1e-7)
+
+
 def test_only_the_embedded_teacher_is_standardized_unless_asked_for(tmp_path):
     def standardized(**options):
         return any(

@@ -102,8 +102,8 @@ def test_autocast_rounds_no_residual(normal, monkeypatch):
     model = fitted(normal)
     images = torch.rand(2, 3, 20, 24)
     with torch.no_grad():
-        patches, expected = model.patches(images), model(images)
-        monkeypatch.setattr(model, "patches", lambda images: patches)
+        levels, expected = model.levels(images), model(images)
+        monkeypatch.setattr(model, "levels", lambda images: levels)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(model(images).anomaly_map, expected.anomaly_map)
 

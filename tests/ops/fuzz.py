@@ -15,6 +15,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from fuzz_arguments import CONVOLUTIONS, FEATURES, FLOATS, IMAGES, Memory, spoiled
 from torch import Tensor
 
-from fastad.ops import _arguments, reference
+from fastad.ops import _arguments, _comparison, reference
 
 MAKERS = FEATURES + IMAGES + CONVOLUTIONS
 ERRORS = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
@@ -32,57 +33,120 @@ def exact(tensors: list[Tensor], requires_grad: bool = False) -> list[Tensor]:
     return [x.detach().double().clone().requires_grad_(requires_grad) for x in tensors]
 
 
-def spatial(weights: list[Any]) -> dict[str, Any]:
-    """The last argument of a call, which may be missing or None, as the reference takes it."""
-    if not weights or weights[0] is None:
-        return {}
-    # CUDA kernels make NaN of what they cannot refuse.
-    return {"weights": [torch.where(w >= 0, w, torch.nan) for w in exact(weights[0])]}
+def options(last: list[Any]) -> dict[str, Any]:
+    """The last arguments of a call, which may be missing or None, as the reference takes them."""
+    weights, distance, channels, *_ = [*last, None, None, None][: max(3, len(last))]
+    result = {"distance": "l2" if distance else "cosine"}
+    if weights is not None:
+        # CUDA kernels make NaN of what they cannot refuse.
+        result["weights"] = [torch.where(w >= 0, w, torch.nan) for w in exact(weights)]
+    if channels is not None:
+        result["mean"] = [x[0] for x in exact(channels)]
+        result["deviation"] = [1 / x[1] for x in exact(channels)]
+    return result
 
 
-def joined(maps: list[Tensor], size: list[int], product: bool, weights: list[float]) -> Tensor:
+def joined(
+    maps: list[Tensor],
+    size: list[int],
+    product: bool,
+    weights: list[float],
+    corners: bool = False,
+    dtype: torch.dtype | None = None,  # makes rounding larger, which is in the tolerance
+    smoothing: float = 0.0,
+) -> Tensor:
     aggregate = "product" if product else "sum"
-    return reference.aggregate_maps(maps, tuple(size), aggregate=aggregate, weights=weights)
+    return reference.aggregate_maps(
+        maps,
+        tuple(size),
+        aggregate=aggregate,
+        weights=weights,
+        align_corners=corners,
+        smoothing=smoothing,
+    )
+
+
+def stacked(
+    maps: list[Tensor], size: list[int], corners: bool = False, dtype: torch.dtype | None = None
+) -> Tensor:
+    return reference.aggregate_maps(maps, tuple(size), aggregate="stack", align_corners=corners)
+
+
+def expected_flat_results(name: str, arguments: list[Any]) -> list[Tensor] | None:
+    """Distances and norms, or the gradient where the call was given these of its features."""
+    backward = name == "flat_distances_backward"
+    teacher, student, eps, *last = arguments[3:] if backward else arguments
+    weights, channels = [*last, None, None][:2]
+    chosen = options([weights, 0, channels])
+    del chosen["distance"]
+    teacher, student = exact(teacher), exact(student, True)
+    distances = torch.stack(reference.flat_distances(teacher, student, eps=eps, **chosen))
+    if channels is not None:
+        teacher = _comparison.standardized(teacher, exact(channels))
+    weights = chosen.get("weights", [torch.ones(())] * len(student))
+    norms = [
+        torch.stack(
+            [(w * x.square().sum(1)).sum((1, 2)).sqrt() for w, x in zip(weights, y, strict=True)]
+        )
+        for y in (teacher, student)
+    ]
+    results = [distances.detach(), torch.stack(norms).detach()]
+    if not backward:
+        return results
+    if not all(map(partial(torch.allclose, atol=1e-2), exact(arguments[1:3]), results)):
+        return None
+    return list(torch.autograd.grad(distances, student, arguments[0].double()))
 
 
 def expected_results(name: str, arguments: list[Any], results: list[Tensor]) -> list[Tensor] | None:
     """What an accepted call must return, flat, in float64; None where nothing is compared."""
     if name == "distances":
-        teacher, student, eps, *weights = arguments
-        return reference.distances(exact(teacher), exact(student), eps=eps, **spatial(weights))
+        teacher, student, eps, *last = arguments
+        return reference.distances(exact(teacher), exact(student), eps=eps, **options(last))
     if name == "distances_backward":
-        grad, teacher, student, eps, *weights = arguments
+        grad, teacher, student, eps, *last = arguments
         student = exact(student, True)
-        found = reference.distances(exact(teacher), student, eps=eps, **spatial(weights))
+        found = reference.distances(exact(teacher), student, eps=eps, **options(last))
         return list(torch.autograd.grad(found, student, exact(grad)))
+    if name.startswith("flat_distances"):
+        return expected_flat_results(name, arguments)
     if name == "aggregate_maps":
-        maps, *size, product, weights = arguments
-        found = joined(exact(maps), size, product, weights)
+        maps, height, width, *last = arguments
+        found = joined(exact(maps), [height, width], *last)
         return [found, found.amax(dim=(1, 2))]
     if name == "aggregate_maps_backward":
-        grad, maps, product, weights = arguments
+        grad, maps, *last = arguments
         maps, grad = exact(maps, True), grad.double()
-        found = joined(maps, grad.shape[1:], product, weights)
+        product, weights, corners, smoothing = [*last, *[False, 0.0][len(last) - 2 :]]
+        found = joined(maps, grad.shape[1:], product, weights, corners, smoothing=smoothing)
         return list(torch.autograd.grad(found, maps, grad))
+    if name == "stack_maps":
+        maps, height, width, *last = arguments
+        return [stacked(exact(maps), [height, width], *last)]
+    if name == "stack_maps_backward":
+        grad, maps, *last = arguments
+        maps, grad = exact(maps, True), grad.double()
+        return list(torch.autograd.grad(stacked(maps, grad.shape[2:], *last), maps, grad))
     if name == "anomaly_map":
-        teacher, student, height, width, product, weights, eps, *others = arguments
+        teacher, student, height, width, product, weights, eps, *last = arguments
         size = [height, width]
-        maps = reference.distances(exact(teacher), exact(student), eps=eps, **spatial(others))
+        maps = reference.distances(exact(teacher), exact(student), eps=eps, **options(last))
         # Of the op's own level maps: 0 ** 0.001 is far from 1e-15 ** 0.001.
-        found = joined(exact(results[2:]), size, product, weights)
+        found = joined(exact(results[2:]), size, product, weights, *last[3:])
         return [found, found.amax(dim=(1, 2)), *maps]
     if name == "distillation_loss":
-        teacher, student, weights, reduction, eps, gradient, *others = arguments
-        student = exact(student, gradient)
+        teacher, student, weights, reduction, eps, gradient, *last = arguments
+        student, teacher = exact(student, gradient), exact(teacher, gradient)
         loss = reference.distillation_loss(
-            exact(teacher),
+            teacher,
             student,
             level_weights=weights,
             reduction=("mean", "sum", "none")[reduction],
             eps=eps,
-            **spatial(others),
+            **options(last),
         )
-        return [loss, *(torch.autograd.grad(loss.sum(), student) if gradient else [])]
+        inputs = student + (teacher if len(last) > 3 and last[3] else [])
+        return [loss, *(torch.autograd.grad(loss.sum(), inputs) if gradient else [])]
     if name == "resize_weights":
         weights, *sizes = arguments
         return reference.resize_weights(weights.double(), list(zip(*sizes, strict=True)), FLOATS[1])
@@ -165,7 +229,7 @@ def run_call(ops: Any, make: Callable[[Memory], list[Any]], seed: str, spoils: b
     if expected is None:
         expected = expected_results(name, arguments, results)
     if expected is not None:
-        half = any(x.dtype in FLOATS[2:] for x in tensors)
+        half = any(x.dtype in FLOATS[2:] for x in [*tensors, *results])
         # Of negative maps a power is no number, and nor are gradients through it.
         if times == 0 or (expected and not any(e.isnan().any() for e in expected)):
             check_close(results, expected, 0.03 if half else 1e-3)

@@ -144,40 +144,108 @@ def spatial_weights(m: Memory, teacher: list[Tensor], student: list[Tensor]) -> 
     return [result]
 
 
+def comparison(m: Memory, teacher: list[Tensor], student: list[Tensor]) -> list[Any]:
+    """Last arguments: spatial weights, the distance, and statistics of the channels."""
+    r = m.random
+    weights = spatial_weights(m, teacher, student)
+    if r.random() < 0.3:
+        return weights
+    distance, dtype = r.choice([0, 1]), computed_dtype([*teacher, *student])
+    weights = weights or [None]
+    if r.random() < 0.5:
+        return [*weights, distance]
+    return [*weights, distance, [m.copy(m.dense((2, s.shape[1]), dtype).abs()) for s in student]]
+
+
 def distances(m: Memory) -> list[Any]:
     teacher, student = pyramids(m)
-    return [teacher, student, EPS, *spatial_weights(m, teacher, student)]
+    return [teacher, student, EPS, *comparison(m, teacher, student)]
 
 
 def distances_backward(m: Memory) -> list[Any]:
     teacher, student = pyramids(m)
     dtype = computed_dtype([*teacher, *student])
     grad = [m.strided((s.shape[0], *s.shape[2:]), dtype) for s in student]
-    return [grad, teacher, student, EPS, *spatial_weights(m, teacher, student)]
+    if m.random.random() < 0.5:  # of few pixels, or of none
+        for memory, _ in m.made[-len(grad) :]:
+            memory.mul_(torch.rand(memory.shape, generator=m.generator) < m.random.choice([0, 0.1]))
+    return [grad, teacher, student, EPS, *comparison(m, teacher, student)]
+
+
+def flat_distances(m: Memory) -> list[Any]:
+    teacher, student = pyramids(m)
+    last = comparison(m, teacher, student)
+    return [teacher, student, EPS, *last[:1], *last[2:]]  # without the code of a distance
+
+
+def flat_distances_backward(m: Memory) -> list[Any]:
+    teacher, student, *last = flat_distances(m)
+    dtype = computed_dtype([*teacher, *student])
+    shape = (len(student), student[0].shape[0])
+    # Of the norms and distances that belong to the features: others have no meaning.
+    found = torch.ops.fastad.flat_distances(
+        *([x.contiguous() for x in y] for y in (teacher, student)), *last
+    )
+    return [m.strided(shape, dtype), *map(m.copy, found), teacher, student, *last]
 
 
 def aggregate_maps(m: Memory) -> list[Any]:
     maps = maps_of(m)
-    return [maps, *size_of_map(m), m.random.random() < 0.5, numbers(m, len(maps))]
+    last = finish(m)
+    if len(last) == 2 and last[1] is None:
+        last.append(m.random.choice([0.0, 0.4, 3.0]))
+    return [maps, *size_of_map(m), m.random.random() < 0.5, numbers(m, len(maps)), *last]
+
+
+def finish(m: Memory) -> list[Any]:
+    """Last arguments: aligned corners, and the dtype of the map."""
+    corners = m.random.random() < 0.5
+    return m.random.choice([[], [corners], [corners, m.random.choice([None, *FLOATS[2:]])]])
+
+
+def gradient_dtype(m: Memory, maps: list[Tensor]) -> torch.dtype:
+    return m.random.choice([maps[0].dtype, *FLOATS[2:]])
 
 
 def aggregate_maps_backward(m: Memory) -> list[Any]:
-    maps, height, width, product, weights = aggregate_maps(m)
-    grad = m.strided((maps[0].shape[0], height, width), maps[0].dtype)
-    return [grad, maps, product, weights]
+    maps, height, width, product, weights, *last = aggregate_maps(m)
+    last = [product, weights, *last[:1]]
+    dtype = gradient_dtype(m, maps)
+    if len(last) == 3 and dtype == maps[0].dtype:
+        last.append(m.random.choice([0.0, 0.4, 3.0]))
+    return [m.strided((maps[0].shape[0], height, width), dtype), maps, *last]
+
+
+def stack_maps(m: Memory) -> list[Any]:
+    maps = maps_of(m)
+    return [maps, *size_of_map(m), *finish(m)]
+
+
+def stack_maps_backward(m: Memory) -> list[Any]:
+    maps, height, width, corners = [*stack_maps(m), False][:4]
+    shape = (maps[0].shape[0], len(maps), height, width)
+    return [m.strided(shape, gradient_dtype(m, maps)), maps, corners]
 
 
 def anomaly_map(m: Memory) -> list[Any]:
     teacher, student = pyramids(m)
     product = m.random.random() < 0.5
-    last = [EPS, *spatial_weights(m, teacher, student)]
+    last = [EPS, *comparison(m, teacher, student)]
+    if len(last) == 4:
+        last += finish(m)
     return [teacher, student, *size_of_map(m), product, numbers(m, len(teacher)), *last]
 
 
 def distillation_loss(m: Memory) -> list[Any]:
     teacher, student = pyramids(m)
     gradient = m.random.random() < 0.7
-    last = [EPS, gradient, *spatial_weights(m, teacher, student)]
+    last = [EPS, gradient, *comparison(m, teacher, student)]
+    if (
+        len(last) == 4
+        and gradient
+        and [t.stride() for t in teacher] == [s.stride() for s in student]
+    ):
+        last += [None, True]
     return [teacher, student, numbers(m, len(teacher)), m.random.randrange(3), *last]
 
 
@@ -212,7 +280,7 @@ def normalize_floats(m: Memory) -> list[Any]:
 
 
 @functools.cache
-def packed_by(op: str, shape: tuple[int, ...], *options: bool) -> Tensor:
+def packed_by(op: str, shape: tuple[int, ...], *options: Any) -> Tensor:
     weight = torch.rand(shape, dtype=torch.float64) - 0.5
     return getattr(torch.ops.fastad, op)(weight, *options)
 
@@ -279,6 +347,13 @@ def conv1x1_strided(m: Memory) -> list[Any]:
     return [m.channels_last(shape), weight, m.dense((filters,)), r.choice([1, 2, 3])]
 
 
+def nearest(m: Memory) -> list[Any]:
+    r = m.random
+    width, panels = r.choice([1, 7, 32]), r.choice([1, 2, 3])
+    queries = m.dense((r.choice([0, 1, 13, 97, 200]), width))
+    return [queries, m.dense((panels, width, 32)), m.dense((panels * 32,))]
+
+
 def pack_stem(m: Memory) -> list[Any]:
     shape = (32 * m.random.choice([1, 2]), 3, 7, 7)
     return [m.dense(shape, torch.float64), m.random.random() < 0.5]
@@ -291,6 +366,44 @@ def stem(m: Memory) -> list[Any]:
     shape = (r.choice([0, 1, 2]), 3, r.choice([7, 20, 33]), r.choice([7, 18, 40]))
     bias = m.dense((32,))
     return [m.channels_last(shape), m.copy(packed), bias, r.choice([0, 1]), r.random() < 0.5]
+
+
+def pack_separable(m: Memory) -> list[Any]:
+    shape = (16 * m.random.choice([1, 2]), m.random.choice([2, 16, 30]))
+    return [m.dense(shape, torch.float64), m.random.choice([2, 16, 64])]
+
+
+def separable_stem(m: Memory) -> list[Any]:
+    r = m.random
+    filters = 32 * r.choice([1, 2])
+    shape = (r.choice([0, 1, 2]), 3, r.choice([1, 2, 7, 20]), r.choice([1, 3, 18, 40]))
+    weight = m.dense((filters // 32, 27, 32))
+    return [m.channels_last(shape), m.dense((2, 3)), weight, m.dense((filters,))]
+
+
+def separable_block(m: Memory) -> list[Any]:
+    r = m.random
+    networks, side, stride = r.choice([1, 2]), r.choice([3, 5]), r.choice([1, 2])
+    inner, filters, expands = 16 * r.choice([1, 5]), r.choice([8, 16, 24]), r.random() < 0.7
+    channels = r.choice([8, 16, 24]) if expands else inner
+    int16 = has_int16 and r.random() < 0.5
+
+    def packed(outputs: int, inputs: int) -> Tensor:
+        groups = -(-outputs // 16)
+        if not int16:
+            return m.dense((networks, groups, inputs, 16))
+        slabs = packed_by("pack_separable", (16 * groups, inputs), 64)
+        return m.copy(slabs.expand(networks, *slabs.shape))
+
+    project = packed(filters, inner)
+    expand = m.copy(project.new_zeros(networks, inner // 16, 0, 16))
+    if expands:
+        expand = packed(inner, channels)
+    depthwise = m.dense((networks, inner // 16, side * side, 16))
+    bias = m.dense((networks, 2 * inner + -(-filters // 16) * 16))
+    shape = (networks * r.choice([0, 1, 2]), channels, *(r.choice([1, 3, 9, 18]) for _ in "hw"))
+    add = stride == 1 and channels == filters and r.random() < 0.5
+    return [m.channels_last(shape), expand, depthwise, project, bias, filters, side, stride, add]
 
 
 def residual_networks(m: Memory) -> list[Any]:
@@ -310,11 +423,13 @@ def residual_networks(m: Memory) -> list[Any]:
     return [m.channels_last(shape), [stacked(w) for w in weights], biases, steps, r.choice([0, 1])]
 
 
-FEATURES = [distances, distances_backward, aggregate_maps, aggregate_maps_backward]
-FEATURES += [anomaly_map, distillation_loss, scale_gradients_]
+FEATURES = [distances, distances_backward, flat_distances, flat_distances_backward]
+FEATURES += [aggregate_maps, aggregate_maps_backward]
+FEATURES += [stack_maps, stack_maps_backward, anomaly_map, distillation_loss, scale_gradients_]
 IMAGES = [resize_weights, resize_bytes, normalize_bytes, normalize_floats]
 CONVOLUTIONS = [pack_3x3, convolve_3x3, convolve_3x3_add_, pack_int16, convolve_int16]
-CONVOLUTIONS += [convolve_int16_add_, conv1x1_strided, pack_stem, stem, residual_networks]
+CONVOLUTIONS += [convolve_int16_add_, conv1x1_strided, nearest, pack_stem, stem]
+CONVOLUTIONS += [residual_networks, pack_separable, separable_stem, separable_block]
 if not has_int16:
     CONVOLUTIONS.remove(convolve_int16)
     CONVOLUTIONS.remove(convolve_int16_add_)

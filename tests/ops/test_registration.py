@@ -86,6 +86,8 @@ def opcheck_cases():
     weights = [1.0, 2.0]
     grads = [torch.rand(2, 4, 3), torch.rand(2, 2, 2)]
     spatial = [torch.rand(2, 4, 3), torch.rand(2, 2).expand(2, 2, 2)]
+    channels = [torch.rand(2, 5) + 0.5, torch.rand(2, 3) + 0.5]
+    both = pyramid(SHAPES, layout="channels_last", requires_grad=True)
     return {
         "distances": (teacher, student, 1e-12),
         "distances_backward": (grads, teacher, plain, 1e-12),
@@ -97,6 +99,39 @@ def opcheck_cases():
         "distances_backward weights": (grads, teacher, plain, 1e-12, spatial),
         "anomaly_map weights": (teacher, student, 9, 8, True, weights, 1e-12, spatial),
         "distillation_loss weights": (teacher, student, weights, 0, 1e-12, True, spatial),
+        "distances l2": (teacher, student, 1e-12, None, 1, channels),
+        "distances_backward l2": (grads, teacher, plain, 1e-12, None, 1, channels),
+        "anomaly_map l2": (teacher, student, 9, 8, True, weights, 1e-12, None, 1, channels),
+        "distillation_loss l2": (teacher, student, weights, 0, 1e-12, True, spatial, 1, channels),
+        "distillation_loss both": (student, both, weights, 0, 1e-12, True, None, 0, None, True),
+        "flat_distances": (teacher, student, 1e-12),
+        "flat_distances options": (teacher, student, 1e-12, spatial, channels),
+        "flat_distances_backward": (
+            *(torch.rand(2, 2), torch.rand(2, 2), torch.rand(2, 2, 2) + 1),
+            *(teacher, plain, 1e-12, spatial, channels),
+        ),
+        "aggregate_maps corners": (maps, 9, 8, True, weights, True),
+        "aggregate_maps_backward corners": (torch.rand(2, 9, 8), detached, True, weights, True),
+        "aggregate_maps smoothing": (maps, 9, 8, True, weights, False, None, 2.0),
+        "aggregate_maps_backward smoothing": (
+            torch.rand(2, 9, 8),
+            detached,
+            True,
+            weights,
+            False,
+            2.0,
+        ),
+        "anomaly_map corners": (teacher, student, 9, 8, True, weights, 1e-12, None, 0, None, True),
+        "stack_maps": (maps, 9, 8, True),
+        "stack_maps_backward": (torch.rand(2, 2, 9, 8), detached),
+        "aggregate_maps half": (maps, 9, 8, True, weights, False, torch.float16),
+        "aggregate_maps_backward half": (
+            *(torch.rand(2, 9, 8).bfloat16(), detached, True, weights),
+        ),
+        "stack_maps half": (maps, 9, 8, False, torch.bfloat16),
+        "anomaly_map half": (
+            *(teacher, student, 9, 8, True, weights, 1e-12, None, 0, None, False, torch.float16),
+        ),
         "resize_weights": (torch.rand(2, 9, 8), [4, 2], [3, 2]),
         "scale_gradients_": ([x.clone() for x in plain], torch.tensor(2.0)),
     }
@@ -154,14 +189,30 @@ def test_export_and_decomposition():
 
 
 @pytest.mark.parametrize(
-    "name", ["distances", "distances_backward", "anomaly_map", "distillation_loss"]
+    "name",
+    [
+        "distances",
+        "distances_backward",
+        "aggregate_maps",
+        "aggregate_maps_backward",
+        "anomaly_map",
+        "distillation_loss",
+    ],
 )
-def test_calls_as_before_spatial_weights(name):
-    """Programs that were exported without weights call the schemas without."""
+def test_calls_as_before_later_arguments(name):
+    """Programs that were exported before call the schemas without them."""
     arguments = getattr(OPS, name).default._schema.arguments
-    assert [a.name for a in arguments if a.has_default_value()] == ["spatial_weights"]
-    assert arguments[-1].name == "spatial_weights"
-    assert arguments[-1].default_value is None
+    added = {"spatial_weights": None, "distance": 0, "channels": None}
+    if name.startswith("aggregate_maps"):
+        added = {"align_corners": False, "dtype": None, "smoothing": 0.0}
+        if name.endswith("backward"):
+            del added["dtype"]
+    if name == "anomaly_map":
+        added |= {"align_corners": False, "dtype": None}
+    if name == "distillation_loss":
+        added["teacher_gradient"] = False
+    assert {a.name: a.default_value for a in arguments if a.has_default_value()} == added
+    assert [a.name for a in arguments[-len(added) :]] == list(added)
 
 
 def test_raw_calls_do_not_overlook_weights_that_require_a_gradient():

@@ -48,6 +48,38 @@ def test_forward_and_backward(shapes, dtype, layouts):
     assert max(map(deviation, grads, exact_grads)) < STORED[dtype]
 
 
+@pytest.mark.parametrize("layouts", [(a, b) for a in LAYOUTS for b in LAYOUTS], ids="-".join)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.1])
+def test_gradient_of_few_pixels(share, dtype, layouts):
+    """Of none, of few that are gathered, and of enough that whole blocks are read."""
+    shapes = [*SHAPES["blocks"], *SHAPES["odd"]]
+    teacher = pyramid(shapes, dtype=dtype, layout=layouts[0])
+    student = pyramid(shapes, dtype=dtype, layout=layouts[1], requires_grad=True)
+    teacher = [torch.cat([t, t], dim=1)[:, : t.shape[1]] for t in teacher]  # rows do not join
+    exact_student = doubled(student)
+    expected = reference.distances(doubled(teacher), exact_student)
+    upstream = [torch.randn_like(e) * (torch.rand_like(e) < share) for e in expected]
+    found = ops.distances(teacher, student)
+    grads = torch.autograd.grad(found, student, [u.to(found[0].dtype) for u in upstream])
+    exact = torch.autograd.grad(expected, exact_student, upstream)
+    assert max(map(deviation, grads, exact)) < STORED[dtype]
+    for g, s, u in zip(grads, student, upstream, strict=True):
+        assert g.stride() == s.stride()
+        assert torch.equal((g != 0).any(dim=1), u != 0)
+
+
+def test_a_pixel_without_upstream_gradient_has_none_whatever_it_holds():
+    teacher, student = pyramid([(8, 9, 9)]), pyramid([(8, 9, 9)])
+    student[0][0, 3, 1, 2] = float("nan")
+    student[0].requires_grad_()
+    upstream = torch.zeros(2, 9, 9)
+    upstream[1, 4, 4] = 1
+    (grad,) = torch.autograd.grad(ops.distances(teacher, student), student, [upstream])
+    assert grad.isfinite().all()
+    assert torch.equal((grad != 0).any(dim=1), upstream != 0)
+
+
 def test_one_channel_has_a_sign_but_no_direction():
     teacher, student = pyramid([(1, 3, 4)]), pyramid([(1, 3, 4)], requires_grad=True)
     (found,) = ops.distances(teacher, student)

@@ -139,6 +139,28 @@ def test_level_weights_and_spatial_weights_multiply(reduction):
     assert deviation(found, expected) < 5e-5
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [(64, 64), (32, 32), (16, 16)],
+        [(16, 16), (32, 32), (64, 64)],
+        [(48, 32), (24, 16), (16, 32)],
+        [(192, 64), (9, 64), (3, 1)],
+        [(7, 5), (1, 1)],
+    ],
+    ids=str,
+)
+def test_levels_whose_sizes_divide_each_other_and_not(sizes):
+    """A level may be averaged from another one: of a negative weight NaN stays NaN."""
+    weights = torch.rand(BATCH, 192, 64)
+    weights[1, 150, 3] = -1
+    found = torch.ops.fastad.resize_weights(weights, *map(list, zip(*sizes, strict=True)))
+    for level, size in zip(found, sizes, strict=True):
+        expected = weights_of_level(torch.where(weights < 0, torch.nan, weights), 0, (1, *size))
+        torch.testing.assert_close(level.double(), expected, rtol=1e-6, atol=0, equal_nan=True)
+        assert level[1].isnan().any()
+
+
 def test_weights_of_one_change_nothing():
     teacher, student = pyramid(SHAPES["pyramid"]), pyramid(SHAPES["pyramid"], requires_grad=True)
     for weights in (torch.ones(64, 64), torch.ones(BATCH, 7, 7), torch.ones(4, 4, dtype=bool)):

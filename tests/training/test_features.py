@@ -16,7 +16,7 @@ from fastad.training import trainer as trainer_module
 from fastad.training.batches import is_fixed
 from fastad.training.features import TeacherFeatures, as_kept, memory_limit
 
-AT_THE_END = 2 * 8  # of the training images, for the subspace and for the means of the maps
+AT_THE_END = 3 * 8  # of the training images: for the subspace, the memory and the means of the maps
 
 
 class Counting(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from toy_maps import MadeUp, good_and_bad
 
-from fastad.models.map_model import MapChoice
+from fastad.models.map_options import MapChoice
 from fastad.training.map_choice import MARGIN, POOLINGS, best, choice_lines, choose, plainest
 
 GOOD, BAD, SIDE = 24, 36, 32  # images, and pixels a side
@@ -240,12 +240,45 @@ def test_the_plainest_within_the_margin():
     assert plainest({"a": 0.9, "b": 0.9 + 1.1 * MARGIN, "c": 0.9 + 1.2 * MARGIN}) == "b"
 
 
+@pytest.mark.parametrize("helps", [False, True])
+def test_the_score_goes_by_the_memory_where_that_finds_more(noise, helps):
+    good, bad = (noise(n) for n in (GOOD, BAD))
+    masks = squares(range(24), range(24))
+    bad[masks] += 0.02  # what the map shows
+    of_good, of_bad = ([noise(n) for _ in range(2)] for n in (GOOD, BAD))
+    if helps:
+        for level in of_bad:
+            level[masks] += 1
+    model = MadeUp(1, score_by="auto")
+    model.remember()
+    batches, defects = good_and_bad([good], [bad], masks)
+    batches[0]["memory"], defects[0]["memory"] = of_good, of_bad
+    record = choose(model, batches, defects)
+    assert [row["score_by"] for row in record.scores] == ["maps", "memory"]
+    assert model.choice().score_by == ("memory" if helps else "maps")
+    assert (model.memory is None) == (not helps)
+    line = dict(choice_lines(vars(record)))["image score"]
+    assert line.startswith("by the memory of normal images, maximum: ") == helps
+
+
+def test_the_memory_needs_both_margins():
+    parts, rest = ((), False), ((), "none", 0.0)
+
+    def by(gain):
+        scores = {(parts, "maps", *rest): 0.5, (parts, "memory", *rest): 0.5 + gain}
+        return best({(parts, (), "none"): 0.5}, scores).score_by
+
+    assert by(1.9 * MARGIN) == "maps"
+    assert by(2.1 * MARGIN) == "memory"
+
+
 def test_what_is_joined_needs_both_margins():
     plain, other = ((), False), ((), True)
 
     def taken(gain):
         maps = {(plain, (), "none"): 0.5, (other, (), "none"): 0.5 + gain}
-        scores = {(plain, (), "none", 0.0): 0.5, (other, (), "none", 0.0): 0.5 + gain}
+        way = "maps", (), "none", 0.0
+        scores = {(plain, *way): 0.5, (other, *way): 0.5 + gain}
         return best(maps, scores).subspace
 
     assert not taken(0.9 * MARGIN)

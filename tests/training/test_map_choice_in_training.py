@@ -7,7 +7,7 @@ import torch
 from toy_maps import Net
 
 from fastad import models
-from fastad.models.map_model import MapChoice
+from fastad.models.map_options import MapChoice
 from fastad.training import Trainer, TrainingConfig, map_choice
 
 IMAGES = torch.randint(
@@ -69,7 +69,9 @@ def test_another_seed_than_the_epoch_has_other_defects(monkeypatch):
 
 
 def test_nothing_is_chosen_where_all_is_given():
-    model = build(scale_maps="position", scale_score="none", pooling=0.01, subspace=True)
+    model = build(
+        scale_maps="position", scale_score="none", pooling=0.01, subspace=True, score_by="maps"
+    )
     record = fit(model)
     assert record.choice is None
     assert notes(record) == []

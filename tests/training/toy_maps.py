@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from fastad import ops
-from fastad.models.map_model import SCALES, MapModel, MapOptions
+from fastad.models.map_model import Evidence, MapModel
+from fastad.models.map_options import SCALES, MapOptions
+from fastad.models.memory import LevelMemories
 
 
 @dataclass
@@ -18,6 +20,7 @@ class Options(MapOptions):
     subspace: str | bool = False
     map_levels: str | tuple[str, ...] = ()
     score_levels: str | tuple[str, ...] = ()
+    score_by: str = "maps"
 
 
 class MadeUp(MapModel):
@@ -30,6 +33,15 @@ class MadeUp(MapModel):
         super().__init__(Options(**options))
         self.pairs = pairs
         self._add_maps(maps, [2, 2])
+
+    def remember(self):
+        """Have a memory that is filled; its maps come with the batch, too."""
+        self.memory = LevelMemories([2, 2])
+        for memory in self.memory.memories:
+            memory.vectors = torch.zeros(1, 2)
+
+    def evidence(self, batch):
+        return Evidence(self.level_maps(batch), memory_maps=batch.get("memory", ()))
 
     def level_maps(self, batch):
         return batch["maps"] if self.subspace is not None else batch["maps"][: self._levels]

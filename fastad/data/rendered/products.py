@@ -1,9 +1,9 @@
-"""Synthetic images of three products, good and defective, for demonstrations and tests.
+"""Synthetic images of products, good and defective, for demonstrations and tests.
 
-A turned flange, a blister pack of tablets, a piece of denim: drawn with numpy and Pillow, not
-photographed. How well a detector does on them says nothing about how it does on real images.
-A seed gives the same images every time, and a defect the same image as without it but for the
-defect: the ground truth is where the two differ.
+A turned flange, a blister pack of tablets, a piece of denim, and a kit of parts whose numbers and
+places count: drawn with numpy and Pillow, not photographed. How well a detector does on them says
+nothing about how it does on real images. A seed gives the same images every time, and a defect the
+same image as without it but for the defect: the ground truth is where the two differ.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 
 from fastad._files import write_atomically
 from fastad.data.rendered.drawing import FINE, SIZE, Rng
+from fastad.data.rendered.kit import kit
 from fastad.data.rendered.product_drawings import blister, denim, flange
 
 VISIBLE = 8  # grey levels by which a pixel must differ to belong to a defect
@@ -152,4 +153,6 @@ PRODUCTS = {
     "flange": Product(flange, ("scratch", "broken edge", "stain")),
     "blister": Product(blister, ("missing tablet", "broken tablet", "hair")),
     "denim": Product(denim, ("hole", "missing yarn", "bleach")),
+    "kit": Product(kit, ("missing part", "doubled part", "misplaced part")),
 }
+DEMONSTRATED = ("flange", "blister", "denim")  # by `fastad demo`

@@ -2,6 +2,8 @@
 
 from fastad.data.synthesis.anomalies import PseudoAnomalies, synthesize
 from fastad.data.synthesis.augmentations import AUGMENTATIONS, augment
+from fastad.data.synthesis.conditions import DISTURBANCES, Variants, disturbed, varied
+from fastad.data.synthesis.corrupted import Corrupted
 from fastad.data.synthesis.foreground import foreground
 from fastad.data.synthesis.perlin import perlin_mask, perlin_noise
 from fastad.data.synthesis.real_defects import RealDefects, chosen_defects
@@ -12,14 +14,18 @@ from fastad.data.synthesis.trial import TrialDefects, trial_defect
 
 __all__ = [
     "AUGMENTATIONS",
+    "DISTURBANCES",
     "FAMILIES",
     "SHAPES",
+    "Corrupted",
     "PseudoAnomalies",
     "RealDefects",
     "TextureFolder",
     "TrialDefects",
+    "Variants",
     "augment",
     "chosen_defects",
+    "disturbed",
     "draw_mask",
     "foreground",
     "perlin_mask",
@@ -27,4 +33,5 @@ __all__ = [
     "random_texture",
     "synthesize",
     "trial_defect",
+    "varied",
 ]

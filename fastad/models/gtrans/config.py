@@ -8,7 +8,7 @@ from torch import nn
 from fastad import backbones
 from fastad._values import is_integer, is_number
 from fastad.models.checks import check_student
-from fastad.models.map_model import MapOptions
+from fastad.models.map_options import MapOptions
 
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -37,6 +37,12 @@ class GTransConfig(MapOptions):
         subspace: multiply by the map of what the principal components of good images leave of the
             teacher's features (the model `subspace`). Its errors are others than the student's.
             "auto" chooses as above. No paper of this model has it.
+        score_by: "maps" pools an image's score from the distance maps (the paper). "memory" takes
+            the distances of the teacher's features from the nearest ones of good images (the model
+            `patchcore`). The anomaly map stays that of the student. "auto" chooses as above.
+        composition: also judge what an image is composed of, for parts that are missing, doubled or
+            in another place (`fastad.models.composition`). The higher of both scores counts, equal
+            at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
         eps: smallest norm by which a feature vector is divided.
         student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -51,6 +57,8 @@ class GTransConfig(MapOptions):
     scale_score: str = "auto"
     pooling: str | float = "auto"
     subspace: str | bool = "auto"
+    score_by: str = "auto"
+    composition: bool = False
     eps: float = 1e-12
     student: nn.Module | None = None
 

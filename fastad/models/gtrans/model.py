@@ -18,8 +18,7 @@ from fastad import backbones, ops
 from fastad.models.base import Stage
 from fastad.models.gtrans.config import LAYERS, GTransConfig
 from fastad.models.gtrans.tokens import Projector, TokenBlock, Tokenizer, channel_cosines
-from fastad.models.map_model import MapModel
-from fastad.models.maps import smoothed
+from fastad.models.map_model import Evidence, MapModel
 from fastad.models.roi import RegionOfInterest, distillation_loss, mean_inside
 from fastad.models.teachers import settled_backbone
 
@@ -101,13 +100,20 @@ class GTrans(MapModel):
         See `guidance_index`. The authors' code takes the index of the whole batch, by which an
         image's score depends on its neighbours.
         """
-        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        return self._compared(*self.features(batch["image"], batch.get("teacher")))
+
+    def _compared(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
         maps = ops.distances(teacher, student, eps=self.config.eps)
         guided = [
             level * guidance_index(t, s, level, self.config.eps, self.roi)[:, None, None]
             for level, t, s in zip(maps, teacher, student, strict=True)
         ]
         return [*guided, *self.subspace_maps(teacher)]
+
+    def evidence(self, batch: Mapping[str, Any]) -> Evidence:
+        """The distance maps of the levels, and those from the memory."""
+        teacher, student = self.features(batch["image"], batch.get("teacher"))
+        return self.evidence_of(self._compared(teacher, student), teacher)
 
     def falls_with_roi(self) -> bool:
         """Never: the indices are other ones then."""
@@ -122,10 +128,13 @@ class GTrans(MapModel):
         which change no order, are left out.
         """
         weights = [1.0, 1.0, 2.0] + [1.0] * len(factors)
-        joined = ops.aggregate_maps([*maps, *factors], size, weights=weights)
-        if self.config.smoothing > 0:
-            joined = smoothed(joined, self.config.smoothing)
-        return joined, joined.flatten(1).amax(dim=1)
+        return ops.aggregate_maps(
+            [*maps, *factors],
+            size,
+            weights=weights,
+            smoothing=self.config.smoothing,
+            return_maximum=True,
+        )
 
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
         """The loss of each image, as the authors choose the epoch: (N,)."""
@@ -156,6 +165,9 @@ def guidance_index(
     b, 10 times the channels' mean of 1 - cos of their two maps. ``teacher`` and ``student`` are
     (N, C_l, H_l, W_l), ``distances`` (N, H_l, W_l) those of `fastad.ops.distances`. With a region
     of interest places count in means and cosines as it weighs them.
+
+    a takes no pass over the features. b does: a cosine of two maps sums over the places for each
+    channel, and no distance of `fastad.ops`, whose sums run over the channels, holds that.
     """
     wide = distances.dtype
     normalized = [functional.normalize(x.to(wide), dim=1, eps=eps) for x in (teacher, student)]

@@ -44,6 +44,9 @@ class PatchCoreConfig(PatchOptions):
         score_levels: likewise for the score of an image.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
             "maximum" takes the highest patch alone (the paper). "auto" chooses as above.
+        composition: also judge what an image is composed of, for parts that are missing, doubled or
+            in another place (`fastad.models.composition`). The higher of both scores counts, equal
+            at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
     """
 
     backbone: str | nn.Module = "auto"
@@ -57,6 +60,7 @@ class PatchCoreConfig(PatchOptions):
     scale_maps: str = "auto"
     scale_score: str = "auto"
     pooling: str | float = "auto"
+    composition: bool = False
     map_levels: str | Sequence[str] = "auto"
     score_levels: str | Sequence[str] = "auto"
 

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from fastad.models.base import Batches
 from fastad.models.map_model import Evidence
+from fastad.models.memory import Memory
+from fastad.models.memory.levels import unit_patches
 from fastad.models.patchcore.config import PatchCoreConfig
-from fastad.models.patchcore.memory import Memory
 from fastad.models.patches import PatchModel
 from fastad.models.residual import as_rows, patch_features
 
@@ -36,7 +37,7 @@ class PatchCore(PatchModel):
         widths = [self.width] if config.joint else self.widths
         memories = nn.ModuleList(Memory(config.memory, width) for width in widths)
         self.memories = cast(Sequence[Memory], memories)
-        self._add_maps(len(widths) * (2 if config.unit else 1))
+        self._add_maps(len(widths) * (2 if config.unit else 1), widths=self.widths)
         if not config.joint:
             self.level_names = self._names(len(widths))
 
@@ -44,9 +45,10 @@ class PatchCore(PatchModel):
     def options_of_file(cls, options: dict[str, Any]) -> dict[str, Any]:
         return {"joint": True, "unit": False, **options}  # the paper's way was the only one
 
-    def patches_of_memories(self, images: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) in [0, 1] -> patch features (N, D, h, w) for each memory."""
-        levels = [level.to(self.mean.dtype) for level in self.teacher(self.normalize(images))]
+    def patches_of_memories(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Levels (N, C_l, H_l, W_l) -> patch features (N, D, h, w) for each memory."""
+        if self.config.unit and not self.config.joint:
+            return unit_patches(levels)
         if self.config.unit:
             levels = [functional.normalize(level) for level in levels]
         if self.config.joint:
@@ -57,11 +59,12 @@ class PatchCore(PatchModel):
         """Keep greedy coresets of the training images' patch features."""
         samples = [memory.sample() for memory in self.memories]
         for batch in train():
-            patches = self.patches_of_memories(batch["image"])
+            patches = self.patches_of_memories(self.levels(batch["image"]))
             for sample, of_memory in zip(samples, patches, strict=True):
                 sample.add(as_rows(self.places(of_memory)))
         for memory, sample in zip(self.memories, samples, strict=True):
             memory.keep(sample)
+        self.fit_composition(train)
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """Distances to the nearest patches: a map (N, h, w) of each memory, then of the score."""
@@ -70,7 +73,8 @@ class PatchCore(PatchModel):
 
     def evidence(self, batch: Mapping[str, Any]) -> Evidence:
         """Distances to the nearest patches. Of one memory also the paper's factor of the score."""
-        patches = self.patches_of_memories(batch["image"])
+        levels = self.levels(batch["image"])
+        patches = self.patches_of_memories(levels)
         pairs = list(zip(self.memories, patches, strict=True))
         found = [memory(of_memory) for memory, of_memory in pairs]
         maps = distances = [distance for distance, _ in found]
@@ -80,7 +84,9 @@ class PatchCore(PatchModel):
                 for (memory, of_memory), (_, index) in zip(pairs, found, strict=True)
             ]
         factor = self._factor(patches[0], *found[0]) if self._has_factor() else None
-        return Evidence(maps, (), factor, distances if self.config.unit else ())
+        composition = self.composition_of(levels)
+        score_maps = distances if self.config.unit else ()
+        return Evidence(maps, (), factor, score_maps, composition=composition)
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]

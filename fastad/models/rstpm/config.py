@@ -7,7 +7,7 @@ from torch import nn
 
 from fastad import backbones
 from fastad._values import is_integer, is_number
-from fastad.models.map_model import MapOptions
+from fastad.models.map_options import MapOptions
 
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -41,6 +41,9 @@ class RSTPMConfig(MapOptions):
         attention: gate every level of the second student by Teacher2's features of it (the paper).
             Without, Student2 sees nothing but the bottleneck.
         attention_reduction: the gates' hidden channels are the level's divided by this, 8 at least.
+        bottleneck_dropout: share of the bottleneck's values that training sets to 0, drawn anew in
+            each step (after Guo et al., "Dinomaly", CVPR 2025, sec. 3.2). Student2 then learns to
+            rebuild the levels from less. 0 for none (the paper).
         decoder_blocks: residual blocks of the second student's levels, the largest level first,
             each at least 2. More take longer and rebuild finer detail.
         scale_maps: what the pairs' distance maps are divided by before they are added: their mean
@@ -68,6 +71,15 @@ class RSTPMConfig(MapOptions):
         subspace: multiply by the map of what the principal components of good images leave of the
             teacher's features (the model `subspace`). Its errors are others than the student's.
             "auto" chooses as above. The paper has no such thing.
+        score_by: "maps" pools an image's score from the distance maps (the paper). "memory" takes
+            the distances of Teacher1's features from the nearest ones of good images (the model
+            `patchcore`). The anomaly map stays that of the students. "auto" chooses as above.
+        composition: also judge what an image is composed of, for parts that are missing, doubled or
+            in another place (`fastad.models.composition`). The higher of both scores counts, equal
+            at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
+        hard: the loss counts only the distances of a level that lie at or above this quantile of
+            the batch (Batzner et al., "EfficientAD", WACV 2024, sec. 3.2). 0 counts all (the
+            paper).
         eps: smallest norm by which a feature vector is divided.
         student1: the student of a ``teacher1`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -80,6 +92,7 @@ class RSTPMConfig(MapOptions):
     bottleneck: str = "auto"
     attention: bool = True
     attention_reduction: int = 16
+    bottleneck_dropout: float = 0.0
     decoder_blocks: Sequence[int] = (2, 2, 2)
     scale_maps: str = "auto"
     scale_score: str = "auto"
@@ -93,6 +106,9 @@ class RSTPMConfig(MapOptions):
     smoothing: float = 0.0
     pooling: str | float = "auto"
     subspace: str | bool = "auto"
+    score_by: str = "auto"
+    composition: bool = False
+    hard: float = 0.0
     eps: float = 1e-12
     student1: nn.Module | None = None
 
@@ -132,6 +148,9 @@ class RSTPMConfig(MapOptions):
         for field in ("focal_gamma", "l1_weight", "smoothing"):
             self._require(field, is_number(getattr(self, field), 0), "a number of at least 0")
         self._require("smoothing", self.smoothing <= 100, "at most 100 pixels")
+        for field in ("bottleneck_dropout", "hard"):
+            share = getattr(self, field)
+            self._require(field, is_number(share, 0) and share < 1, "in [0, 1)")
         self._check_maps()
         if self.pair_weights != "auto":
             weights = self.pair_weights

@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fastad import backbones, ops
 from fastad.models.base import PROBE, Batches, FrozenTeacher, Stage
 from fastad.models.bottleneck import bottleneck_stage
-from fastad.models.map_model import SCALES, Evidence, MapChoice, MapModel
-from fastad.models.maps import smoothed
+from fastad.models.map_model import Evidence, MapModel
+from fastad.models.map_options import SCALES, MapChoice
 from fastad.models.roi import distillation_loss, mean_inside
 from fastad.models.rstpm.config import LAYERS, RSTPMConfig
 from fastad.models.rstpm.decoder import Decoder
@@ -67,7 +68,7 @@ class RSTPM(MapModel):
         "betas": (0.5, 0.999),
     }
     stages: ClassVar[tuple[Stage, ...]] = (
-        Stage("pairs", is_static=True, judged_by_defects=True),
+        Stage("pairs", is_static=True, judged_by_defects=True, sees_past_defects=True),
         Stage(
             "discriminator",
             {"epochs": 6, "min_steps": 0, "learning_rate": 1e-3},
@@ -153,7 +154,10 @@ class RSTPM(MapModel):
         second = kept.get("teacher2") or self.teacher2(images)
         deepest = first[-1].to(images.dtype)
         students = students[: len(LAYERS)]
-        students += self.student2(self.bottleneck(deepest), second)
+        given = functional.dropout(
+            self.bottleneck(deepest), self.config.bottleneck_dropout, self.student2.training
+        )
+        students += self.student2(given, second)
         return [*first[: len(LAYERS)], *second], students
 
     def distances(self, images: Tensor, kept: Mapping[str, Any] | None = None) -> list[Tensor]:
@@ -161,7 +165,9 @@ class RSTPM(MapModel):
         return self._maps(images, kept)[: 2 * len(LAYERS)]
 
     def _maps(self, images: Tensor, kept: Mapping[str, Any] | None = None) -> list[Tensor]:
-        teachers, students = self.features(images, kept)
+        return self._compared(*self.features(images, kept))
+
+    def _compared(self, teachers: Sequence[Tensor], students: Sequence[Tensor]) -> list[Tensor]:
         distances = ops.distances(teachers, students, eps=self.config.eps)
         return [*distances, *self.subspace_maps(teachers)]
 
@@ -201,15 +207,34 @@ class RSTPM(MapModel):
         return self._maps(batch["image"], batch)
 
     def finish_stage(self, train: Batches) -> None:
-        """After the first stage, take the subspace of Teacher1's features."""
+        """After the first stage, take subspace and memory of Teacher1's features."""
         if not self._discriminates:
             super().finish_stage(train)
 
     def evidence(self, batch: Mapping[str, Any]) -> Evidence:
         """The distance maps and, but while the pairs are trained, the discriminative network's."""
-        maps = self.level_maps(batch)
-        is_asked = self.config.discriminator and (self.stage is None or self._discriminates)
-        return Evidence(maps, [self.discriminate(self.inputs(maps))] if is_asked else [])
+        return self.completed(self.local_evidence(batch))
+
+    def local_evidence(self, batch: Mapping[str, Any]) -> Evidence:
+        """As `evidence`, without the discriminative network, which looks further."""
+        teachers: Sequence[Tensor] = []
+        if "distances" not in batch:
+            teachers, students = self.features(batch["image"], batch)
+            maps = self._compared(teachers, students)
+        else:
+            maps = self.level_maps(batch)
+            asks = self.asks_memory() or self.composition is not None
+            if "image" in batch and asks:
+                teachers = self.teacher1(self.normalize(batch["image"]))
+        memory = self.memory_maps(teachers) if teachers else []
+        composition = self.composition_of(teachers[: len(LAYERS)]) if teachers else None
+        return Evidence(maps, memory_maps=memory, composition=composition)
+
+    def completed(self, found: Evidence) -> Evidence:
+        """With the map of the discriminative network, but while the pairs are trained."""
+        if not self.config.discriminator or not (self.stage is None or self._discriminates):
+            return found
+        return found._replace(factors=[self.discriminate(self.inputs(found.maps))])
 
     def scalings(self) -> Sequence[str]:
         """All: pairs of different size are added."""
@@ -222,11 +247,9 @@ class RSTPM(MapModel):
         summed = self.summed_maps(maps)
         if self.config.aggregate == "sum":
             summed = [ops.aggregate_maps(summed, size, aggregate="sum")]
-        anomaly_map, maxima = ops.aggregate_maps([*summed, *factors], size, return_maximum=True)
-        if self.config.smoothing > 0:
-            anomaly_map = smoothed(anomaly_map, self.config.smoothing)
-            maxima = anomaly_map.amax(dim=(1, 2))
-        return anomaly_map, maxima
+        return ops.aggregate_maps(
+            [*summed, *factors], size, smoothing=self.config.smoothing, return_maximum=True
+        )
 
     def teacher_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """The teachers' levels (N, C_l, H_l, W_l); in the second stage the distance maps
@@ -262,19 +285,21 @@ class RSTPM(MapModel):
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of the pairs: the squared distances of normalised features, averaged per level and summed
         over the levels, with the factor of `STPM`'s loss. Of the discriminative network: the focal
-        loss, and the mean absolute error where asked for.
+        loss, and the mean absolute error where asked for. Where the batch has "corrupted" images,
+        Student1 sees those. All else is of the clean ones.
         """
         if self._discriminates:
             focal, error = self._discriminator_errors(batch)
             losses = {"focal": focal.mean()}
             return losses | ({"l1": error.mean()} if self.config.l1_weight > 0 else {})
-        teachers, students = self.features(batch["image"], batch)
+        teachers, students = self.features(batch.get("corrupted", batch["image"]), batch)
         levels = distillation_loss(
             teachers,
             students,
             self.roi,
             level_weights=[2.0] * len(teachers),
             reduction="none",
+            hard=self.config.hard,
             eps=self.config.eps,
         )
         return {"pair1": levels[: len(LAYERS)].sum(), "pair2": levels[len(LAYERS) :].sum()}

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from fastad import ops
 from fastad.models.base import AnomalyModel, Batches, FrozenTeacher, Prediction, Stage, Step
-from fastad.models.maps import GRID, PositionMeans, deviation, smoothed
+from fastad.models.maps import GRID, PositionMeans, deviation
 from fastad.models.teachers import settled_backbone
 from fastad.models.utad.adversarial import Discriminators, discriminator_loss, generator_loss
 from fastad.models.utad.comparison import combined, dissimilarity, grey_difference
@@ -191,8 +191,7 @@ class UTAD(AnomalyModel):
                 for level, factor in zip(levels, factors, strict=True)
             ]
             found.append(ops.aggregate_maps(scaled, size, aggregate=self.config.aggregate))
-        joined = torch.stack(found).sum(dim=0)
-        joined = smoothed(joined, self.config.smoothing) if self.config.smoothing > 0 else joined
+        joined = ops.aggregate_maps(found, size, aggregate="sum", smoothing=self.config.smoothing)
         return joined if self.roi is None else self.roi.keep(joined)
 
     def _latents(self, features: Tensor) -> Tensor:

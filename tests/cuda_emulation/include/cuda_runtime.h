@@ -28,6 +28,7 @@ struct alignas(16) uint4 {
 
 extern thread_local dim3 threadIdx, blockIdx, gridDim, blockDim;
 
+using std::exp;
 using std::fma;
 using std::max;
 using std::min;

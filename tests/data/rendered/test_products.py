@@ -47,7 +47,8 @@ def test_the_ground_truth_is_where_the_defect_changes_the_image(product, defect,
     assert 40 < mask.sum() < 0.1 * mask.size
     assert (change == 0).mean() > 0.8
     rows, columns = np.nonzero(mask)
-    assert max(np.ptp(rows), np.ptp(columns)) < 130
+    if defect != "misplaced part":  # which is missing elsewhere
+        assert max(np.ptp(rows), np.ptp(columns)) < 130
 
 
 @pytest.mark.parametrize(("product", "defect"), [("gear", None), ("flange", "hair")])

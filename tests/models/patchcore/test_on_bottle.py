@@ -33,7 +33,7 @@ def fitted(shared_data, **options):
         false_positive_rate=0.05,
         **options,
     )
-    return detector.fit(shared_data / "mvtec_ad" / "bottle")
+    return detector.fit(shared_data / "mvtec_ad" / "bottle", variants=0)  # a third of the time
 
 
 @pytest.mark.slow

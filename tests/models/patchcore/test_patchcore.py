@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastad import models
-from fastad.models.patchcore import memory as module
+from fastad.models.memory import memory as module
 
 
 class Pyramid(nn.Module):
@@ -247,6 +247,7 @@ def test_options_of_a_file_from_before_there_were_others():
         ({"neighbours": 1}, "neighbours must be 0, or an integer of at least 2; got 1"),
         ({"neighbours": -1}, "neighbours must be 0"),
         ({"smoothing": -1}, "smoothing must be a number of at least 0; got -1"),
+        ({"smoothing": 301}, "smoothing must be at most 300 pixels; got 301"),
         ({"layers": ()}, "layers must be a sequence of names"),
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19'"),
     ],

@@ -183,3 +183,25 @@ def test_a_missing_teacher1_is_told_as_ever(folder):
     with pytest.raises(backbones.WeightsNotFoundError, match=r"weights for resnet34") as caught:
         models.build("rstpm", teacher1="resnet34", bottleneck="learned")
     assert "teacher2" not in str(caught.value)
+
+
+def test_dropout_of_the_bottleneck_is_of_training_alone():
+    torch.manual_seed(0)
+    model = models.build("rstpm", **SMALL, bottleneck_dropout=0.5)
+    model.enter_stage(model.stages[0])
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        seen = []
+        model.student2.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        model.train()
+        model.features(images)
+        model.eval()
+        model.features(images)
+        model.enter_stage(model.stages[1])  # Student2 rests, as in a prediction
+        model.train()
+        model.features(images)
+    dropped = [(x == 0).double().mean().item() for x in seen]
+    assert dropped[0] > dropped[1] + 0.1
+    assert torch.equal(seen[1], seen[2])
+    with pytest.raises(ValueError, match=r"bottleneck_dropout must be in \[0, 1\)"):
+        models.build("rstpm", **SMALL, bottleneck_dropout=1.0)

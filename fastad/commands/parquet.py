@@ -1,0 +1,115 @@
+"""Tables as Parquet files, read and written by pyarrow, the extra ``fastad[parquet]``."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fastad._files import write_atomically
+from fastad.commands import UsageError
+from fastad.commands.output import check_result_target, write_csv
+
+ENDING = ".parquet"
+TEXTS = {"path", "detector", "input", "status", "error", "heatmap", "mask", "type"}
+BOOLEANS = {"is_anomalous", "is_defect"}
+INTEGERS = {"region"}
+
+
+def is_parquet(name: str) -> bool:
+    """Whether a file is Parquet, by the ending of its name."""
+    return name.lower().endswith(ENDING)
+
+
+def check_targets(*targets: str | None, parquet: str | None, table: str | None = None) -> None:
+    """As `check_result_target` for each file that is named, before long work.
+
+    Args:
+        targets: files of text.
+        parquet: a file of Parquet, whatever its name.
+        table: a file of either, as `write_table` takes it.
+
+    Raises:
+        UsageError: Parquet to stdout, which takes text.
+        ImportError: pyarrow is needed and not installed.
+    """
+    if parquet == "-":
+        raise UsageError("--parquet takes a file, not stdout")
+    for target in filter(None, (*targets, parquet, table)):
+        check_result_target(target)
+    for target in filter(None, (parquet, table)):
+        if target == parquet or is_parquet(target):
+            _pyarrow(target)
+
+
+def write_scores(
+    csv: str | None,
+    parquet: str | None,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write a table to those of the two files that are named."""
+    if csv is not None:
+        write_csv(csv, columns, rows)
+    if parquet is not None:
+        write_parquet(parquet, columns, rows)
+
+
+def write_parquet(target: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table with the columns and values of `fastad.evaluation.score_table.csv_text`.
+
+    The types are those of `TEXTS`, `BOOLEANS` and `INTEGERS`, and float64 for all other columns. A
+    value that is None is null. Bytes of a path that are no UTF-8 become an escape such as \\udcff.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        OSError: the file cannot be written.
+    """
+    pyarrow, parquet = _pyarrow(target)
+    rows = list(rows)
+    schema = pyarrow.schema([(name, _kind(name, pyarrow)) for name in columns])
+    cells = {name: [_cell(row.get(name)) for row in rows] for name in columns}
+    table = pyarrow.table(cells, schema=schema)
+    write_atomically(target, lambda path: parquet.write_table(table, path))
+
+
+def write_table(target: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write Parquet where the name ends so, otherwise CSV; to stdout for "-"."""
+    (write_parquet if is_parquet(target) else write_csv)(target, columns, rows)
+
+
+def read_column(source: str, column: str) -> list[str]:
+    """A column of a Parquet file, as text.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: the file is no Parquet, or has no such column.
+    """
+    pyarrow, parquet = _pyarrow(source)
+    try:
+        table = parquet.read_table(source)
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{source} is no Parquet table: {error}") from None
+    if column not in table.column_names:
+        raise ValueError(f"{source} has no column {column}, but {', '.join(table.column_names)}")
+    return [str(value) for value in table.column(column).to_pylist()]
+
+
+def _pyarrow(file: str) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise ImportError(f'{file} needs pyarrow: pip install "fastad[parquet]"') from None
+    return pyarrow, parquet
+
+
+def _kind(name: str, pyarrow: Any) -> Any:
+    if name in TEXTS:
+        return pyarrow.string()
+    if name in BOOLEANS:
+        return pyarrow.bool_()
+    return pyarrow.int64() if name in INTEGERS else pyarrow.float64()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value

@@ -1,0 +1,154 @@
+"""A training on tiles of large images, whose detector judges whole images.
+
+The networks learn from tiles, and tiles of held-out images with synthesised defects choose what is
+"auto". What is known of whole images alone comes after that: means by position, the pooling, which
+keeps its area in pixels, and thresholds.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad.data.training_set import TrainingSet
+from fastad.inference.predictor import Predictor
+from fastad.inference.serving import Examination, examine
+from fastad.models import AnomalyModel
+from fastad.models.map_model import LEAST_MEAN, MapModel
+from fastad.models.maps import PositionMeans
+from fastad.tiles import TileDataset, Tiling
+from fastad.tiles.reach import COARSEST
+from fastad.training import Trainer, TrainingConfig, TrainingRecord
+from fastad.training.batches import split_of
+
+# Where a stage learns from half of the held-out images, tiles of one image would be in both halves.
+MODELS = ("stpm", "patchcore", "subspace")
+
+log = logging.getLogger("fastad")
+
+
+class TileTraining:
+    """A training of a model on the tiles of a set of images.
+
+    Args:
+        model: untrained. Its options that are "auto" are settled where whole images ask for it.
+        config: of the training.
+        source: the images.
+        tile: (height, width).
+
+    Raises:
+        ValueError: the model cannot predict tiles, or a tile is larger than the images.
+    """
+
+    def __init__(
+        self,
+        model: AnomalyModel,
+        config: TrainingConfig,
+        source: TrainingSet,
+        tile: tuple[int, int],
+    ) -> None:
+        require_model(model.name)
+        assert isinstance(model, MapModel)
+        self.model, self.config, self.source, self.tile = model, config, source, tile
+        _settle(model, source.size)
+        self._mask = None if model.roi is None else model.roi.mask.clone()
+        self.tiles = TileDataset(source.dataset, source.size, tile, self._mask)
+        Tiling(model.eval(), source.size, tile)  # or say now why there can be no tiles
+
+    def fit(self, trainer: Trainer, **options: Any) -> TrainingRecord:
+        """Train, then take from whole images what is theirs; options are of `Trainer.fit`."""
+        model, source, count = self.model, self.source, len(self.source.dataset)
+        share, seed = self.config.validation_fraction, self.config.seed
+        train, apart = split_of(count, source.held_out, share, seed)
+        model.set_roi(None)  # it is one of whole images
+        try:
+            held_out = self.tiles.of_images(apart.tolist())
+            record = trainer.fit(self.tiles, held_out=held_out, **options)
+        finally:
+            model.set_roi(self._mask)
+        height, width = self.tile
+        record.notes.append(
+            f"trained on {record.n_train} tiles of {height}x{width} pixels, "
+            f"{len(self.tiles.places)} of each image"
+        )
+        record.n_train, record.n_validation = len(train), len(apart)
+        record.held_out = apart.tolist()
+        self._pool_by_area()
+        if model.choice().scale_maps == "position" or model.choice().scale_score == "position":
+            tiling = Tiling(model.eval(), source.size, self.tile)
+            take_means(model, tiling, self._images(train))
+        return record
+
+    def examine(self, predictor: Predictor, record: TrainingRecord, rate: float) -> Examination:
+        """As `fastad.inference.serving.examine`, on tiles."""
+        model, roi = self.model, self.model.roi
+        model.roi = None
+        try:
+            of_tiles = Predictor(
+                model,
+                self.tile,
+                device=self.config.device,
+                precision=self.config.precision,
+            )
+            found = examine(of_tiles, self.tiles, self.tiles.of_images(record.held_out), rate)
+        finally:
+            model.roi = roi
+        predictor.dtype, predictor.fused = of_tiles.dtype, of_tiles.fused
+        return found
+
+    def _pool_by_area(self) -> None:
+        """Keep the pooling that was chosen on tiles as an area: a share of an image hides more."""
+        model = self.model
+        if model.chosen is None or model.config.pooling != "auto":
+            return
+        inside = self.source.size[0] * self.source.size[1]
+        if model.roi is not None:
+            inside = model.roi.pixels
+        pixels = model.chosen.pooling * self.tile[0] * self.tile[1]
+        share = min(pixels / inside, 1.0)
+        model.chosen = dataclasses.replace(model.chosen, pooling=share)
+        if share > 0:
+            log.info(f"score: mean of the highest {round(pixels)} pixels of an image")
+
+    def _images(self, indices: Tensor) -> Iterator[Tensor]:
+        for index in indices.tolist():
+            item = self.source.dataset[index]
+            image = item["image"] if isinstance(item, dict) else item
+            image = image[None].to(self.model.mean.device)
+            yield image / 255 if image.dtype == torch.uint8 else image.float()
+
+
+@torch.inference_mode()
+def take_means(model: MapModel, tiling: Tiling, images: Iterable[Tensor]) -> None:
+    """As `MapModel.calibrate_maps`, of whole images (N, 3, H, W) in [0, 1] in tiles."""
+    means = [PositionMeans(model.roi) for _ in model.distance_means]
+    for batch in images:
+        found = tiling.evidence(lambda tile: model.local_evidence({"image": tile}), batch)
+        for mean, level in zip(means, [*found.maps, *found.score_maps], strict=True):
+            mean.add(level.to(model.distance_means.dtype))
+    result = torch.stack([mean.result() for mean in means])
+    model.distance_means.copy_(result.clamp_min(LEAST_MEAN))
+
+
+def require_model(name: str) -> None:
+    """ValueError for a model that cannot be trained on tiles."""
+    if name not in MODELS:
+        raise ValueError(f"tile: {name} cannot be trained on tiles; there are {', '.join(MODELS)}")
+
+
+def _settle(model: MapModel, size: tuple[int, int]) -> None:
+    """Settle what is "auto" and cannot be chosen on tiles."""
+    settled: dict[str, Any] = {
+        name: "none"
+        for name in ("scale_maps", "scale_score")
+        if getattr(model.config, name) == "auto"  # a tile does not know where it lies
+    }
+    odd = any(side % COARSEST for side in size)
+    if odd and getattr(model.config, "subspace", None) == "auto":
+        settled["subspace"] = False  # its levels have no common grid in such an image
+    model.config = dataclasses.replace(model.config, **settled)
+    if "subspace" in settled:
+        model.drop_subspace()

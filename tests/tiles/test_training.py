@@ -1,0 +1,154 @@
+"""Detectors trained on tiles of large images."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fastad
+from fastad import models
+from fastad.data.training_set import read_training_set
+from fastad.inference.in_tiles import TileTraining, take_means
+from fastad.tiles import TileDataset, Tiling
+from fastad.training import TrainingConfig
+
+SIZE, TILE = (104, 136), (48, 64)
+
+
+def good_images(count, seed=0):
+    return np.random.default_rng(seed).integers(100, 156, (count, *SIZE, 3), dtype=np.uint8)
+
+
+def test_tiles_cover_each_image():
+    images = torch.arange(3 * 3 * 50 * 70).reshape(3, 3, 50, 70).float()
+    tiles = TileDataset(images, (50, 70), (24, 32))
+    assert len(tiles) == 3 * 9
+    assert len({tuple(tile.shape) for tile in tiles}) == 1
+    for index in range(3):
+        seen = torch.cat([tiles[i].flatten() for i in tiles.of_images([index])])
+        assert torch.equal(seen.unique(), images[index].flatten())
+    assert tiles.is_fixed
+
+
+def test_tiles_outside_the_region_are_left_out():
+    inside = torch.zeros(50, 70, dtype=torch.bool)
+    inside[:10, 40:] = True
+    tiles = TileDataset(torch.rand(2, 3, 50, 70), (50, 70), (24, 32), inside)
+    assert tiles.places == [(0, 19), (0, 38)]
+    assert len(tiles) == 4
+
+
+def test_other_tiles_have_another_fingerprint():
+    images = torch.rand(2, 3, 50, 70)
+    first, again = (TileDataset(images, (50, 70), (24, 32)).fingerprint for _ in range(2))
+    assert first == again != TileDataset(images, (50, 70), (24, 40)).fingerprint
+
+
+def test_a_tile_larger_than_the_images_is_refused():
+    with pytest.raises(ValueError, match="tile: 64x64 is larger than the images, 50x70"):
+        TileDataset(torch.rand(2, 3, 50, 70), (50, 70), (64, 64))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Detectors trained on tiles, in files, by name."""
+    folder = tmp_path_factory.mktemp("trained")
+    common = {"image_size": SIZE, "teacher_weights": "embedded", "layers": ("layer1",)}
+    for name, epochs in (("stpm", {"epochs": 1, "min_steps": 0}), ("patchcore", {})):
+        detector = fastad.Detector(name, precision="float32", false_positive_rate=0.25, **common)
+        options = {"tile": TILE, "validation_fraction": 0.5, "self_check": False}
+        detector.fit(good_images(8), **options, **epochs)
+        detector.save(folder / f"{name}.fastad")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["stpm", "patchcore"])
+def test_a_detector_of_tiles_judges_whole_images(trained, name):
+    detector = fastad.load(trained / f"{name}.fastad", precision="float32")
+    record = detector.training_record_
+    assert detector.image_size_ == SIZE
+    assert record["tile"] == list(TILE)
+    assert (record["n_train"], record["n_validation"], len(record["held_out"])) == (4, 4, 4)
+    assert "36 tiles of 48x64 pixels, 9 of each image" in " ".join(record["notes"])
+    assert len(detector.calibration_scores_) == 4
+    images = good_images(2, seed=1)
+    images[1, 50:60, 70:80] = 0
+    result = detector.predict(images)
+    assert result.anomaly_map.shape == (2, *SIZE)
+    assert result.is_anomalous[1]
+    assert result.score[1] > 1.5 * result.score[0]
+    peak = np.unravel_index(result.anomaly_map[1].argmax(), SIZE)
+    assert 40 < peak[0] < 70
+    assert 60 < peak[1] < 90
+    detector._fitted().tile = None
+    whole = detector.predict(images)
+    np.testing.assert_allclose(result.anomaly_map, whole.anomaly_map, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["stpm", "patchcore"])
+def test_pooling_keeps_its_area(trained, name):
+    choice = fastad.load(trained / f"{name}.fastad").model_.choice()
+    shares = [
+        pooling * TILE[0] * TILE[1] / (SIZE[0] * SIZE[1]) for pooling in (0, 0.003, 0.01, 0.03)
+    ]
+    assert min(abs(choice.pooling - share) for share in shares) < 1e-9
+    assert choice.scale_maps == "none"
+
+
+def prepared(roi=None, **options):
+    torch.manual_seed(0)
+    common = {"teacher_weights": "embedded", "layers": ("layer1",), "backbone": "resnet18"}
+    model = models.build("stpm", **common, **options)
+    if roi is not None:
+        model.set_roi(roi)
+    source = read_training_set(good_images(6), SIZE)
+    return TileTraining(model, TrainingConfig.for_model(model), source, TILE)
+
+
+def test_means_by_position_are_those_of_whole_images():
+    training = prepared(scale_maps="position", scale_score="position", subspace=False)
+    model = training.model.eval()
+    take_means(model, Tiling(model, SIZE, TILE), training._images(torch.arange(4)))
+    images = torch.from_numpy(good_images(6)[:4]).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        [level] = model.level_maps({"image": images / 255})
+    mean = level.double().mean(dim=(0, 1, 2))
+    means = (level.double().sum(dim=0) + 2 * mean) / 6
+    expected = torch.nn.functional.adaptive_avg_pool2d(means[None], 64)[0]
+    torch.testing.assert_close(model.distance_means[0].double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_pooling_is_a_share_of_the_region():
+    mask = torch.zeros(SIZE, dtype=torch.bool)
+    mask[:52] = True
+    training = prepared(mask)
+    training.model.choose(models.map_model.MapChoice(pooling=0.01))
+    training._pool_by_area()
+    assert training.model.chosen.pooling == pytest.approx(0.01 * 48 * 64 / (52 * 136))
+
+
+def test_models_that_learn_from_no_tiles_are_refused():
+    for name in ("auto", "rstpm", "gtrans"):
+        with pytest.raises(ValueError, match=f"tile: {name} cannot be trained on tiles"):
+            fastad.Detector(name, image_size=64).fit(good_images(4), tile=32)
+
+
+def test_the_command_line(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from fastad.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good").mkdir()
+    for index, pixels in enumerate(good_images(6)):
+        Image.fromarray(pixels).save(tmp_path / "good" / f"{index}.png")
+    asked = ["train", "good", "--model", "patchcore", "--teacher-weights", "embedded"]
+    asked += ["--scale", "0.5", "--tile", "32x40", "--output", "part.fastad"]
+    done = CliRunner().invoke(app, [*asked, "--set", "layers=layer1"])
+    assert done.exit_code == 0, done.output
+    detector = fastad.load("part.fastad")
+    assert detector.image_size_ == (52, 68)
+    assert detector._fitted().tile == (32, 40)
+    both = CliRunner().invoke(app, [*asked, "--image-size", "64"])
+    assert both.exit_code == 2
+    assert "exclude each other" in both.output
