@@ -24,6 +24,7 @@ from fastad.inference.calibration import calibration_scores
 from fastad.inference.candidates import better, in_words
 from fastad.inference.in_tiles import TileTraining
 from fastad.inference.min_area import LevelRecorder
+from fastad.inference.pooling import settle_pooling
 from fastad.inference.predictor import Predictor
 from fastad.inference.roi import set_for_training
 from fastad.inference.serving import Examination, examine
@@ -67,6 +68,8 @@ def fit_best(
         **options: as errors, those of `fit_model`.
     """
     said = {} if roi is None else set_for_training(roi, source, [model for model, _ in candidates])
+    for model, _ in candidates:
+        settle_pooling(model, source.shape)
     artifact, predictor = _best(candidates, source, checkpoint, resume, options)
     artifact.training |= said | {"next_step": next_step(artifact.training, artifact.model)}
     return artifact, predictor

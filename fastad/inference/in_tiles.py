@@ -7,6 +7,7 @@ keeps its area in pixels, and thresholds.
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ from fastad.tiles import TileDataset, Tiling
 from fastad.tiles.reach import COARSEST
 from fastad.training import Trainer, TrainingConfig, TrainingRecord
 from fastad.training.batches import split_of
+
+AREAS = (16, 64, 256, 1024, 4096)  # pixels of an image that a score may be the mean of
 
 # Where a stage learns from half of the held-out images, tiles of one image would be in both halves.
 MODELS = ("stpm", "patchcore", "subspace")
@@ -55,6 +58,11 @@ class TileTraining:
         self.model, self.config, self.source, self.tile = model, config, source, tile
         _settle(model, source.size)
         self._mask = None if model.roi is None else model.roi.mask.clone()
+        self._inside = math.prod(source.size) if model.roi is None else model.roi.pixels
+        model.poolings = [
+            0.0,
+            *(area / math.prod(tile) for area in AREAS if area < math.prod(tile)),
+        ]
         self.tiles = TileDataset(source.dataset, source.size, tile, self._mask)
         Tiling(model.eval(), source.size, tile)  # or say now why there can be no tiles
 
@@ -64,11 +72,16 @@ class TileTraining:
         share, seed = self.config.validation_fraction, self.config.seed
         train, apart = split_of(count, source.held_out, share, seed)
         model.set_roi(None)  # it is one of whole images
+        given = model.config.pooling
+        if isinstance(given, float):  # a share of the image, which on a tile is another one
+            own = min(given * self._inside / math.prod(self.tile), 1.0)
+            model.config = dataclasses.replace(model.config, pooling=own)
         try:
             held_out = self.tiles.of_images(apart.tolist())
             record = trainer.fit(self.tiles, held_out=held_out, **options)
         finally:
             model.set_roi(self._mask)
+            model.config = dataclasses.replace(model.config, pooling=given)
         height, width = self.tile
         record.notes.append(
             f"trained on {record.n_train} tiles of {height}x{width} pixels, "
@@ -104,11 +117,8 @@ class TileTraining:
         model = self.model
         if model.chosen is None or model.config.pooling != "auto":
             return
-        inside = self.source.size[0] * self.source.size[1]
-        if model.roi is not None:
-            inside = model.roi.pixels
-        pixels = model.chosen.pooling * self.tile[0] * self.tile[1]
-        share = min(pixels / inside, 1.0)
+        pixels = model.chosen.pooling * math.prod(self.tile)
+        share = min(pixels / self._inside, 1.0)
         model.chosen = dataclasses.replace(model.chosen, pooling=share)
         if share > 0:
             log.info(f"score: mean of the highest {round(pixels)} pixels of an image")

@@ -47,6 +47,8 @@ def _highest(values: Tensor, count: int) -> Tensor:
         return values.topk(count).values
     found = values[:, :0]
     for piece in values.split(PIECE, dim=1):
+        if len(values) == 1 and found.shape[1] == count:  # few are higher than what there is
+            piece = piece[piece > found[:, -1:]][None]
         found = torch.cat([found, piece], dim=1)
         found = found.topk(min(count, found.shape[1])).values
     return found

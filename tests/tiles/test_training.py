@@ -9,6 +9,7 @@ import fastad
 from fastad import models
 from fastad.data.training_set import read_training_set
 from fastad.inference.in_tiles import TileTraining, take_means
+from fastad.inference.pooling import settle_pooling
 from fastad.tiles import TileDataset, Tiling
 from fastad.training import TrainingConfig
 
@@ -88,10 +89,8 @@ def test_a_detector_of_tiles_judges_whole_images(trained, name):
 @pytest.mark.parametrize("name", ["stpm", "patchcore"])
 def test_pooling_keeps_its_area(trained, name):
     choice = fastad.load(trained / f"{name}.fastad").model_.choice()
-    shares = [
-        pooling * TILE[0] * TILE[1] / (SIZE[0] * SIZE[1]) for pooling in (0, 0.003, 0.01, 0.03)
-    ]
-    assert min(abs(choice.pooling - share) for share in shares) < 1e-9
+    pixels = choice.pooling * SIZE[0] * SIZE[1]
+    assert min(abs(pixels - area) for area in (0, 16, 64, 256, 1024)) < 1e-6
     assert choice.scale_maps == "none"
 
 
@@ -127,6 +126,42 @@ def test_pooling_is_a_share_of_the_region():
     assert training.model.chosen.pooling == pytest.approx(0.01 * 48 * 64 / (52 * 136))
 
 
+def test_a_pooling_that_is_given_is_of_whole_images():
+    """On a tile so many pixels are another share."""
+    training = prepared(pooling=0.01)
+    seen = []
+
+    class Stub:
+        def fit(self, tiles, **options):
+            seen.append(training.model.choice().pooling)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(Stub())
+    assert seen == [pytest.approx(0.01 * SIZE[0] * SIZE[1] / (TILE[0] * TILE[1]))]
+    assert training.model.config.pooling == 0.01
+
+
+def test_an_area_is_one_of_the_original_images():
+    model = models.build("subspace", teacher_weights="embedded", pooling="60px")
+    with pytest.raises(ValueError, match="once images have a size"):
+        model.choice()
+    settle_pooling(model, (200, 300))
+    assert model.choice().pooling == pytest.approx(60 / (200 * 300))
+    model = models.build("subspace", teacher_weights="embedded", pooling="60px")
+    mask = torch.zeros(100, 150, dtype=torch.bool)
+    mask[:50] = True
+    model.set_roi(mask)
+    settle_pooling(model, (200, 300))
+    assert model.choice().pooling == pytest.approx(60 / (100 * 300))
+    for area, shape in (("60px", None), ("1mm2", (200, 300)), ("50000px", (200, 300))):
+        model = models.build("subspace", teacher_weights="embedded", pooling=area)
+        with pytest.raises(ValueError, match=f"pooling {area}"):
+            settle_pooling(model, shape)
+    with pytest.raises(ValueError, match="60px"):
+        models.build("subspace", teacher_weights="embedded", pooling="60 inches")
+
+
 def test_models_that_learn_from_no_tiles_are_refused():
     for name in ("auto", "rstpm", "gtrans"):
         with pytest.raises(ValueError, match=f"tile: {name} cannot be trained on tiles"):
@@ -143,12 +178,19 @@ def test_the_command_line(tmp_path, monkeypatch):
     for index, pixels in enumerate(good_images(6)):
         Image.fromarray(pixels).save(tmp_path / "good" / f"{index}.png")
     asked = ["train", "good", "--model", "patchcore", "--teacher-weights", "embedded"]
-    asked += ["--scale", "0.5", "--tile", "32x40", "--output", "part.fastad"]
-    done = CliRunner().invoke(app, [*asked, "--set", "layers=layer1"])
+    asked += ["--tile", "32x40", "--output", "part.fastad", "--resolution", "5"]
+    asked += ["--set", "pooling=0.25mm2"]
+    done = CliRunner().invoke(app, [*asked, "--set", "layers=layer1", "--mm-per-pixel", "0.1"])
     assert done.exit_code == 0, done.output
     detector = fastad.load("part.fastad")
     assert detector.image_size_ == (52, 68)
     assert detector._fitted().tile == (32, 40)
-    both = CliRunner().invoke(app, [*asked, "--image-size", "64"])
-    assert both.exit_code == 2
-    assert "exclude each other" in both.output
+    assert detector.model_.choice().pooling == pytest.approx(25 / (SIZE[0] * SIZE[1]))
+    for more, said in (
+        (["--image-size", "64", "--scale", "0.5"], "exclude each other"),
+        ([], "needs --mm-per-pixel"),
+        (["--mm-per-pixel", "0.3"], "at most 3.33333"),
+    ):
+        wrong = CliRunner().invoke(app, [*asked, *more])
+        assert wrong.exit_code == 2
+        assert said in " ".join(wrong.output.replace("│", " ").split())
