@@ -203,6 +203,7 @@ def test_pooling_in_pieces(monkeypatch):
 MEASURED = """
 import sys
 import numpy as np
+import torch
 from PIL import Image
 from fastad import models
 from fastad.inference import Predictor
@@ -211,8 +212,14 @@ def mebibytes(name):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
-common = {"backbone": "resnet18", "teacher_weights": None, "layers": ("layer1", "layer2")}
-model = models.build("stpm", subspace=False, pooling=0.001, **common)
+class Backbone(torch.nn.Sequential):  # a quick one
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(3, 8, 8, 8), torch.nn.Conv2d(8, 32, 3, 1, 1))
+
+    def forward(self, images):
+        return [super().forward(images)]
+
+model = models.build("stpm", backbone=Backbone(), subspace=False, pooling=0.001)
 options = {"threshold": 0.5, "pixel_threshold": 0.5, "precision": "float32"}
 Predictor(model, 128, tile=64, **options).predict(np.zeros((1, 128, 128, 3), np.uint8))
 predictor = Predictor(model, (3648, 5472), tile=512, **options)
@@ -226,17 +233,14 @@ print(mebibytes("VmHWM") - before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["part.tif", "part.jpg"])
-def test_the_memory_of_20_megapixels(name, tmp_path):
+def test_the_memory_of_20_megapixels(tmp_path):
+    """Of a file of 80: beyond the weights a quarter of a GiB, with the result's own 95 MiB."""
     clear = "/proc/self/clear_refs"
     if not os.access(clear, os.W_OK):
         pytest.skip(f"the peak of the memory is read from {clear}")
-    scale = 2 if name.endswith("tif") else 1  # four times as many pixels in the file
-    small = np.random.default_rng(0).integers(0, 256, (57, 86), dtype=np.uint8)
-    how = {"compression": "tiff_lzw"} if scale == 2 else {}
-    Image.fromarray(small).convert("RGB").resize((5472 * scale, 3648 * scale)).save(
-        tmp_path / name, **how
-    )
-    arguments = [sys.executable, "-c", MEASURED, str(tmp_path / name)]
+    rows = np.random.default_rng(0).integers(0, 256, (7296, 1), dtype=np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(rows, (7296, 10944))))
+    image.save(tmp_path / "part.tif", compression="packbits", tiffinfo={278: 64})
+    arguments = [sys.executable, "-c", MEASURED, str(tmp_path / "part.tif")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 512
+    assert float(done.stdout) < 256
