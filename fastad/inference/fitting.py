@@ -22,6 +22,7 @@ from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
 from fastad.inference.calibration import calibration_scores
 from fastad.inference.candidates import better, in_words
+from fastad.inference.holding_out import copies_together
 from fastad.inference.in_tiles import TileTraining
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.pooling import settle_pooling
@@ -86,7 +87,8 @@ def _best(
     if several and resume and checkpoint is not None:  # before a candidate without epochs is fitted
         for model, config in candidates:
             if model.trains():
-                given = source.dataset, source.held_out, source.pixel_range
+                split = copies_together(source, config)
+                given = split.dataset, split.held_out, split.pixel_range
                 require_resumable(checkpoint, model, config, *given)
     fitted: list[tuple[Artifact, Predictor]] = []
     for number, (model, config) in enumerate(candidates, start=1):
@@ -150,6 +152,7 @@ def fit_model(
         KeyboardInterrupt: Ctrl-C before the end of the first epoch.
         Other errors are those of `fastad.training.Trainer.fit`.
     """
+    source = copies_together(source, config)
     after = (EXAMINATION, SELF_CHECK) if self_check else (EXAMINATION,)
     trainer = kind(model, config, progress, followed_by=after)
     precision = str(trainer.dtype).removeprefix("torch.")

@@ -182,7 +182,8 @@ class StageLoop:
         with torch.random.fork_rng([device] if self._on_cuda else []), taken_anew(norms):
             torch.manual_seed(self.plan.seed)
             for _, batch in self.sources.train.batches(chosen, epoch=0):
-                batch.pop("corrupted", None)  # they are of good images
+                for other in ("corrupted", "foreign"):  # they are of good images
+                    batch.pop(other, None)
                 for step in self.plan.stage.steps:
                     self._losses(batch, step)
 
