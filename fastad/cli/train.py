@@ -98,7 +98,8 @@ def train(
         _of_data(
             metavar="SIZE",
             help="Train on tiles of so many pixels, which cover the images at their size, and "
-            "predict in such: 512, or 384x512 (height x width). Of stpm, patchcore and subspace.",
+            "predict in such: 512, or 384x512 (height x width). Of stpm, rstpm, patchcore and "
+            "subspace.",
             show_default="whole images",
         ),
     ] = None,

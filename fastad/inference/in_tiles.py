@@ -27,8 +27,7 @@ from fastad.training.batches import split_of
 
 AREAS = (16, 64, 256, 1024, 4096)  # pixels of an image that a score may be the mean of
 
-# Where a stage learns from half of the held-out images, tiles of one image would be in both halves.
-MODELS = ("stpm", "patchcore", "subspace")
+MODELS = ("stpm", "patchcore", "subspace", "rstpm")
 
 log = logging.getLogger("fastad")
 
@@ -43,7 +42,8 @@ class TileTraining:
         tile: (height, width).
 
     Raises:
-        ValueError: the model cannot predict tiles, or a tile is larger than the images.
+        ValueError: the model cannot predict tiles, or learn from them with these options, or a tile
+            is larger than the images.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class TileTraining:
             f"{len(self.tiles.places)} of each image"
         )
         record.n_train, record.n_validation = len(train), len(apart)
-        record.held_out = apart.tolist()
+        # A stage may have learned from the tiles of some of them.
+        record.held_out = sorted({item // self.tiles.each for item in record.held_out})
         self._pool_by_area()
         if model.choice().scale_maps == "position" or model.choice().scale_score == "position":
             tiling = Tiling(model.eval(), source.size, self.tile)
@@ -151,8 +152,15 @@ def require_model(name: str) -> None:
 
 def _settle(model: MapModel, size: tuple[int, int]) -> None:
     """Settle what is "auto" and cannot be chosen on tiles."""
+    if model.pairs > 1 and "position" in (model.config.scale_maps, model.config.scale_score):
+        raise ValueError(
+            f"tile: the networks of {model.name} learn from scaled maps, and a tile does not know "
+            "where it lies: leave scale_maps and scale_score, or set level or none"
+        )
+    # Pairs that are added must be alike in size.
+    plain = "level" if model.pairs > 1 else "none"
     settled: dict[str, Any] = {
-        name: "none"
+        name: plain
         for name in ("scale_maps", "scale_score")
         if getattr(model.config, name) == "auto"  # a tile does not know where it lies
     }

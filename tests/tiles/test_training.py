@@ -12,6 +12,7 @@ from fastad.inference.in_tiles import TileTraining, take_means
 from fastad.inference.pooling import settle_pooling
 from fastad.tiles import TileDataset, Tiling
 from fastad.training import TrainingConfig
+from fastad.training.stages import held_out_notes, plan_stages
 
 SIZE, TILE = (104, 136), (48, 64)
 
@@ -163,9 +164,66 @@ def test_an_area_is_one_of_the_original_images():
 
 
 def test_models_that_learn_from_no_tiles_are_refused():
-    for name in ("auto", "rstpm", "gtrans"):
+    for name in ("auto", "prn", "gtrans"):
         with pytest.raises(ValueError, match=f"tile: {name} cannot be trained on tiles"):
             fastad.Detector(name, image_size=64).fit(good_images(4), tile=32)
+
+
+def rstpm(**options):
+    torch.manual_seed(0)
+    teachers = {"teacher1": "resnet18", "teacher2": "resnet18", "bottleneck": "learned"}
+    weights = {"teacher_weights": None, "teacher2_weights": None, "discriminator_width": 8}
+    return models.build("rstpm", **teachers, **weights, **options)
+
+
+def test_no_image_has_tiles_in_both_halves():
+    """Of those that RSTPM's second stage learns from, and those that its epoch is chosen by."""
+    model = rstpm()
+    tiles = TileDataset(torch.zeros(12, 3, *SIZE, dtype=torch.uint8), SIZE, TILE)
+    train, apart = torch.arange(6), torch.arange(6, 11)
+    items = [torch.tensor(tiles.of_images(some.tolist())) for some in (train, apart)]
+    first, second = plan_stages(model, TrainingConfig.for_model(model), tiles, *items)
+    assert len(first.unseen) == 0
+    unseen, left = ({*(some // tiles.each).tolist()} for some in (second.unseen, second.held_out))
+    assert (len(unseen), len(left)) == (2, 3)
+    assert unseen | left == {*apart.tolist()}
+    assert len(second.unseen) == 2 * tiles.each
+    assert "2 of 5 held-out images" in held_out_notes([second])[0]
+
+
+def test_networks_that_learn_from_scaled_maps_take_no_positions():
+    model, source = rstpm(scale_maps="position"), read_training_set(good_images(6), SIZE)
+    with pytest.raises(ValueError, match="does not know where it lies"):
+        TileTraining(model, TrainingConfig.for_model(model), source, TILE)
+
+
+@pytest.mark.slow
+def test_rstpm_learns_from_tiles():
+    detector = fastad.Detector(
+        "rstpm",
+        image_size=(128, 128),
+        precision="float32",
+        false_positive_rate=0.5,
+        teacher1="resnet18",
+        teacher2="resnet18",
+        bottleneck="learned",
+        teacher_weights="embedded",
+        teacher2_weights="embedded",
+        discriminator_width=8,
+    )
+    images = np.random.default_rng(0).integers(100, 156, (7, 128, 128, 3), dtype=np.uint8)
+    options = {"epochs": 1, "min_steps": 0, "validation_fraction": 0.3, "pseudo_anomalies": 8}
+    detector.fit(images, tile=64, self_check=False, **options)
+    record = detector.training_record_
+    assert [stage["name"] for stage in record["stages"]] == ["pairs", "discriminator"]
+    assert len(record["held_out"]) == len(detector.calibration_scores_) == 1
+    choice = detector.model_.choice()
+    assert {choice.scale_maps, choice.scale_score} == {"level"}
+    result = detector.predict(images[:2])
+    detector._fitted().tile = None
+    whole = detector.predict(images[:2])
+    np.testing.assert_allclose(result.anomaly_map, whole.anomaly_map, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.score, whole.score, rtol=1e-4)
 
 
 def test_the_command_line(tmp_path, monkeypatch):
