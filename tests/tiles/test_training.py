@@ -201,7 +201,7 @@ def test_networks_that_learn_from_scaled_maps_take_no_positions():
 def test_rstpm_learns_from_tiles():
     detector = fastad.Detector(
         "rstpm",
-        image_size=(128, 128),
+        image_size=(64, 64),
         precision="float32",
         false_positive_rate=0.5,
         teacher1="resnet18",
@@ -211,9 +211,9 @@ def test_rstpm_learns_from_tiles():
         teacher2_weights="embedded",
         discriminator_width=8,
     )
-    images = np.random.default_rng(0).integers(100, 156, (7, 128, 128, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(100, 156, (7, 64, 64, 3), dtype=np.uint8)
     options = {"epochs": 1, "min_steps": 0, "validation_fraction": 0.3, "pseudo_anomalies": 8}
-    detector.fit(images, tile=64, self_check=False, **options)
+    detector.fit(images, tile=32, self_check=False, **options)
     record = detector.training_record_
     assert [stage["name"] for stage in record["stages"]] == ["pairs", "discriminator"]
     assert len(record["held_out"]) == len(detector.calibration_scores_) == 1
