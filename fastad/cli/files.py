@@ -63,9 +63,8 @@ def export(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Write two graphs to a folder for large images: of a tile that keeps about so "
-            "many pixels, as 1024 or 768x1024 (height x width), and of what all tiles found. For "
-            "onnx.",
+            help="Write two graphs to a folder, for large images: of a tile of about so many "
+            "pixels, and of what all tiles found. 1024, or 768x1024 (height x width). For onnx.",
             show_default="one graph of whole images",
         ),
     ] = None,
