@@ -172,7 +172,8 @@ def race(size: tuple[int, int], tile: int) -> None:
             seen[name].append((seconds, peak, error))
     print(f"{size[0]}x{size[1]}, tiles of {tile}, {torch.get_num_threads()} threads")
     for name, rows in seen.items():
-        seconds, peak, error = (min(column) for column in zip(*rows, strict=True))
+        times, peaks, errors = zip(*rows, strict=True)
+        seconds, peak, error = min(times), max(peaks), max(errors)  # memory may be at hand already
         print(f"{name}: {seconds:.2f} s, {peak:.0f} MiB, error of the map {error:.1e}")
 
 

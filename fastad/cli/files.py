@@ -63,8 +63,9 @@ def export(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Write two graphs to a folder, for large images: of a tile of about so many "
-            "pixels, and of what all tiles found. 1024, or 768x1024 (height x width). For onnx.",
+            help="Write two graphs to a folder for large images, of a tile and of what all tiles "
+            "found. A tile keeps about so many pixels: 1024, or 768x1024 (height x width). It is "
+            "for onnx.",
             show_default="one graph of whole images",
         ),
     ] = None,
