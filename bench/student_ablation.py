@@ -37,7 +37,7 @@ HELD_OUT = 1 / 3
 RATE = 0.1
 DEFECTS = 75
 # Options of the training.
-MODELS: dict[str, dict[str, Any]] = {"patchcore": {}, "subspace": {}, "stpm": {}}
+MODELS: dict[str, dict[str, Any]] = {"patchcore": {}, "subspace": {}, "stpm": {"epochs": 40}}
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"variants": 0},
     "variants": {"variants": 2},

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastad.data.folder import Images
 from fastad.data.roi import Roi
 from fastad.data.training_set import TrainingSet, image_digests
+from fastad.engine.fast_copy import FastCopy
 from fastad.evaluation import CheckResult, Tried, check
 from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
@@ -154,7 +155,8 @@ def fit_model(
     """
     source = copies_together(source, config)
     after = (EXAMINATION, SELF_CHECK) if self_check else (EXAMINATION,)
-    trainer = kind(model, config, progress, followed_by=after)
+    fast = FastCopy(config.precision)
+    trainer = kind(model, config, progress, followed_by=after, fast_copy=fast)
     precision = str(trainer.dtype).removeprefix("torch.")
     doing = "training" if kind is Trainer else "calibrating"
     size = "x".join(map(str, source.size))
