@@ -147,18 +147,18 @@ def test_an_area_is_one_of_the_original_images():
     model = models.build("subspace", teacher_weights="embedded", pooling="60px")
     with pytest.raises(ValueError, match="once images have a size"):
         model.choice()
-    settle_pooling(model, (200, 300))
+    settle_pooling([model], (200, 300))
     assert model.choice().pooling == pytest.approx(60 / (200 * 300))
     model = models.build("subspace", teacher_weights="embedded", pooling="60px")
     mask = torch.zeros(100, 150, dtype=torch.bool)
     mask[:50] = True
     model.set_roi(mask)
-    settle_pooling(model, (200, 300))
+    settle_pooling([model], (200, 300))
     assert model.choice().pooling == pytest.approx(60 / (100 * 300))
     for area, shape in (("60px", None), ("1mm2", (200, 300)), ("50000px", (200, 300))):
         model = models.build("subspace", teacher_weights="embedded", pooling=area)
         with pytest.raises(ValueError, match=f"pooling {area}"):
-            settle_pooling(model, shape)
+            settle_pooling([model], shape)
     with pytest.raises(ValueError, match="60px"):
         models.build("subspace", teacher_weights="embedded", pooling="60 inches")
 
