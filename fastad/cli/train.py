@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
 import typer
@@ -309,12 +310,14 @@ def train(
         raise typer.BadParameter(f"{'--each' if each else '--together'} needs --output DIR")
     if scale is not None and image_size not in (None, "auto"):
         raise typer.BadParameter("--scale and --image-size exclude each other")
+    from fastad.commands.output import one_voice
     from fastad.commands.train import train
     from fastad.commands.train_each import train_each
     from fastad.commands.train_together import train_together
 
     run: Callable[..., Any] = train_each if each else train_together if together else train
-    with usage():
+    is_of_many = each or together  # each process then speaks of its own products
+    with usage(), nullcontext() if is_of_many else one_voice():
         run(
             data,
             named=named(context),

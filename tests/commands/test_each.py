@@ -200,6 +200,7 @@ def test_another_process_has_a_product(fastad, factory, tmp_path, monkeypatch):
     ("options", "said"),
     [
         ([], "--each needs --output DIR"),
+        (["--output", "out.fastad"], "--each fills a folder with detectors"),
         (["--output", "out", "--resume"], "--resume is for one"),
         (["--output", "out", "--exclude", "a.txt"], "--exclude is for one"),
         (["--output", "out", "--defects", "some"], "--defects is for one"),
