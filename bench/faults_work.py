@@ -1,4 +1,4 @@
-"""What `faults.py` lets several processes do: the works, torchrun, and the host of its rendezvous."""
+"""What faults.py lets several processes do: the works, torchrun, the host of its rendezvous."""
 
 import os
 import signal

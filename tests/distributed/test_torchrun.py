@@ -15,7 +15,7 @@ from PIL import Image
 from fastad import load
 
 sys.path.append(str(Path(__file__).parents[2] / "bench"))
-import faults  # noqa: E402  of that folder
+import faults
 
 OPTIONS = ["--model", "subspace", "--set", "smoothing=1", "--teacher-weights", "embedded"]
 OPTIONS += ["--image-size", "32", "--precision", "float32", "--quiet"]
