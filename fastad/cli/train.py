@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
 import typer
@@ -316,8 +315,7 @@ def train(
     from fastad.commands.train_together import train_together
 
     run: Callable[..., Any] = train_each if each else train_together if together else train
-    is_of_many = each or together  # each process then speaks of its own products
-    with usage(), nullcontext() if is_of_many else one_voice():
+    with usage(), one_voice(not each and not together):  # of many, each speaks of its own
         run(
             data,
             named=named(context),

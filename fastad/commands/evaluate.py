@@ -6,7 +6,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -111,11 +111,10 @@ def evaluate(
 
         _refuse_places(report, data, {"--json": json, "--csv": csv, "--parquet": parquet})
         check_report_folder(report)
-    with waiting(f"loading {detector}"):
+    with one_voice(not is_one_of_many), waiting(f"loading {detector}"):
         options: dict[str, Any] = {"device": device, "precision": precision, "tile": tile}
         loaded = load(detector, batch_size=batch_size, **options)
-    if false_positive_rate is not None:
-        with nullcontext() if is_one_of_many else one_voice():
+        if false_positive_rate is not None:
             loaded.set_threshold(false_positive_rate=false_positive_rate)
     of_scores = _p_values(loaded)
     watcher = None if report is None else _watcher(loaded, of_scores)

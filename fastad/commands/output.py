@@ -122,9 +122,9 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
+def one_voice(is_wanted: bool = True) -> Iterator[None]:
     """Of several processes that do the same, let the first alone say what it is at and warn of."""
-    if this_rank().is_first:
+    if this_rank().is_first or not is_wanted:
         yield
         return
     level = log.level

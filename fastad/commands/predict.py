@@ -132,9 +132,8 @@ def predict(
                 batch_size=batch_size,
                 tile=tile,
             )
-        if (masks or regions or rle) and loaded.pixel_threshold_ is None:
-            raise ValueError(f"{one.file} has no pixel threshold: no images were held out")
-        with one_voice():
+            if (masks or regions or rle) and loaded.pixel_threshold_ is None:
+                raise ValueError(f"{one.file} has no pixel threshold: no images were held out")
             _require_threshold(one.file, loaded, needs_threshold or len(given) > 1)
         every[one.name] = loaded
     names = picture_names(paths)
