@@ -29,7 +29,7 @@ LEAST = 0.001  # of a difference that counts where all seeds end alike
 def run(processes: int, words: list[Any]) -> None:
     """A command of fastad, by so many processes."""
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    start = [*torchrun, "--master-port", "0"] if processes > 1 else []
+    start = [*torchrun, "--standalone"] if processes > 1 else []  # at a free port
     command = [sys.executable, *start, "-m", "fastad", *map(str, words), "--quiet"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     # In the checkout its sources would hide the installed package.
