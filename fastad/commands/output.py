@@ -5,12 +5,14 @@ import logging
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fastad._files import atomic_path, write_atomically
+from fastad.distributed import this_rank
 from fastad.evaluation.score_table import csv_text
 from fastad.training.heartbeat import Heartbeat
 
@@ -117,6 +119,22 @@ def waiting(what: str) -> Iterator[None]:
 def note(text: str) -> None:
     """A line for the reader, on stderr; not with --quiet."""
     log.info(text)
+
+
+@contextmanager
+def one_voice(is_wanted: bool = True) -> Iterator[None]:
+    """Of several processes that do the same, let the first alone say what it is at and warn of."""
+    if this_rank().is_first or not is_wanted:
+        yield
+        return
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda *_, **__: None
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager

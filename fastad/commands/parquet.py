@@ -1,5 +1,11 @@
-"""Tables as Parquet files, read and written by pyarrow, the extra ``fastad[parquet]``."""
+"""Tables as Parquet files, read and written by pyarrow, the extra ``fastad[parquet]``.
 
+A name of a file may hold bytes that are no UTF-8, which Parquet's text cannot. Such a byte is
+written as the escape \\udcff, as Python spells it, and read again as that byte. A backslash that
+stands before what looks like an escape is written as \\u005c.
+"""
+
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +17,7 @@ ENDING = ".parquet"
 TEXTS = {"path", "detector", "input", "status", "error", "heatmap", "mask", "type"}
 BOOLEANS = {"is_anomalous", "is_defect"}
 INTEGERS = {"region"}
+_ESCAPE = re.compile(r"\\u(d[89a-f][0-9a-f]{2}|005c)")
 
 
 def is_parquet(name: str) -> bool:
@@ -18,23 +25,34 @@ def is_parquet(name: str) -> bool:
     return name.lower().endswith(ENDING)
 
 
-def check_targets(*targets: str | None, parquet: str | None, table: str | None = None) -> None:
+def check_targets(
+    *,
+    json: str | None,
+    csv: str | None,
+    parquet: str | None,
+    regions: str | None = None,
+) -> None:
     """As `check_result_target` for each file that is named, before long work.
 
     Args:
-        targets: files of text.
+        json: a file of text.
+        csv: a file of text.
         parquet: a file of Parquet, whatever its name.
-        table: a file of either, as `write_table` takes it.
+        regions: a file of either, as `write_table` takes it.
 
     Raises:
-        UsageError: Parquet to stdout, which takes text.
+        UsageError: Parquet to stdout, which takes text, or a name that is empty.
         ImportError: pyarrow is needed and not installed.
     """
     if parquet == "-":
         raise UsageError("--parquet takes a file, not stdout")
-    for target in filter(None, (*targets, parquet, table)):
-        check_result_target(target)
-    for target in filter(None, (parquet, table)):
+    targets = {"json": json, "csv": csv, "parquet": parquet, "regions": regions}
+    for option, target in targets.items():
+        if target == "":
+            raise UsageError(f"--{option} must name a file; it is empty")
+        if target is not None:
+            check_result_target(target)
+    for target in filter(None, (parquet, regions)):
         if target == parquet or is_parquet(target):
             _pyarrow(target)
 
@@ -76,7 +94,7 @@ def write_table(target: str, columns: Sequence[str], rows: Iterable[Mapping[str,
 
 
 def read_column(source: str, column: str) -> list[str]:
-    """A column of a Parquet file, as text.
+    """A column of a Parquet file, as text, with the bytes that `write_parquet` escaped.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -89,7 +107,7 @@ def read_column(source: str, column: str) -> list[str]:
         raise ValueError(f"{source} is no Parquet table: {error}") from None
     if column not in table.column_names:
         raise ValueError(f"{source} has no column {column}, but {', '.join(table.column_names)}")
-    return [str(value) for value in table.column(column).to_pylist()]
+    return [_unescaped(str(value)) for value in table.column(column).to_pylist()]
 
 
 def _pyarrow(file: str) -> tuple[Any, Any]:
@@ -110,6 +128,13 @@ def _kind(name: str, pyarrow: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    return value
+    return _escaped(value) if isinstance(value, str) else value
+
+
+def _escaped(text: str) -> str:
+    text = _ESCAPE.sub(lambda found: rf"\u005c{found[0][1:]}", text)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)

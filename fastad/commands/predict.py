@@ -16,6 +16,7 @@ from fastad.commands.detectors import given_detectors, load_to_predict
 from fastad.commands.output import (
     log,
     note,
+    one_voice,
     progress,
     reason,
     refuse_overwriting,
@@ -104,7 +105,7 @@ def predict(
     is raised for such images, but with ``skip_bad`` only where no image at all can be read.
     """
     asked_for = {name: value for name, value in locals().items() if name != "images"}
-    check_targets(json, csv, parquet=parquet, table=regions)
+    check_targets(json=json, csv=csv, parquet=parquet, regions=regions)
     if json is None and csv is None and parquet is None:
         csv = "-" if output is None else str(Path(output) / "scores.csv")
     if heatmaps or masks:
@@ -119,7 +120,7 @@ def predict(
         assigned(paths, [one.name for one in given], rule, patterns)  # or say what does not fit
     every: dict[str, Detector] = {}
     for one in given:
-        with waiting(f"loading {one.file}"):
+        with one_voice(), waiting(f"loading {one.file}"):
             loaded = load_to_predict(
                 one.file,
                 roi=roi,
@@ -131,9 +132,9 @@ def predict(
                 batch_size=batch_size,
                 tile=tile,
             )
-        if (masks or regions or rle) and loaded.pixel_threshold_ is None:
-            raise ValueError(f"{one.file} has no pixel threshold: no images were held out")
-        _require_threshold(one.file, loaded, needs_threshold or len(given) > 1)
+            if (masks or regions or rle) and loaded.pixel_threshold_ is None:
+                raise ValueError(f"{one.file} has no pixel threshold: no images were held out")
+            _require_threshold(one.file, loaded, needs_threshold or len(given) > 1)
         every[one.name] = loaded
     names = picture_names(paths)
     optional = {"detector": len(given) > 1, "heatmap": heatmaps, "mask": masks}

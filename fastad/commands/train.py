@@ -127,7 +127,6 @@ def train(
         detector.image_size = scaled_size([*found.paths, *found.held_out], scale)
     if together:
         meet()  # now that nothing is in the way of any
-        log.setLevel(log.level if this_rank().is_first else logging.WARNING)
     _fit(detector, found, checkpoint, resume=resume, skip_bad=skip_bad, training=training)
     if together and not this_rank().is_first:
         meet()  # the first one keeps the checkpoint until then

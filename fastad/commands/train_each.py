@@ -28,7 +28,7 @@ def train_each(root: str, *, output: str, report: str | None, **options: Any) ->
         UsageError: an option of one product alone, or a wrong one; before any image is read.
         RuntimeError: a product failed; once all others are trained.
     """
-    refuse_options_of_one("--each", options)
+    refuse_options_of_one("--each", output, options)
     check_options(options)
     each = Each(root, output, WRITER, MANIFEST, (".fastad", ".fastad.checkpoint"))
 
@@ -65,9 +65,11 @@ def train_each(root: str, *, output: str, report: str | None, **options: Any) ->
     )
 
 
-def refuse_options_of_one(of_many: str, options: Mapping[str, Any]) -> None:
+def refuse_options_of_one(of_many: str, output: str, options: Mapping[str, Any]) -> None:
     """Raise UsageError for options that mean the files of one product; ``of_many`` is the option
     that asks for all."""
+    if Path(output).suffix == ".fastad" and not Path(output).is_dir():
+        raise UsageError(f"{of_many} fills a folder with detectors: --output {output} names one")
     given = [name.replace("_", "-") for name in OF_ONE if options[name]]
     given += ["defects"] if options["training_options"].get("defects") is not None else []
     if given:

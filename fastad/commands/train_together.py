@@ -10,7 +10,7 @@ import fastad
 from fastad import inference
 from fastad.commands import StoppedError, UsageError
 from fastad.commands.each import Each, Row, digest_of
-from fastad.commands.output import log, note, write_json
+from fastad.commands.output import log, note, one_voice, write_json
 from fastad.commands.train import check_options, train
 from fastad.commands.train_each import OF_ONE, copied, numbers, refuse_options_of_one
 from fastad.data import Product, TrainingImages, training_images
@@ -40,7 +40,7 @@ def train_together(root: str, *, output: str, **options: Any) -> None:
         ValueError: a product has too few images.
         RuntimeError: a product failed; once all others are done.
     """
-    refuse_options_of_one("--together", options)
+    refuse_options_of_one("--together", output, options)
     for name in NO_USE:
         if options[name] is not None:
             raise UsageError(f"--together has no --{name}: take --each")
@@ -141,7 +141,8 @@ def _student(root: str, folder: Path, images: TrainingImages, options: dict[str,
         write_json(str(record), {"asked": asked, "digest": None})
     own = copied(options) | {"resume": goes_on and checkpoint.is_file(), "force": True}
     try:
-        train(root, output=str(file), found=images, **own)
+        with one_voice():
+            train(root, output=str(file), found=images, **own)
     except StoppedError as error:
         raise StoppedError("stopped by the user: the same command goes on") from error
     if this_rank().is_first:

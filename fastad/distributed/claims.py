@@ -9,10 +9,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from fastad.distributed.ranks import this_rank
 
@@ -22,6 +22,7 @@ except ImportError:  # Windows: one process does all
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("fastad")
+Item = TypeVar("Item")
 
 SAID_AFTER = 30.0  # seconds of waiting for another process, until its name is said
 _PAUSES = 0.01, 0.5  # seconds between two tries: the first, and the most
@@ -51,6 +52,31 @@ def claimed(path: Path, *, wait: bool = False) -> Iterator[bool]:
                 os.ftruncate(file.fileno(), 0)
                 os.write(file.fileno(), _own_name().encode())
         yield is_ours
+
+
+def claim_each(
+    items: Sequence[Item], lock: Callable[[Item], Path], work: Callable[[Item], None]
+) -> None:
+    """Do a piece of work for every item, each claimed by one process at a time.
+
+    First come the items that nobody has, then those that another process had: each of them is
+    waited for and claimed, too. So ``work`` is called once for every item, by each process, and
+    finds out whether another one has done it.
+
+    Args:
+        items: the same for all processes. They begin at places apart.
+        lock: the file of an item's claim.
+        work: what to do with an item. What it raises ends the work on all.
+    """
+    rank, left = this_rank(), list(items)
+    first = rank.number * len(left) // rank.count  # so that few meet at one item
+    left = [*left[first:], *left[:first]]
+    for wait in (False, True):
+        for item in list(left):
+            with claimed(lock(item), wait=wait) as is_ours:
+                if is_ours:
+                    work(item)
+                    left.remove(item)
 
 
 def _take(file: BinaryIO) -> bool:

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from fastad import cli, load
-from fastad.commands import each, train_each
+from fastad.commands import train_each
 from fastad.commands.each_page import in_order, quality
 from fastad.data import find_products
+from fastad.distributed import claims
 from fastad.evaluation.report.strip import score_strip
 from fastad.inference import fitting
 
@@ -172,7 +173,7 @@ def test_a_stopped_training_goes_on_where_it_was(fastad, factory, tmp_path, monk
 def test_another_process_has_a_product(fastad, factory, tmp_path, monkeypatch):
     """It is waited for, and its row is taken as it is."""
     folder, seen = tmp_path / "out", []
-    claimed = each.claimed
+    claimed = claims.claimed
 
     def meanwhile(path, *, wait):
         seen.append(wait)
@@ -189,7 +190,7 @@ def test_another_process_has_a_product(fastad, factory, tmp_path, monkeypatch):
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setattr(each, "claimed", meanwhile)
+    monkeypatch.setattr(claims, "claimed", meanwhile)
     code, _, err = fastad("train", factory / "line_2", "--each", "--output", folder, *OPTIONS)
     assert code == 1
     assert "1 of 1 products failed: bottle: by another process" in err
@@ -200,6 +201,7 @@ def test_another_process_has_a_product(fastad, factory, tmp_path, monkeypatch):
     ("options", "said"),
     [
         ([], "--each needs --output DIR"),
+        (["--output", "out.fastad"], "--each fills a folder with detectors"),
         (["--output", "out", "--resume"], "--resume is for one"),
         (["--output", "out", "--exclude", "a.txt"], "--exclude is for one"),
         (["--output", "out", "--defects", "some"], "--defects is for one"),

@@ -75,10 +75,27 @@ def test_regions_and_odd_names(fastad, detector, images, tmp_path, parquet):
     assert str(table.schema.field("area_mm2").type) == "double"  # though all are null
 
 
+@pytest.mark.parametrize("name", [os.fsdecode(b"b\xff.png"), r"b\udcff.png", "b\\u005c\udcff.png"])
+def test_results_name_the_images_of_another_run(fastad, detector, images, tmp_path, parquet, name):
+    """A byte that is no UTF-8, and a name that looks as if it had one."""
+    shutil.copy(images / "test/hole/0.png", tmp_path / name)
+    table = tmp_path / "t.parquet"
+    code, _, err = fastad("predict", detector, tmp_path / name, "--parquet", table)
+    assert code == 0, err
+    code, out, err = fastad("predict", detector, "--images-from", table, "--csv", "-")
+    assert code == 0, err
+    expected = fastad("predict", detector, tmp_path / name, "--csv", "-")[1]
+    assert out == expected
+
+
 def test_wrong_use_is_said_before_any_work(fastad, detector, images, tmp_path, monkeypatch):
     code, _, err = fastad("predict", detector, images / "test", "--parquet", "-")
     assert code == 2
     assert "--parquet takes a file, not stdout" in err
+    for option in ("--parquet", "--csv", "--json", "--regions"):
+        code, _, err = fastad("predict", detector, images / "test", option, "")
+        assert code == 2
+        assert f"{option} must name a file; it is empty" in err
     for command, given in (("predict", images / "test"), ("evaluate", images)):
         code, _, err = fastad(command, detector, given, "--parquet", tmp_path / "no" / "t.parquet")
         assert code == 1

@@ -150,6 +150,7 @@ def test_a_stopped_training_goes_on_and_other_options_begin_anew(
     [
         ([], "--together needs --output DIR"),
         (["--output", "out", "--each"], "exclude each other"),
+        (["--output", "out.fastad"], "--together fills a folder with detectors"),
         (["--output", "out", "--model", "rstpm"], "Take the model stpm or gtrans"),
         (["--output", "out", "--model", "stpm", "--resume"], "--resume is for one"),
         (["--output", "out", "--model", "stpm", "--report", "r"], "has no --report"),

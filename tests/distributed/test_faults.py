@@ -130,6 +130,7 @@ def test_the_same_command_begins_and_goes_on(desk, ranks, tmp_path):
     left.write_text("half of a checkpoint, of a killed process")
     codes, said = ranks(2, "commands:command", *words)
     assert codes == [0, 0], said
+    assert ["is promised" in text for text in said] == [True, False]  # a warning, once
     assert sorted(os.listdir(tmp_path)) == ["cap.fastad", "said"]
     record = load(target).training_record_
     assert len(record["stages"][0]["losses"]) == 3

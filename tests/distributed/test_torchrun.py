@@ -1,6 +1,5 @@
 """torchrun itself: its agent killed amid the work on many products, and kills at random."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -15,15 +14,12 @@ from PIL import Image
 
 from fastad import load
 
+sys.path.append(str(Path(__file__).parents[2] / "bench"))
+import faults
+
 OPTIONS = ["--model", "subspace", "--set", "smoothing=1", "--teacher-weights", "embedded"]
 OPTIONS += ["--image-size", "32", "--precision", "float32", "--quiet"]
 PRODUCTS = 6
-
-PATH = Path(__file__).parents[2] / "bench" / "faults.py"
-_spec = importlib.util.spec_from_file_location("faults_bench", PATH)
-faults = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = faults  # where its data classes look for their types
-_spec.loader.exec_module(faults)
 
 
 @pytest.fixture
