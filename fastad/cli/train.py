@@ -340,8 +340,8 @@ def train(
                 f"--resolution must be above 0 and at most {1 / mm_per_pixel:g} pixels a "
                 f"millimetre, which the images have; got {resolution:g}"
             )
-    from fastad.commands.settings import in_pixels
     from fastad.commands.output import one_voice
+    from fastad.commands.settings import in_pixels
     from fastad.commands.train import train
     from fastad.commands.train_each import train_each
     from fastad.commands.train_together import train_together

@@ -103,9 +103,8 @@ class Trainer:
         if precision == "auto" and not model.trains():
             precision = "float32"  # one pass gains little time, and all distances have its rounding
         self.dtype = resolve_precision(precision, self.device)
-        memory_format = (
-            torch.channels_last if self.config.channels_last else torch.contiguous_format
-        )
+        channels_last = self.config.channels_last
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.said: list[str] = []  # notes of the record that the log has had already
         self._shares = Shares()
         self._placement = Placement(self.device, self.dtype, memory_format)
