@@ -12,7 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, delete, event, func, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    bindparam,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from fastad.serve.tables import Base, Drawing, Labelling, Picture, Result, Version
@@ -68,6 +80,20 @@ class Filters:
             yield Result.time < self.until
 
 
+# Of tables, without objects for their rows, and made once: these run before each answer.
+_PICTURES, _RESULTS, _DRAWINGS = (
+    Base.metadata.tables[one.__tablename__] for one in (Picture, Result, Drawing)
+)
+_KNOWN = select(_PICTURES.c.digest).where(
+    _PICTURES.c.digest.in_(bindparam("digests", expanding=True))
+)
+_HAS_KEY = (
+    select(_RESULTS.c.id).where(_RESULTS.c.key.in_(bindparam("keys", expanding=True))).limit(1)
+)
+_NEW_PICTURES, _NEW_DRAWINGS = insert(_PICTURES), insert(_DRAWINGS)
+_NEW_RESULTS = insert(_RESULTS).returning(_RESULTS.c.id, sort_by_parameter_order=True)
+
+
 class Store:
     """A database of results.
 
@@ -106,15 +132,9 @@ class Store:
         """
         digests = [hashlib.sha256(entry.content).hexdigest() for entry in entries]
         keys = [entry.values["key"] for entry in entries if entry.values["key"] is not None]
-        # Tables without objects for their rows: this runs before each answer.
-        with self.writing() as session:
-            connection = session.connection()
-            asked = select(Picture.digest).where(Picture.digest.in_(digests))
-            known = set(connection.scalars(asked))
-            of_key: dict[str, Result] = {}
-            if keys:
-                kept = session.scalars(select(Result).where(Result.key.in_(keys)))
-                of_key = {str(result.key): result for result in kept}
+        with self.engine.begin() as connection:
+            known = set(connection.scalars(_KNOWN, {"digests": digests}))
+            of_key = _of_keys(connection, keys)
             given: list[Result] = []
             added: list[tuple[Result, Entry]] = []
             pictures: list[dict[str, Any]] = []
@@ -133,25 +153,20 @@ class Store:
                 if key is not None:
                     of_key[key] = result
             if pictures:
-                connection.execute(insert(Picture), pictures)
+                connection.execute(_NEW_PICTURES, pictures)
             if added:
-                returning = insert(Result).returning(Result.id, sort_by_parameter_order=True)
                 rows = [entry.values | {"image": result.image} for result, entry in added]
-                numbers = connection.scalars(returning, rows).all()
-                for number, (result, _) in zip(numbers, added, strict=True):
+                for number, (result, _) in zip(
+                    connection.scalars(_NEW_RESULTS, rows), added, strict=True
+                ):
                     result.id = number
-                connection.execute(insert(Drawing), [_drawing(*one) for one in added])
+                connection.execute(_NEW_DRAWINGS, [_drawing(*one) for one in added])
         return given
 
-    def with_keys(self, keys: Sequence[str]) -> list[Result]:
-        """The results of requests that came before, in the order of these keys."""
-        asked = select(Result.id).where(Result.key.in_(keys)).limit(1)
-        with self.engine.connect() as connection:  # this runs before each answer
-            if connection.scalar(asked) is None:
-                return []
-        with self.session() as session:
-            found = {r.key: r for r in session.scalars(select(Result).where(Result.key.in_(keys)))}
-        return [found[key] for key in keys if key in found]
+    def with_keys(self, keys: Sequence[str]) -> dict[str, Result]:
+        """The results of requests that came before, by their keys."""
+        with self.engine.connect() as connection:
+            return _of_keys(connection, keys)
 
     def result(self, number: int) -> Result | None:
         """One result."""
@@ -316,6 +331,14 @@ class Store:
             used = set(session.scalars(select(Result.image).where(Result.image.in_(digests))))
             session.execute(delete(Picture).where(Picture.digest.in_(digests - used)))
         return len(rows)
+
+
+def _of_keys(connection: Connection, keys: Sequence[str]) -> dict[str, Result]:
+    if not keys or connection.scalar(_HAS_KEY, {"keys": keys}) is None:
+        return {}
+    with Session(connection, expire_on_commit=False) as session:
+        kept = session.scalars(select(Result).where(Result.key.in_(keys)))
+        return {str(result.key): result for result in kept}
 
 
 def _drawing(result: Result, entry: Entry) -> dict[str, Any]:
