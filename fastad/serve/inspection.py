@@ -18,11 +18,12 @@ import numpy as np
 
 from fastad.evaluation.regions import Region
 from fastad.inference.result import PredictionResult
+from fastad.serve.adding import Entry
 from fastad.serve.clock import Clock
 from fastad.serve.detectors import Detectors, Live
 from fastad.serve.metrics import Metrics
 from fastad.serve.pictures import packed_map, packed_mask
-from fastad.serve.store import Entry, Store
+from fastad.serve.store import Store
 from fastad.serve.tables import Result
 
 RETAIN_SECONDS = 60.0
@@ -188,9 +189,8 @@ class Inspection:
             if len(found) == len(job.images):
                 job.answer.set_result(list(found))
             elif found and job.has_one_key:
-                job.answer.set_exception(
-                    Taken("this Idempotency-Key came with other images before")
-                )
+                error = Taken("this Idempotency-Key came with other images before")
+                job.answer.set_exception(error)
             else:
                 new.append(job)
         return new
