@@ -82,7 +82,9 @@ STABLE_TORCH_LIBRARY(fastad, m) {
   // them is negative.
   m.def("resize_weights(Tensor weights, SymInt[] heights, SymInt[] widths) -> Tensor[]");
   // Bytes and floats of images on their way into a network.
-  m.def("resize_bytes(Tensor images, SymInt height, SymInt width) -> Tensor");
+  m.def(
+      "resize_bytes(Tensor images, SymInt height, SymInt width, SymInt rows=-1, SymInt top=0, "
+      "SymInt first=0, SymInt last=-1) -> Tensor");
   m.def("normalize_bytes(Tensor images, Tensor table) -> Tensor");
   m.def("normalize_floats(Tensor images, Tensor mean, Tensor deviation) -> Tensor");
 }

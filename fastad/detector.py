@@ -196,7 +196,8 @@ class Detector(Estimator):
                 images, or polygons, in any form of `fastad.data.roi.read_roi`. Outside nothing
                 counts. None for whole images.
             tile: train on tiles of so many pixels, which cover all images at ``image_size``, and
-                predict in such. Of ``stpm``, ``patchcore`` and ``subspace``. None for whole images.
+                predict in such. Of ``stpm``, ``rstpm``, ``patchcore`` and ``subspace``. None for
+                whole images.
             **training: other fields of `fastad.training.TrainingConfig`, such as ``textures`` or
                 ``stages={"NAME": {"epochs": 30}}``.
 

@@ -94,22 +94,38 @@ FASTAD_INLINE void add_columns(const float* FASTAD_RESTRICT sum, const int* FAST
 }
 
 // (N, C, H, W) uint8, its rows contiguous or its pixels interleaved -> contiguous of another size.
-Tensor resize_bytes(Tensor images, int64_t height, int64_t width) {
+//
+// The images may be a band of larger ones: of their `rows` rows those from `top` on. Of the result
+// come the rows from `first` to `last` alone, and the band must hold every row that they take.
+Tensor resize_bytes(Tensor images, int64_t height, int64_t width, int64_t rows, int64_t top,
+                    int64_t first, int64_t last) {
   STD_TORCH_CHECK(images.dim() == 4 && images.scalar_type() == ScalarType::Byte,
                   "images must be uint8 (N, C, H, W)");
   const int64_t n = images.size(0), channels = images.size(1);
-  const int64_t rows = images.size(2), columns = images.size(3);
-  STD_TORCH_CHECK(channels > 0 && is_size(rows, columns) && is_size(height, width) &&
+  const int64_t held = images.size(2), columns = images.size(3);
+  rows = rows < 0 ? held : rows;
+  last = last < 0 ? height : last;
+  STD_TORCH_CHECK(channels > 0 && held > 0 && is_size(rows, columns) && is_size(height, width) &&
                       channels <= kMostPixels / std::max(columns, width),
                   "images and size must not be empty, and have at most 2^30 pixels, not ",
                   describe(images), " and (", height, ", ", width, ")");
+  STD_TORCH_CHECK(0 <= top && top <= rows - held && 0 <= first && first < last && last <= height,
+                  "images: there are no rows ", top, " to ", top, " + ", held, " among ", rows,
+                  ", or none from ", first, " to ", last, " of the result among ", height);
   const bool interleaved = images.stride(1) == 1 && images.stride(3) == channels && channels > 1;
   STD_TORCH_CHECK(interleaved || images.stride(3) == 1 || columns == 1,
                   "images must be interleaved or have contiguous rows");
-  Tensor out = torch::stable::new_empty(images, {n, channels, height, width});
+  const int64_t lines = last - first;
+  Tensor out = torch::stable::new_empty(images, {n, channels, lines, width});
   if (n == 0) return out;
 
   const Filter vertical(rows, height), horizontal(columns, width);
+  // Where a row of the result begins grows with the row.
+  STD_TORCH_CHECK(
+      vertical.begin[first] >= top && vertical.begin[last - 1] + vertical.taps <= top + held,
+      "images: the rows ", first, " to ", last, " of the result take rows ", vertical.begin[first],
+      " to ", vertical.begin[last - 1] + vertical.taps, ", and there are ", top, " to ",
+      top + held);
   // An interleaved row is one plane, whose pixels are `pixel` values apart.
   const int64_t pixel = interleaved ? channels : 1, planes = interleaved ? 1 : channels;
   const int64_t length = columns * pixel;
@@ -128,19 +144,20 @@ Tensor resize_bytes(Tensor images, int64_t height, int64_t width) {
   const int64_t image_stride = images.stride(0), plane_stride = images.stride(1);
   const int64_t row_stride = images.stride(2);
   const int64_t grain = std::max<int64_t>(1, 65536 / (vertical.taps * length));
-  parallel_for(0, n * planes * height, grain, [&](int64_t first, int64_t last) {
+  parallel_for(0, n * planes * lines, grain, [&](int64_t begin_line, int64_t end_line) {
     std::vector<float> sum(length), wide(width * pixel);
     std::vector<uint8_t> line(width * pixel);
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t y = i % height, plane = i / height % planes, image = i / height / planes;
+    for (int64_t i = begin_line; i < end_line; ++i) {
+      const int64_t line_of = i % lines, y = first + line_of;
+      const int64_t plane = i / lines % planes, image = i / lines / planes;
       const uint8_t* from = source + image * image_stride + plane * plane_stride;
-      dispatch<add_rows>(from + vertical.begin[y] * row_stride, row_stride,
+      dispatch<add_rows>(from + (vertical.begin[y] - top) * row_stride, row_stride,
                          vertical.weight.data() + y, height, vertical.taps, length, sum.data());
       dispatch<add_columns>(sum.data(), begin.data(), pixel, weight.data(), horizontal.taps,
                             width * pixel, wide.data(), line.data());
       for (int64_t c = 0; c < pixel; ++c)
         std::copy_n(line.data() + c * width, width,
-                    target + ((image * channels + plane + c) * height + y) * width);
+                    target + ((image * channels + plane + c) * lines + line_of) * width);
     }
   });
   return out;

@@ -22,7 +22,8 @@ class ExportFormat(str, Enum):
     epilog="Examples:\n\n"
     "fastad export bottle.fastad --format onnx --verify bottle/test/good\n\n"
     "fastad export bottle.fastad --format openvino --output line/bottle.xml\n\n"
-    "fastad export bottle.fastad --format aotinductor --fused-ops\n\n",
+    "fastad export bottle.fastad --format aotinductor --fused-ops\n\n"
+    "fastad export part.fastad --format onnx --tile 1024 --output part_tiles\n\n",
 )
 def export(
     detector: Detector,
@@ -44,7 +45,11 @@ def export(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write to this file.", show_default="beside DETECTOR"),
+        typer.Option(
+            metavar="FILE",
+            help="Write to this file, or with --tile to this folder.",
+            show_default="beside DETECTOR",
+        ),
     ] = None,
     fused_ops: Annotated[
         bool,
@@ -54,6 +59,16 @@ def export(
             "little faster, but `import fastad` must come before loading it.",
         ),
     ] = False,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Write two graphs to a folder for large images, of a tile and of what all tiles "
+            "found. A tile keeps about so many pixels: 1024, or 768x1024 (height x width). It is "
+            "for onnx.",
+            show_default="one graph of whole images",
+        ),
+    ] = None,
 ) -> None:
     """Write a detector for another runtime, once its results there equal the detector's.
 
@@ -65,10 +80,19 @@ def export(
     """
     if fused_ops and format in (ExportFormat.onnx, ExportFormat.openvino):
         raise typer.BadParameter(f"--fused-ops: {format.value} cannot hold fastad's ops")
+    if tile is not None and format != ExportFormat.onnx:
+        raise typer.BadParameter(f"--tile is for --format onnx, not {format.value}")
     from fastad.commands.export import export as run
 
     with usage():
-        run(detector, format=format.value, output=output, images=verify, fused_ops=fused_ops)
+        run(
+            detector,
+            format=format.value,
+            output=output,
+            images=verify,
+            fused_ops=fused_ops,
+            tile=tile,
+        )
 
 
 @app.command(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fastad.cli.application import Command, app
-from fastad.cli.options import check_rate, named, usage
+from fastad.cli.options import check_mm_per_pixel, check_rate, named, usage
 
 # The panels of options in the help of `train`.
 _of_data, _of_model, _of_training, _of_defects, _of_output = (
@@ -75,12 +75,31 @@ def train(
             show_default="--image-size",
         ),
     ] = None,
+    resolution: Annotated[
+        float | None,
+        _of_data(
+            metavar="PIXELS",
+            help="Resize images to so many pixels a millimetre, instead of --image-size. It needs "
+            "--mm-per-pixel.",
+            show_default="--image-size",
+        ),
+    ] = None,
+    mm_per_pixel: Annotated[
+        float | None,
+        _of_data(
+            metavar="MM",
+            help="Say how many millimetres a pixel of the original images is, for --resolution "
+            "and for --set pooling=1.5mm2.",
+            show_default="not known",
+        ),
+    ] = None,
     tile: Annotated[
         str | None,
         _of_data(
             metavar="SIZE",
             help="Train on tiles of so many pixels, which cover the images at their size, and "
-            "predict in such: 512, or 384x512 (height x width). Of stpm, patchcore and subspace.",
+            "predict in such: 512, or 384x512 (height x width). Of stpm, rstpm, patchcore and "
+            "subspace.",
             show_default="whole images",
         ),
     ] = None,
@@ -309,6 +328,19 @@ def train(
         raise typer.BadParameter(f"{'--each' if each else '--together'} needs --output DIR")
     if scale is not None and image_size not in (None, "auto"):
         raise typer.BadParameter("--scale and --image-size exclude each other")
+    check_mm_per_pixel(mm_per_pixel)
+    if resolution is not None:
+        if mm_per_pixel is None or scale is not None or image_size not in (None, "auto"):
+            raise typer.BadParameter(
+                "--resolution needs --mm-per-pixel, and neither --image-size nor --scale"
+            )
+        scale = resolution * mm_per_pixel
+        if not 0 < scale <= 1:
+            raise typer.BadParameter(
+                f"--resolution must be above 0 and at most {1 / mm_per_pixel:g} pixels a "
+                f"millimetre, which the images have; got {resolution:g}"
+            )
+    from fastad.commands.settings import in_pixels
     from fastad.commands.train import train
     from fastad.commands.train_each import train_each
     from fastad.commands.train_together import train_together
@@ -330,7 +362,7 @@ def train(
             start_from=start_from,
             force=force,
             skip_bad=skip_bad,
-            settings=settings or [],
+            settings=in_pixels(settings or [], mm_per_pixel),
             stages=stages or [],
             detector_options={
                 "model": model,

@@ -2,12 +2,14 @@
 
 import collections.abc
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Sequence
 from typing import Any
 
 from fastad._suggest import did_you_mean
+from fastad.commands import UsageError
 from fastad.training.config import STAGE_OPTIONS, STEP_OPTIONS
 
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -44,6 +46,22 @@ def parse_settings(
                         f"{key} takes {describe(fields[key])}; got {text.strip()!r}"
                     ) from None
     return options
+
+
+def in_pixels(settings: Sequence[str], mm_per_pixel: float | None) -> list[str]:
+    """Settings with the pooling in pixels, where it is in square millimetres.
+
+    Raises UsageError where ``mm_per_pixel`` of the original images is not known.
+    """
+    found = []
+    for setting in settings:
+        area = re.fullmatch(r"\s*pooling\s*=\s*([0-9.]+)\s*(?:mm2|mm²)\s*", setting)
+        if area is not None and mm_per_pixel is None:
+            raise UsageError(f"--set {setting} needs --mm-per-pixel, the scale of the images")
+        if area is not None and mm_per_pixel is not None:
+            setting = f"pooling={float(area[1]) / mm_per_pixel**2:.6f}px"
+        found.append(setting)
+    return found
 
 
 def parse_stages(texts: Sequence[str], training_config: type) -> dict[str, dict[str, Any]]:

@@ -121,11 +121,14 @@ class Expectation:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a lock cannot be pickled
 
-    def look(self, item: Any, image: Tensor) -> None:
-        """Compare one image in any form, or an array or tensor of many, read as (..., 3, H, W)."""
+    def look(self, item: Any, image: Tensor, shape: tuple[int, int] | None = None) -> None:
+        """Compare one image in any form, or an array or tensor of many.
+
+        Read as (..., 3, H, W). ``shape`` is its own (height, width), where it was resized already.
+        """
         facts, name = self._facts, _name(item)
         if "aspect" in self._open and facts.aspect is not None:
-            height, width = image.shape[-2:]
+            height, width = shape or image.shape[-2:]
             is_resized = (height, width) == tuple(self._size)
             if not is_resized and abs(math.log(width / height / facts.aspect)) > math.log(ASPECT):
                 self._say(

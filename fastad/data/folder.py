@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from fastad._threads import own_threads
 from fastad._values import is_integer, plain
+from fastad.data.bands import read_for
 from fastad.data.depth import FULL, PixelRange
 from fastad.data.images import ImageError, parse_size, read_image, resize
 
@@ -50,6 +51,8 @@ def iterate_batches(
             return resize(image, size)
 
     def stacked(images: list[Tensor]) -> Tensor:
+        if len(images) == 1:  # which may be large
+            return images[0][None]
         with own_threads():
             return torch.stack(images)
 
@@ -129,8 +132,7 @@ class ImageDataset(Dataset):
         skip = note if skip_bad else None
         if in_memory:
             images = torch.empty(len(given), 3, *self.size, dtype=torch.uint8)
-            read = partial(read_image, pixel_range=pixel_range)
-            for positions, batch in iterate_batches(given, self.size, 64, read, skip):
+            for positions, batch in iterate_batches(given, self.size, 64, self._read, skip):
                 images[len(kept) : len(kept) + len(batch)] = batch
                 kept += positions
             self.images = images[: len(kept)]
@@ -168,7 +170,10 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         if self.images is not None:
             return self.images[index]
-        return resize(read_image(self.paths[index], self.pixel_range), self.size)
+        return resize(self._read(self.paths[index]), self.size)
+
+    def _read(self, path: Path) -> Tensor:
+        return read_for(path, self.size, self.pixel_range)[0]
 
 
 def _decoded_corner(path: Path) -> Tensor:

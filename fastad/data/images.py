@@ -71,8 +71,12 @@ def read_image(path: str | Path | io.BytesIO, pixel_range: PixelRange | None = N
         (torch.Size([3, 48, 64]), torch.uint8, tensor([128, 128, 128], dtype=torch.uint8))
     """
     with open_image(path) as image:
-        array = rgb_array(image, pixel_range)
-        return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+        return as_planes(rgb_array(image, pixel_range))
+
+
+def as_planes(array: np.ndarray) -> Tensor:
+    """(H, W, 3) -> (3, H, W)."""
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
 def rgb_array(image: Image.Image, pixel_range: PixelRange | None = None) -> np.ndarray:
@@ -94,7 +98,7 @@ def rgb_array(image: Image.Image, pixel_range: PixelRange | None = None) -> np.n
     image = upright(image)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB would warn
-    array = np.array(image.convert("RGB"))
+    array = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if of_colour:
         _warn_if_dark(array.astype(np.uint16) << 8)
     return array
@@ -281,8 +285,16 @@ def _resize_bytes(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @torch.library.register_fake("fastad::resize_bytes")
-def _fake(images: Tensor, height: int, width: int) -> Tensor:
-    return images.new_empty((*images.shape[:2], height, width))
+def _fake(
+    images: Tensor,
+    height: int,
+    width: int,
+    rows: int = -1,
+    top: int = 0,
+    first: int = 0,
+    last: int = -1,
+) -> Tensor:
+    return images.new_empty((*images.shape[:2], (height if last < 0 else last) - first, width))
 
 
 def parse_size(size: str | int | tuple[int, int]) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastad.data.bands import read_for
 from fastad.data.depth import PixelRange, as_levels
 from fastad.data.finding import given_path, natural_key
 from fastad.data.folder import ImageDataset, Images, iterate_batches
@@ -96,9 +97,7 @@ def to_tensor(item: Any, pixel_range: PixelRange | None = None) -> Tensor:
     """
     item = image_of(item)
     if is_path(item):
-        if isinstance(item, Path) and is_address(item):  # as text it may be a mistake
-            return read_image(item, pixel_range)
-        return read_image(given_path(item), pixel_range)
+        return read_image(_file_of(item), pixel_range)
     if isinstance(item, Image.Image):
         return from_pillow(item, pixel_range)
     if is_encoded(item):
@@ -122,6 +121,11 @@ def to_tensor(item: Any, pixel_range: PixelRange | None = None) -> Tensor:
     raise TypeError(f"images must be {ACCEPTED}; one is {shortened(item)}")
 
 
+def _file_of(path: str | os.PathLike[str]) -> Path:
+    is_remote = isinstance(path, Path) and is_address(path)  # as text it may be a mistake
+    return path if isinstance(path, Path) and is_remote else given_path(path)
+
+
 class Batch(NamedTuple):
     """Images (n, 3, H, W), with (height, width) of each before the resize, and the paths.
 
@@ -139,13 +143,14 @@ def image_batches(
     batch_size: int,
     skip: Callable[[Path | int, Exception], None] | None = None,
     pixel_range: PixelRange | None = None,
-    look: Callable[[Any, Tensor], None] | None = None,
+    look: Callable[[Any, Tensor, tuple[int, int]], None] | None = None,
 ) -> Iterator[Batch]:
     """Images in any form -> batches (n, 3, H, W) at ``size``, in order. ``skip`` is called
     with the path (or the position) and the error of an unreadable image, which is then left out;
     without it the error is raised. No more than two batches are held at a time.
     ``pixel_range`` is that of `read_image`. ``look`` is called with every item, or the array of
-    all, and with the image (3, H, W) or the images (N, 3, H, W) that it was read as.
+    all, with the image (3, H, W) or the images (N, 3, H, W) that it was read as, and with its own
+    (height, width): a large file is read at ``size`` (`fastad.data.bands`).
 
     Raises:
         TypeError, ValueError: images is something else; the message says what.
@@ -155,7 +160,8 @@ def image_batches(
     stack = _stack(as_levels(given, pixel_range))
     if stack is not None:
         if look is not None and len(stack) > 0:
-            look(given, _part(stack, 0, batch_size))
+            first = _part(stack, 0, batch_size)
+            look(given, first, (first.shape[-2], first.shape[-1]))
         for start in range(0, len(stack), batch_size):
             part = _part(stack, start, batch_size)
             yield Batch(None, _resized(part, size), [(part.shape[-2], part.shape[-1])] * len(part))
@@ -177,10 +183,10 @@ def image_batches(
 
     def read(place: tuple[int, Any]) -> Tensor:
         position, item = place
-        image = _as_bytes(to_tensor(item, pixel_range))
-        sizes[position] = (image.shape[-2], image.shape[-1])
+        image, shape = _read_for(item, size, pixel_range)
+        sizes[position] = shape
         if look is not None:
-            look(item, image)
+            look(item, image, shape)
         return image
 
     batches = iterate_batches(
@@ -290,6 +296,19 @@ def _stack(images: Any) -> np.ndarray | Tensor | None:
 def _part(stack: np.ndarray | Tensor, start: int, count: int) -> Tensor:
     part = stack[start : start + count]
     return from_arrays(part) if isinstance(part, np.ndarray) else part
+
+
+def _read_for(
+    item: Any, size: tuple[int, int], pixel_range: PixelRange | None
+) -> tuple[Tensor, tuple[int, int]]:
+    """One image in any form, a file as `read_for` gives it, and its own (height, width)."""
+    item = image_of(item)
+    if is_path(item):
+        return read_for(_file_of(item), size, pixel_range)
+    if is_encoded(item):
+        return read_for(encoded(item).file(), size, pixel_range)
+    image = _as_bytes(to_tensor(item, pixel_range))
+    return image, (image.shape[-2], image.shape[-1])
 
 
 def _read(item: Any, size: tuple[int, int], pixel_range: PixelRange | None) -> Tensor:

@@ -86,11 +86,18 @@ def save_onnx(
     converted.save(path)
 
 
-def _open_onnx(path: Path) -> Runner:
+def open_session(path: Path) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    """An ONNX file as a function of its inputs, in their order, that gives all its outputs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: tuple(session.run(list(OUTPUTS), {INPUT: images}))
+    names = [one.name for one in session.get_inputs()]
+    return lambda given: session.run(None, dict(zip(names, given, strict=True)))
+
+
+def _open_onnx(path: Path) -> Runner:
+    run = open_session(path)
+    return lambda images: (lambda found: (found[0], found[1]))(run([images]))
 
 
 def _write_openvino(program: ExportedProgram, path: Path, metadata: str) -> None:

@@ -10,15 +10,20 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastad.data.bands import read_for
+from fastad.data.images import resize
 from fastad.engine.tracing import traced
-from fastad.export.export import ExportError, metadata
-from fastad.export.formats import OUTPUTS, check_packages, save_onnx
+from fastad.export.export import TOLERANCE, ExportError, metadata
+from fastad.export.formats import OUTPUTS, check_packages, open_session, save_onnx
+from fastad.export.verification import Verification, verify
 from fastad.inference.artifact import Artifact
 from fastad.models.map_model import Evidence, MapModel
 from fastad.tiles import Tiling
@@ -59,26 +64,35 @@ class WholeGraph(nn.Module):
 
 
 def export_tiles(
-    artifact: Artifact, folder: str | Path, tile: tuple[int, int] | None = None
-) -> dict[str, Any]:
-    """Write ``tile.onnx`` and ``whole.onnx`` to a folder, each atomically.
+    artifact: Artifact,
+    folder: str | Path,
+    tile: tuple[int, int] | None = None,
+    *,
+    images: Iterable[str | Path] | None = None,
+    tolerance: float = TOLERANCE,
+) -> Verification:
+    """Write ``tile.onnx`` and ``whole.onnx`` to a folder, once they gave the detector's results.
+
+    Beside what `fastad.export.export.metadata` says, the metadata of both has ``tile``, the
+    (height, width) that a tile sees, ``rows`` and ``columns``, of each tile where it begins to see,
+    and where what is kept begins and ends, in pixels of an image of ``image_size``, and the
+    ``strides`` of each map.
 
     Args:
         artifact: the detector. `fastad.inference.load` reads one.
         folder: is made where it is missing.
         tile: (height, width) that a tile keeps, about. None for that of the training.
+        images: image files to compare on, resized as the detector does. None takes random images.
+        tolerance: largest relative error that is accepted; see `Verification`.
 
     Returns:
-        What both files say of themselves in their metadata, beside that of
-        `fastad.export.export.metadata`: ``tile``, the (height, width) that a tile sees, ``rows``
-        and ``columns``, of each tile where it begins to see, and where what is kept begins and
-        ends, in pixels of an image of ``image_size``, and the ``strides`` of each map.
+        How far the results are from the detector's, in float32.
 
     Raises:
         ValueError: there is no tile, or the model cannot predict tiles, or small regions do not
             count.
         ImportError: a package that ONNX needs is missing.
-        ExportError: the conversion failed.
+        ExportError: the conversion failed, or the results differ. No file is written then.
     """
     check_packages("onnx")
     tile = tile or artifact.tile
@@ -124,9 +138,54 @@ def export_tiles(
         except Exception as error:  # converters raise whatever they stumble over
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ExportError(f"{model.name} cannot be exported in tiles: {reason}") from error
+        size = artifact.image_size
+        batches: Iterable[np.ndarray] = (
+            np.random.default_rng(number).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+            for number in range(2)
+        )
+        if images is not None:
+            batches = (_resized(path, artifact) for path in images)
+        run_tile, run_whole = (open_session(Path(place, name)) for name in FILES)
+
+        def run(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            found = [run_whole(_levels(run_tile, facts, image)) for image in batch]
+            return tuple(map(np.concatenate, zip(*found, strict=True)))  # type: ignore[return-value]
+
+        result = verify(artifact, run, batches, tile)
+        if not all(error <= tolerance for error in (result.score_error, result.map_error)):
+            raise ExportError(f"the tiles do not agree with the detector: {result}")
         for name in sorted(os.listdir(place)):
             os.replace(Path(place, name), Path(folder, name))
-    return facts
+    return result
+
+
+def _resized(path: str | Path, artifact: Artifact) -> np.ndarray:
+    image, _ = read_for(path, artifact.image_size, artifact.pixel_range)
+    return resize(image, artifact.image_size).permute(1, 2, 0).numpy()[None]
+
+
+def _levels(
+    run: Callable[[list[np.ndarray]], list[np.ndarray]], facts: dict[str, Any], image: np.ndarray
+) -> list[np.ndarray]:
+    """The distance maps of an image (H, W, 3), as the loop of the docs puts them together."""
+    height, width = facts["tile"]
+    rows = []
+    for first, top, bottom in facts["rows"]:
+        parts = []
+        for begin, left, right in facts["columns"]:
+            seen = image[None, first : first + height, begin : begin + width]
+            parts.append(
+                [
+                    level[
+                        :,
+                        (top - first) // down : -(-(bottom - first) // down),
+                        (left - begin) // across : -(-(right - begin) // across),
+                    ]
+                    for level, (down, across) in zip(run([seen]), facts["strides"], strict=True)
+                ]
+            )
+        rows.append([np.concatenate(each, axis=2) for each in zip(*parts, strict=True)])
+    return [np.concatenate(each, axis=1) for each in zip(*rows, strict=True)]
 
 
 def one_shape(windows: list[Window], length: int) -> list[Window]:

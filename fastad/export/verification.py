@@ -48,16 +48,21 @@ class Verification:
         return text
 
 
-def verify(artifact: Artifact, runner: Runner, batches: Iterable[np.ndarray]) -> Verification:
+def verify(
+    artifact: Artifact,
+    runner: Runner,
+    batches: Iterable[np.ndarray],
+    tile: tuple[int, int] | None = None,
+) -> Verification:
     """Compare an exported file with its detector on batches of images, uint8 (N, H, W, 3).
 
-    The detector runs on the CPU in float32. Of an image only a few numbers are kept. Raises
-    ValueError where there are no images.
+    The detector runs on the CPU in float32, in tiles where ``tile`` is given. Of an image only a
+    few numbers are kept. Raises ValueError where there are no images.
     """
     detector = copy.copy(artifact)
     detector.model = copy.deepcopy(artifact.model)  # a predictor changes its model's memory format
     detector.facts = ImageFacts()  # random images are like none of the training
-    predictor = detector.predictor(device="cpu", precision="float32")
+    predictor = detector.predictor(device="cpu", precision="float32", tile=tile)
     rows = []
     for batch in batches:
         expected = predictor.predict(torch.from_numpy(batch).permute(0, 3, 1, 2))

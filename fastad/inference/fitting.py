@@ -26,6 +26,7 @@ from fastad.inference.candidates import better, in_words
 from fastad.inference.holding_out import copies_together
 from fastad.inference.in_tiles import TileTraining
 from fastad.inference.min_area import LevelRecorder
+from fastad.inference.pooling import settle_pooling
 from fastad.inference.predictor import Predictor
 from fastad.inference.roi import set_for_training
 from fastad.inference.serving import Examination, examine
@@ -69,6 +70,7 @@ def fit_best(
         **options: as errors, those of `fit_model`.
     """
     said = {} if roi is None else set_for_training(roi, source, [model for model, _ in candidates])
+    settle_pooling((model for model, _ in candidates), source.shape)
     artifact, predictor = _best(candidates, source, checkpoint, resume, options)
     artifact.training |= said | {"next_step": next_step(artifact.training, artifact.model)}
     return artifact, predictor
@@ -156,11 +158,10 @@ def fit_model(
     trainer = kind(model, config, progress, followed_by=after, fast_copy=fast)
     precision = str(trainer.dtype).removeprefix("torch.")
     doing = "training" if kind is Trainer else "calibrating"
-    size = "x".join(map(str, source.size))
-    log.info(f"{doing} {model.name} on {trainer.device} in {precision}, {size}")
+    height, width = source.size
+    log.info(f"{doing} {model.name} on {trainer.device} in {precision}, {height}x{width}")
     cut = None if tile is None else TileTraining(model, config, source, tile)
-    shared: dict[str, Any] = {"checkpoint": checkpoint, "resume": resume}
-    shared["pixel_range"] = source.pixel_range
+    shared: Any = {"checkpoint": checkpoint, "resume": resume, "pixel_range": source.pixel_range}
     if cut is None:
         record = trainer.fit(source.dataset, held_out=source.held_out, **shared)
     else:

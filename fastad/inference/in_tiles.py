@@ -7,6 +7,7 @@ keeps its area in pixels, and thresholds.
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,8 +25,9 @@ from fastad.tiles.reach import COARSEST
 from fastad.training import Trainer, TrainingConfig, TrainingRecord
 from fastad.training.batches import split_of
 
-# Where a stage learns from half of the held-out images, tiles of one image would be in both halves.
-MODELS = ("stpm", "patchcore", "subspace")
+AREAS = (16, 64, 256, 1024, 4096)  # pixels of an image that a score may be the mean of
+
+MODELS = ("stpm", "patchcore", "subspace", "rstpm")
 
 log = logging.getLogger("fastad")
 
@@ -40,7 +42,8 @@ class TileTraining:
         tile: (height, width).
 
     Raises:
-        ValueError: the model cannot predict tiles, or a tile is larger than the images.
+        ValueError: the model cannot predict tiles, or learn from them with these options, or a tile
+            is larger than the images.
     """
 
     def __init__(
@@ -55,6 +58,11 @@ class TileTraining:
         self.model, self.config, self.source, self.tile = model, config, source, tile
         _settle(model, source.size)
         self._mask = None if model.roi is None else model.roi.mask.clone()
+        self._inside = math.prod(source.size) if model.roi is None else model.roi.pixels
+        model.poolings = [
+            0.0,
+            *(area / math.prod(tile) for area in AREAS if area < math.prod(tile)),
+        ]
         self.tiles = TileDataset(source.dataset, source.size, tile, self._mask)
         Tiling(model.eval(), source.size, tile)  # or say now why there can be no tiles
 
@@ -64,18 +72,24 @@ class TileTraining:
         share, seed = self.config.validation_fraction, self.config.seed
         train, apart = split_of(count, source.held_out, share, seed)
         model.set_roi(None)  # it is one of whole images
+        given = model.config.pooling
+        if isinstance(given, float):  # a share of the image, which on a tile is another one
+            own = min(given * self._inside / math.prod(self.tile), 1.0)
+            model.config = dataclasses.replace(model.config, pooling=own)
         try:
             held_out = self.tiles.of_images(apart.tolist())
             record = trainer.fit(self.tiles, held_out=held_out, **options)
         finally:
             model.set_roi(self._mask)
+            model.config = dataclasses.replace(model.config, pooling=given)
         height, width = self.tile
         record.notes.append(
             f"trained on {record.n_train} tiles of {height}x{width} pixels, "
             f"{len(self.tiles.places)} of each image"
         )
         record.n_train, record.n_validation = len(train), len(apart)
-        record.held_out = apart.tolist()
+        # A stage may have learned from the tiles of some of them.
+        record.held_out = sorted({item // self.tiles.each for item in record.held_out})
         self._pool_by_area()
         if model.choice().scale_maps == "position" or model.choice().scale_score == "position":
             tiling = Tiling(model.eval(), source.size, self.tile)
@@ -104,11 +118,8 @@ class TileTraining:
         model = self.model
         if model.chosen is None or model.config.pooling != "auto":
             return
-        inside = self.source.size[0] * self.source.size[1]
-        if model.roi is not None:
-            inside = model.roi.pixels
-        pixels = model.chosen.pooling * self.tile[0] * self.tile[1]
-        share = min(pixels / inside, 1.0)
+        pixels = model.chosen.pooling * math.prod(self.tile)
+        share = min(pixels / self._inside, 1.0)
         model.chosen = dataclasses.replace(model.chosen, pooling=share)
         if share > 0:
             log.info(f"score: mean of the highest {round(pixels)} pixels of an image")
@@ -141,8 +152,15 @@ def require_model(name: str) -> None:
 
 def _settle(model: MapModel, size: tuple[int, int]) -> None:
     """Settle what is "auto" and cannot be chosen on tiles."""
+    if model.pairs > 1 and "position" in (model.config.scale_maps, model.config.scale_score):
+        raise ValueError(
+            f"tile: the networks of {model.name} learn from scaled maps, and a tile does not know "
+            "where it lies: leave scale_maps and scale_score, or set level or none"
+        )
+    # Pairs that are added must be alike in size.
+    plain = "level" if model.pairs > 1 else "none"
     settled: dict[str, Any] = {
-        name: "none"
+        name: plain
         for name in ("scale_maps", "scale_score")
         if getattr(model.config, name) == "auto"  # a tile does not know where it lies
     }

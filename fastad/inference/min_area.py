@@ -104,6 +104,7 @@ def share_of(
     image_shape: tuple[int, int] | None,
     mm_per_pixel: float | None = None,
     counts: float = 1.0,
+    name: str = "min_area",
 ) -> float | None:
     """The share of an image, 0 to 1, that an area given as `FORMS` is. None of None and of 0.
 
@@ -112,6 +113,7 @@ def share_of(
         image_shape: (height, width) of the original images. None where they differ.
         mm_per_pixel: of the original images, for mm2.
         counts: the share of an image that lies in the region of interest.
+        name: of the argument, for messages.
 
     Raises:
         ValueError: it is none of the forms, too large, or what it asks for is not known.
@@ -126,7 +128,7 @@ def share_of(
     except ValueError:
         value = math.nan
     if said is None or isinstance(area, bool) or not is_number(value) or value < 0:
-        raise ValueError(f"min_area must be {FORMS}; got {area!r:.80}")
+        raise ValueError(f"{name} must be {FORMS}; got {area!r:.80}")
     unit = said[2] or "px"
     if value == 0:
         return None
@@ -135,21 +137,19 @@ def share_of(
     else:
         if unit != "px":
             if mm_per_pixel is None:
-                raise ValueError(f"min_area {area} needs mm_per_pixel, the scale of the images")
+                raise ValueError(f"{name} {area} needs mm_per_pixel, the scale of the images")
             value /= mm_per_pixel**2
         if image_shape is None:
             raise ValueError(
-                f"min_area {area}: the size of the training images is not known, or they differ in "
+                f"{name} {area}: the size of the training images is not known, or they differ in "
                 'size: give a share of the image, such as "0.1%"'
             )
         share = value / (image_shape[0] * image_shape[1])
     if share > LARGEST:
-        raise ValueError(
-            f"min_area {area} is {share:.0%} of the image; at most {LARGEST:.0%} works"
-        )
+        raise ValueError(f"{name} {area} is {share:.0%} of the image; at most {LARGEST:.0%} works")
     if share >= counts:
         raise ValueError(
-            f"min_area {area} is {share:.2%} of the image, and the region of interest is "
+            f"{name} {area} is {share:.2%} of the image, and the region of interest is "
             f"{counts:.2%} of it: nothing would be found"
         )
     return share

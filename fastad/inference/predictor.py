@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fastad._threads import own_threads, thread_count
 from fastad._values import is_integer, plain
-from fastad.data import PixelRange, parse_size, read_image
+from fastad.data import PixelRange, parse_size
 from fastad.data.appearance import appearance
+from fastad.data.bands import read_for
 from fastad.data.facts import Expectation, ImageFacts
 from fastad.data.inputs import Batch, image_batches, shortened
 from fastad.engine import folding, runtimes
@@ -263,9 +264,12 @@ class Predictor:
         return image_batches(images, self.image_size, at_once, skip, self.pixel_range, look)
 
     def read(self, path: str | Path) -> Tensor:
-        """An image file as the training's were read: uint8 (3, H, W). Errors as `read_image`."""
-        image = read_image(path, self.pixel_range)
-        self._expectation.look(path, image)
+        """An image file as the training's were read: uint8 (3, H, W). Errors as `read_image`.
+
+        A large one has the predictor's size already; see `fastad.data.bands`.
+        """
+        image, shape = read_for(path, self.image_size, self.pixel_range)
+        self._expectation.look(path, image, shape)
         return image
 
     @property

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fastad._values import plain
-from fastad.data import PixelRange, parse_size, read_image
+from fastad.data import PixelRange, parse_size
+from fastad.data.bands import read_for
 from fastad.data.depth import FULL, parse_range
 from fastad.data.facts import Expectation
 from fastad.data.sizes import is_auto
@@ -143,7 +144,7 @@ class Start:
         expectation = Expectation(self.artifact.facts, source.size)
         paths: Sequence[Path] = getattr(source.dataset, "paths", ())
         for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
-            expectation.look(path, read_image(path, self.artifact.pixel_range))
+            expectation.look(path, *read_for(path, source.size, self.artifact.pixel_range))
 
     def _split(
         self, digests: Sequence[str], source: TrainingSet, config: TrainingConfig

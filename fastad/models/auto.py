@@ -24,7 +24,8 @@ class AutoConfig(MapOptions):
             synthesised defects on held-out good images.
         scale_score: likewise for the score of an image.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
-            "maximum" takes the highest one alone. "auto" chooses as above.
+            "60px" takes an area of original pixels, "maximum" the highest one alone.
+            "auto" chooses as above.
     """
 
     teacher_weights: str | None = "auto"

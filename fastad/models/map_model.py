@@ -62,6 +62,8 @@ class MapModel(AnomalyModel):
             the student's. None without.
         memory: of the teacher's levels, for another score than the student's. None without.
         composition: of what kinds of patches good images are. None without.
+        poolings: what an "auto" pooling is chosen from, shares of the pixels, 0 for the maximum.
+            None for those of `fastad.training.map_choice`.
         distance_means: (levels, 64, 64) means of the distance maps over normal images, at each
             position of a grid over the image; ones until `calibrate_maps`. In the order of
             `level_maps`.
@@ -71,6 +73,7 @@ class MapModel(AnomalyModel):
     pairs: ClassVar[int] = 1
     level_names: tuple[str, ...] = ()
     chosen: MapChoice | None = None
+    poolings: Sequence[float] | None = None
     subspace: SubspaceResidual | None
     memory: LevelMemories | None
     composition: Composition | None

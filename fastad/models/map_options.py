@@ -1,6 +1,7 @@
 """How distance maps become one map and one score: the options, and what was chosen for them."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastad._values import Options, is_number
 
 SCALES = ("none", "level", "position")  # the plainest first
 SCORES = ("maps", "memory")
+AREA = re.compile(r"\s*[0-9.]+\s*(px|mm2|mm²)\s*")  # a pooling that is none of the share
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class MapOptions(Options):
             self._require(field, getattr(self, field) in allowed, " or ".join(map(repr, allowed)))
         share = self.pooling
         holds = share in ("auto", "maximum") or (is_number(share, 0) and share <= 1)
-        self._require("pooling", holds, "'auto', 'maximum' or a share from 0 to 1")
+        holds |= isinstance(share, str) and AREA.fullmatch(share) is not None
+        self._require("pooling", holds, "'auto', 'maximum', a share from 0 to 1 or an area as 60px")
         if hasattr(self, "subspace"):
             holds = isinstance(self.subspace, bool) or self.subspace == "auto"
             self._require("subspace", holds, "'auto', True or False")
@@ -95,8 +98,13 @@ class MapOptions(Options):
         """The fields of `MapChoice` that are options and not "auto"."""
         names = [name for name in CHOSEN if hasattr(self, name)]
         found = {name: getattr(self, name) for name in names if getattr(self, name) != "auto"}
-        if found.get("pooling") == "maximum":
+        pooling = found.get("pooling")
+        if pooling == "maximum":
             found["pooling"] = 0.0
+        elif isinstance(pooling, str):
+            raise ValueError(
+                f"pooling {pooling} is a share once images have a size, as in a detector"
+            )
         return found
 
     @property

@@ -64,7 +64,8 @@ class STPMConfig(MapOptions):
             more synthesised defects on held-out good images.
         scale_score: likewise for the score of an image, which often wants another one.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
-            "maximum" takes the highest one alone (the paper). "auto" chooses as above.
+            "60px" takes an area of original pixels, "maximum" the highest one alone (the
+            paper). "auto" chooses as above.
         subspace: multiply by the map of what the principal components of good images leave of the
             teacher's features (the model `subspace`). Its errors are others than the student's.
             "auto" chooses as above. No paper of this model has it.

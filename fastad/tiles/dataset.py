@@ -24,6 +24,7 @@ class TileDataset(Dataset):
 
     Attributes:
         places: (top, left) of the tiles of an image, in pixels.
+        each: how many an image has.
 
     Examples:
         >>> import torch
@@ -52,6 +53,7 @@ class TileDataset(Dataset):
             for left in columns
             if inside is None or inside[top : top + tile[0], left : left + tile[1]].any()
         ]
+        self.each = len(self.places)
         # What training asks for: whether an index always gives the same pixels.
         self.is_fixed = isinstance(images, Tensor) or getattr(images, "is_fixed", False) is True
 

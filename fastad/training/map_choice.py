@@ -309,7 +309,9 @@ def _parts(model: MapModel) -> list[Parts]:
 
 
 def _poolings(model: MapModel) -> Sequence[float]:
-    return POOLINGS if model.config.pooling == "auto" else [model.choice().pooling]
+    if model.config.pooling != "auto":
+        return [model.choice().pooling]
+    return POOLINGS if model.poolings is None else model.poolings
 
 
 def _size(images: Tensor) -> tuple[int, int]:

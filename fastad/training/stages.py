@@ -50,6 +50,7 @@ class StagePlan:
             an epoch takes one a column: an image or one of its k variants.
         validation_set, validation_items: what the epoch is chosen by.
         trial: defects that it is chosen by, too; None for a stage that is not.
+        each: items of one image, as of tiles.
     """
 
     stage: Stage
@@ -66,6 +67,7 @@ class StagePlan:
     validation_set: Images
     validation_items: Tensor
     trial: TrialDefects | None = None
+    each: int = 1
 
     @property
     def defects(self) -> list[str]:
@@ -93,6 +95,7 @@ def plan_stages(
             cannot be.
     """
     config.check_stages(model)
+    each = items_of_an_image(images)
     plans = []
     for index, stage in enumerate(model.stages):
         own = config.for_stage(model, stage)
@@ -100,8 +103,7 @@ def plan_stages(
         unseen = held_out[:0]
         made, looked_at = images, train
         if stage.unseen:
-            order = held_out[torch.randperm(len(held_out), generator=_generator(seed))]
-            unseen, held_out = (half.sort().values for half in _halves(order))
+            unseen, held_out = _halves(held_out, each, _generator(seed))
         if stage.pseudo_anomalies:
             base, base_validation = _base_images(own.pseudo_anomalies, train, unseen, held_out)
             textures = None if own.textures is None else TextureFolder(own.textures)
@@ -168,10 +170,16 @@ def plan_stages(
                 validation_set=validation_set,
                 validation_items=items[1],
                 trial=trial,
+                each=each,
             )
         )
         train = torch.cat([train, unseen]).sort().values
     return plans
+
+
+def items_of_an_image(images: Images) -> int:
+    """How many items that follow one another are of one image: its tiles, or itself."""
+    return getattr(images, "each", 1)
 
 
 def check_defects(model: AnomalyModel | type[AnomalyModel], config: TrainingConfig) -> None:
@@ -185,8 +193,13 @@ def check_defects(model: AnomalyModel | type[AnomalyModel], config: TrainingConf
             chosen_defects(own.defects, own.defect_images, config.seed)
 
 
-def _halves(order: Tensor) -> tuple[Tensor, Tensor]:
-    return order[: len(order) // 2], order[len(order) // 2 :]
+def _halves(items: Tensor, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Half of the images, rounded down, and the others: sorted items, ``each`` of an image."""
+    of_images = items // each
+    order = of_images.unique()
+    order = order[torch.randperm(len(order), generator=generator)]
+    first = torch.isin(of_images, order[: len(order) // 2])
+    return items[first], items[~first]
 
 
 def _base_images(
@@ -235,7 +248,7 @@ def held_out_notes(plans: Sequence[StagePlan]) -> list[str]:
     """Notes on what the stages that ran took from the held-out images."""
     notes = []
     for plan in plans:
-        taken, left = len(plan.unseen), len(plan.held_out)
+        taken, left = len(plan.unseen) // plan.each, len(plan.held_out) // plan.each
         if taken:
             notes.append(
                 f"stage {plan.stage.name} was trained on {taken} of {taken + left} held-out "

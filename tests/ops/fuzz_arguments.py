@@ -266,7 +266,10 @@ def scale_gradients_(m: Memory) -> list[Any]:
 def resize_bytes(m: Memory) -> list[Any]:
     shape = (m.random.choice([0, 1, 2]), m.random.choice([1, 3, 4]), *size_of_map(m))
     make = m.random.choice([m.dense, m.channels_last])
-    return [make(shape, torch.uint8), *size_of_map(m)]
+    height, width = size_of_map(m)
+    first = m.random.randrange(height)
+    band = [-1, 0, first, m.random.randint(first + 1, height)]  # of the result, of whole images
+    return [make(shape, torch.uint8), height, width, *m.random.choice([[], band])]
 
 
 def normalize_bytes(m: Memory) -> list[Any]:

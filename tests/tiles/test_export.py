@@ -1,15 +1,19 @@
 """The loop of the docs, with onnxruntime alone, gives the map of the detector."""
 
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import fastad
 from fastad import inference
+from fastad.cli import app
 from fastad.export import export_tiles
+from fastad.export.export import ExportError
 from fastad.export.tiles import one_shape
 from fastad.tiles import Reach
 from fastad.tiles.windows import windows
@@ -51,14 +55,22 @@ def test_the_loop_gives_the_detectors_map(name, tmp_path, monkeypatch):
     part = good[0].copy()
     part[60:80, 60:90] = 0
     Image.fromarray(part).save("part.png")
-    facts = export_tiles(inference.load("part.fastad"), "part_tiles")
-    assert len(facts["rows"]) * len(facts["columns"]) > 4
+    asked = ["export", "part.fastad", "--format", "onnx", "--tile", "64x48"]
+    done = CliRunner().invoke(app, [*asked, "--verify", "part.png"])
+    assert done.exit_code == 0, done.output
+    assert sorted(os.listdir("part_tiles")) == ["tile.onnx", "whole.onnx"]
     namespace: dict = {}
     exec(loop(), namespace)
     expected = detector.predict(part)
     np.testing.assert_allclose(namespace["score"], expected.score, rtol=1e-4)
     np.testing.assert_allclose(namespace["anomaly_map"], expected.anomaly_map, rtol=1e-4, atol=1e-5)
-    assert namespace["facts"]["threshold"] == detector.threshold_
+    facts = namespace["facts"]
+    assert facts["threshold"] == detector.threshold_
+    assert len(facts["rows"]) * len(facts["columns"]) > 4
+    artifact = inference.load("part.fastad")
+    with pytest.raises(ExportError, match="do not agree"):
+        export_tiles(artifact, "others", (64, 48), tolerance=-1.0)
+    assert os.listdir("others") == []
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
@@ -70,3 +82,10 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     detector.fit(good, self_check=False)
     with pytest.raises(ValueError, match="trained on whole images"):
         export_tiles(detector._artifact, tmp_path)
+    detector.save(tmp_path / "part.fastad")
+    asked = ["export", str(tmp_path / "part.fastad"), "--tile", "32", "--format"]
+    other = CliRunner().invoke(app, [*asked, "torch-export"])
+    assert other.exit_code == 2
+    assert "--format onnx" in other.output
+    a_file = ["--output", str(tmp_path / "part.fastad")]
+    assert CliRunner().invoke(app, [*asked, "onnx", *a_file]).exit_code == 2

@@ -1,6 +1,9 @@
 """Maps and scores from tiles are those of the whole image."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -186,3 +189,58 @@ def test_the_command_line(detector):
     rows = [result.stdout.splitlines()[1].split(",") for result in (whole, parts)]
     score = whole.stdout.splitlines()[0].split(",").index("score")
     assert float(rows[0][score]) == pytest.approx(float(rows[1][score]), rel=1e-5)
+
+
+def test_pooling_in_pieces(monkeypatch):
+    maps = torch.rand(2, 70, 90, generator=torch.Generator().manual_seed(0))
+    shares = [1e-4, 0.01, 0.3, 1.0]
+    expected = models.maps.means_of_highest(maps, shares)
+    monkeypatch.setattr(models.maps, "PIECE", 1000)
+    for one, other in zip(models.maps.means_of_highest(maps, shares), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+MEASURED = """
+import sys
+import numpy as np
+import torch
+from PIL import Image
+from fastad import models
+from fastad.inference import Predictor
+
+def mebibytes(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+class Backbone(torch.nn.Sequential):  # a quick one
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(3, 8, 8, 8), torch.nn.Conv2d(8, 32, 3, 1, 1))
+
+    def forward(self, images):
+        return [super().forward(images)]
+
+model = models.build("stpm", backbone=Backbone(), subspace=False, pooling=0.001)
+options = {"threshold": 0.5, "pixel_threshold": 0.5, "precision": "float32"}
+Predictor(model, 128, tile=64, **options).predict(np.zeros((1, 128, 128, 3), np.uint8))
+predictor = Predictor(model, (3648, 5472), tile=512, **options)
+predictor.tiling()
+before = mebibytes("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+for result in predictor.stream([sys.argv[1]]):
+    assert result.anomaly_map.shape == (1, 3648, 5472)
+print(mebibytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_20_megapixels(tmp_path):
+    """Of a file of 80: beyond the weights a quarter of a GiB, with the result's own 95 MiB."""
+    clear = "/proc/self/clear_refs"
+    if not os.access(clear, os.W_OK):
+        pytest.skip(f"the peak of the memory is read from {clear}")
+    rows = np.random.default_rng(0).integers(0, 256, (7296, 1), dtype=np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(rows, (7296, 10944))))
+    image.save(tmp_path / "part.tif", compression="packbits", tiffinfo={278: 64})
+    arguments = [sys.executable, "-c", MEASURED, str(tmp_path / "part.tif")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 256

@@ -9,8 +9,10 @@ import fastad
 from fastad import models
 from fastad.data.training_set import read_training_set
 from fastad.inference.in_tiles import TileTraining, take_means
+from fastad.inference.pooling import settle_pooling
 from fastad.tiles import TileDataset, Tiling
 from fastad.training import TrainingConfig
+from fastad.training.stages import held_out_notes, plan_stages
 
 SIZE, TILE = (104, 136), (48, 64)
 
@@ -88,10 +90,8 @@ def test_a_detector_of_tiles_judges_whole_images(trained, name):
 @pytest.mark.parametrize("name", ["stpm", "patchcore"])
 def test_pooling_keeps_its_area(trained, name):
     choice = fastad.load(trained / f"{name}.fastad").model_.choice()
-    shares = [
-        pooling * TILE[0] * TILE[1] / (SIZE[0] * SIZE[1]) for pooling in (0, 0.003, 0.01, 0.03)
-    ]
-    assert min(abs(choice.pooling - share) for share in shares) < 1e-9
+    pixels = choice.pooling * SIZE[0] * SIZE[1]
+    assert min(abs(pixels - area) for area in (0, 16, 64, 256, 1024)) < 1e-6
     assert choice.scale_maps == "none"
 
 
@@ -127,10 +127,103 @@ def test_pooling_is_a_share_of_the_region():
     assert training.model.chosen.pooling == pytest.approx(0.01 * 48 * 64 / (52 * 136))
 
 
+def test_a_pooling_that_is_given_is_of_whole_images():
+    """On a tile so many pixels are another share."""
+    training = prepared(pooling=0.01)
+    seen = []
+
+    class Stub:
+        def fit(self, tiles, **options):
+            seen.append(training.model.choice().pooling)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(Stub())
+    assert seen == [pytest.approx(0.01 * SIZE[0] * SIZE[1] / (TILE[0] * TILE[1]))]
+    assert training.model.config.pooling == 0.01
+
+
+def test_an_area_is_one_of_the_original_images():
+    model = models.build("subspace", teacher_weights="embedded", pooling="60px")
+    with pytest.raises(ValueError, match="once images have a size"):
+        model.choice()
+    settle_pooling([model], (200, 300))
+    assert model.choice().pooling == pytest.approx(60 / (200 * 300))
+    model = models.build("subspace", teacher_weights="embedded", pooling="60px")
+    mask = torch.zeros(100, 150, dtype=torch.bool)
+    mask[:50] = True
+    model.set_roi(mask)
+    settle_pooling([model], (200, 300))
+    assert model.choice().pooling == pytest.approx(60 / (100 * 300))
+    for area, shape in (("60px", None), ("1mm2", (200, 300)), ("50000px", (200, 300))):
+        model = models.build("subspace", teacher_weights="embedded", pooling=area)
+        with pytest.raises(ValueError, match=f"pooling {area}"):
+            settle_pooling([model], shape)
+    with pytest.raises(ValueError, match="60px"):
+        models.build("subspace", teacher_weights="embedded", pooling="60 inches")
+
+
 def test_models_that_learn_from_no_tiles_are_refused():
-    for name in ("auto", "rstpm", "gtrans"):
+    for name in ("auto", "prn", "gtrans"):
         with pytest.raises(ValueError, match=f"tile: {name} cannot be trained on tiles"):
             fastad.Detector(name, image_size=64).fit(good_images(4), tile=32)
+
+
+def rstpm(**options):
+    torch.manual_seed(0)
+    teachers = {"teacher1": "resnet18", "teacher2": "resnet18", "bottleneck": "learned"}
+    weights = {"teacher_weights": None, "teacher2_weights": None, "discriminator_width": 8}
+    return models.build("rstpm", **teachers, **weights, **options)
+
+
+def test_no_image_has_tiles_in_both_halves():
+    """Of those that RSTPM's second stage learns from, and those that its epoch is chosen by."""
+    model = rstpm()
+    tiles = TileDataset(torch.zeros(12, 3, *SIZE, dtype=torch.uint8), SIZE, TILE)
+    train, apart = torch.arange(6), torch.arange(6, 11)
+    items = [torch.tensor(tiles.of_images(some.tolist())) for some in (train, apart)]
+    first, second = plan_stages(model, TrainingConfig.for_model(model), tiles, *items)
+    assert len(first.unseen) == 0
+    unseen, left = ({*(some // tiles.each).tolist()} for some in (second.unseen, second.held_out))
+    assert (len(unseen), len(left)) == (2, 3)
+    assert unseen | left == {*apart.tolist()}
+    assert len(second.unseen) == 2 * tiles.each
+    assert "2 of 5 held-out images" in held_out_notes([second])[0]
+
+
+def test_networks_that_learn_from_scaled_maps_take_no_positions():
+    model, source = rstpm(scale_maps="position"), read_training_set(good_images(6), SIZE)
+    with pytest.raises(ValueError, match="does not know where it lies"):
+        TileTraining(model, TrainingConfig.for_model(model), source, TILE)
+
+
+@pytest.mark.slow
+def test_rstpm_learns_from_tiles():
+    detector = fastad.Detector(
+        "rstpm",
+        image_size=(64, 64),
+        precision="float32",
+        false_positive_rate=0.5,
+        teacher1="resnet18",
+        teacher2="resnet18",
+        bottleneck="learned",
+        teacher_weights="embedded",
+        teacher2_weights="embedded",
+        discriminator_width=8,
+    )
+    images = np.random.default_rng(0).integers(100, 156, (7, 64, 64, 3), dtype=np.uint8)
+    options = {"epochs": 1, "min_steps": 0, "validation_fraction": 0.3, "pseudo_anomalies": 8}
+    detector.fit(images, tile=32, self_check=False, **options)
+    record = detector.training_record_
+    assert [stage["name"] for stage in record["stages"]] == ["pairs", "discriminator"]
+    assert len(record["held_out"]) == len(detector.calibration_scores_) == 1
+    choice = detector.model_.choice()
+    assert {choice.scale_maps, choice.scale_score} == {"level"}
+    result = detector.predict(images[:2])
+    detector._fitted().tile = None
+    whole = detector.predict(images[:2])
+    np.testing.assert_allclose(result.anomaly_map, whole.anomaly_map, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.score, whole.score, rtol=1e-4)
 
 
 def test_the_command_line(tmp_path, monkeypatch):
@@ -143,12 +236,19 @@ def test_the_command_line(tmp_path, monkeypatch):
     for index, pixels in enumerate(good_images(6)):
         Image.fromarray(pixels).save(tmp_path / "good" / f"{index}.png")
     asked = ["train", "good", "--model", "patchcore", "--teacher-weights", "embedded"]
-    asked += ["--scale", "0.5", "--tile", "32x40", "--output", "part.fastad"]
-    done = CliRunner().invoke(app, [*asked, "--set", "layers=layer1"])
+    asked += ["--tile", "32x40", "--output", "part.fastad", "--resolution", "5"]
+    asked += ["--set", "pooling=0.25mm2"]
+    done = CliRunner().invoke(app, [*asked, "--set", "layers=layer1", "--mm-per-pixel", "0.1"])
     assert done.exit_code == 0, done.output
     detector = fastad.load("part.fastad")
     assert detector.image_size_ == (52, 68)
     assert detector._fitted().tile == (32, 40)
-    both = CliRunner().invoke(app, [*asked, "--image-size", "64"])
-    assert both.exit_code == 2
-    assert "exclude each other" in both.output
+    assert detector.model_.choice().pooling == pytest.approx(25 / (SIZE[0] * SIZE[1]))
+    for more, said in (
+        (["--image-size", "64", "--scale", "0.5"], "exclude each other"),
+        ([], "needs --mm-per-pixel"),
+        (["--mm-per-pixel", "0.3"], "at most 3.33333"),
+    ):
+        wrong = CliRunner().invoke(app, [*asked, *more])
+        assert wrong.exit_code == 2
+        assert said in " ".join(wrong.output.replace("│", " ").split())

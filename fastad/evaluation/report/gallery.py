@@ -9,6 +9,7 @@ import torch
 
 from fastad.data import Sample, resize_masks
 from fastad.data.images import resize
+from fastad.evaluation.report.details import Detail, details_of
 
 WORST = 60  # wrong decisions shown, of each kind
 PER_TYPE = 12  # right decisions shown, of each type
@@ -26,6 +27,8 @@ class Shown:
             that is worth showing is lost.
         peak: the largest absolute value of the map.
         truth: (h, w) bool; None for a defect without ground truth.
+        map_size: (height, width) of its anomaly map.
+        details: places of a map larger than `MAP_SIDE`, in its full size.
     """
 
     sample: Sample
@@ -33,6 +36,8 @@ class Shown:
     anomaly_map: np.ndarray
     peak: float
     truth: np.ndarray | None
+    map_size: tuple[int, int]
+    details: tuple[Detail, ...] = ()
 
 
 @dataclass
@@ -102,11 +107,15 @@ class Gallery:
 
 def _shown(sample: Sample, score: float, anomaly_map: np.ndarray, mask: np.ndarray | None) -> Shown:
     small = np.asarray(anomaly_map, dtype=np.float32)
+    map_size = small.shape[0], small.shape[1]
+    details: tuple[Detail, ...] = ()
     factor = MAP_SIDE / max(small.shape)
     if factor < 1:
+        details = details_of(small, mask)
         size = tuple(max(1, round(side * factor)) for side in small.shape)
         small = resize(torch.from_numpy(np.ascontiguousarray(small))[None], size)[0].numpy()
         mask = None if mask is None else resize_masks(torch.from_numpy(mask), size).numpy()
     peak = float(np.abs(small).max()) or 1.0
     truth = None if mask is None else np.array(mask)
-    return Shown(sample, score, (small / peak).astype(np.float16), peak, truth)
+    values = (small / peak).astype(np.float16)
+    return Shown(sample, score, values, peak, truth, map_size, details)

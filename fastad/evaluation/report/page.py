@@ -19,6 +19,24 @@ TAIL = 14  # characters of a name that are never cut off
 
 
 @dataclass(frozen=True)
+class Zoom:
+    """A part of an image of a gallery, in its full resolution.
+
+    Attributes:
+        image: the file, relative to the page.
+        size: (height, width) of it.
+        outlines, drawing: as of `Figure`.
+        place: of it in the image, in words.
+    """
+
+    image: str
+    size: tuple[int, int]
+    outlines: Mapping[str, str]
+    drawing: tuple[int, int]
+    place: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """One image of a gallery.
 
@@ -34,6 +52,7 @@ class Figure:
         score: of the image.
         regions: what is above the pixel threshold, in words.
         name: of its file, below the folder of all test images.
+        zooms: of a large image the places that are worth a look.
     """
 
     number: int
@@ -47,6 +66,7 @@ class Figure:
     score: float
     regions: str
     name: str
+    zooms: Sequence[Zoom] = ()
 
 
 @dataclass(frozen=True)

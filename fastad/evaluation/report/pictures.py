@@ -23,12 +23,17 @@ def write_image(
 
     Raises ImageError or OSError as `fastad.data.read_image`.
     """
-    return write_picture(read_image(source, pixel_range).permute(1, 2, 0).numpy(), target)
+    return write_picture(pixels_in(source, pixel_range), target)
+
+
+def pixels_in(source: Path, pixel_range: PixelRange | None = None) -> np.ndarray:
+    """A test image: (H, W, 3) uint8. Raises as `write_image`."""
+    return read_image(source, pixel_range).permute(1, 2, 0).numpy()
 
 
 def write_picture(pixels: np.ndarray, target: Path) -> tuple[int, int]:
     """Write (H, W, 3) uint8 as `write_image` does; returns (height, width)."""
-    picture = Image.fromarray(pixels)
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
 
     def save(path: Path) -> None:

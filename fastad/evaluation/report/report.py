@@ -19,13 +19,14 @@ from fastad.data import PixelRange, Sample
 from fastad.data.in_memory import shape_of
 from fastad.evaluation.histogram import PixelHistogram
 from fastad.evaluation.regions import in_words, pixels_of, regions_of, without_small
+from fastad.evaluation.report.details import Detail
 from fastad.evaluation.report.gallery import Gallery, Group, Shown
-from fastad.evaluation.report.page import Figure, Findings, page
+from fastad.evaluation.report.page import Figure, Findings, Zoom, page
 from fastad.evaluation.report.pictures import (
     UNITS,
     outline,
     outside,
-    write_image,
+    pixels_in,
     write_map,
     write_picture,
 )
@@ -123,8 +124,9 @@ class Report:
         scale = self._scale()
         groups = self._gallery.groups()
         names = list(self._explain([self._samples[0].path]))
-        numbers = range(1, sum(len(g.shown) for g in groups) + 1)
-        files = [f for n in numbers for f in (*_names(n), *_explanations(n, len(names)))]
+        files = []
+        for n, shown in enumerate((shown for group in groups for shown in group.shown), start=1):
+            files += [*_names(n), *_explanations(n, len(names)), *_zooms(n, len(shown.details))]
         claim_folder(folder, WRITER, [MANIFEST, PAGE, SCORES, *files], PAGE, (PICTURES,))
         (folder / PICTURES).mkdir(exist_ok=True)
         root = self._root()
@@ -171,35 +173,69 @@ class Report:
 
     def _draw(self, folder: Path, number: int, shown: Shown, scale: float, root: Path) -> Figure:
         image, coloured = _names(number)
-        size = write_image(shown.sample.path, folder / image, self._pixel_range)
+        pixels = pixels_in(shown.sample.path, self._pixel_range)
+        size = write_picture(pixels, folder / image)
         explained = self._explain([shown.sample.path])
         explanations = dict(zip(explained, _explanations(number, len(explained)), strict=True))
         for name, file in explanations.items():
             write_picture(explained[name][0], folder / file)
         values = shown.anomaly_map.astype(np.float32) * shown.peak
         write_map(values, scale, folder / coloured)
-        level = self.pixel_threshold
-        marked = np.zeros(values.shape, bool) if level is None else values > level
-        if self._min_area is not None:
-            marked = without_small(marked, pixels_of(self._min_area, values.shape))
-        counted = values if level is None else np.where(marked, values, np.minimum(values, level))
-        drawn = {
-            "outside": "" if self._roi is None else outside(self._roi, values.shape),
-            "predicted": "" if level is None else outline(counted, level),
-            "truth": "" if shown.truth is None else outline(shown.truth, 0.5),
-        }
+        marked, outlines = self._outlines(values, shown.truth, values.shape)
+        if self._roi is not None:
+            outlines = {"outside": outside(self._roi, values.shape)} | outlines
+        zooms = [
+            self._zoom(folder, file, pixels, detail, shown.map_size)
+            for file, detail in zip(_zooms(number, len(shown.details)), shown.details, strict=True)
+        ]
         return Figure(
             number=number,
             image=image,
             anomaly_map=coloured,
             size=size,
             explanations=explanations,
-            outlines={kind: path for kind, path in drawn.items() if path},
+            outlines={kind: path for kind, path in outlines.items() if path},
             drawing=(values.shape[0] * UNITS, values.shape[1] * UNITS),
             has_truth=shown.truth is not None,
             score=shown.score,
             regions=in_words(regions_of(marked, values, shape_of(shown.sample.path))),
             name=Path(os.path.relpath(shown.sample.path, root)).as_posix(),
+            zooms=zooms,
+        )
+
+    def _outlines(
+        self, values: np.ndarray, truth: np.ndarray | None, map_size: tuple[int, ...]
+    ) -> tuple[np.ndarray, dict[str, str]]:
+        """What is above the pixel threshold in a map, or a part of one of ``map_size``, (h, w)
+        bool, and the outlines of it and of the truth."""
+        level = self.pixel_threshold
+        marked = np.zeros(values.shape, bool) if level is None else values > level
+        if self._min_area is not None:
+            marked = without_small(marked, pixels_of(self._min_area, map_size))
+        counted = values if level is None else np.where(marked, values, np.minimum(values, level))
+        return marked, {
+            "predicted": "" if level is None else outline(counted, level),
+            "truth": "" if truth is None else outline(truth, 0.5),
+        }
+
+    def _zoom(
+        self,
+        folder: Path,
+        file: str,
+        pixels: np.ndarray,
+        detail: Detail,
+        map_size: tuple[int, int],
+    ) -> Zoom:
+        top, left, bottom, right = detail.box(map_size, (pixels.shape[0], pixels.shape[1]))
+        size = write_picture(pixels[top:bottom, left:right], folder / file)
+        values = detail.values.astype(np.float32) * detail.peak
+        _, outlines = self._outlines(values, detail.truth, map_size)
+        return Zoom(
+            file,
+            size,
+            {kind: path for kind, path in outlines.items() if path},
+            (values.shape[0] * UNITS, values.shape[1] * UNITS),
+            f"rows {top} to {bottom}, columns {left} to {right}",
         )
 
     def _root(self) -> Path:
@@ -227,6 +263,11 @@ def check_report_folder(folder: str | os.PathLike) -> None:
 def _names(number: int) -> tuple[str, str]:
     """Files of a picture: image and map. Plain names, which every file system takes."""
     return f"{PICTURES}/{number:04}.jpg", f"{PICTURES}/{number:04}-map.png"
+
+
+def _zooms(number: int, count: int) -> list[str]:
+    """Files of the parts of a picture."""
+    return [f"{PICTURES}/{number:04}-part-{index}.jpg" for index in range(1, count + 1)]
 
 
 def _explanations(number: int, count: int) -> list[str]:

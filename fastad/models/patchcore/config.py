@@ -43,7 +43,8 @@ class PatchCoreConfig(PatchOptions):
             chooses as above, () takes all. Layers of a module are named "level1", "level2" ...
         score_levels: likewise for the score of an image.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
-            "maximum" takes the highest patch alone (the paper). "auto" chooses as above.
+            "60px" takes an area of original pixels, "maximum" the highest patch alone (the
+            paper). "auto" chooses as above.
         composition: also judge what an image is composed of, for parts that are missing, doubled or
             in another place (`fastad.models.composition`). The higher of both scores counts, equal
             at the quantile of 0.95 of held-out good images. The anomaly map does not show it.

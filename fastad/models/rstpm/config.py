@@ -67,7 +67,8 @@ class RSTPMConfig(MapOptions):
         l1_weight: factor of a mean absolute error beside the focal loss (as in DeSTSeg).
         smoothing: standard deviation in pixels of a Gaussian over the anomaly map. 0 for none.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
-            "maximum" takes the highest one alone. "auto" chooses as above.
+            "60px" takes an area of original pixels, "maximum" the highest one alone.
+            "auto" chooses as above.
         subspace: multiply by the map of what the principal components of good images leave of the
             teacher's features (the model `subspace`). Its errors are others than the student's.
             "auto" chooses as above. The paper has no such thing.
