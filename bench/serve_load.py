@@ -1,14 +1,17 @@
 """Load on `fastad serve`: how fast it answers, and whether a killed server loses an answer.
 
-    python bench/serve_load.py DETECTOR IMAGES --seconds 60 --turns 3
+    python bench/serve_load.py DETECTOR IMAGES --wrk --seconds 600 --turns 6
     python bench/serve_load.py DETECTOR IMAGES --seconds 120 --kills 10
 
 Clients send images one by one, each with a key of its own, and send them again until they are
 answered. At the end the store must hold every answer once, as it was given, and nothing twice.
+They are threads of this process, or with --wrk those of wrk, which Debian packages. wrk ends
+without a wait for its last answers: the store may hold one more image of each client and turn.
 
 The rate stands beside that of the detector alone in one process: the same files, decoded and
-predicted in batches as large as those of the server were on average. Both take turns. On a busy
-machine compare the processor time of an image, which other programs change less.
+predicted in batches as large as those of the server were on average. Both take turns. The clients
+take their processor time on the same cores, so the rate by the clock counts that, too. Processor
+time of an image is the server's alone. Compare it on a busy machine: other programs change it less.
 """
 
 import argparse
@@ -132,28 +135,70 @@ def stored(server):
     return found
 
 
-def turn(server, images, clients, seconds, kills, rng, answers, waited, refused, memory):
-    """Load for so many seconds. The rate, images a batch, and processor time on both sides."""
-    begin = time.monotonic()
-    until, before = begin + seconds, len(answers)
-    own, served, batches = time.process_time(), server.seconds(), server.batches()
-    shared = (server, images, until, answers, waited, refused)
-    threads = [threading.Thread(target=client, args=(i, *shared)) for i in range(clients)]
-    for thread in threads:
-        thread.start()
-    for moment in sorted(rng.uniform(0.02, 0.95) * seconds for _ in range(kills)):
-        time.sleep(max(0.0, begin + moment - time.monotonic()))
-        server.kill()
-        server.start()
-    while time.monotonic() < until:
-        memory.append(round(server.memory()))
-        time.sleep(min(5.0, max(0.05, until - time.monotonic())))
-    for thread in threads:
-        thread.join()
-    rate = (len(answers) - before) / (time.monotonic() - begin)
-    count = max(len(answers) - before, 1)
-    batch = count / max(server.batches() - batches, 1) if not kills else clients / 2
-    return rate, batch, (server.seconds() - served) / count, (time.process_time() - own) / count
+class Load:
+    """What clients sent and were answered, in all turns."""
+
+    def __init__(self, server, files, clients, folder):
+        self.server, self.files, self.clients, self.folder = server, files, clients, Path(folder)
+        self.images = [path.read_bytes() for path in files]
+        self.answers, self.refused, self.memory = [], [], []
+        self.waited = []  # milliseconds: median and 99th percentile of each turn
+        self.unheard = 0  # answers that wrk did not wait for, at most
+
+    def turn(self, seconds, kills, rng, with_wrk):
+        """Load for so many seconds. The rate, images a batch, and processor time on both sides."""
+        before, served, batches = len(self.answers), self.server.seconds(), self.server.batches()
+        begin = time.monotonic()
+        own = (self._wrk if with_wrk else self._threads)(begin + seconds, kills, rng)
+        rate = (len(self.answers) - before) / (time.monotonic() - begin)
+        count = max(len(self.answers) - before, 1)
+        batch = count / max(self.server.batches() - batches, 1) if not kills else self.clients / 2
+        return rate, batch, (self.server.seconds() - served) / count, own / count
+
+    def _threads(self, until, kills, rng):
+        begin, own, seconds = time.monotonic(), time.process_time(), []
+        shared = (self.server, self.images, until, self.answers, seconds, self.refused)
+        threads = [threading.Thread(target=client, args=(i, *shared)) for i in range(self.clients)]
+        for thread in threads:
+            thread.start()
+        for moment in sorted(rng.uniform(0.02, 0.95) * (until - begin) for _ in range(kills)):
+            time.sleep(max(0.0, begin + moment - time.monotonic()))
+            self.server.kill()
+            self.server.start()
+        self._look(until)
+        for thread in threads:
+            thread.join()
+        self.waited.append([1000 * float(q) for q in np.percentile(seconds, (50, 99))])
+        return time.process_time() - own
+
+    def _wrk(self, until, *_):
+        sent = 2 + max((a[1] for a in self.answers), default=-2)  # one may be unheard
+        (self.folder / "images.txt").write_text("".join(f"{path}\n" for path in self.files))
+        command = ["wrk", "-t", str(self.clients), "-c", str(self.clients), "--timeout", "60s"]
+        command += ["-d", f"{max(round(until - time.monotonic()), 1)}s"]
+        command += ["-s", str(Path(__file__).with_suffix(".lua")), self.server.address]
+        names = {"LOAD_FOLDER": str(self.folder), "LOAD_FROM": str(sent)}
+        wrk = subprocess.Popen(command, env=os.environ | names, stdout=subprocess.DEVNULL)
+        self._look(until)
+        _, status, used = os.wait4(wrk.pid, 0)
+        wrk.returncode = os.waitstatus_to_exitcode(status)
+        assert wrk.returncode == 0, f"wrk ended with {wrk.returncode}"
+        for i in range(self.clients):
+            for line in (self.folder / f"answers-{i}.txt").read_text().splitlines():
+                number, result, score = line.split()
+                if result == "refused":
+                    self.refused.append(f"{i}-{number}")
+                else:
+                    self.answers.append((i, int(number), int(result), float(score)))
+        microseconds = (self.folder / "latency.txt").read_text().split()
+        self.waited.append([float(q) / 1000 for q in microseconds])
+        self.unheard += self.clients
+        return used.ru_utime + used.ru_stime
+
+    def _look(self, until):
+        while time.monotonic() < until:
+            self.memory.append(round(self.server.memory()))
+            time.sleep(min(5.0, max(0.05, until - time.monotonic())))
 
 
 def main():
@@ -164,27 +209,33 @@ def main():
     parser.add_argument("--seconds", type=float, default=60, help="of load, in all turns")
     parser.add_argument("--turns", type=int, default=1, help="of the server and the detector alone")
     parser.add_argument("--kills", type=int, default=0, help="kill -9 at so many random moments")
+    parser.add_argument("--wrk", action="store_true", help="wrk is the clients, without kills")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    files = sorted(p for p in Path(given.images).rglob("*") if p.is_file())[:200]
-    images = [path.read_bytes() for path in files]
-    report = {name: getattr(given, name) for name in ("clients", "seconds", "turns", "kills")}
+    if given.wrk and given.kills:
+        parser.error("--wrk: without --kills")
+    files = sorted(p.resolve() for p in Path(given.images).rglob("*") if p.is_file())[:200]
+    names = ("clients", "seconds", "turns", "kills", "wrk")
+    report = {name: getattr(given, name) for name in names}
     report |= {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     rng, seconds = random.Random(given.seed), given.seconds / given.turns
-    answers, waited, refused, memory, served, alone = [], [], [], [], [], []
+    served, alone = [], []
     with tempfile.TemporaryDirectory() as folder:
         server = Server(given.detector, folder)
-        lists = (answers, waited, refused, memory)
+        load = Load(server, files, given.clients, folder)
         for i in range(given.turns):
             kills = given.kills * (i + 1) // given.turns - given.kills * i // given.turns
-            served.append(turn(server, images, given.clients, seconds, kills, rng, *lists))
+            served.append(load.turn(seconds, kills, rng, given.wrk))
             size = max(round(served[-1][1]), 1)
-            alone.append(bare(given.detector, images, size, min(10, seconds)))
+            alone.append(bare(given.detector, load.images, size, min(10, seconds)))
         kept = stored(server)
         server.kill()
+    answers = load.answers
     lost = [a for a in answers if kept.get(a[2]) != (a[0], a[3])]
-    doubled = len(answers) - len({a[2] for a in answers}) + max(0, len(kept) - len(answers))
+    doubled = len(answers) - len({a[2] for a in answers})
+    doubled += max(0, len(kept) - len(answers) - load.unheard)
     of_each = [[a[2] for a in sorted(answers) if a[0] == i] for i in range(given.clients)]
+    every = max(len(load.memory) // 12, 1)
     rate, batch, server_time, client_time = map(statistics.median, zip(*served, strict=True))
     bare_rate, bare_time = map(statistics.median, zip(*alone, strict=True))
     report |= {
@@ -193,9 +244,9 @@ def main():
         "lost": len(lost),
         "doubled": doubled,
         "in_order": all(ids == sorted(ids) for ids in of_each),
-        "refused": len(refused),
-        "p50_ms": round(1000 * float(np.percentile(waited, 50)), 1),
-        "p99_ms": round(1000 * float(np.percentile(waited, 99)), 1),
+        "refused": len(load.refused),
+        "p50_ms": round(statistics.median(p50 for p50, _ in load.waited), 1),
+        "p99_ms": round(max(p99 for _, p99 in load.waited), 1),  # of the worst turn
         "images_a_batch": round(batch, 1),
         "rate": round(rate, 2),
         "bare_rate": round(bare_rate, 2),
@@ -206,7 +257,7 @@ def main():
             "clients": round(1000 * client_time, 2),
         },
         "share_of_bare_by_processor": round(bare_time / server_time, 3),
-        "memory_mib": memory,
+        "memory_mib": load.memory[::every],
     }
     if given.kills:  # the counts of a server end with it
         for name in ("images_a_batch", "processor_ms", "share_of_bare_by_processor"):

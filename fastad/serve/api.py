@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 
 from fastad.data.images import ImageError
 from fastad.serve.exporting import labelled_archive, table
-from fastad.serve.inspection import Busy, Given, Job
+from fastad.serve.inspection import Busy, Given, Job, Taken
 from fastad.serve.pictures import SUFFIXES, TYPES, heatmap, kind_and_shape, shown
 from fastad.serve.schemas import (
     Calibrate,
@@ -31,6 +31,7 @@ from fastad.serve.settings import Settings
 from fastad.serve.store import Filters
 from fastad.serve.tables import Result
 
+AT_ONCE = 2**18  # bytes of images whose headers are read sooner than a thread is woken
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 IMAGES = {"type": "array", "items": {"type": "string", "format": "binary"}}
@@ -102,13 +103,9 @@ async def sent_files(request: Request, settings: Settings) -> list[tuple[str, by
 
 
 def looked_at(
-    service: Service, contents: list[tuple[str, bytes]], key: str | None
-) -> tuple[list[Given], list[Result]]:
-    """Images by their names and bytes, and the results that their key has already.
-
-    HTTPException where one is no image or too large, or where the key came with other images.
-    """
-    settings = service.settings
+    settings: Settings, contents: list[tuple[str, bytes]], key: str | None
+) -> list[Given]:
+    """Images by their names and bytes. HTTPException where one is no image or too large."""
     given = []
     for i, (name, content) in enumerate(contents):
         name = re.split(r"[/\\]", name)[-1]
@@ -122,12 +119,7 @@ def looked_at(
             limit = f"more than {settings.max_pixels} pixels"
             raise HTTPException(413, f"image {i + 1}: {height}x{width} is {limit}")
         given.append(Given(content, form_of, name, None if key is None else f"{key}/{i}"))
-    if key is None:
-        return given, []
-    known = service.store.with_keys([str(image.key) for image in given])
-    if known and len(known) != len(given):
-        raise HTTPException(409, "this Idempotency-Key came with other images before")
-    return given, known
+    return given
 
 
 async def inspected(
@@ -139,12 +131,16 @@ async def inspected(
     except LookupError as error:
         raise HTTPException(404, str(error.args[0])) from None
     contents = await sent_files(request, service.settings)
-    images, known = await asyncio.to_thread(looked_at, service, contents, key)
-    if known:  # this very request came before
-        return list(known)
+    asked = (service.settings, contents, key)
+    if sum(len(content) for _, content in contents) > AT_ONCE:
+        images = await asyncio.to_thread(looked_at, *asked)
+    else:
+        images = looked_at(*asked)
     try:
-        answer = service.inspection.submit(Job(name, camera, images))
+        answer = service.inspection.submit(Job(name, camera, images, has_one_key=True))
         return await asyncio.wrap_future(answer)
+    except Taken as error:
+        raise HTTPException(409, str(error)) from None
     except Busy as error:
         headers = {"Retry-After": str(error.seconds)}
         raise HTTPException(503, str(error), headers=headers) from None

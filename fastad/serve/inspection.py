@@ -18,11 +18,12 @@ import numpy as np
 
 from fastad.evaluation.regions import Region
 from fastad.inference.result import PredictionResult
+from fastad.serve.adding import Entry
 from fastad.serve.clock import Clock
 from fastad.serve.detectors import Detectors, Live
 from fastad.serve.metrics import Metrics
 from fastad.serve.pictures import packed_map, packed_mask
-from fastad.serve.store import Entry, Store
+from fastad.serve.store import Store
 from fastad.serve.tables import Result
 
 RETAIN_SECONDS = 60.0
@@ -40,6 +41,10 @@ class Busy(Exception):  # noqa: N818  the name of a state
         self.seconds = seconds
 
 
+class Taken(Exception):  # noqa: N818  the name of a state
+    """The key of a request came with other images before."""
+
+
 @dataclass(frozen=True)
 class Given:
     """An image of a request: its bytes, format, name at the sender and key."""
@@ -52,11 +57,15 @@ class Given:
 
 @dataclass
 class Job:
-    """A request: its images, which are answered together."""
+    """A request: its images, which are answered together.
+
+    ``has_one_key``: the keys of its images are parts of one. They are known together or not at all.
+    """
 
     detector: str
     camera: str
     images: Sequence[Given]
+    has_one_key: bool = False
     answer: "Future[list[Answer]]" = field(default_factory=Future)
 
     def __post_init__(self) -> None:
@@ -147,6 +156,13 @@ class Inspection:
         return jobs, False
 
     def _inspect(self, name: str, jobs: list[Job]) -> None:
+        try:
+            jobs = self._new(jobs)
+        except Exception as error:
+            self._refuse(jobs, error)
+            return
+        if not jobs:
+            return
         begin = time.perf_counter()
         try:
             live = self._detectors.get(name)
@@ -160,6 +176,29 @@ class Inspection:
         if self._written is not None:
             self._written.result()  # one batch ahead of the store, and no more
         self._written = self._writing.submit(self._write, live, jobs, failed, result)
+
+    def _new(self, jobs: list[Job]) -> list[Job]:
+        """The requests that did not come before. The others are answered from the store."""
+        keys = [one.key for job in jobs for one in job.images if one.key is not None]
+        if not keys:
+            return jobs
+        known = self._store.with_keys(keys)
+        new = []
+        for job in jobs:
+            found = [known[one.key] for one in job.images if one.key in known]
+            if len(found) == len(job.images):
+                job.answer.set_result(list(found))
+            elif found and job.has_one_key:
+                error = Taken("this Idempotency-Key came with other images before")
+                job.answer.set_exception(error)
+            else:
+                new.append(job)
+        return new
+
+    def _refuse(self, jobs: list[Job], error: Exception) -> None:
+        log.error(f"results cannot be stored: {getattr(error, 'orig', error)}")
+        self._metrics.unstored.inc(len(jobs))
+        _fail(jobs, StoreError("the result cannot be stored"))
 
     def _write(
         self,
@@ -180,9 +219,7 @@ class Inspection:
                 failed[i] if i in failed else next(added) for i in range(len(given))
             ]
         except Exception as error:
-            log.error(f"results cannot be stored: {getattr(error, 'orig', error)}")
-            self._metrics.unstored.inc(len(jobs))
-            _fail(jobs, StoreError("the result cannot be stored"))
+            self._refuse(jobs, error)
             return
         position = 0
         for job in jobs:

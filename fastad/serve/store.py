@@ -4,7 +4,6 @@ Everything lies in one database. So an answer and its image are written together
 a server that is killed leaves nothing half written.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,33 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, delete, event, func, insert, select, text, update
+from sqlalchemy import (
+    Engine,
+    create_engine,
+    delete,
+    event,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session
 
+from fastad.serve.adding import Entry, add, of_keys
 from fastad.serve.tables import Base, Drawing, Labelling, Picture, Result, Version
 
 GOOD, DEFECT = LABELS = ("good", "defect")
 DAY, GIB = 86400.0, 2**30
 AT_ONCE = 20  # results that one step of the retention deletes
 VACUUMED = 20_000  # pages at most that it gives back to the disk at once
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A result that is to be written.
-
-    Attributes:
-        content: the bytes of the image file.
-        kind: its format by content.
-        values: columns of `Result` but ``image``.
-        anomaly_map, mask: grey PNG files.
-    """
-
-    content: bytes
-    kind: str
-    values: dict[str, Any]
-    anomaly_map: bytes
-    mask: bytes | None
 
 
 @dataclass(frozen=True)
@@ -104,54 +95,13 @@ class Store:
 
         An entry whose key is there already, or came before in ``entries``, gives that result.
         """
-        digests = [hashlib.sha256(entry.content).hexdigest() for entry in entries]
-        keys = [entry.values["key"] for entry in entries if entry.values["key"] is not None]
-        # Tables without objects for their rows: this runs before each answer.
-        with self.writing() as session:
-            connection = session.connection()
-            asked = select(Picture.digest).where(Picture.digest.in_(digests))
-            known = set(connection.scalars(asked))
-            of_key: dict[str, Result] = {}
-            if keys:
-                kept = session.scalars(select(Result).where(Result.key.in_(keys)))
-                of_key = {str(result.key): result for result in kept}
-            given: list[Result] = []
-            added: list[tuple[Result, Entry]] = []
-            pictures: list[dict[str, Any]] = []
-            for digest, entry in zip(digests, entries, strict=True):
-                key = entry.values["key"]
-                if key is not None and key in of_key:
-                    given.append(of_key[key])
-                    continue
-                if digest not in known:
-                    known.add(digest)
-                    values = {"digest": digest, "content": entry.content, "kind": entry.kind}
-                    pictures.append(values | {"size": len(entry.content)})
-                result = Result(**entry.values, image=digest)
-                given.append(result)
-                added.append((result, entry))
-                if key is not None:
-                    of_key[key] = result
-            if pictures:
-                connection.execute(insert(Picture), pictures)
-            if added:
-                returning = insert(Result).returning(Result.id, sort_by_parameter_order=True)
-                rows = [entry.values | {"image": result.image} for result, entry in added]
-                numbers = connection.scalars(returning, rows).all()
-                for number, (result, _) in zip(numbers, added, strict=True):
-                    result.id = number
-                connection.execute(insert(Drawing), [_drawing(*one) for one in added])
-        return given
+        with self.engine.begin() as connection:
+            return add(connection, entries)
 
-    def with_keys(self, keys: Sequence[str]) -> list[Result]:
-        """The results of requests that came before, in the order of these keys."""
-        asked = select(Result.id).where(Result.key.in_(keys)).limit(1)
-        with self.engine.connect() as connection:  # this runs before each answer
-            if connection.scalar(asked) is None:
-                return []
-        with self.session() as session:
-            found = {r.key: r for r in session.scalars(select(Result).where(Result.key.in_(keys)))}
-        return [found[key] for key in keys if key in found]
+    def with_keys(self, keys: Sequence[str]) -> dict[str, Result]:
+        """The results of requests that came before, by their keys."""
+        with self.engine.connect() as connection:
+            return of_keys(connection, keys)
 
     def result(self, number: int) -> Result | None:
         """One result."""
@@ -316,12 +266,6 @@ class Store:
             used = set(session.scalars(select(Result.image).where(Result.image.in_(digests))))
             session.execute(delete(Picture).where(Picture.digest.in_(digests - used)))
         return len(rows)
-
-
-def _drawing(result: Result, entry: Entry) -> dict[str, Any]:
-    size = len(entry.anomaly_map) + len(entry.mask or b"")
-    maps = {"anomaly_map": entry.anomaly_map, "mask": entry.mask}
-    return {"result": result.id, "size": size} | maps
 
 
 def _engine(where: str) -> Engine:

@@ -79,6 +79,10 @@ def test_a_request_that_is_repeated_is_kept_once(serving):
         client.post(f"{API}/predict", content=GOODS[0], headers=headers).json() for _ in range(2)
     ]
     assert answers[0] == answers[1]
+    two = [("images", (str(i), GOODS[i])) for i in range(2)]
+    answer = client.post(f"{API}/predict", files=two, headers=headers)
+    assert answer.status_code == 409
+    assert "came with other images" in answer.json()["detail"]
     assert client.get(f"{API}/results").json()["total"] == 1
 
 
