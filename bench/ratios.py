@@ -34,7 +34,7 @@ BFLOAT16 = {"dtype": torch.bfloat16, "channels_last": True}
 def compare(candidates: dict[str, Callable], seconds: float, repeats: int) -> dict[str, Any]:
     """Times of ``fused`` and how many times as long each other candidate takes.
 
-    The turns go round in both directions, each for half of the time, and the mean of the two counts.
+    The turns go round in both directions, each for half of the time. The mean of the two counts.
     Whoever follows the eager reference finds none of its inputs in the cache. In one direction
     alone the same op against itself came out at 1.15 times.
     """

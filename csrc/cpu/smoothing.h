@@ -58,8 +58,7 @@ class Smoothing {
     double rest = 0;
     beyond_.resize(radius_ + 1);
     for (int64_t i = radius_; i >= 0; --i) beyond_[i] = static_cast<A>(rest += weights[i]);
-    for (int64_t x = -radius_; x < radius_ + kBlurRows; ++x)
-      column_sources_.push_back(column(x));
+    for (int64_t x = -radius_; x < radius_ + kBlurRows; ++x) column_sources_.push_back(column(x));
   }
 
   // Rows [begin, end) of a map. make(y, row) writes row y before, from top to bottom; place(y)

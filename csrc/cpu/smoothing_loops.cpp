@@ -27,8 +27,8 @@ FASTAD_INLINE void sums(const A* const* rows, const A* weights, int64_t radius, 
       }
     }
     // Row b - i lies in above[(b - i) mod 4], row b + i in below[(b + i) mod 4]. kPhase is i mod 4.
-    const auto step = [&]<int kPhase>(std::integral_constant<int, kPhase>, int64_t i)
-                          FASTAD_LAMBDA {
+    const auto step = [&]<int kPhase>(std::integral_constant<int, kPhase>,
+                                      int64_t i) FASTAD_LAMBDA {
       const A weight = weights[i];
 #if defined(__GNUC__)
 #pragma GCC unroll 2

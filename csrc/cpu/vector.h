@@ -52,8 +52,8 @@ FASTAD_INLINE Vector<A, sizeof...(kLane)> pick(Vector<A, sizeof...(kLane)> a,
   return __builtin_shufflevector(a, b, place(kLane, kPlaces[kLane % 4])...);
 #else
   using Index = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
-  return __builtin_shuffle(
-      a, b, Vector<Index, sizeof...(kLane)>{place(kLane, kPlaces[kLane % 4])...});
+  return __builtin_shuffle(a, b,
+                           Vector<Index, sizeof...(kLane)>{place(kLane, kPlaces[kLane % 4])...});
 #endif
 }
 
