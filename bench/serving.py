@@ -27,6 +27,8 @@ from fastad import _extension, backbones, models, training
 from fastad.commands.timing import interleaved
 from fastad.data import resize
 from fastad.engine import precision
+from fastad.engine.convolution import Convolution, Stem
+from fastad.engine.folding import fold
 from fastad.inference import Predictor
 from fastad.training.precision import cpu_multiplies_in, has_amx
 
@@ -76,6 +78,32 @@ def predictor(name: str, precision: str = "auto", **options: Any) -> Predictor:
         some = [model.teacher_features(torch.rand(8, 3, *SIZE)) for _ in range(4)]
         model.prototypes.fit(lambda: some, "teacher", 0.5, 17)
     return Predictor(model, SIZE, device="cpu", precision=precision)
+
+
+def products(predictor: Predictor) -> int:
+    """Multiplications that the convolutions of one image take, by the way each is computed."""
+    folded = fold(predictor.model, torch.int16)
+    assert folded is not None
+    folded.__dict__.pop("extract_pair", None)  # the same convolutions one by one
+    found = [0]
+
+    def count(module: Any, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+        (n, channels, *_), (height, width) = inputs[0].shape, y.shape[-2:]
+        if isinstance(module, Stem):  # pooled by 2
+            found[0] += n * 4 * height * width * 49 * 3 * y.shape[1]
+        elif isinstance(module, Convolution) and module.kernel == "winograd":
+            tiles = -(-height // 4) * -(-width // 4)
+            found[0] += n * tiles * 36 * channels * module.filters
+        else:
+            sides = module.weight[0, 0].numel() if module.kernel == "torch" else module.side**2
+            found[0] += y.numel() * channels * sides
+
+    kinds = (Convolution, Stem)
+    hooks = [m.register_forward_hook(count) for m in folded.modules() if isinstance(m, kinds)]
+    with torch.inference_mode():
+        folded(torch.rand(1, 3, *SIZE))
+    assert hooks
+    return found[0]
 
 
 def compared(
@@ -138,7 +166,11 @@ def measure(seconds: float, repeats: int) -> list[dict[str, Any]]:
         "rstpm, teacher2=resnet18": predictor("rstpm", teacher2="resnet18"),
     }
     runs = {name: lambda p=p: p.predict_batch(image) for name, p in candidates.items()}
-    rows.append(compared("rstpm against stpm", runs, seconds, repeats))
+    row = compared("rstpm against stpm", runs, seconds, repeats)
+    counts = {name: products(p) for name, p in candidates.items()}
+    for name in list(candidates)[1:]:
+        row[name]["products"] = round(counts[name] / counts["stpm"], 2)
+    rows.append(row)
     # As GTrans and PRN were to be compared: all in float32.
     candidates = {
         "stpm": exact,

@@ -37,13 +37,21 @@ HELD_OUT = 1 / 3
 RATE = 0.1
 DEFECTS = 75
 # Options of the training.
-MODELS: dict[str, dict[str, Any]] = {"patchcore": {}, "subspace": {}, "stpm": {}}
+MODELS: dict[str, dict[str, Any]] = {"patchcore": {}, "subspace": {}, "stpm": {"epochs": 40}}
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"variants": 0},
     "variants": {"variants": 2},
     "corrupt": {"variants": 0, "corrupt": 0.5},
-    "both": {"variants": 2, "corrupt": 0.5},
+    "foreign": {"variants": 0, "foreign": True},
+    "hard": {"variants": 0},
+    "all but corrupt": {"variants": 0, "foreign": True},
+    "all but foreign": {"variants": 0, "corrupt": 0.5},
+    "all but hard": {"variants": 0, "corrupt": 0.5, "foreign": True},
+    "all": {"variants": 0, "corrupt": 0.5, "foreign": True},
 }
+# Options of the model.
+HARD = {"hard", "all but corrupt", "all but foreign", "all"}
+OF_STUDENTS = {*WAYS} - {"plain", "variants"}
 SHOWN = ("light -10 %", "light +10 %", "light -20 %", "light +20 %", "shift -5 px", "shift +5 px")
 SHOWN += ("mild blur", "mild noise")
 
@@ -61,6 +69,7 @@ def measure(
         device="cpu",
         backbone="resnet18",
         teacher_weights=str(data / WEIGHTS),
+        **({"hard": 0.9} if way in HARD else {}),
     )
     training = MODELS[model] | WAYS[way]
     detector.fit(paths, validation_fraction=HELD_OUT, **training)
@@ -172,7 +181,7 @@ def main() -> None:
         for model in arguments.models
         for name in arguments.sets
         for way in arguments.ways
-        if model == "stpm" or "corrupt" not in WAYS[way]
+        if model == "stpm" or way not in OF_STUDENTS
     ]
     for cell in wanted if arguments.data is not None else []:
         if cell in [tuple(c[key] for key in keys) for c in cells]:

@@ -21,6 +21,7 @@ from ratios import finish
 from torch import Tensor
 
 from fastad import _extension, backbones, models
+from fastad.engine.fast_copy import FastCopy
 from fastad.training import Trainer, TrainingConfig
 from fastad.training.precision import cpu_multiplies_in, has_amx
 
@@ -68,7 +69,9 @@ class Peer:
         return time.perf_counter() - start
 
 
-def ours(images: Tensor, epochs: int, precision: str) -> tuple[list[float], float]:
+def ours(
+    images: Tensor, epochs: int, precision: str, fast: bool = True
+) -> tuple[list[float], float]:
     """Seconds of each epoch but the first, and of the first, which has the teacher's share."""
     model = models.build("stpm", **models.without_weights("stpm"))
     config = TrainingConfig.for_model(model, epochs=epochs, precision=precision, device="cpu")
@@ -78,7 +81,7 @@ def ours(images: Tensor, epochs: int, precision: str) -> tuple[list[float], floa
         if event.losses is not None:
             ends.append(time.perf_counter())
 
-    Trainer(model, config, progress).fit(images)
+    Trainer(model, config, progress, fast_copy=FastCopy(precision) if fast else None).fit(images)
     seconds = [after - before for before, after in pairwise(ends)]
     return seconds[1:], seconds[0]
 

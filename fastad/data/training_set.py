@@ -55,6 +55,7 @@ class TrainingSet:
             `aspects_of`.
         shape: (height, width) of the original images. None where they differ.
         excluded: images that the user left out.
+        copies: images that repeat another one, byte by byte.
     """
 
     dataset: Images
@@ -67,6 +68,7 @@ class TrainingSet:
     log_aspects: np.ndarray | None = None
     shape: tuple[int, int] | None = None
     excluded: list[Path] = field(default_factory=list)
+    copies: int = 0
 
     def aspects_of(self, indices: Sequence[int]) -> np.ndarray:
         """Logarithms of width by height of some images, NaN where unknown: (n,)."""
@@ -78,7 +80,7 @@ class TrainingSet:
         return self.log_aspects[list(indices)]
 
     def notes(self) -> list[str]:
-        """What a record says of the files that were left out; of each kind it names the first."""
+        """What a record says of files left out (each kind with the first names) and copies."""
         unreadable = [path for path, _ in self.skipped]
         kinds = (unreadable, "unreadable images skipped"), (self.excluded, "images excluded")
         notes = []
@@ -86,6 +88,11 @@ class TrainingSet:
             names = ", ".join(path.name for path in paths[:SKIPPED_NAMES])
             more = ", ..." if len(paths) > SKIPPED_NAMES else ""
             notes += [f"{len(paths)} {what}: {names}{more}"] if paths else []
+        if self.copies:
+            notes.append(
+                f"{self.copies} of {len(self.dataset)} images are exact copies of others. All "
+                "copies of an image are held out together, or trained on together"
+            )
         return notes
 
 

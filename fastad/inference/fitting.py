@@ -17,11 +17,13 @@ from torch import Tensor
 from fastad.data.folder import Images
 from fastad.data.roi import Roi
 from fastad.data.training_set import TrainingSet, image_digests
+from fastad.engine.fast_copy import FastCopy
 from fastad.evaluation import CheckResult, Tried, check
 from fastad.inference.advice import next_step
 from fastad.inference.artifact import Artifact
 from fastad.inference.calibration import calibration_scores
 from fastad.inference.candidates import better, in_words
+from fastad.inference.holding_out import copies_together
 from fastad.inference.in_tiles import TileTraining
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
@@ -83,7 +85,8 @@ def _best(
     if several and resume and checkpoint is not None:  # before a candidate without epochs is fitted
         for model, config in candidates:
             if model.trains():
-                given = source.dataset, source.held_out, source.pixel_range
+                split = copies_together(source, config)
+                given = split.dataset, split.held_out, split.pixel_range
                 require_resumable(checkpoint, model, config, *given)
     fitted: list[tuple[Artifact, Predictor]] = []
     for number, (model, config) in enumerate(candidates, start=1):
@@ -147,8 +150,10 @@ def fit_model(
         KeyboardInterrupt: Ctrl-C before the end of the first epoch.
         Other errors are those of `fastad.training.Trainer.fit`.
     """
+    source = copies_together(source, config)
     after = (EXAMINATION, SELF_CHECK) if self_check else (EXAMINATION,)
-    trainer = kind(model, config, progress, followed_by=after)
+    fast = FastCopy(config.precision)
+    trainer = kind(model, config, progress, followed_by=after, fast_copy=fast)
     precision = str(trainer.dtype).removeprefix("torch.")
     doing = "training" if kind is Trainer else "calibrating"
     size = "x".join(map(str, source.size))

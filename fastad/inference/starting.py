@@ -21,6 +21,7 @@ from fastad.data.facts import Expectation
 from fastad.data.sizes import is_auto
 from fastad.data.training_set import PIXELS, TrainingSet, file_digests, image_digests
 from fastad.inference.artifact import Artifact, load
+from fastad.inference.holding_out import chosen_to_hold_out
 from fastad.inference.known_images import trained_and_apart, trainings
 from fastad.models import AnomalyModel, FrozenTeacher
 from fastad.models.auto import AUTO
@@ -230,34 +231,6 @@ class Start:
             training["defects"] = sorted({*before["defects"], *training["defects"]})
             count = len(training["defects"])
             training["supervision"] = f"supervised, {count} images of real defects"
-
-
-def chosen_to_hold_out(
-    digests: Sequence[str],
-    trained: set[str],
-    apart: set[str],
-    share: float,
-    seed: int,
-    apart_now: set[str] | None = None,
-) -> set[str]:
-    """Digests of the images to hold out: none that was trained on, and all copies of each.
-
-    Args:
-        digests: of all images, in order.
-        trained: of what any training before was trained on.
-        apart: of what the trainings before held out. It is held out again.
-        share: of the new images that are held out, too. 0 holds out none at all.
-        seed: of which.
-        apart_now: of what the layout of the folder sets apart. Nothing else is held out then.
-    """
-    free = [digest for digest in dict.fromkeys(digests) if digest not in trained]
-    if apart_now is not None:
-        return apart_now & {*free}
-    if share == 0:
-        return set()
-    new = [digest for digest in free if digest not in apart]
-    drawn = split_indices(len(new), share, seed)[1].tolist() if new else []
-    return {digest for digest in free if digest in apart} | {new[i] for i in drawn}
 
 
 def lineage(training: Mapping[str, Any]) -> list[str]:

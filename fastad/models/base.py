@@ -69,7 +69,8 @@ class Stage:
         judged_by_defects: whether `AnomalyModel.answer` tells defects apart in this stage already:
             its epoch is then chosen by synthesised ones on held-out images, too.
         sees_past_defects: whether the loss takes "corrupted" of a batch (N, 3, H, W), where it is
-            there: images with a synthesised defect for the student alone.
+            there: images with a synthesised defect for the student alone. And "foreign"
+            (N, 3, h, w): images on which it must not follow the teacher.
         steps: what is done in turn with every batch, as where a generator and a discriminator
             learn from each other. Empty for a stage that trains nothing: it is
             `AnomalyModel.prepare_stage` and `AnomalyModel.finish_stage` alone, without epochs.

@@ -327,9 +327,13 @@ class MapModel(AnomalyModel):
 
     def calibrate_maps(self, good: Batches) -> None:
         """Take the means of the distance maps from normal images."""
+        self.calibrate_from(self.level_maps(batch) for batch in good())
+
+    def calibrate_from(self, maps: Iterable[Sequence[Tensor]]) -> None:
+        """As `calibrate_maps`, from the `level_maps` of batches of them."""
         means = [PositionMeans(self.roi) for _ in self.distance_means]
-        for batch in good():
-            for mean, level in zip(means, self.level_maps(batch), strict=True):
+        for levels in maps:
+            for mean, level in zip(means, levels, strict=True):
                 mean.add(level.to(self.distance_means.dtype))
         found = torch.stack([mean.result() for mean in means])
         self.distance_means.copy_(found.clamp_min(LEAST_MEAN))

@@ -17,6 +17,7 @@ from fastad._values import is_number
 from fastad.models.base import Batches, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
+from fastad.models.foreign import agreement, statistics_kept
 from fastad.models.map_model import Evidence, MapModel
 from fastad.models.map_options import SCALES, MapOptions
 from fastad.models.roi import distillation_loss, mean_inside
@@ -275,7 +276,8 @@ class STPM(MapModel):
 
         The authors' code omits the factor 1/2 of the paper's distance, and their learning rate
         belongs to that: hence a weight of 2 on each level. Where the batch has "corrupted" images,
-        the student sees those. The teacher's features are of the clean ones all the same.
+        the student sees those. The teacher's features are of the clean ones all the same. Where it
+        has "foreign" ones, their `agreement` is a second loss.
         """
         teacher, student, deviation = self._pair(
             batch.get("corrupted", batch["image"]), batch.get("teacher")
@@ -290,4 +292,9 @@ class STPM(MapModel):
             deviation=deviation,
             eps=self.config.eps,
         )
-        return {"distillation": distance}
+        losses = {"distillation": distance}
+        if "foreign" in batch:
+            with statistics_kept(self.student):
+                pair = self.features(batch["foreign"])
+            losses["foreign"] = agreement(*pair, self.config.eps)
+        return losses

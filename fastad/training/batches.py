@@ -143,6 +143,9 @@ def to_device(
     if "corrupted" in batch:  # of the image's dtype
         corrupted = batch["corrupted"].to(torch.float32, memory_format=memory_format)
         batch["corrupted"] = corrupted.div_(255) if is_bytes else corrupted
+    if "foreign" in batch:  # bytes
+        foreign = batch["foreign"].to(torch.float32, memory_format=memory_format)
+        batch["foreign"] = foreign.div_(255)
     return batch
 
 

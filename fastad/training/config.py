@@ -31,6 +31,7 @@ STAGE_OPTIONS = (
     "defects",
     "defect_images",
 )
+OF_ONE_STUDENT = ("corrupt", "foreign")  # what a student alone sees
 OF_PSEUDO_ANOMALIES = STAGE_OPTIONS[STAGE_OPTIONS.index("pseudo_anomalies") :]
 # What nothing but a stage that trains has.
 OF_EPOCHS = tuple(
@@ -76,6 +77,9 @@ class TrainingConfig(Options):
         corrupt: share of the training images that the student of STPM, and the first one of RSTPM,
             sees with a synthesised defect, from 0 to 1. It must give the teacher's features of the
             image without. Each epoch draws other defects.
+        foreign: also show generated textures to the student of STPM, and to the first one of
+            RSTPM: one of a quarter of the pixels beside each image. Where it gives the teacher's
+            features there, too, it is told not to.
         seed: of the split, the order of the images, and random layers.
         precision: "auto", "float32", "bfloat16" or "float16" of convolutions and products.
             Parameters and their updates stay float32. "auto" is bfloat16 where the device has units
@@ -131,6 +135,7 @@ class TrainingConfig(Options):
     validation_fraction: float = 0.2
     variants: int = 0
     corrupt: float = 0.0
+    foreign: bool = False
     seed: int = 0
     precision: str = "auto"
     channels_last: bool = True
@@ -180,7 +185,7 @@ class TrainingConfig(Options):
         )
         self._require("betas", two_fractions, "two numbers in [0, 1)")
         self.betas = (self.betas[0], self.betas[1])
-        for name in ("channels_last", "deterministic", "on_foreground"):
+        for name in ("channels_last", "deterministic", "foreign", "on_foreground"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self.device = str(self.device)
         for name in ("textures", "defects"):
@@ -247,8 +252,10 @@ class TrainingConfig(Options):
             for name in OF_PSEUDO_ANOMALIES:
                 if name in overrides and getattr(config, name) != getattr(cls, name):
                     raise ValueError(f"{name}: the training of {model.name} has no use for it")
-        if config.corrupt > 0 and not any(stage.sees_past_defects for stage in model.stages):
-            raise ValueError(f"corrupt: the training of {model.name} has no use for it")
+        if not any(stage.sees_past_defects for stage in model.stages):
+            for name in OF_ONE_STUDENT:
+                if getattr(config, name):
+                    raise ValueError(f"{name}: the training of {model.name} has no use for it")
         if not model.trains():
             for name in OF_EPOCHS:
                 if name in overrides:
@@ -352,5 +359,5 @@ def options_of(model: type[AnomalyModel], options: Mapping[str, Any]) -> dict[st
     if not any(stage.pseudo_anomalies for stage in model.stages):
         unused += OF_PSEUDO_ANOMALIES
     if not any(stage.sees_past_defects for stage in model.stages):
-        unused += ("corrupt",)
+        unused += OF_ONE_STUDENT
     return {name: value for name, value in options.items() if name not in unused}

@@ -43,6 +43,7 @@ _LATER = (
     "defect_images",
     "variants",
     "corrupt",
+    "foreign",
 )
 # These may differ: epochs may be added; floors change epochs and batches, which are compared;
 # workers change nothing; the others change the rounding, which `changes` says.

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -15,23 +14,13 @@ from fastad.training.batch_norm import chosen_batches, taken_anew, trained_norms
 from fastad.training.batches import one_variant_each, shuffled_batches
 from fastad.training.divergence import require_finite
 from fastad.training.graphs import StepGraphs, recorder
+from fastad.training.judging import FastCopy, Judge, Sources
 from fastad.training.progress import Clock, EpochProgress
 from fastad.training.schedule import rate_factor
 from fastad.training.shares import Shares
-from fastad.training.source import Placement, Source
+from fastad.training.source import Placement
 from fastad.training.stages import StagePlan
 from fastad.training.state import RunningStep, TrainingState
-from fastad.training.trial import MOST_CLEAN, quality, spread
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Of the images that a stage trains on, of those it is validated on (may be the same), and of
-    the defects that it is judged by, if any."""
-
-    train: Source
-    validation: Source
-    trial: Source | None
 
 
 class StageLoop:
@@ -43,6 +32,7 @@ class StageLoop:
         progress: called after every step and every epoch.
         agenda: of the whole training; this stage is its phase.
         shares: of the batches, where several processes train together.
+        fast_copy: as of `Judge`.
     """
 
     def __init__(
@@ -54,12 +44,14 @@ class StageLoop:
         progress: Callable[[EpochProgress], None] | None,
         agenda: Agenda,
         shares: Shares,
+        fast_copy: FastCopy | None = None,
     ):
         self.shares = shares
         self.agenda = agenda
         self.model, self.plan, self.placement = model, plan, placement
         self.sources = sources
         self.progress = progress
+        self.judge = Judge(model, plan, placement, sources, fast_copy)
         self._on_cuda = placement.device.type == "cuda"
         records = plan.stage.is_static and shares.count == 1  # no message is recorded
         self._graphs = StepGraphs(recorder(placement.device) if records else None)
@@ -77,7 +69,7 @@ class StageLoop:
             batches = shuffled_batches(items, self.plan.config.batch_size, state.shuffle)
             losses = self._train_epoch(batches, state, clock)
             self._renew_statistics()
-            found, score = self.shares.agreed((self._judge(epoch), self._validate(epoch)))
+            found, score = self.shares.agreed(self._look(epoch))
             seconds = before + time.monotonic() - begin
             is_best = state.end_epoch(losses, score, found, seconds)
             if self.shares.is_first:
@@ -182,55 +174,25 @@ class StageLoop:
         with torch.random.fork_rng([device] if self._on_cuda else []), taken_anew(norms):
             torch.manual_seed(self.plan.seed)
             for _, batch in self.sources.train.batches(chosen, epoch=0):
-                batch.pop("corrupted", None)  # they are of good images
+                for other in ("corrupted", "foreign"):  # they are of good images
+                    batch.pop(other, None)
                 for step in self.plan.stage.steps:
                     self._losses(batch, step)
 
-    @torch.no_grad()
-    def _judge(self, epoch: int) -> float | None:
-        """How well the model tells held-out images from defects on them; None without such."""
-        source, trial = self.sources.validation, self.sources.trial
-        if trial is None or self.plan.trial is None:
-            return None
-        held_out, defects = self.plan.held_out, torch.arange(len(self.plan.trial))
-        clean = spread(held_out, MOST_CLEAN)
-        self.model.eval()
-        with self.placement.autocast():
-            self.model.calibrate_maps(lambda: _second(self._fixed_batches(source, held_out)))
-            found = quality(
-                self.model.answer,
-                _second(self._fixed_batches(source, clean)),
-                _second(self._fixed_batches(trial, defects)),
-                self.model.roi,
-            )
-        self._require_finite(found, "anomaly score", f"epoch {epoch}")
-        return float(found)
-
-    def _fixed_batches(
-        self, source: Source, items: Tensor
-    ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        """With the same draws in every epoch, so that what is made of them can be compared."""
-        return source.batches(items.split(self.plan.config.batch_size), epoch=0)
-
-    @torch.inference_mode()
-    def _validate(self, epoch: int) -> float:
-        """Mean of the model's validation score over the validation items."""
-        self.model.eval()
+    def _look(self, epoch: int) -> tuple[float | None, float]:
+        """How well the model tells held-out images from defects on them, None without such; and the
+        mean of its validation score over the validation items."""
+        looking = self.judge.ready()
+        found = looking.quality()
+        if found is not None:
+            self._require_finite(found, "anomaly score", f"epoch {epoch}")
         total = torch.zeros((), dtype=torch.float64)
-        items = self.plan.validation_items
-        pieces = items.split(self.plan.config.batch_size)[self.shares.number :: self.shares.count]
-        for indices, batch in self.sources.validation.batches(pieces, epoch=0):
-            with self.placement.autocast():
-                scores = self.model.validation_score(batch)
-            if scores.shape != (len(indices),):
-                raise TypeError(
-                    f"validation_score of {self.model.name} must return shape ({len(indices)},); "
-                    f"got {tuple(scores.shape)}"
-                )
+        for scores in looking.errors(slice(self.shares.number, None, self.shares.count)):
             total += scores.double().sum().cpu()
         total = self.shares.added({"score": total})["score"]
         self._require_finite(total, "error on held-out good images", f"epoch {epoch}")
-        return float(total) / len(items)
+        mean = float(total) / len(self.plan.validation_items)
+        return None if found is None else float(found), mean
 
     def _require_finite_totals(
         self, totals: Sequence[list[Tensor]], state: TrainingState, epoch: int, first: int

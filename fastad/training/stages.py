@@ -11,6 +11,7 @@ from fastad.data.depth import PixelRange
 from fastad.data.folder import Images
 from fastad.data.synthesis import (
     Corrupted,
+    Foreign,
     PseudoAnomalies,
     RealDefects,
     TextureFolder,
@@ -28,7 +29,7 @@ from fastad.training.trial import pixels_inside, trial_defects
 # choose the epoch, and each held-out image with and without defects.
 MIN_VALIDATION_ITEMS = 100
 MIN_VALIDATION_REPEATS = 4
-TRAINING, VALIDATION, TRIAL, VARIANTS, CORRUPTED = 1, 2, 3, 4, 5  # whose seeds differ
+TRAINING, VALIDATION, TRIAL, VARIANTS, CORRUPTED, FOREIGN = 1, 2, 3, 4, 5, 6  # seeds differ
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ def plan_stages(
                     derived_seed(config.seed, index, CORRUPTED),
                     pixels_inside(model.roi),
                 )
+            if own.foreign and stage.sees_past_defects:
+                made = Foreign(made, derived_seed(config.seed, index, FOREIGN))
             train_set = validation_set = made
         trial = None
         if stage.judged_by_defects:

@@ -24,7 +24,8 @@ from fastad.training.composing import note_composition, settle_composition
 from fastad.training.config import TrainingConfig, used_options
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, found_again, identify
-from fastad.training.loop import Sources, StageLoop
+from fastad.training.judging import FastCopy, Sources
+from fastad.training.loop import StageLoop
 from fastad.training.map_choice import choose_by_defects, leave_plain
 from fastad.training.memory import freed_memory_kept
 from fastad.training.precision import resolve_device, resolve_precision
@@ -61,6 +62,8 @@ class Trainer:
             training.
         followed_by: what the caller does after it, which the time left counts: `EXAMINATION` and
             `SELF_CHECK` of `fastad.training.agenda`.
+        fast_copy: gives a copy of a model that computes the same faster, or None, as
+            `fastad.engine.fast_copy.FastCopy`. It looks at the held-out images after an epoch.
 
     Raises:
         ValueError: the device or the precision is not available.
@@ -86,6 +89,7 @@ class Trainer:
         progress: Callable[[EpochProgress], None] | None = None,
         *,
         followed_by: Sequence[str] = (),
+        fast_copy: FastCopy | None = None,
     ):
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be a function or None; got {progress!r}")
@@ -93,6 +97,7 @@ class Trainer:
         self.config = TrainingConfig.for_model(model) if config is None else config
         self.progress = progress
         self._followed_by = followed_by
+        self._fast_copy = fast_copy
         self.device = resolve_device(self.config.device)
         precision = self.config.precision
         if precision == "auto" and not model.trains():
@@ -349,7 +354,7 @@ class Trainer:
                 source.keep_features(plan.config.batch_size, room, watch)
             sources = Sources(train, validation, trial)
             own = self._placement, sources, self.progress, self._agenda, self._shares
-            StageLoop(self.model, plan, *own).run(state, begin, save)
+            StageLoop(self.model, plan, *own, self._fast_copy).run(state, begin, save)
             self._finish(plan, state, train if plan.train_set is plan.images else None)
         finally:
             for source in filter(None, (train, validation, trial)):

@@ -14,8 +14,9 @@ import fastad
 from fastad import inference, models
 from fastad._estimator import NotFittedError
 from fastad.data.training_set import file_digests
+from fastad.inference.holding_out import chosen_to_hold_out
 from fastad.inference.known_images import given_to_training, trained_and_apart
-from fastad.inference.starting import LEAST_HELD_OUT, Start, chosen_to_hold_out, lineage
+from fastad.inference.starting import LEAST_HELD_OUT, Start, lineage
 from fastad.training import CheckpointError, TrainingConfig
 from fastad.training.config import GOING_ON
 

@@ -5,6 +5,7 @@ from fastad.data.synthesis.augmentations import AUGMENTATIONS, augment
 from fastad.data.synthesis.conditions import DISTURBANCES, Variants, disturbed, varied
 from fastad.data.synthesis.corrupted import Corrupted
 from fastad.data.synthesis.foreground import foreground
+from fastad.data.synthesis.foreign import Foreign
 from fastad.data.synthesis.perlin import perlin_mask, perlin_noise
 from fastad.data.synthesis.real_defects import RealDefects, chosen_defects
 from fastad.data.synthesis.shapes import SHAPES, draw_mask
@@ -18,6 +19,7 @@ __all__ = [
     "FAMILIES",
     "SHAPES",
     "Corrupted",
+    "Foreign",
     "PseudoAnomalies",
     "RealDefects",
     "TextureFolder",

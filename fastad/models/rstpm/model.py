@@ -18,6 +18,7 @@ from torch.nn import functional
 from fastad import backbones, ops
 from fastad.models.base import PROBE, Batches, FrozenTeacher, Stage
 from fastad.models.bottleneck import bottleneck_stage
+from fastad.models.foreign import agreement, statistics_kept
 from fastad.models.map_model import Evidence, MapModel
 from fastad.models.map_options import SCALES, MapChoice
 from fastad.models.roi import distillation_loss, mean_inside
@@ -286,7 +287,8 @@ class RSTPM(MapModel):
         """Of the pairs: the squared distances of normalised features, averaged per level and summed
         over the levels, with the factor of `STPM`'s loss. Of the discriminative network: the focal
         loss, and the mean absolute error where asked for. Where the batch has "corrupted" images,
-        Student1 sees those. All else is of the clean ones.
+        Student1 sees those. All else is of the clean ones. Where it has "foreign" ones, the
+        `agreement` of pair 1 on them is a third loss.
         """
         if self._discriminates:
             focal, error = self._discriminator_errors(batch)
@@ -302,7 +304,13 @@ class RSTPM(MapModel):
             hard=self.config.hard,
             eps=self.config.eps,
         )
-        return {"pair1": levels[: len(LAYERS)].sum(), "pair2": levels[len(LAYERS) :].sum()}
+        losses = {"pair1": levels[: len(LAYERS)].sum(), "pair2": levels[len(LAYERS) :].sum()}
+        if "foreign" in batch:
+            with statistics_kept(self.student1):
+                pair = self.extract_pair(self.normalize(batch["foreign"]))
+            first, second = (levels[: len(LAYERS)] for levels in pair)
+            losses["foreign"] = agreement(first, second, self.config.eps)
+        return losses
 
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
         """The loss of each image: (N,)."""
