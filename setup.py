@@ -132,7 +132,8 @@ def contraction(mode: str) -> list[str]:
 
 
 # Without contraction the distance of equal vectors is exactly zero, and every x86-64 CPU computes
-# the same bytes. The inner loops wait for memory, so it costs nothing.
+# the same bytes. The inner loops wait for memory, so it costs nothing. Smoothing waits for
+# arithmetic: it asks for FMA by itself, where a CPU has AVX2.
 cpu = cpp_extension.CppExtension(
     "fastad._C",
     ["csrc/fastad.cpp", "csrc/threads.cpp", *sources("cpu", "images", "metrics", ending="cpp")],

@@ -13,7 +13,8 @@
 
 namespace fastad {
 
-// An output pixel is w0 * source[i0] + w1 * source[i1]; i0 == i1 at the far edge.
+// An output pixel is w0 * source[i0] + w1 * source[i1]. i0 == i1 at the far edge, and where an axis
+// keeps its length: there 0 * source[i1] would be no 0 where the source is infinite.
 template <class T>
 struct BilinearIndex {
   int i0, i1;
@@ -41,7 +42,7 @@ FASTAD_HOST_DEVICE BilinearIndex<T> bilinear_index(int dst, T scale, T centre, i
   i0 = i0 < in - 1 ? i0 : in - 1;
   T w1 = src - static_cast<T>(i0);
   w1 = w1 < T(1) ? w1 : T(1);
-  return {i0, i0 + (i0 < in - 1), T(1) - w1, w1};
+  return {i0, i0 + (i0 < in - 1 && scale != T(1)), T(1) - w1, w1};
 }
 
 }  // namespace fastad

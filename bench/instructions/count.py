@@ -31,8 +31,7 @@ LOOPS = [
     ("expand_row", "planar", "float32"),
     ("join_row", "planar", "float32"),
     ("maximum", "planar", "float32"),
-    ("blur_down", "planar", "float32"),
-    ("blur_across", "planar", "float32"),
+    ("blur", "planar", "float32"),
 ]  # fmt: skip
 
 

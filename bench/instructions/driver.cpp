@@ -16,7 +16,7 @@ using namespace fastad::cpu;
 
 namespace {
 
-constexpr int64_t kChannels = 64, kPixels = 512, kWidth = 256, kTaps = 25;
+constexpr int64_t kChannels = 64, kPixels = 512, kWidth = 256, kRadius = 12;
 
 struct Data {
   std::vector<float> t = std::vector<float>(kChannels * kPixels), s = t, scratch_t = t;
@@ -56,12 +56,12 @@ extern "C" __attribute__((noinline)) void measured(const char* loop, Data& d, La
     Maximum<float> greatest(d.t[0]);
     greatest.update(d.t.data(), kWidth);
     d.out[0] = greatest.value();
-  } else if (!std::strcmp(loop, "blur_down")) {
-    const float* rows[kTaps + kBlurRows - 1];
-    for (int i = 0; i < kTaps + kBlurRows - 1; ++i) rows[i] = d.t.data() + i * kWidth;
-    blur_down<float>(rows, d.w0.data(), kTaps, kWidth, d.out.data(), kWidth);
-  } else if (!std::strcmp(loop, "blur_across")) {
-    blur_across<float>(d.t.data(), d.w0.data(), kTaps, kWidth, d.out.data());
+  } else if (!std::strcmp(loop, "blur")) {
+    const float* rows[2 * kRadius + kBlurRows];
+    for (int64_t i = 0; i < 2 * kRadius + kBlurRows; ++i) rows[i] = d.t.data() + i * kWidth;
+    float* out[kBlurRows];
+    for (int64_t b = 0; b < kBlurRows; ++b) out[b] = d.out.data() + b * kWidth;
+    blur<float>(rows + kRadius, d.w0.data(), kRadius, kWidth, out);
   }
 }
 

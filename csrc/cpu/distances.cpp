@@ -75,7 +75,7 @@ template <class A>
 void backward(const Pyramid& pyramid, double eps, const std::vector<Tensor>& grad,
               const std::vector<Tensor>& gradients) {
   const std::vector<Features> outs(gradients.begin(), gradients.end());
-  pyramid.for_each_place<A>([&](const Place& place, Scratch<A>& scratch) {
+  const auto sweep = [&](const Place& place, Scratch<A>& scratch) {
     thread_local FewPixels<A> few;
     const Level& level = pyramid.levels()[place.level];
     const Features& out = outs[place.level];
@@ -103,7 +103,8 @@ void backward(const Pyramid& pyramid, double eps, const std::vector<Tensor>& gra
     clear_pixels(out.type, out.layout, out.row_stride(), out.channels, place.pixels,
                  out.at(place.image, place.pixel));
     if (!few.places.empty()) backward_of_few(pyramid, place, eps, few, scratch, out);
-  });
+  };
+  pyramid.for_each_place<A>(sweep, kBackwards);
 }
 
 template <class A>

@@ -55,6 +55,10 @@ Pair compare_block(const Pyramid& pyramid, const Place& place, Scratch<A>& scrat
   return {t_norm, s_norm, weighted_sum(block.distances, weights, block.pixels)};
 }
 
+// A part's share in the norm of the whole, 0 where that is infinite: as of a pixel, whose vector
+// counts as zeros where the sum of its squares is too large.
+double share(double norm, double whole) { return std::isinf(whole) ? 0 : norm / whole; }
+
 Pair join(const Pair* parts, int64_t count, double eps) {
   double t_squares = 0, s_squares = 0;
   for (int64_t b = 0; b < count; ++b) {
@@ -65,7 +69,7 @@ Pair join(const Pair* parts, int64_t count, double eps) {
   const double t = whole.t_norm < eps ? eps : whole.t_norm;
   const double s = whole.s_norm < eps ? eps : whole.s_norm;
   for (int64_t b = 0; b < count; ++b) {
-    const double t_share = parts[b].t_norm / t, s_share = parts[b].s_norm / s;
+    const double t_share = share(parts[b].t_norm, t), s_share = share(parts[b].s_norm, s);
     const double longer = t_share - s_share;
     whole.distance += 0.5 * longer * longer + t_share * s_share * parts[b].distance;
   }
@@ -98,14 +102,14 @@ void backward(const Pyramid& pyramid, A eps, const A* grad, const A* distances, 
               const std::vector<Tensor>& gradients) {
   const std::vector<Features> outs(gradients.begin(), gradients.end());
   const auto levels = static_cast<int64_t>(outs.size());
-  pyramid.for_each_place<A>([&](const Place& place, Scratch<A>& scratch) {
+  const auto sweep = [&](const Place& place, Scratch<A>& scratch) {
     const Level& level = pyramid.levels()[place.level];
     const int64_t images = level.student.images, i = place.level * images + place.image;
     const Block<A> block = pyramid.read(place, scratch, false);
     const A t_norm = norms[i], s_norm = norms[levels * images + i];
     const A t_inverse = A(1) / (t_norm < eps ? eps : t_norm);
     const A s_inverse = A(1) / (s_norm < eps ? eps : s_norm);
-    const A t_hat = t_norm < eps ? t_norm * t_inverse : A(1);
+    const A t_hat = t_inverse == A(0) ? A(0) : t_norm < eps ? t_norm * t_inverse : A(1);
     block.set_inverses(t_inverse, s_inverse);
     // A clamped norm is a constant: the gradient has no part through it.
     const A projection = s_norm < eps ? A(0) : distances[i] + A(0.5) * (A(1) - t_hat * t_hat);
@@ -118,7 +122,8 @@ void backward(const Pyramid& pyramid, A eps, const A* grad, const A* distances, 
     }
     const Features& out = outs[place.level];
     write_gradient(level, block, out.at(place.image, place.pixel), out.type, out.row_stride());
-  });
+  };
+  pyramid.for_each_place<A>(sweep, kBackwards);
 }
 
 std::tuple<Tensor, Tensor> flat_distances(std::vector<Tensor> teacher, std::vector<Tensor> student,

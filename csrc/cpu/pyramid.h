@@ -101,6 +101,9 @@ struct Scratch {
   std::vector<A> values, of_pixel;
 };
 
+// The order of a second sweep: it finds in the cache what the first read last.
+constexpr bool kBackwards = true;
+
 class Pyramid {
  public:
   // Of features that `check_features` passed, of what the other checks returned, which must live
@@ -114,9 +117,9 @@ class Pyramid {
   // Arithmetic in double when any feature is double.
   bool is_double() const { return is_double_; }
 
-  // Calls visit(place, scratch) for every block, on all threads.
+  // Calls visit(place, scratch) for every block, on all threads, or from the last one to the first.
   template <class A, class Visit>
-  void for_each_place(const Visit& visit) const;
+  void for_each_place(const Visit& visit, bool backwards = false) const;
 
   // A block's features. In place of inverse norms it has, where `squares` asks for them, the square
   // sums of the pixels. The rest is room.
@@ -170,7 +173,7 @@ class Pyramid {
 };
 
 template <class A, class Visit>
-void Pyramid::for_each_place(const Visit& visit) const {
+void Pyramid::for_each_place(const Visit& visit, bool backwards) const {
   parallel_for(0, tasks_, 1, [&](int64_t begin, int64_t end) {
     // Kept from call to call: fresh memory would cost more in page faults than the work in it.
     thread_local Scratch<A> scratch;
@@ -181,7 +184,9 @@ void Pyramid::for_each_place(const Visit& visit) const {
       scratch.of_pixel.resize(6 * largest_pixels_);
     }
     int64_t index = 0;
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t turn = begin; turn < end; ++turn) {
+      const int64_t task = backwards ? tasks_ - 1 - turn : turn;
+      if (backwards) index = 0;
       while (index + 1 < static_cast<int64_t>(levels_.size()) &&
              levels_[index + 1].first_task <= task) {
         ++index;

@@ -1,106 +1,87 @@
 #include "cpu/smoothing_loops.h"
 
-#include <algorithm>
-
 #include "cpu/vector.h"
 
 namespace fastad::cpu {
 namespace {
 
-// Bytes of a vector: of a register with AVX-512, and of one without.
-constexpr int kWide = 64, kNarrow = 32;
-
-// Two vectors of four rows: eight sums hide the latency of an addition.
-template <class A, int kBytes>
-FASTAD_INLINE void down(const A* const* rows, const A* weights, int64_t taps, int64_t width, A* out,
-                        int64_t stride) {
+// `kVectors` of `kBytes` of each of the four rows. Rows at distance i above and below slide through
+// registers: a step reads one more on each side.
+template <class A, int kBytes, int kVectors, bool kFused>
+FASTAD_INLINE void sums(const A* const* rows, const A* weights, int64_t radius, int64_t width,
+                        A* const* out) {
   constexpr int kLanes = kBytes / sizeof(A);
-  for (int64_t x = 0; x < width; x += 2 * kLanes) {
-    Vector<A, kLanes> low[kBlurRows] = {}, high[kBlurRows] = {};
-    const auto add = [&](int64_t row, int first, int end) FASTAD_LAMBDA {
-      const auto a = load<A, kLanes>(rows[row] + x), b = load<A, kLanes>(rows[row] + x + kLanes);
+  using Row = Vector<A, kLanes>;
+  for (int64_t x = 0; x < width; x += kVectors * kLanes) {
+    Row above[kVectors][4], below[kVectors][4], sums[kVectors][4];
+#if defined(__GNUC__)
+#pragma GCC unroll 2
+#endif
+    for (int v = 0; v < kVectors; ++v) {
 #if defined(__GNUC__)
 #pragma GCC unroll 4
 #endif
-      for (int r = first; r < end; ++r) {
-        const A weight = weights[row - r];
-        low[r] = low[r] + a * weight;
-        high[r] = high[r] + b * weight;
+      for (int b = 0; b < 4; ++b) {
+        above[v][b] = below[v][b] = load<A, kLanes>(rows[b] + x + v * kLanes);
+        sums[v][b] = above[v][b] * weights[0];
+      }
+    }
+    // Row b - i lies in above[(b - i) mod 4], row b + i in below[(b + i) mod 4]. kPhase is i mod 4.
+    const auto step = [&]<int kPhase>(std::integral_constant<int, kPhase>,
+                                      int64_t i) FASTAD_LAMBDA {
+      const A weight = weights[i];
+#if defined(__GNUC__)
+#pragma GCC unroll 2
+#endif
+      for (int v = 0; v < kVectors; ++v) {
+        above[v][(4 - kPhase) % 4] = load<A, kLanes>(rows[-i] + x + v * kLanes);
+        below[v][(3 + kPhase) % 4] = load<A, kLanes>(rows[3 + i] + x + v * kLanes);
+#if defined(__GNUC__)
+#pragma GCC unroll 4
+#endif
+        for (int b = 0; b < 4; ++b) {
+          const Row both = above[v][(b + 4 - kPhase) % 4] + below[v][(b + kPhase) % 4];
+          sums[v][b] = multiply_add<kFused, A, kLanes>(both, weight, sums[v][b]);
+        }
       }
     };
-    // The first rows are the first sum's alone, the last ones the last sum's: 0 * NaN is no 0.
-    add(0, 0, 1), add(1, 0, 2), add(2, 0, 3);
-    for (int64_t row = 3; row < taps; ++row) add(row, 0, 4);
-    add(taps, 1, 4), add(taps + 1, 2, 4), add(taps + 2, 3, 4);
-    for (int r = 0; r < kBlurRows; ++r) {
-      store<A, kLanes>(out + r * stride + x, low[r]);
-      store<A, kLanes>(out + r * stride + x + kLanes, high[r]);
+    for (int64_t i = 1; i <= radius; i += 4) {
+      step(std::integral_constant<int, 1>{}, i);
+      if (i + 1 > radius) break;
+      step(std::integral_constant<int, 2>{}, i + 1);
+      if (i + 2 > radius) break;
+      step(std::integral_constant<int, 3>{}, i + 2);
+      if (i + 3 > radius) break;
+      step(std::integral_constant<int, 0>{}, i + 3);
     }
-  }
-}
-
-// A vector read at one place counts in the sums of its own columns, and of those before it.
-template <class A, int kBytes>
-FASTAD_INLINE void across(const A* row, const A* weights, int64_t taps, int64_t width, A* out) {
-  constexpr int kLanes = kBytes / sizeof(A), kVectors = kBytes / 8;
-  constexpr int64_t kStep = kVectors * kLanes;
-  A rest[kStep];
-  for (int64_t x = 0; x < width; x += kStep) {
-    Vector<A, kLanes> sums[kVectors] = {};
-    for (int64_t first = 0; first < std::min<int64_t>(kLanes, taps); ++first) {
-      const A* FASTAD_RESTRICT next = row + x + first;
-      Vector<A, kLanes> shifted[kVectors + 1];
 #if defined(__GNUC__)
-#pragma GCC unroll 8
+#pragma GCC unroll 2
 #endif
-      for (int v = 0; v < kVectors; ++v) shifted[v + 1] = load<A, kLanes>(next + v * kLanes);
-      next += kVectors * kLanes;
-      for (int64_t i = first;;) {
+    for (int v = 0; v < kVectors; ++v) {
+      transpose_fours<A, kLanes>(sums[v]);
 #if defined(__GNUC__)
-#pragma GCC unroll 8
+#pragma GCC unroll 4
 #endif
-        for (int v = 0; v < kVectors; ++v) {
-          shifted[v] = shifted[v + 1];
-          sums[v] = sums[v] + shifted[v] * weights[i];
-        }
-        i += kLanes;
-        if (i >= taps) break;
-        shifted[kVectors] = load<A, kLanes>(next);
-        next += kLanes;
-      }
+      for (int b = 0; b < 4; ++b) store<A, kLanes>(out[b] + x + v * kLanes, sums[v][b]);
     }
-    A* to = x + kStep <= width ? out + x : rest;
-    for (int v = 0; v < kVectors; ++v) store<A, kLanes>(to + v * kLanes, sums[v]);
-    if (to == rest) std::copy_n(rest, width - x, out + x);
   }
 }
 
 }  // namespace
 
 template <class A>
-void blur_down(const A* const* rows, const A* weights, int64_t taps, int64_t width, A* out,
-               int64_t stride) {
+void blur(const A* const* rows, const A* weights, int64_t radius, int64_t width, A* const* out) {
+  // As many rows as there are registers for: 32 of 64 bytes, or 16 of 32.
   if (kInstructionSet == InstructionSet::x86_64_v4) {
-    dispatch<down<A, kWide>>(rows, weights, taps, width, out, stride);
+    dispatch<sums<A, 64, 2, true>>(rows, weights, radius, width, out);
+  } else if (kInstructionSet == InstructionSet::x86_64_v3) {
+    dispatch<sums<A, 32, 1, true>>(rows, weights, radius, width, out);
   } else {
-    dispatch<down<A, kNarrow>>(rows, weights, taps, width, out, stride);
+    dispatch<sums<A, 32, 1, false>>(rows, weights, radius, width, out);
   }
 }
 
-template <class A>
-void blur_across(const A* row, const A* weights, int64_t taps, int64_t width, A* out) {
-  if (kInstructionSet == InstructionSet::x86_64_v4) {
-    dispatch<across<A, kWide>>(row, weights, taps, width, out);
-  } else {
-    dispatch<across<A, kNarrow>>(row, weights, taps, width, out);
-  }
-}
-
-#define FASTAD_BLURS(A)                                                              \
-  template void blur_down(const A* const*, const A*, int64_t, int64_t, A*, int64_t); \
-  template void blur_across(const A*, const A*, int64_t, int64_t, A*);
-FASTAD_BLURS(float)
-FASTAD_BLURS(double)
-#undef FASTAD_BLURS
+template void blur(const float* const*, const float*, int64_t, int64_t, float* const*);
+template void blur(const double* const*, const double*, int64_t, int64_t, double* const*);
 
 }  // namespace fastad::cpu

@@ -87,7 +87,9 @@ __global__ void __launch_bounds__(kThreads)
   const Acc s_inverse = 1 / (s_norm < eps ? eps : s_norm);
   Acc distance = 0;
   for (int64_t pixel = threadIdx.x; pixel < level.image_pixels; pixel += kThreads) {
-    const Acc t = load(teacher + pixel) * t_inverse, s = load(student + pixel) * s_inverse;
+    // A vector counts as zeros where the sum of its squares is too large.
+    const Acc t = t_inverse == 0 ? 0 : load(teacher + pixel) * t_inverse;
+    const Acc s = s_inverse == 0 ? 0 : load(student + pixel) * s_inverse;
     const Acc longer = t - s;
     distance += weight(pixel) * (Acc(0.5) * longer * longer + t * s * load(distances + pixel));
   }

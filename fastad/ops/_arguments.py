@@ -6,6 +6,7 @@ And where the kernels cannot serve: there the ops answer by `fastad.ops.referenc
 import functools
 import logging
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -214,13 +215,18 @@ def norm_floor(eps: float) -> float:
     return float(eps)
 
 
+def check_number(name: str, value: float) -> None:
+    """A number of Python, or one of numpy's."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real)):
+        raise TypeError(f"{name} must be a number, not {type(value)}")
+
+
 MOST_SMOOTHING = 300
 
 
 def smoothing(value: float) -> float:
     """A deviation in pixels, or 0 for none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"smoothing must be a number, not {type(value)}")
+    check_number("smoothing", value)
     if not 0 <= value <= MOST_SMOOTHING:
         raise ValueError(f"smoothing must be from 0 to {MOST_SMOOTHING} pixels, not {value!r}")
     return float(value)
@@ -228,8 +234,7 @@ def smoothing(value: float) -> float:
 
 def quantile(name: str, value: float) -> float:
     """A number at least 0 and below 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value)}")
+    check_number(name, value)
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}")
     return float(value)

@@ -34,17 +34,18 @@ class Comparison:
     @property
     def channels(self) -> list[Tensor] | None:
         """Mean and inverse deviation of each level, (2, C_l), as the kernels take them."""
-        if self.mean is None and self.deviation is None:
-            return None
-        mean, inverse = self.mean, None
-        if self.deviation is not None:
-            inverse = [d.to(self.dtype).reciprocal() for d in self.deviation]
-        mean = [torch.zeros_like(x) for x in inverse or []] if mean is None else mean
-        inverse = [torch.ones_like(x) for x in mean] if inverse is None else inverse
-        return [
-            torch.stack([m.to(self.dtype), i.to(self.dtype)])
-            for m, i in zip(mean, inverse, strict=True)
-        ]
+        # Six calls of torch for three levels: small as they are, they cost 10 us each while the
+        # cache is full of features.
+        mean = None if self.mean is None else [_as(self.dtype, m) for m in self.mean]
+        if self.deviation is None:
+            return None if mean is None else [torch.stack([m, torch.ones_like(m)]) for m in mean]
+        inverse = [_as(self.dtype, d).reciprocal() for d in self.deviation]
+        mean = [torch.zeros_like(x) for x in inverse] if mean is None else mean
+        return [torch.stack(pair) for pair in zip(mean, inverse, strict=True)]
+
+
+def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def of(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastad.ops import reference
+from fastad.ops import _arguments, reference
 
 # The pixels of an image are compared in groups of this many before they are ordered.
 _GROUP = 8
@@ -18,8 +18,7 @@ def check(score: str | None, share: float, return_maximum: bool, dtype: torch.dt
         raise ValueError("score is made of the map, which dtype rounds: give one of the two")
     if return_maximum:
         raise ValueError("score and return_maximum both return an image's score: give one")
-    if isinstance(share, bool) or not isinstance(share, (int, float)):
-        raise TypeError(f"share must be a number, not {type(share)}")
+    _arguments.check_number("share", share)
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, not {share!r}")
 

@@ -37,15 +37,22 @@ def of_levels(
         )
     dtype = _arguments.compute_dtype([*teacher, *student])
     if served and isinstance(weights, Tensor) and weights.device.type != "cuda":
-        images = weights.to(dtype).expand(-1 if weights.dim() == 3 else 1, -1, -1)
+        # Every call that changes nothing costs 10 us while the cache is full of features.
+        images = weights if weights.dtype == dtype else weights.to(dtype)
+        images = images if images.dim() == 3 else images[None]
         heights, widths = ([size[axis] for size in sizes] for axis in (0, 1))
         levels = torch.ops.fastad.resize_weights(images, heights, widths)
     else:
         levels = reference.resize_weights(weights, sizes, dtype)
     if _readable(levels[0]):
-        for i, level in enumerate(levels):
-            _check_values(weights, i, level)
-    return [w.expand(batch, *size) for w, size in zip(levels, sizes, strict=True)], served
+        # All weights of a tensor count in every level: the smallest tells.
+        smallest = min(range(len(sizes)), key=lambda i: math.prod(sizes[i]))
+        for i in [smallest] if isinstance(weights, Tensor) else range(len(sizes)):
+            _check_values(weights, i, levels[i])
+    shapes = [(batch, *size) for size in sizes]
+    return [
+        w if w.shape == shape else w.expand(shape) for w, shape in zip(levels, shapes, strict=True)
+    ], served
 
 
 def _check_values(weights: SpatialWeights, index: int, level: Tensor) -> None:

@@ -54,6 +54,17 @@ def test_aligned_corners(size, weights):
         assert max(map(deviation, grads, exact_grads)) < 2e-5
 
 
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("size", [(6, 20), (17, 5), (6, 5)])
+def test_infinity_stays_in_its_row_where_an_axis_keeps_its_length(size, corners):
+    level = torch.rand(1, 6, 5)
+    level[0, 2, 3] = torch.inf
+    found, expected = (
+        module.aggregate_maps([level], size, align_corners=corners) for module in (ops, reference)
+    )
+    assert torch.equal(found.isfinite(), expected.isfinite())
+
+
 def test_aligned_corners_of_features():
     teacher, student = pyramid(SHAPES["odd"]), pyramid(SHAPES["odd"], requires_grad=True)
     exact_student = doubled(student)

@@ -184,6 +184,20 @@ def test_nan_is_not_hidden():
     assert grad.flatten(1).isnan().all(dim=1).tolist() == [False, True]
 
 
+@pytest.mark.parametrize("of_teacher", [False, True])
+def test_squares_that_are_too_large_make_a_level_of_zeros(of_teacher):
+    """As of a pixel of "cosine", and of the reference: no NaN of finite features."""
+    pair = pyramid(SHAPES["odd"]), pyramid(SHAPES["odd"])
+    pair[of_teacher][1].mul_(1e25)
+    student = [x.requires_grad_() for x in pair[1]]
+    results = []
+    for module in (ops, reference):
+        losses = module.distillation_loss(pair[0], student, reduction="none", **FLAT)
+        results.append([losses, *torch.autograd.grad(losses.sum(), student)])
+    assert results[0][0][1] == 0.5
+    torch.testing.assert_close(*results)
+
+
 def test_empty_batch():
     teacher, student = pyramid(SHAPES["odd"], 0), pyramid(SHAPES["odd"], 0, requires_grad=True)
     assert ops.distillation_loss(teacher, student, **FLAT).isnan()

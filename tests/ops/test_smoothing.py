@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from pyramids import SHAPES, deviation, doubled, pyramid
@@ -185,7 +186,13 @@ def test_errors(call, match):
         call()
 
 
-@pytest.mark.parametrize("wrong", ["2", True, MAP])
+@pytest.mark.parametrize("number", [2, np.float32(2), np.float64(2), np.int64(2)], ids=repr)
+def test_numbers_of_numpy(number):
+    found = ops.aggregate_maps([MAP], (8, 8), smoothing=number)
+    assert torch.equal(found, ops.aggregate_maps([MAP], (8, 8), smoothing=2.0))
+
+
+@pytest.mark.parametrize("wrong", ["2", True, np.True_, MAP])
 def test_wrong_types(wrong):
     with pytest.raises(TypeError, match="smoothing must be a number"):
         ops.aggregate_maps([MAP], (8, 8), smoothing=wrong)
