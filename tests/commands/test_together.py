@@ -106,14 +106,14 @@ def test_a_stopped_training_goes_on_and_other_options_begin_anew(
         from fastad.training.loop import StageLoop
 
         with pytest.MonkeyPatch.context() as patch:
-            judge = StageLoop._judge
+            look = StageLoop._look
 
             def interrupted(loop, epoch):
                 if epoch == 2:
                     raise KeyboardInterrupt
-                return judge(loop, epoch)
+                return look(loop, epoch)
 
-            patch.setattr(StageLoop, "_judge", interrupted)
+            patch.setattr(StageLoop, "_look", interrupted)
             return train(*arguments, **options)
 
     folder = tmp_path / "out"

@@ -138,7 +138,7 @@ def test_another_number_of_feature_maps_is_named(options, match):
         ("l1_weight", float("nan"), "l1_weight must be a number of at least 0; got nan"),
         ("smoothing", "4", "smoothing must be a number of at least 0; got '4'"),
         ("smoothing", 1000, "smoothing must be at most 100 pixels; got 1000"),
-        ("pooling", 1.1, "pooling must be 'auto', 'maximum' or a share from 0 to 1; got 1.1"),
+        ("pooling", 1.1, "pooling must be 'auto', 'maximum', a share from 0 to 1 or an area"),
         ("eps", 0, "eps must be a number above 0; got 0"),
     ],
 )
