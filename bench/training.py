@@ -69,9 +69,7 @@ class Peer:
         return time.perf_counter() - start
 
 
-def ours(
-    images: Tensor, epochs: int, precision: str, fast: bool = True
-) -> tuple[list[float], float]:
+def ours(images: Tensor, epochs: int, precision: str) -> tuple[list[float], float]:
     """Seconds of each epoch but the first, and of the first, which has the teacher's share."""
     model = models.build("stpm", **models.without_weights("stpm"))
     config = TrainingConfig.for_model(model, epochs=epochs, precision=precision, device="cpu")
@@ -81,7 +79,7 @@ def ours(
         if event.losses is not None:
             ends.append(time.perf_counter())
 
-    Trainer(model, config, progress, fast_copy=FastCopy(precision) if fast else None).fit(images)
+    Trainer(model, config, progress, fast_copy=FastCopy(precision)).fit(images)
     seconds = [after - before for before, after in pairwise(ends)]
     return seconds[1:], seconds[0]
 

@@ -104,7 +104,7 @@ class Looking:
 
     @torch.inference_mode()
     def errors(self, part: slice) -> Iterator[Tensor]:
-        """The model's validation score of the items of every batch in ``part``.
+        """The model's validation score (n,) of each batch in ``part`` of the validation items.
 
         Raises:
             TypeError: it is not one number an image.
