@@ -32,7 +32,7 @@ constexpr int64_t kMostPixels = 1 << 30;
 constexpr int64_t kMostChannels = 1 << 24;
 
 enum Reduction : int64_t { kMean = 0, kSum = 1, kNone = 2 };
-enum Distance : int64_t { kCosine = 0, kL2 = 1 };
+enum Distance : int64_t { kCosine = 0, kL2 = 1, kCosineFlat = 2 };
 
 // ---- what messages say --------------------------------------------------------------------------
 
@@ -229,17 +229,23 @@ inline std::vector<Tensor> check_spatial_weights(const OptionalTensors& weights,
 }
 
 // What is compared of features: the vectors of pixels normalised (`kCosine`) or as they are
-// (`kL2`), the teacher's channels standardised before or not. The tensors checked must live on.
+// (`kL2`), or an image's level as one vector normalised (`kCosineFlat`); the teacher's channels
+// standardised before or not. The tensors checked must live on.
 struct Comparison {
-  bool l2 = false;
+  bool l2 = false, flat = false;
   std::vector<const void*> channels;  // (2, C_l): mean and inverse deviation; none for neither
 };
 
+// `may_be_flat`: no map is asked for.
 inline Comparison check_comparison(int64_t distance, const OptionalTensors& channels,
-                                   const std::vector<Tensor>& student, ScalarType dtype) {
-  STD_TORCH_CHECK(distance == kCosine || distance == kL2,
-                  "distance must be 0 (cosine) or 1 (l2), not ", distance);
-  Comparison result{.l2 = distance == kL2};
+                                   const std::vector<Tensor>& student, ScalarType dtype,
+                                   bool may_be_flat = false) {
+  STD_TORCH_CHECK(
+      distance == kCosine || distance == kL2 || (may_be_flat && distance == kCosineFlat),
+      "distance must be ",
+      may_be_flat ? "0 (cosine), 1 (l2) or 2 (cosine_flat)" : "0 (cosine) or 1 (l2)", ", not ",
+      distance);
+  Comparison result{.l2 = distance == kL2, .flat = distance == kCosineFlat};
   if (!channels.has_value()) return result;
   STD_TORCH_CHECK(channels->size() == student.size(), "channels must have ", student.size(),
                   " levels, not ", channels->size());

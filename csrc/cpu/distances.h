@@ -15,6 +15,12 @@ std::vector<Tensor> distances(std::vector<Tensor> teacher, std::vector<Tensor> s
 std::vector<Tensor> weights_of(const OptionalTensors& spatial_weights,
                                const std::vector<Tensor>& student, ScalarType dtype);
 
+// The sum over the images of the distances of each level as one vector. `gradients`: none, or the
+// student's, or those and the teacher's, of the sum of coefficients[level] times these.
+std::vector<double> sum_flat_distances(const Pyramid& pyramid,
+                                       const std::vector<double>& coefficients, double eps,
+                                       const std::vector<Tensor>& gradients);
+
 // Writes the gradient of a block whose `distances` have been replaced by the upstream gradient g,
 // laid out as the level's blocks are, into `out` of type `type`.
 //

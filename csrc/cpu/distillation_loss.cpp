@@ -1,7 +1,8 @@
 // Mean distance of a pyramid and its gradient for the student, in one sweep.
 //
 // Bytes: teacher and student are read once, the gradient is written once. Two sweeps would read
-// both twice, and eager PyTorch reads and writes normalised copies besides.
+// both twice, and eager PyTorch reads and writes normalised copies besides. Levels as one vector
+// each: flat_distances.cpp.
 
 #include <torch/csrc/stable/library.h>
 
@@ -31,14 +32,15 @@ std::vector<double> inverse_sums(const Tensor& weights) {
   return inverses;
 }
 
-// A block's sum of distances is partial_sums[task], and its share in the loss
-// coefficients[level] * partial_sums[task]. `scales` (L, N), where there are any, are factors of
-// it. `gradients`: none, or the student's, or those and the teacher's.
+// The sum of the distances of each level, of which coefficients[level] times is its share in the
+// loss. `scales` (L, N), where there are any, are factors of an image's. `gradients`: none, or the
+// student's, or those and the teacher's.
 template <class A>
-void sweep(const Pyramid& pyramid, const std::vector<double>& coefficients,
-           const std::vector<std::vector<double>>& scales, double eps,
-           const std::vector<Tensor>& gradients, std::vector<double>& partial_sums) {
+std::vector<double> sum_distances(const Pyramid& pyramid, const std::vector<double>& coefficients,
+                                  const std::vector<std::vector<double>>& scales, double eps,
+                                  const std::vector<Tensor>& gradients) {
   const std::vector<Features> out(gradients.begin(), gradients.end());
+  std::vector<double> partial_sums(pyramid.tasks());
   const size_t count = pyramid.levels().size();
   pyramid.for_each_block<A>(eps, [&](const Place& place, const Block<A>& block) {
     double sum = 0, coefficient = coefficients[place.level];
@@ -65,6 +67,15 @@ void sweep(const Pyramid& pyramid, const std::vector<double>& coefficients,
                      x.row_stride(), i >= count);
     }
   });
+  // In the order of the blocks, whichever thread did them.
+  std::vector<double> sums(count);
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t end = i + 1 < count ? pyramid.levels()[i + 1].first_task : pyramid.tasks();
+    for (int64_t task = pyramid.levels()[i].first_task; task < end; ++task) {
+      sums[i] += partial_sums[task];
+    }
+  }
+  return sums;
 }
 
 template <class A>
@@ -81,7 +92,7 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
   check_reduction(reduction);
   const ScalarType dtype = distance_dtype(teacher, student);
   const std::vector<Tensor> weights = weights_of(spatial_weights, student, dtype);
-  const Comparison comparison = check_comparison(distance, channels, student, dtype);
+  const Comparison comparison = check_comparison(distance, channels, student, dtype, true);
   const std::vector<Tensor> gradients =
       loss_gradients(teacher, student, comparison, gradient, teacher_gradient);
   const Pyramid pyramid(teacher, student, weights, comparison, gradients);
@@ -90,28 +101,28 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
   std::vector<double> coefficients;
   for (size_t i = 0; i < levels.size(); ++i) {
     // The mean over an image's pixels lies in the scales where there are weights.
-    const int64_t pixels = weights.empty() ? levels[i].student.pixels : 1;
+    const bool of_pixels = weights.empty() && !comparison.flat;
+    const int64_t pixels = of_pixels ? levels[i].student.pixels : 1;
     const double positions = static_cast<double>(levels[i].student.images * pixels);
     coefficients.push_back(reduction == kSum ? level_weights[i] : level_weights[i] / positions);
   }
-  if (reduction != kSum) {
+  if (reduction != kSum && !comparison.flat) {
     for (const Tensor& w : weights) {
       scales.push_back(pyramid.is_double() ? inverse_sums<double>(w) : inverse_sums<float>(w));
     }
   }
-  std::vector<double> partial_sums(pyramid.tasks());
-  pyramid.is_double() ? sweep<double>(pyramid, coefficients, scales, eps, gradients, partial_sums)
-                      : sweep<float>(pyramid, coefficients, scales, eps, gradients, partial_sums);
-
-  // In the order of the blocks, whichever thread did them.
   std::vector<double> losses;
+  if (comparison.flat) {
+    losses = sum_flat_distances(pyramid, coefficients, eps, gradients);
+  } else {
+    losses = pyramid.is_double()
+                 ? sum_distances<double>(pyramid, coefficients, scales, eps, gradients)
+                 : sum_distances<float>(pyramid, coefficients, scales, eps, gradients);
+  }
   for (size_t i = 0; i < levels.size(); ++i) {
-    const int64_t end = i + 1 < levels.size() ? levels[i + 1].first_task : pyramid.tasks();
-    double sum = 0;
-    for (int64_t task = levels[i].first_task; task < end; ++task) sum += partial_sums[task];
     const bool empty = levels[i].student.images == 0;  // a mean over nothing is NaN, as in torch
-    losses.push_back(empty && reduction != kSum ? std::numeric_limits<double>::quiet_NaN()
-                                                : sum * coefficients[i]);
+    losses[i] = empty && reduction != kSum ? std::numeric_limits<double>::quiet_NaN()
+                                           : losses[i] * coefficients[i];
   }
   Tensor loss;
   if (reduction == kNone) {

@@ -9,9 +9,12 @@
 // No term cancels, so nearly equal levels keep their relative accuracy. The gradient is the same
 // multiple of every element, and needs the norms: it takes a sweep of its own.
 //
-// Bytes: forward, teacher and student once; backward, both and the gradient once. With the gradient
-// that is 5 tensors of features, where a distance of pixels takes 3. Work: no more than of pixels,
-// and a gradient without norms or distances of its own.
+// As a loss, that is over one level of an image, directly after the norms and from the last block
+// to the first: teacher and student still lie in a cache, 2 MB at most of ResNet-18's at 256x256.
+// So teacher and student are read from memory once and the gradient is written once: 3 tensors of
+// features, as with a distance of pixels. Few images leave threads without work. There, and where
+// the upstream gradient of each image is known in a backward only, all norms come first: 5 tensors.
+// Work: no more than of pixels, and a gradient without norms or distances of its own.
 
 #include <torch/csrc/stable/library.h>
 
@@ -25,6 +28,9 @@ namespace {
 
 // A part whose norm is shorter has no direction, and too small a share in the whole to matter.
 constexpr double kShortest = 1e-30;
+
+// So many images a thread keep all threads busy where each image is the work of one.
+constexpr int64_t kImagesOfThread = 2;
 
 // Teacher and student as one vector each: their norms, and the distance of the normalised ones.
 struct Pair {
@@ -76,6 +82,13 @@ Pair join(const Pair* parts, int64_t count, double eps) {
   return whole;
 }
 
+// What a level of an image is made of, in the order of its blocks.
+Pair join_image(const Pyramid& pyramid, const std::vector<Pair>& parts, int64_t index,
+                int64_t image, double eps) {
+  const Level& level = pyramid.levels()[index];
+  return join(parts.data() + level.first_task + image * level.blocks, level.blocks, eps);
+}
+
 template <class A>
 void forward(const Pyramid& pyramid, double eps, const Tensor& distances, const Tensor& norms) {
   std::vector<Pair> parts(pyramid.tasks());
@@ -85,15 +98,43 @@ void forward(const Pyramid& pyramid, double eps, const Tensor& distances, const 
   A* const distance = static_cast<A*>(distances.data_ptr());
   A* const t_norm = static_cast<A*>(norms.data_ptr());
   A* const s_norm = t_norm + distances.numel();
-  int64_t i = 0;
-  for (const Level& level : pyramid.levels()) {
-    for (int64_t n = 0; n < level.student.images; ++n, ++i) {
-      const Pair whole =
-          join(parts.data() + level.first_task + n * level.blocks, level.blocks, eps);
-      distance[i] = static_cast<A>(whole.distance);
-      t_norm[i] = static_cast<A>(whole.t_norm);
-      s_norm[i] = static_cast<A>(whole.s_norm);
+  const int64_t images = pyramid.levels()[0].student.images;
+  for (int64_t i = 0; i < distances.numel(); ++i) {
+    const Pair whole = join_image(pyramid, parts, i / images, i % images, eps);
+    distance[i] = static_cast<A>(whole.distance);
+    t_norm[i] = static_cast<A>(whole.t_norm);
+    s_norm[i] = static_cast<A>(whole.s_norm);
+  }
+}
+
+// Writes the gradient of a block of a level with these norms and this distance. `outs`: one a
+// level, or two, the second for the teacher.
+template <class A>
+void differentiate(const Pyramid& pyramid, const Place& place, Scratch<A>& scratch, A t_norm,
+                   A s_norm, A distance, A upstream, A eps, const std::vector<Features>& outs) {
+  const Level& level = pyramid.levels()[place.level];
+  const Block<A> block = pyramid.read(place, scratch, false);
+  const A t_inverse = A(1) / (t_norm < eps ? eps : t_norm);
+  const A s_inverse = A(1) / (s_norm < eps ? eps : s_norm);
+  const auto length = [eps](A norm, A inverse) {
+    return inverse == A(0) ? A(0) : norm < eps ? norm * inverse : A(1);
+  };
+  const A t_hat = length(t_norm, t_inverse), s_hat = length(s_norm, s_inverse);
+  block.set_inverses(t_inverse, s_inverse);
+  // A clamped norm is a constant: the gradient has no part through it.
+  block.set_projections(s_norm < eps ? A(0) : distance + A(0.5) * (A(1) - t_hat * t_hat),
+                        t_norm < eps ? A(0) : distance + A(0.5) * (A(1) - s_hat * s_hat));
+  std::fill_n(block.distances, block.pixels, upstream);
+  if (const A* const weights = pyramid.weights<A>(place); weights != nullptr) {
+    for (int64_t p = 0; p < block.pixels; ++p) {
+      block.distances[p] = weights[p] == A(0) ? A(0) : weights[p] * upstream;
     }
+  }
+  const size_t count = pyramid.levels().size();
+  for (size_t i = place.level; i < outs.size(); i += count) {
+    const Features& out = outs[i];
+    write_gradient(level, block, out.at(place.image, place.pixel), out.type, out.row_stride(),
+                   i >= count);
   }
 }
 
@@ -101,29 +142,54 @@ template <class A>
 void backward(const Pyramid& pyramid, A eps, const A* grad, const A* distances, const A* norms,
               const std::vector<Tensor>& gradients) {
   const std::vector<Features> outs(gradients.begin(), gradients.end());
-  const auto levels = static_cast<int64_t>(outs.size());
+  const int64_t images = pyramid.levels()[0].student.images;
+  const auto all = static_cast<int64_t>(outs.size()) * images;
   const auto sweep = [&](const Place& place, Scratch<A>& scratch) {
-    const Level& level = pyramid.levels()[place.level];
-    const int64_t images = level.student.images, i = place.level * images + place.image;
-    const Block<A> block = pyramid.read(place, scratch, false);
-    const A t_norm = norms[i], s_norm = norms[levels * images + i];
-    const A t_inverse = A(1) / (t_norm < eps ? eps : t_norm);
-    const A s_inverse = A(1) / (s_norm < eps ? eps : s_norm);
-    const A t_hat = t_inverse == A(0) ? A(0) : t_norm < eps ? t_norm * t_inverse : A(1);
-    block.set_inverses(t_inverse, s_inverse);
-    // A clamped norm is a constant: the gradient has no part through it.
-    const A projection = s_norm < eps ? A(0) : distances[i] + A(0.5) * (A(1) - t_hat * t_hat);
-    block.set_projections(projection, A(0));
-    std::fill_n(block.distances, block.pixels, grad[i]);
-    if (const A* const weights = pyramid.weights<A>(place); weights != nullptr) {
-      for (int64_t p = 0; p < block.pixels; ++p) {
-        block.distances[p] = weights[p] == A(0) ? A(0) : weights[p] * grad[i];
-      }
-    }
-    const Features& out = outs[place.level];
-    write_gradient(level, block, out.at(place.image, place.pixel), out.type, out.row_stride());
+    const int64_t i = place.level * images + place.image;
+    differentiate(pyramid, place, scratch, norms[i], norms[all + i], distances[i], grad[i], eps,
+                  outs);
   };
   pyramid.for_each_place<A>(sweep, kBackwards);
+}
+
+template <class A>
+std::vector<double> sum_and_differentiate(const Pyramid& pyramid,
+                                          const std::vector<double>& coefficients, double eps,
+                                          const std::vector<Tensor>& gradients) {
+  const std::vector<Features> outs(gradients.begin(), gradients.end());
+  const auto& levels = pyramid.levels();
+  const int64_t images = levels[0].student.images;
+  std::vector<Pair> parts(pyramid.tasks()), wholes(levels.size() * images);
+  const auto compare = [&](const Place& place, Scratch<A>& scratch) {
+    parts[place.task] = compare_block(pyramid, place, scratch);
+  };
+  const auto join = [&](int64_t level, int64_t image) {
+    wholes[level * images + image] = join_image(pyramid, parts, level, image, eps);
+  };
+  const auto write = [&](const Place& place, Scratch<A>& scratch) {
+    const Pair& whole = wholes[place.level * images + place.image];
+    differentiate(pyramid, place, scratch, static_cast<A>(whole.t_norm),
+                  static_cast<A>(whole.s_norm), static_cast<A>(whole.distance),
+                  static_cast<A>(coefficients[place.level]), static_cast<A>(eps), outs);
+  };
+  if (images >= kImagesOfThread * thread_count()) {
+    pyramid.for_each_image<A>([&](int64_t level, int64_t image, Scratch<A>& scratch) {
+      const int64_t blocks = levels[level].blocks;
+      for (int64_t b = 0; b < blocks; ++b) compare(pyramid.place(level, image, b), scratch);
+      join(level, image);
+      if (outs.empty()) return;
+      for (int64_t b = blocks; b-- > 0;) write(pyramid.place(level, image, b), scratch);
+    });
+  } else {
+    pyramid.for_each_place<A>(compare);
+    for (size_t l = 0; l < levels.size(); ++l) {
+      for (int64_t image = 0; image < images; ++image) join(static_cast<int64_t>(l), image);
+    }
+    if (!outs.empty()) pyramid.for_each_place<A>(write, kBackwards);
+  }
+  std::vector<double> sums(levels.size());
+  for (size_t i = 0; i < wholes.size(); ++i) sums[i / images] += wholes[i].distance;
+  return sums;
 }
 
 std::tuple<Tensor, Tensor> flat_distances(std::vector<Tensor> teacher, std::vector<Tensor> student,
@@ -167,6 +233,14 @@ std::vector<Tensor> flat_distances_backward(Tensor grad, Tensor distances, Tenso
 }
 
 }  // namespace
+
+std::vector<double> sum_flat_distances(const Pyramid& pyramid,
+                                       const std::vector<double>& coefficients, double eps,
+                                       const std::vector<Tensor>& gradients) {
+  return pyramid.is_double() ? sum_and_differentiate<double>(pyramid, coefficients, eps, gradients)
+                             : sum_and_differentiate<float>(pyramid, coefficients, eps, gradients);
+}
+
 }  // namespace fastad::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(fastad, CPU, m) {

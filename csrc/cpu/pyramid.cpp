@@ -58,4 +58,11 @@ Pyramid::Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& 
   }
 }
 
+Place Pyramid::place(int64_t level, int64_t image, int64_t block) const {
+  const Level& of = levels_[level];
+  const int64_t pixel = block * of.block;
+  return {of.first_task + image * of.blocks + block, level, image, pixel,
+          std::min(of.block, of.student.pixels - pixel)};
+}
+
 }  // namespace fastad::cpu

@@ -117,9 +117,16 @@ class Pyramid {
   // Arithmetic in double when any feature is double.
   bool is_double() const { return is_double_; }
 
+  // The block of an image, counted within it.
+  Place place(int64_t level, int64_t image, int64_t block) const;
+
   // Calls visit(place, scratch) for every block, on all threads, or from the last one to the first.
   template <class A, class Visit>
   void for_each_place(const Visit& visit, bool backwards = false) const;
+  // Calls visit(level, image, scratch) for every level of one image after the other. Each is the
+  // work of one thread.
+  template <class A, class Visit>
+  void for_each_image(const Visit& visit) const;
 
   // A block's features. In place of inverse norms it has, where `squares` asks for them, the square
   // sums of the pixels. The rest is room.
@@ -158,6 +165,10 @@ class Pyramid {
   }
 
  private:
+  // A thread's memory for a block.
+  template <class A>
+  Scratch<A>& scratch() const;
+
   // A block in the accumulation type. Its pixels' square sums are computed where `squares` asks for
   // them; what lies right already is not read for nothing.
   template <class A>
@@ -172,17 +183,23 @@ class Pyramid {
   bool is_double_ = false;
 };
 
+// Kept from call to call: fresh memory would cost more in page faults than the work in it.
+template <class A>
+Scratch<A>& Pyramid::scratch() const {
+  thread_local Scratch<A> scratch;
+  if (static_cast<int64_t>(scratch.values.size()) < 2 * largest_block_) {
+    scratch.values.resize(2 * largest_block_);
+  }
+  if (static_cast<int64_t>(scratch.of_pixel.size()) < 6 * largest_pixels_) {
+    scratch.of_pixel.resize(6 * largest_pixels_);
+  }
+  return scratch;
+}
+
 template <class A, class Visit>
 void Pyramid::for_each_place(const Visit& visit, bool backwards) const {
   parallel_for(0, tasks_, 1, [&](int64_t begin, int64_t end) {
-    // Kept from call to call: fresh memory would cost more in page faults than the work in it.
-    thread_local Scratch<A> scratch;
-    if (static_cast<int64_t>(scratch.values.size()) < 2 * largest_block_) {
-      scratch.values.resize(2 * largest_block_);
-    }
-    if (static_cast<int64_t>(scratch.of_pixel.size()) < 6 * largest_pixels_) {
-      scratch.of_pixel.resize(6 * largest_pixels_);
-    }
+    Scratch<A>& memory = scratch<A>();
     int64_t index = 0;
     for (int64_t turn = begin; turn < end; ++turn) {
       const int64_t task = backwards ? tasks_ - 1 - turn : turn;
@@ -193,11 +210,17 @@ void Pyramid::for_each_place(const Visit& visit, bool backwards) const {
       }
       const Level& level = levels_[index];
       const int64_t in_level = task - level.first_task;
-      const int64_t image = in_level / level.blocks;
-      const int64_t pixel = in_level % level.blocks * level.block;
-      const int64_t pixels = std::min(level.block, level.student.pixels - pixel);
-      visit(Place{task, index, image, pixel, pixels}, scratch);
+      visit(place(index, in_level / level.blocks, in_level % level.blocks), memory);
     }
+  });
+}
+
+template <class A, class Visit>
+void Pyramid::for_each_image(const Visit& visit) const {
+  const auto count = static_cast<int64_t>(levels_.size());
+  parallel_for(0, levels_[0].student.images * count, 1, [&](int64_t begin, int64_t end) {
+    Scratch<A>& memory = scratch<A>();
+    for (int64_t i = begin; i < end; ++i) visit(i % count, i / count, memory);
   });
 }
 

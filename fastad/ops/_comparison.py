@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastad.ops import _arguments, reference
 
-_CODES = {"cosine": 0, "l2": 1, "l2_standardized": 1}
+_CODES = {"cosine": 0, "l2": 1, "l2_standardized": 1, "cosine_flat": 2}
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Comparison:
 
     @property
     def code(self) -> int:
-        """As the kernels of pixels take it."""
+        """As the kernels take it."""
         return _CODES[self.distance]
 
     @property

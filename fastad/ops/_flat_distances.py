@@ -72,18 +72,48 @@ def _backward(ctx: Any, grad: Tensor | None, grad_norms: Any) -> tuple[Any, ...]
         function = partial(reference.flat_distances, eps=ctx.eps, weights=weights, **options)
         gradients = _gradients.by_reference(function, [teacher, student], list(grad))
         return _gradients.for_arguments(ctx, *gradients)
+    of_teacher, of_student = of_levels(
+        ctx.needs_input_grad,
+        grad,
+        (distances, norms),
+        teacher,
+        student,
+        ctx.eps,
+        weights,
+        channels,
+    )
+    return _gradients.for_arguments(ctx, of_teacher, of_student)
+
+
+def of_levels(
+    needed: Sequence[list[bool]],
+    grad: Tensor,
+    forward: tuple[Tensor, Tensor] | None,
+    teacher: list[Tensor],
+    student: list[Tensor],
+    eps: float,
+    weights: list[Tensor] | None,
+    channels: list[Tensor] | None,
+) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
+    """The gradients of teacher and student, of each where ``needed``.
+
+    ``grad`` (L, N) is that of the distances. ``forward``: what the op returned of these features.
+    """
+    if forward is None:
+        forward = torch.ops.fastad.flat_distances(teacher, student, eps, weights, channels)
+    distances, norms = forward
     op = torch.ops.fastad.flat_distances_backward
-    of_teacher: Sequence[Tensor | None] = [None] * ctx.levels
+    of_teacher: Sequence[Tensor | None] = [None] * len(student)
     of_student: Sequence[Tensor | None] = of_teacher
-    if any(ctx.needs_input_grad[0]):  # the roles exchanged
+    if any(needed[0]):  # the roles exchanged
         compared = teacher if channels is None else _comparison.standardized(teacher, channels)
-        found = op(grad, distances, norms.flip(0), student, compared, ctx.eps, weights)
+        found = op(grad, distances, norms.flip(0), student, compared, eps, weights)
         of_teacher = (
             found if channels is None else _comparison.of_standardized(found, teacher, channels)
         )
-    if any(ctx.needs_input_grad[1]):
-        of_student = op(grad, distances, norms, teacher, student, ctx.eps, weights, channels)
-    return _gradients.for_arguments(ctx, of_teacher, of_student)
+    if any(needed[1]):
+        of_student = op(grad, distances, norms, teacher, student, eps, weights, channels)
+    return of_teacher, of_student
 
 
 torch.library.register_autograd("fastad::flat_distances", _backward, setup_context=_setup_context)

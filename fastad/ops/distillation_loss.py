@@ -10,15 +10,16 @@ from torch import Tensor
 from fastad.ops import (
     _arguments,
     _comparison,
+    _flat_distances,
     _gradients,
     _reductions,
     _spatial_weights,
     reference,
 )
-from fastad.ops._flat_distances import flat_distances
 from fastad.ops._spatial_weights import SpatialWeights
 
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
+_FLAT = 2  # the code of "cosine_flat"
 
 
 def distillation_loss(
@@ -63,8 +64,8 @@ def distillation_loss(
             ``"cosine_flat"``, as the code of reverse distillation has it (Deng and Li, CVPR 2022):
             ``1 - cos`` of the flattened level of each image. Means and sums are over the batch.
             ``weights`` are factors of the pixels in all sums of the cosine. ``hard`` does not go
-            with it. The gradient takes a second sweep, in the backward: the norms are known only
-            when all of a level has been read.
+            with it. Its gradient is computed image by image, when all of a level has been read,
+            and from the cache where a level of an image fits in it.
         mean: of the teacher's channels, a tensor (C_l,) a level. See `distances`.
         deviation: of the teacher's channels, likewise.
         eps: smallest norm by which a vector is divided.
@@ -117,21 +118,21 @@ def distillation_loss(
             eps=eps,
             **comparison.options,
         )
-    if distance == "cosine_flat":
-        flat = flat_distances(teacher, student, eps, weights, comparison.channels)
-        return _reductions.join_images(flat, numbers, reduction)
     compared = comparison.code, comparison.channels
     if hard is not None:
         maps = torch.ops.fastad.distances(teacher, student, eps, None, *compared)
         levels = _reductions.hard_levels(maps, hard, weights, reduction)
         return _reductions.join_levels(levels, numbers, reduction)
-    if reduction == "image":
+    if reduction == "image" and distance != "cosine_flat":
         maps = torch.ops.fastad.distances(teacher, student, eps, weights, *compared)
         return _reductions.join_levels(_reductions.image_means(maps, weights), numbers, reduction)
     # A float16 gradient waits for the backward: only there is the scale known that a GradScaler
     # applies to keep it from underflowing.
-    gradient = torch.is_grad_enabled() and any(s.requires_grad for s in student)
-    gradient = gradient and all(x.dtype != torch.float16 for x in (*teacher, *student))
+    waits = any(x.dtype == torch.float16 for x in (*teacher, *student))
+    if distance == "cosine_flat" and (reduction == "image" or waits):
+        flat = _flat_distances.flat_distances(teacher, student, eps, weights, comparison.channels)
+        return _reductions.join_images(flat, numbers, reduction)
+    gradient = torch.is_grad_enabled() and any(s.requires_grad for s in student) and not waits
     of_teacher = gradient and comparison.channels is None and any(t.requires_grad for t in teacher)
     if of_teacher:
         of_teacher = all(t.stride() == s.stride() for t, s in zip(teacher, student, strict=True))
@@ -225,12 +226,25 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_gradients: Any) -> tuple[
     ]
     found: Sequence[Sequence[Tensor | None]] = [[None] * levels] * 2
     if any(map(any, needed)):
-        grad_maps = _grad_of_maps(ctx, grad_loss, student, weights)
-        found = _gradients.of_distances(
-            needed, grad_maps, teacher, student, ctx.eps, weights, ctx.distance, channels
-        )
+        if ctx.distance == _FLAT:
+            grad = _grad_of_levels(ctx, grad_loss, student)
+            found = _flat_distances.of_levels(
+                needed, grad, None, teacher, student, ctx.eps, weights, channels
+            )
+        else:
+            grad_maps = _grad_of_maps(ctx, grad_loss, student, weights)
+            found = _gradients.of_distances(
+                needed, grad_maps, teacher, student, ctx.eps, weights, ctx.distance, channels
+            )
     results = [f if of is None else of for of, f in zip(kept, found, strict=True)]
     return _gradients.for_arguments(ctx, *results)
+
+
+def _grad_of_levels(ctx: Any, grad_loss: Tensor, student: list[Tensor]) -> Tensor:
+    """The gradient of the distances (L, N) of levels as one vector each."""
+    images = 1 if ctx.reduction == _REDUCTIONS["sum"] else max(student[0].shape[0], 1)
+    factors = grad_loss.new_tensor([factor / images for factor in ctx.level_weights])
+    return (grad_loss * factors)[:, None].expand(len(student), student[0].shape[0])
 
 
 def _grad_of_maps(

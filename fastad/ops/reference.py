@@ -118,7 +118,7 @@ def flat_distances(
 
 def options_of(distance: int, channels: Sequence[Tensor] | None) -> dict[str, Any]:
     """Arguments of a raw call of `torch.ops.fastad` as the functions here take them."""
-    options: dict[str, Any] = {"distance": "l2" if distance else "cosine"}
+    options: dict[str, Any] = {"distance": ("cosine", "l2", "cosine_flat")[distance]}
     if channels is not None:
         options |= {"mean": [x[0] for x in channels], "deviation": [1 / x[1] for x in channels]}
     return options
