@@ -11,6 +11,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
@@ -206,26 +207,36 @@ inline ScalarType distance_dtype(const std::vector<Tensor>& teacher,
 
 using OptionalTensors = std::optional<std::vector<Tensor>>;
 
-// Spatial weights of features that were checked, with the pixels of each image side by side; none
-// where there are none. Axis 0 may be expanded.
+// Spatial weights of levels of these sizes (N, H_l, W_l), with the pixels of each image side by
+// side; none where there are none. Axis 0 may be expanded.
 inline std::vector<Tensor> check_spatial_weights(const OptionalTensors& weights,
-                                                 const std::vector<Tensor>& student,
-                                                 ScalarType dtype) {
+                                                 const std::vector<std::array<int64_t, 3>>& sizes,
+                                                 const Tensor& beside, ScalarType dtype) {
   if (!weights.has_value()) return {};
-  STD_TORCH_CHECK(weights->size() == student.size(), "spatial_weights must have ", student.size(),
+  STD_TORCH_CHECK(weights->size() == sizes.size(), "spatial_weights must have ", sizes.size(),
                   " levels, not ", weights->size());
   std::vector<Tensor> result;
-  for (size_t i = 0; i < student.size(); ++i) {
-    const Tensor &w = (*weights)[i], &s = student[i];
-    STD_TORCH_CHECK(w.dim() == 3 && w.size(0) == s.size(0) && w.size(1) == s.size(2) &&
-                        w.size(2) == s.size(3) && w.scalar_type() == dtype && same_device(w, s),
-                    "spatial_weights[", i, "] must be (", s.size(0), ", ", s.size(2), ", ",
-                    s.size(3), ") ", name_of(dtype), " and beside the features, not ", describe(w));
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const Tensor& w = (*weights)[i];
+    const auto [images, height, width] = sizes[i];
+    STD_TORCH_CHECK(w.dim() == 3 && w.size(0) == images && w.size(1) == height &&
+                        w.size(2) == width && w.scalar_type() == dtype && same_device(w, beside),
+                    "spatial_weights[", i, "] must be (", images, ", ", height, ", ", width, ") ",
+                    name_of(dtype), " and beside the features, not ", describe(w));
     const bool pixels_join =
-        (w.size(2) == 1 || w.stride(2) == 1) && (w.size(1) == 1 || w.stride(1) == w.size(2));
+        (width == 1 || w.stride(2) == 1) && (height == 1 || w.stride(1) == width);
     result.push_back(pixels_join ? w : torch::stable::contiguous(w));
   }
   return result;
+}
+
+// Of features that were checked.
+inline std::vector<Tensor> check_spatial_weights(const OptionalTensors& weights,
+                                                 const std::vector<Tensor>& student,
+                                                 ScalarType dtype) {
+  std::vector<std::array<int64_t, 3>> sizes;
+  for (const Tensor& s : student) sizes.push_back({s.size(0), s.size(2), s.size(3)});
+  return check_spatial_weights(weights, sizes, student[0], dtype);
 }
 
 // What is compared of features: the vectors of pixels normalised (`kCosine`) or as they are
@@ -332,6 +343,14 @@ inline void check_maps(const std::vector<Tensor>& maps, const std::vector<double
                     "] is ", describe(map), ", maps[0] is ", describe(maps[0]),
                     ": batch and dtype must be the same");
   }
+}
+
+// Of maps that were checked.
+inline std::vector<Tensor> check_weights_of_maps(const OptionalTensors& weights,
+                                                 const std::vector<Tensor>& maps) {
+  std::vector<std::array<int64_t, 3>> sizes;
+  for (const Tensor& x : maps) sizes.push_back({x.size(0), x.size(1), x.size(2)});
+  return check_spatial_weights(weights, sizes, maps[0], maps[0].scalar_type());
 }
 
 inline void check_size(int64_t height, int64_t width) {

@@ -77,6 +77,14 @@ STABLE_TORCH_LIBRARY(fastad, m) {
       "float eps, bool gradient, Tensor[]? spatial_weights=None, int distance=0, "
       "Tensor[]? channels=None, bool teacher_gradient=False) "
       "-> (Tensor loss, Tensor[] gradients)");
+  // On the CPU. Of each level's distances only those at or above the quantile `hard` of the batch
+  // count. The gradients for the distances come with the loss.
+  m.def(
+      "hard_loss(Tensor[] maps, float[] level_weights, float hard, int reduction, "
+      "Tensor[]? spatial_weights=None) -> (Tensor loss, Tensor[] gradients)");
+  // On the CPU. The mean of the `count` highest pixels of each image (N,), and their places among
+  // its pixels (N, count).
+  m.def("top_share(Tensor map, SymInt count) -> (Tensor scores, Tensor places)");
   m.def("scale_gradients_(Tensor(a!)[] gradients, Tensor grad_loss) -> ()");
   // Weights (N, H, W) averaged over the pixels that each pixel of a level touches; NaN where one of
   // them is negative.

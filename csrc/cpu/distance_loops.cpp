@@ -1,6 +1,9 @@
 #include "cpu/distance_loops.h"
 
+#include <immintrin.h>
+
 #include <cmath>
+#include <cstdlib>
 #include <type_traits>
 
 #include "cpu/vector.h"
@@ -12,12 +15,31 @@ namespace {
 // Sums over the channels of an interleaved pixel run in this many lanes on every instruction set:
 // the order of summation, and so the result, does not depend on the machine.
 constexpr int64_t kLanes = 16;
+// Of so many channels the sums run in four times the lanes.
+constexpr int64_t kMany = 2048;
 
 // sum_c value(c)^2, where value_at(c) is one value and vector_at(c) the eight from c on.
 template <class A, class VectorAt, class ValueAt>
 FASTAD_INLINE A square_sum(int64_t channels, VectorAt vector_at, ValueAt value_at) {
   Vector<A> low{}, high{};
   int64_t c = 0;
+  if (channels >= kMany) {
+    // Four sums of both do not wait for each other.
+    Vector<A> more_low[3] = {}, more_high[3] = {};
+    for (; c + 4 * kLanes <= channels; c += 4 * kLanes) {
+      const Vector<A> a = vector_at(c), b = vector_at(c + 8);
+      low = low + a * a;
+      high = high + b * b;
+      for (int k = 0; k < 3; ++k) {
+        const int64_t next = c + (k + 1) * kLanes;
+        const Vector<A> more_a = vector_at(next), more_b = vector_at(next + 8);
+        more_low[k] = more_low[k] + more_a * more_a;
+        more_high[k] = more_high[k] + more_b * more_b;
+      }
+    }
+    low = (low + more_low[0]) + (more_low[1] + more_low[2]);
+    high = (high + more_high[0]) + (more_high[1] + more_high[2]);
+  }
   for (; c + kLanes <= channels; c += kLanes) {
     const Vector<A> a = vector_at(c), b = vector_at(c + 8);
     low = low + a * a;
@@ -28,6 +50,13 @@ FASTAD_INLINE A square_sum(int64_t channels, VectorAt vector_at, ValueAt value_a
   for (; c < channels; ++c) tail += value_at(c) * value_at(c);
   const A quarter[4] = {low[0] + low[4], low[1] + low[5], low[2] + low[6], low[3] + low[7]};
   return ((quarter[0] + quarter[2]) + (quarter[1] + quarter[3])) + tail;
+}
+
+template <class A>
+FASTAD_INLINE A square_sum_of(const A* values, int64_t count) {
+  return square_sum<A>(
+      count, [&](int64_t c) FASTAD_LAMBDA { return load(values + c); },
+      [&](int64_t c) FASTAD_LAMBDA { return values[c]; });
 }
 
 // ---- stage --------------------------------------------------------------------------------------
@@ -293,6 +322,15 @@ FASTAD_INLINE void distance_of(Staged<A> t, Staged<A> s, Layout layout, int64_t 
 
 // ---- gradient -----------------------------------------------------------------------------------
 
+static const int kNt = getenv("NT") ? atoi(getenv("NT")) : 0;
+FASTAD_INLINE void stream_bytes(void* out, const void* in, int64_t bytes) {
+  char* o = (char*)out;
+  const char* x = (const char*)in;
+  for (int64_t i = 0; i + 64 <= bytes; i += 64) {
+    for (int k = 0; k < 64; k += 16)
+      _mm_stream_ps((float*)(o + i + k), _mm_load_ps((const float*)(x + i + k)));
+  }
+}
 // Without a standard, the loops are as if there were none.
 template <class A, class Y, bool kStandard>
 FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t channels,
@@ -307,6 +345,22 @@ FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t 
         const Standard<A> at(t.standard, channels, c);
         for (int64_t p = 0; p < pixels; ++p)
           out[p] = narrow<Y>(s_row[p] * s_scale[p] - at(t_row[p]) * t_scale[p]);
+      } else if (kNt == 1) {
+        alignas(64) Y buffer[1024];
+        for (int64_t q = 0; q < pixels; q += 1024) {
+          const int64_t n = pixels - q < 1024 ? pixels - q : 1024;
+          for (int64_t p = 0; p < n; ++p)
+            buffer[p] = narrow<Y>(s_row[q + p] * s_scale[q + p] - t_row[q + p] * t_scale[q + p]);
+          stream_bytes(out + q, buffer, n * sizeof(Y));
+        }
+      } else if (kNt == 2 && std::is_same_v<Y, float>) {
+        int64_t p = 0;
+        for (; p + 4 <= pixels; p += 4) {
+          const auto v = load<A, 4>(s_row + p) * load<A, 4>(s_scale + p) -
+                         load<A, 4>(t_row + p) * load<A, 4>(t_scale + p);
+          if constexpr (std::is_same_v<Y, float> && std::is_same_v<A, float>)
+            _mm_stream_ps(out + p, (__m128)v);
+        }
       } else {
         for (int64_t p = 0; p < pixels; ++p)
           out[p] = narrow<Y>(s_row[p] * s_scale[p] - t_row[p] * t_scale[p]);
@@ -322,6 +376,14 @@ FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t 
         const A *FASTAD_RESTRICT mean = t.standard, *FASTAD_RESTRICT factor = mean + channels;
         for (int64_t c = 0; c < channels; ++c)
           out[c] = narrow<Y>(s_pixel[c] * a - (t_pixel[c] - mean[c]) * factor[c] * b);
+      } else if (kNt == 1 && std::is_same_v<Y, float>) {
+        alignas(64) Y buffer[1024];
+        for (int64_t q = 0; q < channels; q += 1024) {
+          const int64_t n = channels - q < 1024 ? channels - q : 1024;
+          for (int64_t c = 0; c < n; ++c)
+            buffer[c] = narrow<Y>(s_pixel[q + c] * a - t_pixel[q + c] * b);
+          stream_bytes(out + q, buffer, n * sizeof(Y));
+        }
       } else {
         for (int64_t c = 0; c < channels; ++c) out[c] = narrow<Y>(s_pixel[c] * a - t_pixel[c] * b);
       }
@@ -367,6 +429,11 @@ Staged<A> stage(const void* x, DType type, Layout from, int64_t stride, Layout t
 }
 
 template <class A>
+A square_sum(const A* values, int64_t count) {
+  return dispatch<square_sum_of<A>>(values, count);
+}
+
+template <class A>
 void standard_squares(Staged<A> t, Layout layout, int64_t channels, int64_t pixels,
                       A* square_sums) {
   dispatch<standard_squares_of<A>>(t, layout, channels, pixels, square_sums);
@@ -404,6 +471,7 @@ void scale(void* x, DType type, int64_t count, double factor) {
 
 #define FASTAD_BLOCK(A)                                                                            \
   template Staged<A> stage(const void*, DType, Layout, int64_t, Layout, int64_t, int64_t, A*, A*); \
+  template A square_sum(const A*, int64_t);                                                        \
   template void standard_squares(Staged<A>, Layout, int64_t, int64_t, A*);                         \
   template void inverse_norms(int64_t, double, A*, A*, A*, A*);                                    \
   template void distance(Staged<A>, Staged<A>, Layout, int64_t, int64_t, const A*, const A*, A*);  \

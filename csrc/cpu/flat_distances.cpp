@@ -49,8 +49,28 @@ double weighted_sum(const A* values, const A* weights, int64_t count) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
+// A block of a level that is joined, as one pixel whose channels are its elements.
+template <class A>
+Block<A> as_pixel(Block<A> block) {
+  block.pixels = 1;
+  return block;
+}
+
+template <class A>
+Pair compare_joined(const Pyramid& pyramid, const Place& place, Scratch<A>& scratch) {
+  const Block<A> block = as_pixel(pyramid.read(place, scratch, false));
+  const A t_norm = std::sqrt(square_sum(block.teacher.data, place.pixels));
+  const A s_norm = std::sqrt(square_sum(block.student.data, place.pixels));
+  block.set_inverses(t_norm < A(kShortest) ? A(0) : 1 / t_norm,
+                     s_norm < A(kShortest) ? A(0) : 1 / s_norm);
+  distance<A>(block.teacher, block.student, Layout::interleaved, place.pixels, 1, block.t_inverse,
+              block.s_inverse, block.distances);
+  return {t_norm, s_norm, block.distances[0]};
+}
+
 template <class A>
 Pair compare_block(const Pyramid& pyramid, const Place& place, Scratch<A>& scratch) {
+  if (pyramid.levels()[place.level].is_joined) return compare_joined(pyramid, place, scratch);
   const Block<A> block = pyramid.read(place, scratch, true);
   const A* const weights = pyramid.weights<A>(place);
   const double t_norm = std::sqrt(weighted_sum(block.t_inverse, weights, block.pixels));
@@ -107,13 +127,25 @@ void forward(const Pyramid& pyramid, double eps, const Tensor& distances, const 
   }
 }
 
+// Gradients as the levels' blocks are read.
+std::vector<Features> outs_of(const Pyramid& pyramid, const std::vector<Tensor>& gradients) {
+  std::vector<Features> outs(gradients.begin(), gradients.end());
+  for (size_t i = 0; i < outs.size(); ++i) {
+    if (pyramid.levels()[i % pyramid.levels().size()].is_joined) outs[i].join();
+  }
+  return outs;
+}
+
 // Writes the gradient of a block of a level with these norms and this distance. `outs`: one a
 // level, or two, the second for the teacher.
 template <class A>
 void differentiate(const Pyramid& pyramid, const Place& place, Scratch<A>& scratch, A t_norm,
                    A s_norm, A distance, A upstream, A eps, const std::vector<Features>& outs) {
   const Level& level = pyramid.levels()[place.level];
-  const Block<A> block = pyramid.read(place, scratch, false);
+  Block<A> block = pyramid.read(place, scratch, false);
+  if (level.is_joined) block = as_pixel(block);
+  const Layout layout = level.is_joined ? Layout::interleaved : level.layout;
+  const int64_t channels = level.is_joined ? place.pixels : level.student.channels;
   const A t_inverse = A(1) / (t_norm < eps ? eps : t_norm);
   const A s_inverse = A(1) / (s_norm < eps ? eps : s_norm);
   const auto length = [eps](A norm, A inverse) {
@@ -133,15 +165,15 @@ void differentiate(const Pyramid& pyramid, const Place& place, Scratch<A>& scrat
   const size_t count = pyramid.levels().size();
   for (size_t i = place.level; i < outs.size(); i += count) {
     const Features& out = outs[i];
-    write_gradient(level, block, out.at(place.image, place.pixel), out.type, out.row_stride(),
-                   i >= count);
+    write_gradient(layout, channels, block, out.at(place.image, place.pixel), out.type,
+                   out.row_stride(), i >= count);
   }
 }
 
 template <class A>
 void backward(const Pyramid& pyramid, A eps, const A* grad, const A* distances, const A* norms,
               const std::vector<Tensor>& gradients) {
-  const std::vector<Features> outs(gradients.begin(), gradients.end());
+  const std::vector<Features> outs = outs_of(pyramid, gradients);
   const int64_t images = pyramid.levels()[0].student.images;
   const auto all = static_cast<int64_t>(outs.size()) * images;
   const auto sweep = [&](const Place& place, Scratch<A>& scratch) {
@@ -156,7 +188,7 @@ template <class A>
 std::vector<double> sum_and_differentiate(const Pyramid& pyramid,
                                           const std::vector<double>& coefficients, double eps,
                                           const std::vector<Tensor>& gradients) {
-  const std::vector<Features> outs(gradients.begin(), gradients.end());
+  const std::vector<Features> outs = outs_of(pyramid, gradients);
   const auto& levels = pyramid.levels();
   const int64_t images = levels[0].student.images;
   std::vector<Pair> parts(pyramid.tasks()), wholes(levels.size() * images);
@@ -198,7 +230,7 @@ std::tuple<Tensor, Tensor> flat_distances(std::vector<Tensor> teacher, std::vect
   check_features(teacher, student, eps);
   const ScalarType dtype = distance_dtype(teacher, student);
   const std::vector<Tensor> weights = weights_of(spatial_weights, student, dtype);
-  const Comparison comparison = check_comparison(kCosine, channels, student, dtype);
+  const Comparison comparison = check_comparison(kCosineFlat, channels, student, dtype, true);
   const Pyramid pyramid(teacher, student, weights, comparison);
   const auto levels = static_cast<int64_t>(student.size());
   const int64_t images = student[0].size(0);
@@ -218,7 +250,7 @@ std::vector<Tensor> flat_distances_backward(Tensor grad, Tensor distances, Tenso
   const ScalarType dtype = distance_dtype(teacher, student);
   check_flat_gradients(grad, distances, norms, student, dtype);
   const std::vector<Tensor> weights = weights_of(spatial_weights, student, dtype);
-  const Comparison comparison = check_comparison(kCosine, channels, student, dtype);
+  const Comparison comparison = check_comparison(kCosineFlat, channels, student, dtype, true);
   grad = as_contiguous(grad), distances = as_contiguous(distances), norms = as_contiguous(norms);
   std::vector<Tensor> gradients = empty_gradients(student);
   const Pyramid pyramid(teacher, student, weights, comparison, gradients);

@@ -9,6 +9,8 @@ namespace {
 // threads). Interleaved pixels are contiguous anyway: their blocks stay in the L1 cache.
 constexpr int64_t kLongestPlanar = 131072, kShortestPlanar = 16384, kInterleaved = 4096;
 constexpr int64_t kPlanarBlocks = 16;
+// Elements in a block of an image that is one vector: teacher and student stay in the L1 cache.
+constexpr int64_t kJoined = 4096;
 
 }  // namespace
 
@@ -26,6 +28,21 @@ Features::Features(const Tensor& x) : type(dtype_of(x)) {
                                                                    : Layout::planar;
 }
 
+bool Features::is_dense() const {
+  const bool planar = layout == Layout::planar;
+  const int64_t inner = planar ? pixels : channels, outer = planar ? channels : pixels;
+  const int64_t step = planar ? pixel_stride : channel_stride;
+  return (inner == 1 || step == 1) && (outer == 1 || row_stride() == inner);
+}
+
+void Features::join() {
+  pixels *= channels;
+  channels = 1;
+  layout = Layout::planar;
+  pixel_stride = 1;
+  channel_stride = pixels;
+}
+
 Pyramid::Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& student,
                  const std::vector<Tensor>& weights, const Comparison& comparison,
                  const std::vector<Tensor>& gradients)
@@ -39,9 +56,14 @@ Pyramid::Pyramid(const std::vector<Tensor>& teacher, const std::vector<Tensor>& 
                 .student = Features(student[i]),
                 .layout = Features(gradients.empty() ? student[i] : gradients[i]).layout,
                 .first_task = tasks_};
-    const Features &t = level.teacher, &s = level.student;
+    Features &t = level.teacher, &s = level.student;
+    if (comparison.flat && weights.empty() && comparison.channels.empty()) {
+      level.is_joined = t.layout == s.layout && s.layout == level.layout && t.is_dense() &&
+                        s.is_dense() && (gradients.empty() || Features(gradients[i]).is_dense());
+    }
+    if (level.is_joined) t.join(), s.join(), level.layout = Layout::planar;
     const bool planar = level.layout == Layout::planar;
-    const int64_t block = planar ? planar_block : kInterleaved;
+    const int64_t block = level.is_joined ? kJoined : planar ? planar_block : kInterleaved;
     level.block = std::max<int64_t>(block / s.channels, planar ? 16 : 1);
     level.block = std::min(level.block, s.pixels);
     level.blocks = (s.pixels + level.block - 1) / level.block;

@@ -48,6 +48,12 @@ struct Features {
   void* at(int64_t image, int64_t pixel) const {
     return data + (image * image_stride + pixel * pixel_stride) * size_of(type);
   }
+
+  // Whether the elements of an image lie side by side.
+  bool is_dense() const;
+  // From now on the elements of an image, which is dense, are pixels of one channel each, in the
+  // order of memory.
+  void join();
 };
 
 struct Level {
@@ -59,6 +65,7 @@ struct Level {
   const void* weights = nullptr;   // (images, pixels), null for 1
   int64_t weights_stride = 0;      // from image to image
   const void* channels = nullptr;  // (2, channels), as in `Comparison`; null for none
+  bool is_joined = false;          // an image is one vector, whose order does not matter
 };
 
 // Consecutive pixels of an image.

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# As the kernels take them.
+CODES = {"mean": 0, "sum": 1, "none": 2}
+
 
 def image_means(maps: Sequence[Tensor], weights: Sequence[Tensor] | None) -> list[Tensor]:
     """The mean of each image of levels (N, H_l, W_l): (N,) each.

@@ -16,9 +16,9 @@ from fastad.ops import (
     _spatial_weights,
     reference,
 )
+from fastad.ops._hard_loss import hard_loss
 from fastad.ops._spatial_weights import SpatialWeights
 
-_REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
 _FLAT = 2  # the code of "cosine_flat"
 
 
@@ -94,8 +94,8 @@ def distillation_loss(
     """
     teacher, student, served = _arguments.features(teacher, student)
     numbers = _arguments.level_weights("level_weights", level_weights, len(teacher))
-    if reduction not in (*_REDUCTIONS, "image"):
-        allowed = [*_REDUCTIONS, "image"]
+    if reduction not in (*_reductions.CODES, "image"):
+        allowed = [*_reductions.CODES, "image"]
         raise ValueError(f"reduction must be one of {allowed}, not {reduction!r}")
     if reduction == "image" and hard is not None:
         raise ValueError("hard is a quantile of the batch: it does not go with reduction='image'")
@@ -121,8 +121,7 @@ def distillation_loss(
     compared = comparison.code, comparison.channels
     if hard is not None:
         maps = torch.ops.fastad.distances(teacher, student, eps, None, *compared)
-        levels = _reductions.hard_levels(maps, hard, weights, reduction)
-        return _reductions.join_levels(levels, numbers, reduction)
+        return hard_loss(maps, numbers, hard, reduction, weights)
     if reduction == "image" and distance != "cosine_flat":
         maps = torch.ops.fastad.distances(teacher, student, eps, weights, *compared)
         return _reductions.join_levels(_reductions.image_means(maps, weights), numbers, reduction)
@@ -141,7 +140,7 @@ def distillation_loss(
         teacher,
         student,
         numbers,
-        _REDUCTIONS[reduction],
+        _reductions.CODES[reduction],
         eps,
         gradient,
         weights,
@@ -198,7 +197,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_gradients: Any) -> tuple[
             reference.distillation_loss,
             level_weights=ctx.level_weights,
             weights=weights,
-            reduction=list(_REDUCTIONS)[ctx.reduction],
+            reduction=list(_reductions.CODES)[ctx.reduction],
             eps=ctx.eps,
             **reference.options_of(ctx.distance, channels),
         )
@@ -242,7 +241,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, grad_gradients: Any) -> tuple[
 
 def _grad_of_levels(ctx: Any, grad_loss: Tensor, student: list[Tensor]) -> Tensor:
     """The gradient of the distances (L, N) of levels as one vector each."""
-    images = 1 if ctx.reduction == _REDUCTIONS["sum"] else max(student[0].shape[0], 1)
+    images = 1 if ctx.reduction == _reductions.CODES["sum"] else max(student[0].shape[0], 1)
     factors = grad_loss.new_tensor([factor / images for factor in ctx.level_weights])
     return (grad_loss * factors)[:, None].expand(len(student), student[0].shape[0])
 
@@ -255,7 +254,7 @@ def _grad_of_maps(
     scales = grad_loss.expand(len(student)).unbind()
     for i, (s, factor, scale) in enumerate(zip(student, ctx.level_weights, scales, strict=True)):
         shape = (s.shape[0], *s.shape[2:])
-        if ctx.reduction == _REDUCTIONS["sum"]:
+        if ctx.reduction == _reductions.CODES["sum"]:
             grad = scale * factor
         elif weights is None:
             grad = scale * (factor / max(shape[0] * shape[1] * shape[2], 1))
