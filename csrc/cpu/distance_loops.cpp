@@ -1,11 +1,9 @@
 #include "cpu/distance_loops.h"
 
-#include <immintrin.h>
-
 #include <cmath>
-#include <cstdlib>
 #include <type_traits>
 
+#include "cpu/by_type.h"
 #include "cpu/vector.h"
 #include "half_precision.h"
 
@@ -15,31 +13,12 @@ namespace {
 // Sums over the channels of an interleaved pixel run in this many lanes on every instruction set:
 // the order of summation, and so the result, does not depend on the machine.
 constexpr int64_t kLanes = 16;
-// Of so many channels the sums run in four times the lanes.
-constexpr int64_t kMany = 2048;
 
 // sum_c value(c)^2, where value_at(c) is one value and vector_at(c) the eight from c on.
 template <class A, class VectorAt, class ValueAt>
 FASTAD_INLINE A square_sum(int64_t channels, VectorAt vector_at, ValueAt value_at) {
   Vector<A> low{}, high{};
   int64_t c = 0;
-  if (channels >= kMany) {
-    // Four sums of both do not wait for each other.
-    Vector<A> more_low[3] = {}, more_high[3] = {};
-    for (; c + 4 * kLanes <= channels; c += 4 * kLanes) {
-      const Vector<A> a = vector_at(c), b = vector_at(c + 8);
-      low = low + a * a;
-      high = high + b * b;
-      for (int k = 0; k < 3; ++k) {
-        const int64_t next = c + (k + 1) * kLanes;
-        const Vector<A> more_a = vector_at(next), more_b = vector_at(next + 8);
-        more_low[k] = more_low[k] + more_a * more_a;
-        more_high[k] = more_high[k] + more_b * more_b;
-      }
-    }
-    low = (low + more_low[0]) + (more_low[1] + more_low[2]);
-    high = (high + more_high[0]) + (more_high[1] + more_high[2]);
-  }
   for (; c + kLanes <= channels; c += kLanes) {
     const Vector<A> a = vector_at(c), b = vector_at(c + 8);
     low = low + a * a;
@@ -50,13 +29,6 @@ FASTAD_INLINE A square_sum(int64_t channels, VectorAt vector_at, ValueAt value_a
   for (; c < channels; ++c) tail += value_at(c) * value_at(c);
   const A quarter[4] = {low[0] + low[4], low[1] + low[5], low[2] + low[6], low[3] + low[7]};
   return ((quarter[0] + quarter[2]) + (quarter[1] + quarter[3])) + tail;
-}
-
-template <class A>
-FASTAD_INLINE A square_sum_of(const A* values, int64_t count) {
-  return square_sum<A>(
-      count, [&](int64_t c) FASTAD_LAMBDA { return load(values + c); },
-      [&](int64_t c) FASTAD_LAMBDA { return values[c]; });
 }
 
 // ---- stage --------------------------------------------------------------------------------------
@@ -322,15 +294,6 @@ FASTAD_INLINE void distance_of(Staged<A> t, Staged<A> s, Layout layout, int64_t 
 
 // ---- gradient -----------------------------------------------------------------------------------
 
-static const int kNt = getenv("NT") ? atoi(getenv("NT")) : 0;
-FASTAD_INLINE void stream_bytes(void* out, const void* in, int64_t bytes) {
-  char* o = (char*)out;
-  const char* x = (const char*)in;
-  for (int64_t i = 0; i + 64 <= bytes; i += 64) {
-    for (int k = 0; k < 64; k += 16)
-      _mm_stream_ps((float*)(o + i + k), _mm_load_ps((const float*)(x + i + k)));
-  }
-}
 // Without a standard, the loops are as if there were none.
 template <class A, class Y, bool kStandard>
 FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t channels,
@@ -345,22 +308,6 @@ FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t 
         const Standard<A> at(t.standard, channels, c);
         for (int64_t p = 0; p < pixels; ++p)
           out[p] = narrow<Y>(s_row[p] * s_scale[p] - at(t_row[p]) * t_scale[p]);
-      } else if (kNt == 1) {
-        alignas(64) Y buffer[1024];
-        for (int64_t q = 0; q < pixels; q += 1024) {
-          const int64_t n = pixels - q < 1024 ? pixels - q : 1024;
-          for (int64_t p = 0; p < n; ++p)
-            buffer[p] = narrow<Y>(s_row[q + p] * s_scale[q + p] - t_row[q + p] * t_scale[q + p]);
-          stream_bytes(out + q, buffer, n * sizeof(Y));
-        }
-      } else if (kNt == 2 && std::is_same_v<Y, float>) {
-        int64_t p = 0;
-        for (; p + 4 <= pixels; p += 4) {
-          const auto v = load<A, 4>(s_row + p) * load<A, 4>(s_scale + p) -
-                         load<A, 4>(t_row + p) * load<A, 4>(t_scale + p);
-          if constexpr (std::is_same_v<Y, float> && std::is_same_v<A, float>)
-            _mm_stream_ps(out + p, (__m128)v);
-        }
       } else {
         for (int64_t p = 0; p < pixels; ++p)
           out[p] = narrow<Y>(s_row[p] * s_scale[p] - t_row[p] * t_scale[p]);
@@ -376,14 +323,6 @@ FASTAD_INLINE void gradient_as(Staged<A> t, Staged<A> s, Layout layout, int64_t 
         const A *FASTAD_RESTRICT mean = t.standard, *FASTAD_RESTRICT factor = mean + channels;
         for (int64_t c = 0; c < channels; ++c)
           out[c] = narrow<Y>(s_pixel[c] * a - (t_pixel[c] - mean[c]) * factor[c] * b);
-      } else if (kNt == 1 && std::is_same_v<Y, float>) {
-        alignas(64) Y buffer[1024];
-        for (int64_t q = 0; q < channels; q += 1024) {
-          const int64_t n = channels - q < 1024 ? channels - q : 1024;
-          for (int64_t c = 0; c < n; ++c)
-            buffer[c] = narrow<Y>(s_pixel[q + c] * a - t_pixel[q + c] * b);
-          stream_bytes(out + q, buffer, n * sizeof(Y));
-        }
       } else {
         for (int64_t c = 0; c < channels; ++c) out[c] = narrow<Y>(s_pixel[c] * a - t_pixel[c] * b);
       }
@@ -399,25 +338,9 @@ FASTAD_INLINE void scale_as(void* data, int64_t count, double factor) {
   for (int64_t i = 0; i < count; ++i) x[i] = narrow<Y>(widen<A>(x[i]) * f);
 }
 
-// ---- the functions that distance_loops.h declares
-// --------------------------------------------------------
-
-// Calls visit with a value of the C++ type of `type`.
-template <class Visitor>
-auto by_type(DType type, const Visitor& visit) {
-  switch (type) {
-    case DType::float64:
-      return visit(double{});
-    case DType::float32:
-      return visit(float{});
-    case DType::float16:
-      return visit(Half{});
-    default:
-      return visit(BFloat16{});
-  }
-}
-
 }  // namespace
+
+// ---- the functions that distance_loops.h declares -----------------------------------------------
 
 template <class A>
 Staged<A> stage(const void* x, DType type, Layout from, int64_t stride, Layout to, int64_t channels,
@@ -426,11 +349,6 @@ Staged<A> stage(const void* x, DType type, Layout from, int64_t stride, Layout t
     return dispatch<stage_as<decltype(value), A>>(x, from, stride, to, channels, pixels, scratch,
                                                   square_sums);
   });
-}
-
-template <class A>
-A square_sum(const A* values, int64_t count) {
-  return dispatch<square_sum_of<A>>(values, count);
 }
 
 template <class A>
@@ -471,7 +389,6 @@ void scale(void* x, DType type, int64_t count, double factor) {
 
 #define FASTAD_BLOCK(A)                                                                            \
   template Staged<A> stage(const void*, DType, Layout, int64_t, Layout, int64_t, int64_t, A*, A*); \
-  template A square_sum(const A*, int64_t);                                                        \
   template void standard_squares(Staged<A>, Layout, int64_t, int64_t, A*);                         \
   template void inverse_norms(int64_t, double, A*, A*, A*, A*);                                    \
   template void distance(Staged<A>, Staged<A>, Layout, int64_t, int64_t, const A*, const A*, A*);  \

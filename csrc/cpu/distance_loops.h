@@ -40,10 +40,6 @@ Staged<A> stage(const void* x, DType type, Layout from, int64_t stride, Layout t
 template <class A>
 void standard_squares(Staged<A> t, Layout layout, int64_t channels, int64_t pixels, A* square_sums);
 
-// The sum of the squares of numbers side by side.
-template <class A>
-A square_sum(const A* values, int64_t count);
-
 // Square sums of teacher and student become 1 / max(norm, eps). projection[p] becomes
 // (|s_hat|^2 - |t_hat|^2) / 2, which is zero where no norm is clamped, and -1 where the student's
 // is: there the gradient has no part through the norm. t_projection likewise with the roles

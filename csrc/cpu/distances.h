@@ -28,7 +28,7 @@ std::vector<double> sum_flat_distances(const Pyramid& pyramid,
 // g (u - s_hat (s_hat . u)) / |s| = s * s_scale - t * t_scale, where s_hat . u is `projection`. The
 // teacher's is the same with the roles exchanged. The scales take the place of the projection.
 template <class A>
-void write_gradient(Layout layout, int64_t channels, const Block<A>& block, void* out, DType type,
+void write_gradient(const Level& level, const Block<A>& block, void* out, DType type,
                     int64_t stride, bool of_teacher = false) {
   const A *own = block.s_inverse, *other = block.t_inverse;
   A *own_scale = block.projection, *other_scale = block.other_scale;
@@ -39,12 +39,8 @@ void write_gradient(Layout layout, int64_t channels, const Block<A>& block, void
     own_scale[p] = own[p] * (factor * (A(1) - own_scale[p]));
     other_scale[p] = other[p] * factor;
   }
-  gradient<A>(y, x, layout, channels, block.pixels, other_scale, own_scale, out, type, stride);
-}
-template <class A>
-void write_gradient(const Level& level, const Block<A>& block, void* out, DType type,
-                    int64_t stride, bool of_teacher = false) {
-  write_gradient(level.layout, level.student.channels, block, out, type, stride, of_teacher);
+  gradient<A>(y, x, level.layout, level.student.channels, block.pixels, other_scale, own_scale, out,
+              type, stride);
 }
 
 }  // namespace fastad::cpu

@@ -22,6 +22,7 @@
 #include <tuple>
 
 #include "cpu/distances.h"
+#include "cpu/vector_loops.h"
 
 namespace fastad::cpu {
 namespace {
@@ -49,23 +50,16 @@ double weighted_sum(const A* values, const A* weights, int64_t count) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// A block of a level that is joined, as one pixel whose channels are its elements.
-template <class A>
-Block<A> as_pixel(Block<A> block) {
-  block.pixels = 1;
-  return block;
-}
-
 template <class A>
 Pair compare_joined(const Pyramid& pyramid, const Place& place, Scratch<A>& scratch) {
-  const Block<A> block = as_pixel(pyramid.read(place, scratch, false));
+  const Block<A> block = pyramid.read(place, scratch, false);
   const A t_norm = std::sqrt(square_sum(block.teacher.data, place.pixels));
   const A s_norm = std::sqrt(square_sum(block.student.data, place.pixels));
-  block.set_inverses(t_norm < A(kShortest) ? A(0) : 1 / t_norm,
-                     s_norm < A(kShortest) ? A(0) : 1 / s_norm);
-  distance<A>(block.teacher, block.student, Layout::interleaved, place.pixels, 1, block.t_inverse,
-              block.s_inverse, block.distances);
-  return {t_norm, s_norm, block.distances[0]};
+  const A t_inverse = t_norm < A(kShortest) ? A(0) : 1 / t_norm;
+  const A s_inverse = s_norm < A(kShortest) ? A(0) : 1 / s_norm;
+  return {
+      t_norm, s_norm,
+      vector_distance(block.teacher.data, block.student.data, place.pixels, t_inverse, s_inverse)};
 }
 
 template <class A>
@@ -136,38 +130,67 @@ std::vector<Features> outs_of(const Pyramid& pyramid, const std::vector<Tensor>&
   return outs;
 }
 
-// Writes the gradient of a block of a level with these norms and this distance. `outs`: one a
-// level, or two, the second for the teacher.
+// A level of an image as one vector, and what its gradients are made of.
 template <class A>
-void differentiate(const Pyramid& pyramid, const Place& place, Scratch<A>& scratch, A t_norm,
-                   A s_norm, A distance, A upstream, A eps, const std::vector<Features>& outs) {
+struct Whole {
+  A t_inverse, s_inverse;
+  // s_hat . (s_hat - t_hat) and t_hat . (t_hat - s_hat). A clamped norm is a constant: the gradient
+  // has no part through it.
+  A projection, t_projection;
+  A upstream;
+
+  Whole(A t_norm, A s_norm, A distance, A upstream, A eps)
+      : t_inverse(A(1) / (t_norm < eps ? eps : t_norm)),
+        s_inverse(A(1) / (s_norm < eps ? eps : s_norm)),
+        upstream(upstream) {
+    const auto length = [eps](A norm, A inverse) {
+      return inverse == A(0) ? A(0) : norm < eps ? norm * inverse : A(1);
+    };
+    const A t_hat = length(t_norm, t_inverse), s_hat = length(s_norm, s_inverse);
+    projection = s_norm < eps ? A(0) : distance + A(0.5) * (A(1) - t_hat * t_hat);
+    t_projection = t_norm < eps ? A(0) : distance + A(0.5) * (A(1) - s_hat * s_hat);
+  }
+};
+
+// Writes the gradient of a block. `outs`: one a level, or two, the second for the teacher.
+template <class A>
+void differentiate(const Pyramid& pyramid, const Place& place, Scratch<A>& scratch,
+                   const Whole<A>& whole, const std::vector<Features>& outs, bool past_cache) {
   const Level& level = pyramid.levels()[place.level];
-  Block<A> block = pyramid.read(place, scratch, false);
-  if (level.is_joined) block = as_pixel(block);
-  const Layout layout = level.is_joined ? Layout::interleaved : level.layout;
-  const int64_t channels = level.is_joined ? place.pixels : level.student.channels;
-  const A t_inverse = A(1) / (t_norm < eps ? eps : t_norm);
-  const A s_inverse = A(1) / (s_norm < eps ? eps : s_norm);
-  const auto length = [eps](A norm, A inverse) {
-    return inverse == A(0) ? A(0) : norm < eps ? norm * inverse : A(1);
-  };
-  const A t_hat = length(t_norm, t_inverse), s_hat = length(s_norm, s_inverse);
-  block.set_inverses(t_inverse, s_inverse);
-  // A clamped norm is a constant: the gradient has no part through it.
-  block.set_projections(s_norm < eps ? A(0) : distance + A(0.5) * (A(1) - t_hat * t_hat),
-                        t_norm < eps ? A(0) : distance + A(0.5) * (A(1) - s_hat * s_hat));
-  std::fill_n(block.distances, block.pixels, upstream);
+  const Block<A> block = pyramid.read(place, scratch, false);
+  const size_t count = pyramid.levels().size();
+  if (level.is_joined) {  // as `write_gradient` does it, with one scale for all
+    const A *t = block.teacher.data, *s = block.student.data;
+    A own = whole.s_inverse, other = whole.t_inverse, projection = whole.projection;
+    for (size_t i = place.level; i < outs.size(); i += count) {
+      const A factor = whole.upstream * own;
+      vector_gradient<A>(t, s, place.pixels, other * factor, own * (factor * (A(1) - projection)),
+                         outs[i].at(place.image, place.pixel), outs[i].type, past_cache);
+      std::swap(t, s), std::swap(own, other), projection = whole.t_projection;
+    }
+    return;
+  }
+  block.set_inverses(whole.t_inverse, whole.s_inverse);
+  block.set_projections(whole.projection, whole.t_projection);
+  std::fill_n(block.distances, block.pixels, whole.upstream);
   if (const A* const weights = pyramid.weights<A>(place); weights != nullptr) {
     for (int64_t p = 0; p < block.pixels; ++p) {
-      block.distances[p] = weights[p] == A(0) ? A(0) : weights[p] * upstream;
+      block.distances[p] = weights[p] == A(0) ? A(0) : weights[p] * whole.upstream;
     }
   }
-  const size_t count = pyramid.levels().size();
   for (size_t i = place.level; i < outs.size(); i += count) {
     const Features& out = outs[i];
-    write_gradient(layout, channels, block, out.at(place.image, place.pixel), out.type,
-                   out.row_stride(), i >= count);
+    write_gradient(level, block, out.at(place.image, place.pixel), out.type, out.row_stride(),
+                   i >= count);
   }
+}
+
+// Whether gradients are so large that a cache keeps little of them until they are read.
+bool are_large(const std::vector<Features>& outs) {
+  constexpr int64_t kLarge = int64_t{8} << 20;
+  int64_t bytes = 0;
+  for (const Features& x : outs) bytes += x.images * x.channels * x.pixels * size_of(x.type);
+  return bytes >= kLarge;
 }
 
 template <class A>
@@ -176,10 +199,11 @@ void backward(const Pyramid& pyramid, A eps, const A* grad, const A* distances, 
   const std::vector<Features> outs = outs_of(pyramid, gradients);
   const int64_t images = pyramid.levels()[0].student.images;
   const auto all = static_cast<int64_t>(outs.size()) * images;
+  const bool past_cache = are_large(outs);
   const auto sweep = [&](const Place& place, Scratch<A>& scratch) {
     const int64_t i = place.level * images + place.image;
-    differentiate(pyramid, place, scratch, norms[i], norms[all + i], distances[i], grad[i], eps,
-                  outs);
+    const Whole<A> whole(norms[i], norms[all + i], distances[i], grad[i], eps);
+    differentiate(pyramid, place, scratch, whole, outs, past_cache);
   };
   pyramid.for_each_place<A>(sweep, kBackwards);
 }
@@ -191,6 +215,7 @@ std::vector<double> sum_and_differentiate(const Pyramid& pyramid,
   const std::vector<Features> outs = outs_of(pyramid, gradients);
   const auto& levels = pyramid.levels();
   const int64_t images = levels[0].student.images;
+  const bool past_cache = are_large(outs);
   std::vector<Pair> parts(pyramid.tasks()), wholes(levels.size() * images);
   const auto compare = [&](const Place& place, Scratch<A>& scratch) {
     parts[place.task] = compare_block(pyramid, place, scratch);
@@ -199,10 +224,11 @@ std::vector<double> sum_and_differentiate(const Pyramid& pyramid,
     wholes[level * images + image] = join_image(pyramid, parts, level, image, eps);
   };
   const auto write = [&](const Place& place, Scratch<A>& scratch) {
-    const Pair& whole = wholes[place.level * images + place.image];
-    differentiate(pyramid, place, scratch, static_cast<A>(whole.t_norm),
-                  static_cast<A>(whole.s_norm), static_cast<A>(whole.distance),
-                  static_cast<A>(coefficients[place.level]), static_cast<A>(eps), outs);
+    const Pair& pair = wholes[place.level * images + place.image];
+    const Whole<A> whole(static_cast<A>(pair.t_norm), static_cast<A>(pair.s_norm),
+                         static_cast<A>(pair.distance), static_cast<A>(coefficients[place.level]),
+                         static_cast<A>(eps));
+    differentiate(pyramid, place, scratch, whole, outs, past_cache);
   };
   if (images >= kImagesOfThread * thread_count()) {
     pyramid.for_each_image<A>([&](int64_t level, int64_t image, Scratch<A>& scratch) {

@@ -57,22 +57,23 @@ double level_loss(const Tensor& maps, const Tensor* weights, double hard, bool m
   // Of M distances in ascending order the quantile has the index ceil(hard * (M - 1)).
   const auto index = static_cast<int64_t>(std::ceil(hard * static_cast<double>(size - 1)));
   thread_local HighestRoom<A> room;
-  const auto& found = highest(values, size, size - index, room);
-  const A quantile = found[size - index - 1].value;
-  const auto weight = [&](int64_t i) {
-    return chosen.has_value() ? static_cast<double>(chosen->weights[i]) : 1.0;
-  };
+  const A quantile = highest(values, size, size - index, room);
   double sum = 0, share = 0;
-  for (const Placed<A>& x : found) {
-    if (is_above(quantile, x.value)) continue;
-    sum += weight(x.place) * static_cast<double>(x.value);
-    share += weight(x.place);
-  }
+  std::vector<int64_t> places;
+  for_each_from(values, size, quantile, room, [&](int64_t i) {
+    const double weight = chosen.has_value() ? static_cast<double>(chosen->weights[i]) : 1.0;
+    sum += weight * static_cast<double>(values[i]);
+    share += weight;
+    places.push_back(i);
+  });
   if (!mean) share = 1;
-  for (const Placed<A>& x : found) {
-    if (is_above(quantile, x.value)) continue;
-    const int64_t place = chosen.has_value() ? chosen->places[x.place] : x.place;
-    out[place] = static_cast<A>(factor * weight(x.place) / share);
+  factor /= share;
+  for (const int64_t i : places) {
+    if (chosen.has_value()) {
+      out[chosen->places[i]] = static_cast<A>(factor * static_cast<double>(chosen->weights[i]));
+    } else {
+      out[i] = static_cast<A>(factor);
+    }
   }
   return sum / share;
 }
