@@ -494,10 +494,14 @@ class DistanceTile {
   Slot teacher_[kSlots], student_[kSlots];
 };
 
+// The order of a second sweep: it finds in the cache what the first read last.
+constexpr bool kBackwards = true;
+
 // Calls visit(tile, l) with this block's tile, of level l. The kinds of tile are separate code.
 template <class T, bool kGeneral, class Visit>
-__device__ __forceinline__ void visit_tile(const FeaturePyramid& pyramid, const Visit& visit) {
-  const int block = blockIdx.x;
+__device__ __forceinline__ void visit_tile(const FeaturePyramid& pyramid, const Visit& visit,
+                                           bool backwards = false) {
+  const int block = backwards ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
   int l = 0;
   while (l + 1 < pyramid.count && block >= pyramid.first_block[l + 1]) ++l;
   const auto visit_as = [&]<Path kPath>() {

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "cuda/distance_tile.cuh"
+#include "cuda/flat_distances.cuh"
 
 namespace fastad::cuda {
 namespace {
@@ -197,9 +198,17 @@ std::tuple<Tensor, std::vector<Tensor>> distillation_loss(
   const torch::stable::accelerator::DeviceGuard guard(device);
   const ScalarType dtype = distance_dtype(teacher, student);
   const std::vector<Tensor> weights = check_spatial_weights(spatial_weights, student, dtype);
-  const Comparison comparison = check_comparison(distance, channels, student, dtype);
+  const Comparison comparison = check_comparison(distance, channels, student, dtype, true);
   const std::vector<Tensor> gradients =
       loss_gradients(teacher, student, comparison, gradient, teacher_gradient);
+  if (comparison.flat) {
+    std::vector<double> coefficients = level_weights;
+    const auto images = static_cast<double>(student[0].size(0));
+    for (double& x : coefficients) x = reduction == kSum ? x : x / images;
+    return {flat_loss(teacher, student, coefficients, reduction == kNone, eps, spatial_weights,
+                      channels, gradients),
+            gradients};
+  }
   LossParams params = {};
   params.pyramid = make_pyramid(teacher, student, comparison, gradients);
   params.eps = eps;

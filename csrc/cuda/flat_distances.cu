@@ -8,6 +8,9 @@
 //
 // No term cancels, so nearly equal levels keep their relative accuracy. The sweep leaves the three
 // numbers of each pixel to a second launch, which joins them.
+//
+// The gradient takes another sweep, from the last tile to the first: what the first sweep read last
+// is still in the L2 cache, 29 MB of 8 images of ResNet-18's at 256x256 in 50 MB of an H200.
 
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -15,6 +18,7 @@
 #include <tuple>
 
 #include "cuda/distance_tile.cuh"
+#include "cuda/flat_distances.cuh"
 
 namespace fastad::cuda {
 namespace {
@@ -28,7 +32,10 @@ struct FlatParams {
   void* pixels[kMaxLevels];  // (3, N, H_l, W_l): norms of teacher and student, distance
   void* distances;           // (L, N)
   void* norms;               // (2, L, N): of teacher and student
-  const void* grad;          // (L, N); backward only
+  void* grad;                // (L, N); not in the forward
+  void* loss;                // (L,) where the levels are kept apart, else one number
+  bool by_level;
+  double coefficients[kMaxLevels];  // of a level's sum in the loss
   int64_t images;
   double eps;
   PixelWeights weights[kMaxLevels];  // the sweep of the forward has no use for them
@@ -110,24 +117,59 @@ template <class T, bool kGeneral>
 __global__ void __launch_bounds__(kThreads, sizeof(typename T::Acc) > 4 ? 1 : 2)
     flat_distances_backward_kernel(const __grid_constant__ FlatParams params) {
   using Acc = typename T::Acc;
-  visit_tile<T, kGeneral>(params.pyramid, [&](auto& tile, int l) {
-    const Acc eps = static_cast<Acc>(params.eps);
-    Acc t_norm = 0, s_norm = 0, distance = 0, upstream = 0;
-    if (tile.owns()) {
-      const int64_t all = params.pyramid.count * params.images;
-      const int64_t place = l * params.images + tile.owned_image();
-      t_norm = load(static_cast<const Acc*>(params.norms) + place);
-      s_norm = load(static_cast<const Acc*>(params.norms) + all + place);
-      distance = load(static_cast<const Acc*>(params.distances) + place);
-      upstream = load(static_cast<const Acc*>(params.grad) + place);
-      if constexpr (kGeneral) {
-        if (params.weights[l].data != nullptr) {
-          const Acc weight = tile.weight(params.weights[l]);
-          upstream = weight == 0 ? 0 : weight * upstream;
+  visit_tile<T, kGeneral>(
+      params.pyramid,
+      [&](auto& tile, int l) {
+        const Acc eps = static_cast<Acc>(params.eps);
+        Acc t_norm = 0, s_norm = 0, distance = 0, upstream = 0;
+        if (tile.owns()) {
+          const int64_t all = params.pyramid.count * params.images;
+          const int64_t place = l * params.images + tile.owned_image();
+          t_norm = load(static_cast<const Acc*>(params.norms) + place);
+          s_norm = load(static_cast<const Acc*>(params.norms) + all + place);
+          distance = load(static_cast<const Acc*>(params.distances) + place);
+          upstream = load(static_cast<const Acc*>(params.grad) + place);
+          if constexpr (kGeneral) {
+            if (params.weights[l].data != nullptr) {
+              const Acc weight = tile.weight(params.weights[l]);
+              upstream = weight == 0 ? 0 : weight * upstream;
+            }
+          }
         }
-      }
+        tile.write_gradient(tile.share_norms(t_norm, s_norm, eps), distance, upstream, eps);
+      },
+      kBackwards);
+}
+
+// distances (L, N) -> loss, and the gradient (L, N) of it for them, by one block. A mean over
+// nothing is 0 * infinity = NaN, as in torch.
+template <class Acc>
+__global__ void __launch_bounds__(kThreads)
+    sum_flat_loss_kernel(const __grid_constant__ FlatParams params) {
+  Acc joined = 0;
+  for (int l = 0; l < params.pyramid.count; ++l) {
+    const Acc coefficient = static_cast<Acc>(params.coefficients[l]);
+    Acc sum = 0;
+    for (int64_t n = threadIdx.x; n < params.images; n += kThreads) {
+      const int64_t place = l * params.images + n;
+      sum += load_written(static_cast<const Acc*>(params.distances) + place);
+      store(static_cast<Acc*>(params.grad) + place, coefficient);
     }
-    tile.write_gradient(tile.share_norms(t_norm, s_norm, eps), distance, upstream, eps);
+    const Acc level = coefficient * sum_over_block(sum);
+    if (params.by_level && threadIdx.x == 0) store(static_cast<Acc*>(params.loss) + l, level);
+    joined += level;
+  }
+  if (!params.by_level && threadIdx.x == 0) store(static_cast<Acc*>(params.loss), joined);
+}
+
+// Writes the gradients of params.pyramid.
+void launch_gradients(const FlatParams& params, bool general, cudaStream_t stream) {
+  if (params.pyramid.blocks() == 0) return;
+  visit_traits(params.pyramid, [&](auto traits) {
+    using T = decltype(traits);
+    launch(general ? flat_distances_backward_kernel<T, true>
+                   : flat_distances_backward_kernel<T, false>,
+           params.pyramid.blocks(), kThreads, shared_bytes(params.pyramid), stream, params);
   });
 }
 
@@ -139,7 +181,7 @@ std::tuple<Tensor, Tensor> flat_distances(std::vector<Tensor> teacher, std::vect
   const torch::stable::accelerator::DeviceGuard guard(device);
   const ScalarType dtype = distance_dtype(teacher, student);
   const std::vector<Tensor> weights = check_spatial_weights(spatial_weights, student, dtype);
-  const Comparison comparison = check_comparison(kCosine, channels, student, dtype);
+  const Comparison comparison = check_comparison(kCosineFlat, channels, student, dtype, true);
   FlatParams params = {.pyramid = make_pyramid(teacher, student, comparison),
                        .images = student[0].size(0),
                        .eps = eps};
@@ -182,29 +224,54 @@ std::vector<Tensor> flat_distances_backward(Tensor grad, Tensor distances, Tenso
   const int device = student[0].get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   const std::vector<Tensor> weights = check_spatial_weights(spatial_weights, student, dtype);
-  const Comparison comparison = check_comparison(kCosine, channels, student, dtype);
+  const Comparison comparison = check_comparison(kCosineFlat, channels, student, dtype, true);
   grad = as_contiguous(grad), distances = as_contiguous(distances), norms = as_contiguous(norms);
   const std::vector<Tensor> gradients = empty_gradients(student);
   FlatParams params = {.pyramid = make_pyramid(teacher, student, comparison, gradients),
                        .distances = const_cast<void*>(distances.const_data_ptr()),
                        .norms = const_cast<void*>(norms.const_data_ptr()),
-                       .grad = grad.const_data_ptr(),
+                       .grad = const_cast<void*>(grad.const_data_ptr()),
                        .images = student[0].size(0),
                        .eps = eps};
   set_weights(weights, params.weights);
-  if (params.pyramid.blocks() == 0) return gradients;
-  visit_traits(params.pyramid, [&](auto traits) {
-    using T = decltype(traits);
-    const bool general = is_general(weights, comparison);
-    launch(general ? flat_distances_backward_kernel<T, true>
-                   : flat_distances_backward_kernel<T, false>,
-           params.pyramid.blocks(), kThreads, shared_bytes(params.pyramid), current_stream(device),
-           params);
-  });
+  launch_gradients(params, is_general(weights, comparison), current_stream(device));
   return gradients;
 }
 
 }  // namespace
+
+Tensor flat_loss(const std::vector<Tensor>& teacher, const std::vector<Tensor>& student,
+                 const std::vector<double>& coefficients, bool by_level, double eps,
+                 const OptionalTensors& spatial_weights, const OptionalTensors& channels,
+                 const std::vector<Tensor>& gradients) {
+  const ScalarType dtype = distance_dtype(teacher, student);
+  const std::vector<Tensor> weights = check_spatial_weights(spatial_weights, student, dtype);
+  const Comparison comparison = check_comparison(kCosineFlat, channels, student, dtype, true);
+  const auto [distances, norms] = flat_distances(teacher, student, eps, spatial_weights, channels);
+  FlatParams params = {.pyramid = make_pyramid(teacher, student, comparison, gradients),
+                       .distances = distances.mutable_data_ptr(),
+                       .norms = norms.mutable_data_ptr(),
+                       .by_level = by_level,
+                       .images = student[0].size(0),
+                       .eps = eps};
+  set_weights(weights, params.weights);
+  std::copy(coefficients.begin(), coefficients.end(), params.coefficients);
+  const int64_t levels = params.pyramid.count;
+  Tensor loss = by_level ? torch::stable::new_empty(student[0], {levels}, dtype)
+                         : torch::stable::new_empty(student[0], {}, dtype);
+  Tensor grad = torch::stable::new_empty(student[0], {levels, params.images}, dtype);
+  params.loss = loss.mutable_data_ptr();
+  params.grad = grad.mutable_data_ptr();
+  const cudaStream_t stream = current_stream(student[0].get_device_index());
+  visit_traits(params.pyramid, [&](auto traits) {
+    using Acc = typename decltype(traits)::Acc;
+    launch(sum_flat_loss_kernel<Acc>, 1, kThreads, shared_bytes(params.pyramid), stream, params);
+  });
+  const bool both = gradients.size() > student.size();
+  if (!gradients.empty()) launch_gradients(params, is_general(weights, comparison) || both, stream);
+  return loss;
+}
+
 }  // namespace fastad::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(fastad, CUDA, m) {

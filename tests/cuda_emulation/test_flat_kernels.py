@@ -19,6 +19,8 @@ from fastad.ops import reference
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 EPS = 1e-12
+FLAT = {"distance": "cosine_flat"}
+REDUCTIONS = ["mean", "sum", "none"]
 SHAPES = {
     "pyramid": [(64, 8, 8), (128, 8, 4), (256, 4, 4)],
     "odd": [(5, 7, 9), (33, 13, 1), (17, 1, 11)],
@@ -54,14 +56,46 @@ def check(kernels, teacher, student, spatial=None, channels=None, eps=EPS):
     assert_close(grads, expected, max(tolerance, *(STORED[s.dtype] for s in student)))
 
 
+def check_loss(kernels, teacher, student, spatial=None, channels=None, reduction=0):
+    """The loss, and its gradients for both where the teacher is as it is."""
+    options = {"eps": EPS, "weights": None if spatial is None else exact(spatial), **FLAT}
+    if channels is not None:
+        options |= {"mean": [x[0] for x in exact(channels)]}
+        options |= {"deviation": [1 / x[1] for x in exact(channels)]}
+    both = channels is None and [t.stride() for t in teacher] == [s.stride() for s in student]
+    factors = [0.5 + 0.5 * i for i in range(len(student))]
+    arguments = (teacher, student, factors, reduction, EPS)
+    last = (spatial, 2, channels)
+    loss, grads = kernels.ops.distillation_loss(*arguments, True, *last, both)
+    alone, none = kernels.ops.distillation_loss(*arguments, False, *last)
+    assert torch.equal(loss, alone)
+    assert none == []
+    exact_student, exact_teacher = exact(student, requires_grad=True), exact(teacher, True)
+    expected = reference.distillation_loss(
+        exact_teacher,
+        exact_student,
+        level_weights=factors,
+        reduction=REDUCTIONS[reduction],
+        **options,
+    )
+    tolerance = computed(*teacher, *student)
+    assert_close([loss], [expected.detach()], tolerance)
+    inputs = [*exact_student, *(exact_teacher if both else [])]
+    expected = torch.autograd.grad(expected.sum(), inputs)
+    assert_close(grads, expected, max(tolerance, *(STORED[g.dtype] for g in grads)))
+
+
 def check_all(kernels, teacher, student):
     double = any(x.dtype == torch.float64 for x in (*teacher, *student))
     dtype = torch.float64 if double else torch.float32
     check(kernels, teacher, student)
+    check_loss(kernels, teacher, student, reduction=random.randrange(3))
     spatial = random.choice([None, spatial_weights(student, dtype)])
     # Of one pixel the weight may be 0, and a distance whose vectors have no length is rounding.
     spatial = None if spatial is None else [w + 0.01 for w in spatial]
-    check(kernels, teacher, student, spatial, channel_statistics(student, dtype))
+    channels = channel_statistics(student, dtype)
+    check(kernels, teacher, student, spatial, channels)
+    check_loss(kernels, teacher, student, spatial, channels, random.randrange(3))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
