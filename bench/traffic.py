@@ -55,7 +55,7 @@ def moved(name: str, **options: Any) -> tuple[float, float]:
             torch.autograd.grad(result, student)
     tensors = 2.0 * features
     if is_loss:
-        tensors = (5 if options.get("distance") == "cosine_flat" else 3) * features
+        tensors = 3 * features
     if name == "anomaly_map":
         tensors += result.nbytes
     tensors += sum(x.nbytes for x in options.values() if isinstance(x, Tensor))

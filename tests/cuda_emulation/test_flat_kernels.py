@@ -70,7 +70,7 @@ def check_loss(kernels, teacher, student, spatial=None, channels=None, reduction
     alone, none = kernels.ops.distillation_loss(*arguments, False, *last)
     assert torch.equal(loss, alone)
     assert none == []
-    exact_student, exact_teacher = exact(student, requires_grad=True), exact(teacher, True)
+    exact_student, exact_teacher = (exact(x, requires_grad=True) for x in (student, teacher))
     expected = reference.distillation_loss(
         exact_teacher,
         exact_student,
@@ -89,13 +89,13 @@ def check_all(kernels, teacher, student):
     double = any(x.dtype == torch.float64 for x in (*teacher, *student))
     dtype = torch.float64 if double else torch.float32
     check(kernels, teacher, student)
-    check_loss(kernels, teacher, student, reduction=random.randrange(3))
     spatial = random.choice([None, spatial_weights(student, dtype)])
     # Of one pixel the weight may be 0, and a distance whose vectors have no length is rounding.
     spatial = None if spatial is None else [w + 0.01 for w in spatial]
     channels = channel_statistics(student, dtype)
     check(kernels, teacher, student, spatial, channels)
-    check_loss(kernels, teacher, student, spatial, channels, random.randrange(3))
+    options = random.choice([(), (spatial,), (spatial, channels)])
+    check_loss(kernels, teacher, student, *options, reduction=random.randrange(3))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

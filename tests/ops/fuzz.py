@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzz_arguments import CONVOLUTIONS, FEATURES, FLOATS, IMAGES, Memory, spoiled
+from fuzz_arguments import CONVOLUTIONS, FEATURES, FLOATS, IMAGES, SCORES, Memory, spoiled
 from torch import Tensor
 
-from fastad.ops import _arguments, _comparison, reference
+from fastad.ops import _arguments, _comparison, _reductions, reference
 
-MAKERS = FEATURES + IMAGES + CONVOLUTIONS
+MAKERS = FEATURES + SCORES + IMAGES + CONVOLUTIONS
 ERRORS = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
 
 
@@ -36,7 +36,7 @@ def exact(tensors: list[Tensor], requires_grad: bool = False) -> list[Tensor]:
 def options(last: list[Any]) -> dict[str, Any]:
     """The last arguments of a call, which may be missing or None, as the reference takes them."""
     weights, distance, channels, *_ = [*last, None, None, None][: max(3, len(last))]
-    result = {"distance": "l2" if distance else "cosine"}
+    result = {"distance": ("cosine", "l2", "cosine_flat")[distance or 0]}
     if weights is not None:
         # CUDA kernels make NaN of what they cannot refuse.
         result["weights"] = [torch.where(w >= 0, w, torch.nan) for w in exact(weights)]
@@ -147,6 +147,19 @@ def expected_results(name: str, arguments: list[Any], results: list[Tensor]) -> 
         )
         inputs = student + (teacher if len(last) > 3 and last[3] else [])
         return [loss, *(torch.autograd.grad(loss.sum(), inputs) if gradient else [])]
+    if name == "hard_loss":
+        maps, factors, hard, reduction, *last = arguments
+        maps, weights = exact(maps, True), exact(last[0]) if last and last[0] else None
+        named = ("mean", "sum", "none")[reduction]
+        levels = _reductions.hard_levels(maps, hard, weights, named)
+        loss = _reductions.join_levels(levels, factors, named)
+        return [loss, *torch.autograd.grad(loss.sum(), maps)]
+    if name == "top_share":
+        pixels, count = arguments[0].double().flatten(1), arguments[1]
+        highest, places = pixels.topk(count).values, results[1]
+        found = pixels.gather(1, places).sort(descending=True).values
+        assert torch.equal(found, highest.sort(descending=True).values), "not the highest pixels"
+        return [highest.mean(dim=1), places.double()]
     if name == "resize_weights":
         weights, *sizes = arguments
         return reference.resize_weights(weights.double(), list(zip(*sizes, strict=True)), FLOATS[1])

@@ -3,6 +3,7 @@
 import functools
 import math
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -144,13 +145,15 @@ def spatial_weights(m: Memory, teacher: list[Tensor], student: list[Tensor]) -> 
     return [result]
 
 
-def comparison(m: Memory, teacher: list[Tensor], student: list[Tensor]) -> list[Any]:
+def comparison(
+    m: Memory, teacher: list[Tensor], student: list[Tensor], distances: Sequence[int] = (0, 1)
+) -> list[Any]:
     """Last arguments: spatial weights, the distance, and statistics of the channels."""
     r = m.random
     weights = spatial_weights(m, teacher, student)
     if r.random() < 0.3:
         return weights
-    distance, dtype = r.choice([0, 1]), computed_dtype([*teacher, *student])
+    distance, dtype = r.choice(distances), computed_dtype([*teacher, *student])
     weights = weights or [None]
     if r.random() < 0.5:
         return [*weights, distance]
@@ -239,7 +242,7 @@ def anomaly_map(m: Memory) -> list[Any]:
 def distillation_loss(m: Memory) -> list[Any]:
     teacher, student = pyramids(m)
     gradient = m.random.random() < 0.7
-    last = [EPS, gradient, *comparison(m, teacher, student)]
+    last = [EPS, gradient, *comparison(m, teacher, student, (0, 1, 2))]
     if (
         len(last) == 4
         and gradient
@@ -247,6 +250,24 @@ def distillation_loss(m: Memory) -> list[Any]:
     ):
         last += [None, True]
     return [teacher, student, numbers(m, len(teacher)), m.random.randrange(3), *last]
+
+
+def hard_loss(m: Memory) -> list[Any]:
+    maps, r = maps_of(m), m.random
+    arguments = [maps, numbers(m, len(maps)), r.choice([0.0, 0.3, 0.9]), r.randrange(3)]
+    if r.random() < 0.5:
+        return arguments
+    weights = []
+    for x in maps:
+        weights.append(m.strided(tuple(x.shape), x.dtype))
+        memory, _ = m.made[-1]
+        memory.mul_(0) if r.random() < 0.1 else memory.abs_()
+    return [*arguments, weights]
+
+
+def top_share(m: Memory) -> list[Any]:
+    x = m.random.choice(maps_of(m))
+    return [x, m.random.randint(1, x.shape[1] * x.shape[2])]
 
 
 def resize_weights(m: Memory) -> list[Any]:
@@ -429,6 +450,7 @@ def residual_networks(m: Memory) -> list[Any]:
 FEATURES = [distances, distances_backward, flat_distances, flat_distances_backward]
 FEATURES += [aggregate_maps, aggregate_maps_backward]
 FEATURES += [stack_maps, stack_maps_backward, anomaly_map, distillation_loss, scale_gradients_]
+SCORES = [hard_loss, top_share]  # on the CPU alone
 IMAGES = [resize_weights, resize_bytes, normalize_bytes, normalize_floats]
 CONVOLUTIONS = [pack_3x3, convolve_3x3, convolve_3x3_add_, pack_int16, convolve_int16]
 CONVOLUTIONS += [convolve_int16_add_, conv1x1_strided, nearest, pack_stem, stem]

@@ -222,6 +222,44 @@ def test_same_bytes_on_every_run_and_for_every_number_of_threads():
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_that_are_written_past_the_cache(dtype, layout):
+    """8 MB of them, with addresses that are no multiples of 16 bytes, and rests."""
+    shapes = [(97, 111, 100), (3, 5, 7)]
+    teacher, student = (pyramid(shapes, batch=3, dtype=dtype, layout=layout) for _ in range(2))
+    student = [s.requires_grad_() for s in student]
+    exact = doubled(student)
+    for rows in (slice(0, 3), slice(0, 1)):
+        pairs = ((teacher, student), (doubled(teacher), exact))
+        found, expected = (
+            ops.distillation_loss([t[rows] for t in a], [s[rows] for s in b], **FLAT)
+            for a, b in pairs
+        )
+        assert deviation(found, expected) < 5e-6
+        grads = torch.autograd.grad(found, student), torch.autograd.grad(expected, exact)
+        assert max(map(deviation, *grads)) < STORED[dtype]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_gradients_asked_for_again_and_for_the_teacher_alone(reduction):
+    shapes, arguments = SHAPES["odd"], {"reduction": reduction, **FLAT}
+    arguments["level_weights"] = [0.5 + 0.1 * i for i in range(len(shapes))]
+    teacher, student = (pyramid(shapes, requires_grad=True) for _ in range(2))
+    loss = ops.distillation_loss(teacher, student, **arguments).sum()
+    exact = doubled(teacher), doubled(student)
+    expected = torch.autograd.grad(
+        reference.distillation_loss(*exact, **arguments).sum(), [*exact[0], *exact[1]]
+    )
+    for factor in (3, 1):
+        found = torch.autograd.grad(factor * loss, [*teacher, *student], retain_graph=True)
+        assert max(map(deviation, found, (factor * e for e in expected))) < 5e-6
+    plain = [s.detach() for s in student]
+    loss = ops.distillation_loss(teacher, plain, **arguments).sum()
+    found = torch.autograd.grad(loss, teacher)
+    assert max(map(deviation, found, expected)) < 5e-6
+
+
 def test_compile_and_export():
     shapes = [(5, 4, 3), (3, 2, 2)]
     options = {**FLAT, **options_of("standardised", shapes)}
@@ -276,6 +314,12 @@ def test_raw_calls_refuse_what_they_cannot_read():
     ):
         with pytest.raises(RuntimeError, match=re.escape(match)):
             call(*first, [X], [X], 1e-12)
+    for call in (
+        lambda: torch.ops.fastad.distances([X], [X], 1e-12, None, 2),
+        lambda: torch.ops.fastad.distillation_loss([X], [X], [1.0], 0, 1e-12, True, None, 3),
+    ):
+        with pytest.raises(RuntimeError, match=r"distance must be 0 \(cosine\)"):
+            call()
     channels = [torch.ones(2, 3, requires_grad=True)]
     with pytest.raises(ValueError, match="requires a gradient, and channels get none"):
         torch.ops.fastad.flat_distances([X], [X.clone().requires_grad_()], 1e-12, None, channels)
