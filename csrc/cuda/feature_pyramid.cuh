@@ -1,5 +1,5 @@
 // A feature pyramid as the CUDA kernels see it: one plain struct, passed by value, that tells a
-// block which tile of which level is its own and how its threads share it. distance_tile.cuh draws
+// block which tile of which level is its own and how its threads share it. feature_tile.cuh draws
 // a tile.
 //
 // However many channels a level has, a tile is about 32 KiB of features: all blocks of all levels
