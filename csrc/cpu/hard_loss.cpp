@@ -45,8 +45,8 @@ double level_loss(const Tensor& maps, const Tensor* weights, double hard, bool m
   const A* values = static_cast<const A*>(maps.data_ptr());
   A* const out = static_cast<A*>(gradient.data_ptr());
   int64_t size = maps.numel();
-  std::memset(out, 0, size * sizeof(A));
   if (size == 0) return mean ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+  std::memset(out, 0, size * sizeof(A));
   std::optional<Weighted<A>> chosen;
   if (weights != nullptr) {
     chosen.emplace(values, *weights, maps.size(0), maps.size(1) * maps.size(2));

@@ -22,7 +22,7 @@ void find(const Tensor& map, int64_t count, const Tensor& scores, const Tensor& 
   int64_t* const place = static_cast<int64_t*>(places.data_ptr());
   parallel_for(0, map.size(0), 1, [&](int64_t begin, int64_t end) {
     thread_local HighestRoom<A> room;
-    thread_local std::vector<int64_t> room_for_equals;
+    thread_local std::vector<int64_t> equals;  // places of those equal to the lowest
     for (int64_t n = begin; n < end; ++n) {
       const A* const image = values + n * pixels;
       int64_t* const found = place + n * count;
@@ -30,17 +30,17 @@ void find(const Tensor& map, int64_t count, const Tensor& scores, const Tensor& 
       // Above it are fewer than `count`, the first of its equals are the rest.
       int64_t above = 0, equal = 0;
       double sum = 0;
-      room_for_equals.resize(count);
+      equals.resize(count);
       for_each_from(image, pixels, lowest, room, [&](int64_t i) {
         const bool is_nan = std::isnan(image[i]);
         if (image[i] > lowest || (is_nan && !std::isnan(lowest))) {
           found[above++] = i;
           sum += static_cast<double>(image[i]);
         } else if (equal < count && is_nan == std::isnan(lowest)) {
-          room_for_equals[equal++] = i;
+          equals[equal++] = i;
         }
       });
-      std::copy_n(room_for_equals.begin(), count - above, found + above);
+      std::copy_n(equals.begin(), count - above, found + above);
       if (count > above) sum += static_cast<double>(count - above) * static_cast<double>(lowest);
       score[n] = static_cast<A>(sum / static_cast<double>(count));
     }
