@@ -1,0 +1,131 @@
+"""Sorted pixels in memory, and beyond a limit in a temporary file; read from the highest on.
+
+The file has no name where the system allows that (POSIX). So nothing of it is left, whatever ends
+the process.
+"""
+
+import errno
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Kept(NamedTuple):
+    """Where an array (N,) lies in a store."""
+
+    at: int
+    size: int
+    dtype: np.dtype
+
+
+class Store:
+    """Keeps arrays in memory as long as they fit, then all of them in one temporary file.
+
+    Args:
+        memory_bytes: what all arrays may take in memory.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._limit = memory_bytes
+        self._file: Any = io.BytesIO()
+        self.nbytes = 0
+        self.on_disk = False
+
+    def put(self, array: np.ndarray) -> Kept:
+        """Add an array (N,). Raises OSError where the disk is full."""
+        at = self.nbytes
+        if not self.on_disk and at + array.nbytes > self._limit:
+            with self._file.getbuffer() as kept:
+                self._to_disk(kept)
+        if self.on_disk:
+            self._write(array.view(np.uint8).data)
+        else:
+            self._file.seek(at)
+            self._file.write(array.view(np.uint8))
+        self.nbytes += array.nbytes
+        return Kept(at, len(array), array.dtype)
+
+    def get(self, kept: Kept) -> np.ndarray:
+        """What lies there. Raises OSError where it cannot be read."""
+        found = np.empty(kept.size * kept.dtype.itemsize, np.uint8)
+        rest = found.data
+        self._file.seek(kept.at)
+        while rest.nbytes:
+            done = self._file.readinto(rest)
+            if not done:
+                raise OSError(errno.EIO, "the temporary file of sorted pixels is cut off")
+            rest = rest[done:]
+        return found.view(kept.dtype)
+
+    def _to_disk(self, kept: memoryview) -> None:
+        self._file = tempfile.TemporaryFile(prefix="fastad-", buffering=0)  # noqa: SIM115
+        self.on_disk = True
+        self._write(kept)
+
+    def _write(self, rest: memoryview) -> None:
+        self._file.seek(0, os.SEEK_END)
+        try:
+            while rest.nbytes:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            reached = self._file.tell() / 2**20
+            self._file.close()  # which frees the disk, and what is half written is never read
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: pixels are sorted in a temporary file in "
+                f"{tempfile.gettempdir()}, of 4 bytes a pixel of float32 maps, and there is no "
+                f"room beyond {reached:.0f} MiB. TMPDIR in the environment names "
+                "another folder",
+            ) from None
+
+
+class Descending:
+    """An array of a store in ascending order, read block by block from its end.
+
+    Args:
+        store: what holds it.
+        kept: where. Its type is a number, or has a field "value".
+        block: items in memory.
+    """
+
+    def __init__(self, store: Store, kept: Kept, block: int) -> None:
+        self._store, self._kept, self._block = store, kept, block
+        self._left = kept.size  # items that were not read
+        self._held = np.empty(0, kept.dtype)
+
+    def lowest(self) -> float | None:
+        """The lowest value in memory; None where nothing is left at all."""
+        if not len(self._held):
+            self._read()
+        return float(self._values()[0]) if len(self._held) else None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether there is nothing but what is in memory."""
+        return self._left == 0
+
+    def take(self, down_to: float) -> Iterator[np.ndarray]:
+        """The items at or above a value, in blocks, which are ascending in themselves."""
+        while True:
+            first = int(np.searchsorted(self._values(), np.float64(down_to)))
+            taken, self._held = self._held[first:], self._held[:first]
+            if len(taken):
+                yield taken
+            if len(self._held) or self.is_read:
+                return
+            self._read()
+
+    def _values(self) -> np.ndarray:
+        return self._held if self._kept.dtype.names is None else self._held["value"]
+
+    def _read(self) -> None:
+        count = min(self._block, self._left)
+        self._left -= count
+        at = self._kept.at + self._left * self._kept.dtype.itemsize
+        self._held = self._store.get(Kept(at, count, self._kept.dtype))
