@@ -17,9 +17,10 @@ from fastad.evaluation.metrics import checked_pixels, scores_of
 from fastad.evaluation.runs import Descending, Kept, Store
 
 MEMORY_BYTES = 256 * 2**20  # 1,024 maps of 256x256, or 256 of 512x512
-JOINED_ROWS = 1 << 18  # of defect pixels, of all runs together
-JOINED_PIXELS = 1 << 22  # normal ones
-LEAST_BLOCK = 256  # of one run
+# Shares of it: new pixels before they are sorted, and what is read to join the sorted ones, in
+# bytes for each normal pixel and each row of defect pixels.
+NEW, JOINED_PIXEL, JOINED_ROW = 8, 64, 512
+LEAST_BLOCK = 16  # pixels or rows of one run
 
 Defects = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, sizes of regions, pixels; ascending
 
@@ -41,16 +42,15 @@ class PixelScores:
 
     Args:
         memory_bytes: sorted pixels are kept in memory up to this. Beyond it they go to a temporary
-            file: 4 bytes a normal pixel of float32 maps, and 12 a defect pixel. Half as much comes
-            on top to sort new pixels and join the sorted ones, and 16 bytes times `JOINED_ROWS` for
-            each group.
+            file: 4 bytes a normal pixel of float32 maps, and 12 a defect pixel at most. A half
+            comes on top, to sort new pixels and to join the sorted ones.
         inside: (H, W) bool, the pixels that count, of maps that all have this size. None for all.
     """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES, inside: np.ndarray | None = None) -> None:
         self._inside = inside
         self._store = Store(memory_bytes)
-        self._run_bytes = memory_bytes // 8
+        self._memory = memory_bytes
         self._new_bytes = 0
         self._groups: dict[str | None, _Group] = {}
 
@@ -77,7 +77,7 @@ class PixelScores:
         to.normal += len(new[0])
         to.defect += len(new[1])
         self._new_bytes += sum(array.nbytes for array in new)
-        if self._new_bytes > self._run_bytes:
+        if self._new_bytes > self._memory // NEW:
             self._sort()
 
     def compute(self, choices: Sequence[Collection[str | None]]) -> list[dict[str, float]]:
@@ -132,16 +132,16 @@ class PixelScores:
             for name in ("runs", "defect_runs")
         )
         pixels = {
-            name: self._read(group.runs, JOINED_PIXELS // max(runs, 1))
+            name: self._read(group.runs, self._memory // JOINED_PIXEL // max(runs, 1))
             for name, group in groups.items()
         }
         defects = {
-            name: self._read(group.defect_runs, JOINED_ROWS // max(defect_runs, 1))
+            name: self._read(group.defect_runs, self._memory // JOINED_ROW // max(defect_runs, 1))
             for name, group in groups.items()
         }
         above = [0] * len(choices)
         while (down_to := _next_end(defects.values())) is not None:
-            rows = {name: _folded(runs, down_to) for name, runs in defects.items()}
+            rows = {name: self._folded(runs, down_to) for name, runs in defects.items()}
             values = np.unique(np.concatenate([row[0] for row in rows.values()]))
             slots = {}
             for name, own in pixels.items():
@@ -159,26 +159,25 @@ class PixelScores:
     def _read(self, runs: list[Kept], block: int) -> list[Descending]:
         return [Descending(self._store, run, max(block, LEAST_BLOCK)) for run in runs]
 
+    def _folded(self, runs: list[Descending], down_to: float) -> Defects:
+        """The rows of defect pixels at or above a value, of all runs."""
+        found = [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))]
+        number, limit = 0, 2 * self._memory // JOINED_ROW
+        for block in (block for run in runs for block in run.take(down_to)):
+            found.append((block["value"], block["size"], block["count"]))
+            number += len(block)
+            if number > limit:
+                found = [_fold(found)]
+                number = len(found[0][0])
+                limit = max(limit, 2 * number)
+        return _fold(found)
+
 
 def _next_end(groups: Iterable[list[Descending]]) -> float | None:
     """The value down to which every run has its defect pixels in memory; None at the end."""
     lowest = [(low, run) for runs in groups for run in runs if (low := run.lowest()) is not None]
     partly = [low for low, run in lowest if not run.is_read]
     return max(partly) if partly else min((low for low, _ in lowest), default=None)
-
-
-def _folded(runs: list[Descending], down_to: float) -> Defects:
-    """The rows of defect pixels at or above a value, of all runs."""
-    found = [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))]
-    number, limit = 0, 2 * JOINED_ROWS
-    for block in (block for run in runs for block in run.take(down_to)):
-        found.append((block["value"], block["size"], block["count"]))
-        number += len(block)
-        if number > limit:
-            found = [_fold(found)]
-            number = len(found[0][0])
-            limit = max(limit, 2 * number)
-    return _fold(found)
 
 
 def _fold(rows: list[Defects]) -> Defects:

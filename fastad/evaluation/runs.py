@@ -5,6 +5,7 @@ the process.
 """
 
 import errno
+import functools
 import io
 import os
 import tempfile
@@ -78,10 +79,10 @@ class Store:
                 raise
             raise OSError(
                 error.errno,
-                f"{error.strerror}: pixels are sorted in a temporary file in "
-                f"{tempfile.gettempdir()}, of 4 bytes a pixel of float32 maps, and there is no "
-                f"room beyond {reached:.0f} MiB. TMPDIR in the environment names "
-                "another folder",
+                f"{error.strerror}: sorted pixels take 4 bytes a pixel of float32 maps here, and "
+                f"there is no room beyond {reached:.0f} MiB. Name another folder by TMPDIR in the "
+                "environment",
+                tempfile.gettempdir(),
             ) from None
 
 
@@ -100,8 +101,8 @@ class Descending:
         self._held = np.empty(0, kept.dtype)
 
     def lowest(self) -> float | None:
-        """The lowest value in memory; None where nothing is left at all."""
-        if not len(self._held):
+        """The lowest value in memory, where half a block at least then is; None at the end."""
+        if len(self._held) < (self._block + 1) // 2:
             self._read()
         return float(self._values()[0]) if len(self._held) else None
 
@@ -112,8 +113,9 @@ class Descending:
 
     def take(self, down_to: float) -> Iterator[np.ndarray]:
         """The items at or above a value, in blocks, which are ascending in themselves."""
+        limit = _at_least(down_to, self._values().dtype)
         while True:
-            first = int(np.searchsorted(self._values(), np.float64(down_to)))
+            first = int(self._values().searchsorted(limit))
             taken, self._held = self._held[first:], self._held[:first]
             if len(taken):
                 yield taken
@@ -125,7 +127,17 @@ class Descending:
         return self._held if self._kept.dtype.names is None else self._held["value"]
 
     def _read(self) -> None:
-        count = min(self._block, self._left)
+        """Fill up the block from below."""
+        count = min(self._block - len(self._held), self._left)
         self._left -= count
         at = self._kept.at + self._left * self._kept.dtype.itemsize
-        self._held = self._store.get(Kept(at, count, self._kept.dtype))
+        read = self._store.get(Kept(at, count, self._kept.dtype))
+        self._held = np.concatenate([read, self._held])
+
+
+@functools.lru_cache
+def _at_least(value: float, dtype: np.dtype) -> np.floating:
+    """The lowest value of a type that is no lower; a search for another type copies the array."""
+    with np.errstate(over="ignore"):
+        found = dtype.type(value)
+    return np.nextafter(found, dtype.type(np.inf)) if float(found) < value else found
