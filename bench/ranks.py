@@ -100,10 +100,12 @@ def main() -> None:
     options = ["--image-size", own.image_size, "--epochs", str(own.epochs)]
     options += ["--precision", own.precision]
     data, work = own.data.resolve(), own.work.resolve() / "-".join(options).replace("--", "")
-    cells = [measure(data, work, way, seed, options) for seed in own.seeds for way in WAYS]
+    cells = []
+    for seed in own.seeds:
+        for way in WAYS:
+            cells.append(measure(data, work, way, seed, options))
+            print(cells[-1], flush=True)
     found = compared(cells)
-    for cell in cells:
-        print(cell)
     print(json.dumps(found, indent=1))
     if own.json is not None:
         facts = {

@@ -148,9 +148,9 @@ def test_memory_does_not_grow_with_the_maps():
         finally:
             tracemalloc.stop()
 
-    (few, _), (many, on_disk) = peak(20), peak(80)
-    assert many - few < 2**20, "60 more maps are 15 MiB"
-    assert on_disk <= 80 * (256**2 * 4 + 40**2 * 8)  # a row of 12 bytes for equal defect pixels
+    (few, _), (many, on_disk) = peak(10), peak(40)
+    assert many - few < 2**20, "30 more maps are 7.5 MiB"
+    assert on_disk <= 40 * (256**2 * 4 + 40**2 * 8)  # a row of 12 bytes for equal defect pixels
 
 
 def many_maps(scores):
