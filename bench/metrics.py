@@ -176,7 +176,7 @@ def on_disk(seconds: float) -> dict[str, Any]:
 
 
 # work, what measures it, and the floor of each of its numbers ("max:" a ceiling)
-WORK = {
+WORK: dict[str, tuple[Callable, dict[str, float]]] = {
     "adeval, 100 maps of 256x256": (
         lambda s, r: scores("adeval", adeval_scores, s, r),
         {"adeval": 1},

@@ -92,6 +92,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="record")
     parser.add_argument("--check", action="store_true")
     own = parser.parse_args()
+    if own.check and len(own.seeds) < 2:
+        parser.error("--check compares with the deviation over seeds: it needs two at least")
     from ratios import cpu_name
 
     import fastad
