@@ -4,9 +4,9 @@ The file has no name where the system allows that (POSIX). So nothing of it is l
 the process.
 """
 
+import bisect
 import errno
 import functools
-import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -32,27 +32,39 @@ class Store:
 
     def __init__(self, memory_bytes: int) -> None:
         self._limit = memory_bytes
-        self._file: Any = io.BytesIO()
+        self._starts: list[int] = []  # of the arrays in memory
+        self._arrays: list[np.ndarray] = []  # as bytes
+        self._file: Any = None
         self.nbytes = 0
-        self.on_disk = False
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the arrays are in a temporary file."""
+        return self._file is not None
 
     def put(self, array: np.ndarray) -> Kept:
-        """Add an array (N,). Raises OSError where the disk is full."""
-        at = self.nbytes
-        if not self.on_disk and at + array.nbytes > self._limit:
-            with self._file.getbuffer() as kept:
-                self._to_disk(kept)
+        """Add an array (N,), which must not change. Raises OSError where the disk is full."""
+        at, data = self.nbytes, array.view(np.uint8)
+        if not self.on_disk and at + data.nbytes > self._limit:
+            self._file = tempfile.TemporaryFile(prefix="fastad-", buffering=0)  # noqa: SIM115
+            while self._arrays:
+                self._write(self._arrays.pop(0).data)
         if self.on_disk:
-            self._write(array.view(np.uint8).data)
+            self._write(data.data)
         else:
-            self._file.seek(at)
-            self._file.write(array.view(np.uint8))
-        self.nbytes += array.nbytes
+            self._starts.append(at)
+            self._arrays.append(data)
+        self.nbytes += data.nbytes
         return Kept(at, len(array), array.dtype)
 
     def get(self, kept: Kept) -> np.ndarray:
-        """What lies there. Raises OSError where it cannot be read."""
-        found = np.empty(kept.size * kept.dtype.itemsize, np.uint8)
+        """What lies there, or a part of it. Raises OSError where it cannot be read."""
+        count = kept.size * kept.dtype.itemsize
+        if not self.on_disk:
+            i = bisect.bisect_right(self._starts, kept.at) - 1
+            first = kept.at - self._starts[i]
+            return self._arrays[i][first : first + count].view(kept.dtype)
+        found = np.empty(count, np.uint8)
         rest = found.data
         self._file.seek(kept.at)
         while rest.nbytes:
@@ -61,11 +73,6 @@ class Store:
                 raise OSError(errno.EIO, "the temporary file of sorted pixels is cut off")
             rest = rest[done:]
         return found.view(kept.dtype)
-
-    def _to_disk(self, kept: memoryview) -> None:
-        self._file = tempfile.TemporaryFile(prefix="fastad-", buffering=0)  # noqa: SIM115
-        self.on_disk = True
-        self._write(kept)
 
     def _write(self, rest: memoryview) -> None:
         self._file.seek(0, os.SEEK_END)
