@@ -53,4 +53,5 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"warning: {message}\n")  # at once: threads that read images warn, too
+    sys.stderr.flush()

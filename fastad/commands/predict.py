@@ -32,8 +32,8 @@ from fastad.commands.predict_results import (
     say_unreadable,
     summary,
 )
-from fastad.data import find_images, images_without_masks, read_image, resize_masks
-from fastad.data.finding import given_path
+from fastad.data import images_without_masks, read_image, resize_masks
+from fastad.data.finding import given_path, walk
 from fastad.data.remote import find_remote, is_address, spelled
 from fastad.detector import Detector
 from fastad.distributed import Parts, request, this_rank
@@ -307,6 +307,7 @@ def _save_mask(path: Path, mask: np.ndarray) -> None:
 
 def _paths(images: list[str]) -> list[Path]:
     paths: list[Path] = []
+    links: list[Path] = []
     for name in images:
         if is_address(name):
             paths += map(Path, find_remote(name) if name.endswith("/") else [name])
@@ -314,11 +315,20 @@ def _paths(images: list[str]) -> list[Path]:
         found = [given_path(name)]
         if found[0].is_dir():
             found = images_without_masks(name)
-            if masks := len(find_images(name)) - len(found):
+            below = walk(name)
+            if masks := len(below.paths) - len(found):
                 note(f"{masks} masks in {name} are no images and are left out")
+            if below.repeats:
+                counted_already = {path.resolve() for path in found}
+                links += [path for path in below.repeats if path.resolve() in counted_already]
         if not found:
             raise ValueError(f"there are no images in the folder {name}")
         if not found[0].exists():
             raise FileNotFoundError(f"there is no image {name}")
         paths += found
-    return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+    once = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+    links += set(paths).difference(once)
+    if links:
+        said = f"{counted(len(links), 'path')} to an image that has another"
+        note(f"{said}, such as {min(links)}, {'are' if len(links) > 1 else 'is'} left out")
+    return once
