@@ -186,3 +186,9 @@ def test_json_of_an_editor_that_marks_its_encoding(tmp_path):
     found = {"image_size": [60, 40], "polygons": [[[0, 0], [30, 0], [30, 40], [0, 40]]]}
     path.write_text(json.dumps(found), encoding="utf-8-sig")
     assert read_roi(path).at((40, 60), None).float().mean() == 0.5
+
+
+def test_a_mask_that_leaves_nothing_out_warns(tmp_path):
+    Image.new("RGB", (60, 40), (90, 80, 70)).save(tmp_path / "photo.png")
+    with pytest.warns(UserWarning, match=r"photo\.png leaves nothing out"):
+        read_roi(tmp_path / "photo.png").at((40, 60), (40, 60))
