@@ -49,7 +49,9 @@ def test_an_image_is_a_mask_as_of_defects(white, tmp_path, mode, recwarn):
 
 
 def test_a_region_may_be_most_of_the_image_without_a_warning(tmp_path, recwarn):
-    Image.new("L", (60, 40), 255).save(tmp_path / "mask.png")
+    picture = Image.new("L", (60, 40), 255)
+    picture.putpixel((0, 0), 0)
+    picture.save(tmp_path / "mask.png")
     assert read_roi(str(tmp_path / "mask.png")).at((20, 30), (80, 120)).all()
     assert not recwarn.list
 
