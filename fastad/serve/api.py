@@ -102,7 +102,7 @@ async def sent_files(request: Request, settings: Settings) -> list[tuple[str, by
     return contents
 
 
-def refusal(index: int, error: Exception) -> str:
+def refusal(index: int, error: object) -> str:
     """Why an image of a request was not judged. Readers call bytes by their type."""
     return f"image {index + 1}: {re.sub(r'^(BytesIO|bytes): ', '', str(error))}"
 

@@ -142,12 +142,12 @@ def test_pictures_have_the_name_of_a_link(fastad, strict, images, tmp_path):
     for name in ("part_1.png", "part_2.png"):
         (tmp_path / "i" / name).symlink_to(tmp_path / "store/9f8e")
     out = tmp_path / "o"
-    files = ("--csv", tmp_path / "scores.csv", "--json", tmp_path / "scores.json")
+    files = ("--csv", out / "s.csv", "--json", tmp_path / "scores.json")
     code, _, err = fastad("predict", strict, tmp_path / "i", "--output", out, "--heatmaps", *files)
     assert code == 0, err
     [one] = json.loads((tmp_path / "scores.json").read_text())["images"]
     assert one["heatmap"] == "part_1.png"
     assert (out / "part_1.png").is_file()
-    assert read(tmp_path / "scores.csv")[0]["heatmap"] == "part_1.png"
+    assert read(out / "s.csv")[0]["heatmap"] == "part_1.png"
     link = tmp_path / "i/part_2.png"
     assert f"1 path to an image that has another, such as {link}, is left out" in err
