@@ -24,6 +24,7 @@ from fastad.backbones.efficientnet_lite import EfficientNetLite
 from fastad.backbones.networks import NAMES, make
 from fastad.backbones.resnet import ResNet
 from fastad.backbones.timm_networks import TimmBackbone, is_timm
+from fastad.backbones.two_scales import FACTORS, TwoScales
 from fastad.backbones.weights import (
     IncompleteWeightsError,
     WeightsNotFoundError,
@@ -31,6 +32,7 @@ from fastad.backbones.weights import (
 )
 
 __all__ = [
+    "FACTORS",
     "FROM_PIP",
     "NAMES",
     "Backbone",
@@ -38,6 +40,7 @@ __all__ = [
     "IncompleteWeightsError",
     "ResNet",
     "TimmBackbone",
+    "TwoScales",
     "WeightsNotFoundError",
     "auto_backbone",
     "build",

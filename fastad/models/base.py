@@ -4,6 +4,7 @@ A model takes RGB images (N, 3, H, W), floating, in [0, 1], and normalises them 
 exported graph carries its preprocessing.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -178,14 +179,28 @@ class AnomalyModel(nn.Module):
         """Teacher and student of the options' ``backbone``, a name or a module.
 
         The student is another network of that name; of a module it is the options' ``student``, or
-        a copy with newly drawn parameters. Raises as `build_backbone`.
+        a copy with newly drawn parameters. With ``overview`` another such student looks at that.
+        Raises as `build_backbone`.
         """
         backbone, student = self.config.backbone, self.config.student
         if isinstance(backbone, nn.Module):
-            student = student or backbones.fresh_copy(backbone)
-            return FrozenTeacher(backbone), student
-        teacher = FrozenTeacher(self.build_backbone(layers))
-        return teacher, backbones.build(backbone, layers)
+            teacher, student = backbone, student or backbones.fresh_copy(backbone)
+        else:
+            teacher, student = self.build_backbone(layers), backbones.build(backbone, layers)
+        if self.overview:
+            given = isinstance(backbone, nn.Module)
+            other = copy.deepcopy(student) if given else backbones.build(backbone, layers)
+            student = backbones.TwoScales(student, self.overview, other)
+        return FrozenTeacher(self.at_scales(teacher)), student
+
+    @property
+    def overview(self) -> int:
+        """How many times smaller the overview of an image is that is looked at, too; 0 for none."""
+        return getattr(self.config, "overview", 0)
+
+    def at_scales(self, backbone: nn.Module) -> nn.Module:
+        """The backbone, or with ``overview`` the same at two scales."""
+        return backbones.TwoScales(backbone, self.overview) if self.overview else backbone
 
     def extract_pair(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Feature maps of the teacher and of the student of ``pair``, for normalised images."""

@@ -57,7 +57,7 @@ class PatchModel(MapModel):
         backbone = config.backbone
         if not isinstance(backbone, nn.Module):
             backbone = self.build_backbone(config.layers)
-        self.teacher = FrozenTeacher(backbone)
+        self.teacher = FrozenTeacher(self.at_scales(backbone))
         self.widths = [shape[0] for shape in self.teacher.shapes()]
         self.width = sum(self.widths)
 
@@ -69,6 +69,13 @@ class PatchModel(MapModel):
         """Images (N, 3, H, W) in [0, 1] -> levels (N, C_l, H_l, W_l) of the network, in float32."""
         levels = self.teacher(self.normalize(images))
         return [level.to(self.mean.dtype) for level in levels]
+
+    def of_scales(self, levels: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+        """`levels` apart: those of the image, and with ``overview`` those of that."""
+        if not self.overview:
+            return [levels]
+        half = len(levels) // 2
+        return [levels[:half], levels[half:]]
 
     def fit_composition(self, train: Batches) -> None:
         """Take the composition of training images, where it is asked for."""

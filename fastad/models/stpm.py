@@ -53,7 +53,7 @@ class STPMConfig(MapOptions):
         aggregate: "product" of the levels (the paper) or their "sum".
         aggregate_size: levels are joined at the size of the "input" (the paper), or at that of the
             first "layer" and then resized (the authors' code). The latter is faster and coarser.
-        weights: one number a level: exponents of the product, factors of the sum. None for 1.
+        weights: one number a level, with ``overview`` also of its levels: exponents of the product, factors of the sum. None for 1.
         standardize: "channels" divides every channel of the teacher's levels by its standard
             deviation over the training images. Channels that are quiet on good images then count as
             much as others, as in EfficientAD (Batzner et al., WACV 2024), which also subtracts the
@@ -75,6 +75,9 @@ class STPMConfig(MapOptions):
         composition: also judge what an image is composed of, for parts that are missing, doubled or
             in another place (`fastad.models.composition`). The higher of both scores counts, equal
             at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
+        overview: also look at the image reduced by this factor, 2 or 4, for defects that show at a
+            low resolution, such as missing parts. The distances of both scales are multiplied. 0
+            looks at the image alone (the paper).
         hard: the loss counts only the distances of a level that lie at or above this quantile of
             the batch (Batzner et al., "EfficientAD", WACV 2024, sec. 3.2). 0 counts all (the
             paper).
@@ -96,6 +99,7 @@ class STPMConfig(MapOptions):
     subspace: str | bool = "auto"
     score_by: str = "auto"
     composition: bool = False
+    overview: int = 0
     hard: float = 0.0
     eps: float = 1e-12
     student: nn.Module | None = None
@@ -120,9 +124,11 @@ class STPMConfig(MapOptions):
             are_numbers = are_numbers and all(map(is_number, self.weights))
             self._require("weights", are_numbers, "finite numbers, one a layer")
             self.weights = [float(weight) for weight in self.weights]
-            if isinstance(self.backbone, str) and len(self.weights) != len(self.layers):
+            levels = len(self.layers) * (2 if self.overview else 1)
+            if isinstance(self.backbone, str) and len(self.weights) != levels:
+                of = "levels of both scales" if self.overview else "layers"
                 raise ValueError(
-                    f"weights must have one number for each of the {len(self.layers)} layers; "
+                    f"weights must have one number for each of the {levels} {of}; "
                     f"got {self.weights}"
                 )
 

@@ -39,7 +39,7 @@ class PatchCore(PatchModel):
         self.memories = cast(Sequence[Memory], memories)
         self._add_maps(len(widths) * (2 if config.unit else 1), widths=self.widths)
         if not config.joint:
-            self.level_names = self._names(len(widths))
+            self.level_names = self._names(len(widths) // (2 if self.overview else 1))
 
     @classmethod
     def options_of_file(cls, options: dict[str, Any]) -> dict[str, Any]:
