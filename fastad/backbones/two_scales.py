@@ -26,7 +26,8 @@ def reduced(images: Tensor, factor: int) -> Tensor:
 class TwoScales(nn.Module):
     """The feature maps of an image, and behind them those of its overview.
 
-    Input (N, 3, H, W); output twice as many maps as the network has layers.
+    Input (N, 3, H, W), or image and overview where tiles see more of the latter. Output: twice as
+    many maps as the network has layers.
 
     Args:
         backbone: returns a list of feature maps.
@@ -58,6 +59,17 @@ class TwoScales(nn.Module):
         backbone: Any = self.backbone
         backbone.origin = origin
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        of_overview = self.backbone if self.of_overview is None else self.of_overview
-        return [*self.backbone(images), *of_overview(reduced(images, self.factor))]
+    def forward(self, images: Tensor | tuple[Tensor, Tensor]) -> list[Tensor]:
+        found = zip(self.networks, self.both(images), strict=True)
+        return [features for network, seen in found for features in network(seen)]
+
+    @property
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """What looks at the image, and what looks at the overview."""
+        return self.backbone, self.backbone if self.of_overview is None else self.of_overview
+
+    def both(self, images: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Image and overview of what `forward` takes."""
+        if isinstance(images, Tensor):
+            return images, reduced(images, self.factor)
+        return images

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastad._threads import thread_count
-from fastad.backbones import ResNet
+from fastad.backbones import ResNet, TwoScales
 from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem
 
 NOWHERE = -1  # among places; slots are 0 and more, results -2 and less
@@ -61,6 +61,24 @@ class Pair(nn.Module):
                 levels[name] = own = network.get_submodule(name)(own)
             found.append([levels[name] for name in network.layers])
         return found[0], found[1]
+
+
+class PairOfScales(nn.Module):
+    """A `Pair` for each scale of two networks that look at an image and at its overview.
+
+    Input as of `TwoScales`; output that of the first and that of the second.
+    """
+
+    def __init__(self, scales: TwoScales, of_image: Pair, of_overview: Pair):
+        super().__init__()
+        self.scales, self.of_image, self.of_overview = scales, of_image, of_overview
+        self.in_int16 = of_image.in_int16 and of_overview.in_int16
+
+    def forward(self, images: Tensor | tuple[Tensor, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        image, overview = self.scales.both(images)
+        found = zip(self.of_image(image), self.of_overview(overview), strict=True)
+        first, second = ([*own, *other] for own, other in found)
+        return first, second
 
 
 class NetworkSchedule:
@@ -130,6 +148,19 @@ class NetworkSchedule:
             images, self._weights, self._biases, self._steps, self._padding
         )
         return dict(zip(self._kept, found, strict=True))
+
+
+def paired(first: nn.Module, second: nn.Module) -> Pair | PairOfScales | None:
+    """Two folded networks as one module that computes both. None where they are not of one kind."""
+    if isinstance(first, TwoScales) and isinstance(second, TwoScales):
+        pairs = [paired(a, b) for a, b in zip(first.networks, second.networks, strict=True)]
+        of_image, of_overview = pairs
+        if isinstance(of_image, Pair) and isinstance(of_overview, Pair):
+            return PairOfScales(first, of_image, of_overview)
+        return None
+    if not pairable(first, second):
+        return None
+    return Pair(cast(ResNet, first), cast(ResNet, second))
 
 
 def pairable(first: nn.Module, second: nn.Module) -> bool:

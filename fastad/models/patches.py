@@ -4,7 +4,7 @@ A patch feature describes a place of an image and what is around it. The feature
 are learned in one pass. Nothing has a gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -67,7 +67,11 @@ class PatchModel(MapModel):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) in [0, 1] -> levels (N, C_l, H_l, W_l) of the network, in float32."""
-        levels = self.teacher(self.normalize(images))
+        return self.levels_of({"image": images})
+
+    def levels_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """`levels` of what `seen` takes of a batch."""
+        levels = self.teacher(self.seen(batch))
         return [level.to(self.mean.dtype) for level in levels]
 
     def of_scales(self, levels: Sequence[Tensor]) -> list[Sequence[Tensor]]:
@@ -80,7 +84,7 @@ class PatchModel(MapModel):
     def fit_composition(self, train: Batches) -> None:
         """Take the composition of training images, where it is asked for."""
         if self.composition is not None:
-            self.composition.fit(lambda: (self.levels(b["image"]) for b in train()), self.roi)
+            self.composition.fit(lambda: map(self.levels_of, train()), self.roi)
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]

@@ -102,9 +102,11 @@ class Subspace(PatchModel):
 
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Take mean and covariance of the training images' patch features, in float64."""
-        moments = [Moments.empty(one.directions.shape[1], self.mean.device) for one in self.residuals]
+        moments = [
+            Moments.empty(one.directions.shape[1], self.mean.device) for one in self.residuals
+        ]
         for batch in train():
-            scales = self.of_scales(self.levels(batch["image"]))
+            scales = self.of_scales(self.levels_of(batch))
             for own, levels in zip(moments, scales, strict=True):
                 own.add(self.places(patch_features(levels)))
         for residual, own in zip(self.residuals, moments, strict=True):
@@ -113,7 +115,7 @@ class Subspace(PatchModel):
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """Lengths of what is left of the patch features: a map (N, h, w) of each scale."""
-        return self._left(self.levels(batch["image"]))
+        return self._left(self.levels_of(batch))
 
     def _left(self, levels: Sequence[Tensor]) -> list[Tensor]:
         scales = self.of_scales(levels)
@@ -122,5 +124,5 @@ class Subspace(PatchModel):
 
     def evidence(self, batch: Mapping[str, Any]) -> Evidence:
         """The maps, and what the image is composed of."""
-        levels = self.levels(batch["image"])
+        levels = self.levels_of(batch)
         return Evidence(self._left(levels), composition=self.composition_of(levels))
