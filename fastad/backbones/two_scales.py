@@ -24,16 +24,14 @@ def reduced(images: Tensor, factor: int) -> Tensor:
 
 
 class TwoScales(nn.Module):
-    """The feature maps of an image, and behind them those of its overview.
+    """The feature maps of an image, and behind them those of its overview, by the same network.
 
-    Input (N, 3, H, W), or image and overview where tiles see more of the latter. Output: twice as
-    many maps as the network has layers.
+    Input (N, 3, H, W), or image and overview where a tile's overview sees more than the tile.
+    Output: twice as many maps as the network has layers.
 
     Args:
         backbone: returns a list of feature maps.
         factor: how many times smaller the overview is, of `FACTORS`.
-        of_overview: what looks at the overview, a network of the same kind. None for ``backbone``
-            itself.
 
     Examples:
         >>> import torch
@@ -44,10 +42,9 @@ class TwoScales(nn.Module):
         [(1, 64, 16, 24), (1, 256, 4, 6), (1, 64, 8, 12), (1, 256, 2, 3)]
     """
 
-    def __init__(self, backbone: nn.Module, factor: int, of_overview: nn.Module | None = None):
+    def __init__(self, backbone: nn.Module, factor: int):
         super().__init__()
         self.backbone, self.factor = backbone, factor
-        self.of_overview = of_overview
 
     @property
     def origin(self) -> str | None:
@@ -60,13 +57,7 @@ class TwoScales(nn.Module):
         backbone.origin = origin
 
     def forward(self, images: Tensor | tuple[Tensor, Tensor]) -> list[Tensor]:
-        found = zip(self.networks, self.both(images), strict=True)
-        return [features for network, seen in found for features in network(seen)]
-
-    @property
-    def networks(self) -> tuple[nn.Module, nn.Module]:
-        """What looks at the image, and what looks at the overview."""
-        return self.backbone, self.backbone if self.of_overview is None else self.of_overview
+        return [features for seen in self.both(images) for features in self.backbone(seen)]
 
     def both(self, images: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Image and overview of what `forward` takes."""

@@ -35,8 +35,8 @@ def parse_settings(
         if not any(key in fields for fields in known):
             lists = [", ".join(sorted(fields)) for fields in known]
             raise ValueError(
-                f"unknown key {key!r}{did_you_mean(key, [*known[0], *known[1]])}{who_has(key)}; the "
-                f"model has: {lists[0]}; the training has: {lists[1]}"
+                f"unknown key {key!r}{did_you_mean(key, [*known[0], *known[1]])}{who_has(key)}; "
+                f"the model has: {lists[0]}; the training has: {lists[1]}"
             )
         for fields, chosen in zip(known, options, strict=True):
             if key in fields:

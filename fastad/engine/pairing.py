@@ -64,20 +64,18 @@ class Pair(nn.Module):
 
 
 class PairOfScales(nn.Module):
-    """A `Pair` for each scale of two networks that look at an image and at its overview.
+    """A `Pair` that looks at an image and at its overview.
 
-    Input as of `TwoScales`; output that of the first and that of the second.
+    Input as of `TwoScales`; output that of the first network and that of the second.
     """
 
-    def __init__(self, scales: TwoScales, of_image: Pair, of_overview: Pair):
+    def __init__(self, scales: TwoScales, pair: Pair):
         super().__init__()
-        self.scales, self.of_image, self.of_overview = scales, of_image, of_overview
-        self.in_int16 = of_image.in_int16 and of_overview.in_int16
+        self.scales, self.pair, self.in_int16 = scales, pair, pair.in_int16
 
     def forward(self, images: Tensor | tuple[Tensor, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        image, overview = self.scales.both(images)
-        found = zip(self.of_image(image), self.of_overview(overview), strict=True)
-        first, second = ([*own, *other] for own, other in found)
+        found = zip(*map(self.pair, self.scales.both(images)), strict=True)
+        first, second = ([*of_image, *of_overview] for of_image, of_overview in found)
         return first, second
 
 
@@ -153,11 +151,8 @@ class NetworkSchedule:
 def paired(first: nn.Module, second: nn.Module) -> Pair | PairOfScales | None:
     """Two folded networks as one module that computes both. None where they are not of one kind."""
     if isinstance(first, TwoScales) and isinstance(second, TwoScales):
-        pairs = [paired(a, b) for a, b in zip(first.networks, second.networks, strict=True)]
-        of_image, of_overview = pairs
-        if isinstance(of_image, Pair) and isinstance(of_overview, Pair):
-            return PairOfScales(first, of_image, of_overview)
-        return None
+        pair = paired(first.backbone, second.backbone)
+        return PairOfScales(first, pair) if isinstance(pair, Pair) else None
     if not pairable(first, second):
         return None
     return Pair(cast(ResNet, first), cast(ResNet, second))

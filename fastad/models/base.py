@@ -4,7 +4,6 @@ A model takes RGB images (N, 3, H, W), floating, in [0, 1], and normalises them 
 exported graph carries its preprocessing.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -181,19 +180,15 @@ class AnomalyModel(nn.Module):
         """Teacher and student of the options' ``backbone``, a name or a module.
 
         The student is another network of that name; of a module it is the options' ``student``, or
-        a copy with newly drawn parameters. With ``overview`` another such student looks at that.
-        Raises as `build_backbone`.
+        a copy with newly drawn parameters. With ``overview`` both look at that, too. Raises as
+        `build_backbone`.
         """
         backbone, student = self.config.backbone, self.config.student
         if isinstance(backbone, nn.Module):
             teacher, student = backbone, student or backbones.fresh_copy(backbone)
         else:
             teacher, student = self.build_backbone(layers), backbones.build(backbone, layers)
-        if self.overview:
-            given = isinstance(backbone, nn.Module)
-            other = copy.deepcopy(student) if given else backbones.build(backbone, layers)
-            student = backbones.TwoScales(student, self.overview, other)
-        return FrozenTeacher(self.at_scales(teacher)), student
+        return FrozenTeacher(self.at_scales(teacher)), self.at_scales(student)
 
     @property
     def overview(self) -> int:
