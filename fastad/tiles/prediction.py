@@ -13,6 +13,8 @@ from fastad.models.map_model import Evidence, MapModel
 from fastad.tiles.reach import Reach, maps_of, of_overview, reach_of, reaches_apart, require_local
 from fastad.tiles.windows import Window, windows, windows_of_overview
 
+BAND = 256  # rows of an image, a multiple of each factor
+
 Prepare = Callable[[Tensor], Tensor]
 
 
@@ -39,11 +41,9 @@ class Grid:
         return math.prod(sum(w.last - w.first for w in one) for one in (self.rows, self.columns))
 
     def cut(self, images: Tensor, row: int, column: int) -> Tensor:
-        """What a tile sees, of images (N, 3, H, W) and in their pixels: (N, 3, h, w)."""
+        """What a tile sees of images (N, 3, H, W), or of their overviews: (N, 3, h, w)."""
         down, across = self.rows[row], self.columns[column]
-        images = images[:, :, self.factor * down.first : self.factor * down.last]
-        images = images[..., self.factor * across.first : self.factor * across.last]
-        return images.contiguous()
+        return images[:, :, down.first : down.last, across.first : across.last].contiguous()
 
     def kept(self, level: Tensor, strides: tuple[int, int], row: int, column: int) -> Tensor:
         """What is kept of a level (N, h, w) of what a tile sees."""
@@ -55,7 +55,7 @@ class Tiling:
     """How images of a size are predicted in tiles.
 
     The networks' memory grows with a tile, not with the image. Of the image its pixels are held,
-    its levels' distances and its map.
+    those of its overview, its levels' distances and its map.
 
     Args:
         model: in eval mode, as it was trained. What runs may be a faster copy of it.
@@ -126,11 +126,15 @@ class Tiling:
         ``look`` gives that of a batch with a tile as "image" (N, 3, h, w), and as "overview" what
         that sees, where it is apart. ``prepare`` makes of a cut what the network takes.
         """
+        overviews = [_overview(images, grid.factor, prepare) for grid in self._grids[1:]]
         rows: list[list[Tensor]] = []
         for row in range(len(self.rows)):
             parts = []
             for column in range(len(self.columns)):
-                found = look(self._tile(images, row, column, prepare))
+                batch = {"image": prepare(self._grids[0].cut(images, row, column))}
+                for grid, overview in zip(self._grids[1:], overviews, strict=True):
+                    batch["overview"] = grid.cut(overview, row, column)
+                found = look(batch)
                 parts.append(
                     [
                         grid.kept(level, strides, row, column)
@@ -152,13 +156,15 @@ class Tiling:
         found = self.evidence(network.local_evidence, images, prepare)
         return network.judge(network.completed(found), self.size)
 
-    def _tile(self, images: Tensor, row: int, column: int, prepare: Prepare) -> dict[str, Tensor]:
-        batch = {"image": prepare(self._grids[0].cut(images, row, column))}
-        for grid in self._grids[1:]:
-            seen = prepare(grid.cut(images, row, column))
-            seen = seen.float() / 255 if seen.dtype == torch.uint8 else seen
-            batch["overview"] = reduced(seen, grid.factor)
-        return batch
+
+def _overview(images: Tensor, factor: int, prepare: Prepare) -> Tensor:
+    """Images (N, 3, H, W), a band at a time -> (N, 3, ⌈H / factor⌉, ⌈W / factor⌉)."""
+    parts = []
+    for band in images.split(BAND, dim=2):
+        band = prepare(band.contiguous())
+        band = band.float() / 255 if band.dtype == torch.uint8 else band
+        parts.append(reduced(band, factor))
+    return torch.cat(parts, dim=2)
 
 
 def _along(
