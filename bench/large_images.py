@@ -221,7 +221,11 @@ def main() -> None:
     parser.add_argument("--model", default="patchcore", choices=["patchcore", "subspace", "stpm"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", help="folder in MVTec layout (default: rendered plates)")
-    parser.add_argument("--image-size", default=f"{HEIGHT // 2}x{WIDTH // 2}", help="with tiles")
+    parser.add_argument(
+        "--image-size",
+        default=f"{HEIGHT // 2}x{WIDTH // 2}",
+        help="with tiles (default: half; with --overview 1536x2048, which all strides divide)",
+    )
     parser.add_argument("--tile", type=int, default=500)
     parser.add_argument("--overview", type=int, default=0, help="compare two scales, too: 2 or 4")
     parser.add_argument("--tiler", metavar="SIZE", help="race anomalib's tiler on such an image")
@@ -229,6 +233,8 @@ def main() -> None:
     if arguments.tiler is not None:
         race(parse_size(arguments.tiler), 512)
         return
+    if arguments.overview and arguments.image_size == parser.get_default("image_size"):
+        arguments.image_size, arguments.tile = "1536x2048", 512
     with tempfile.TemporaryDirectory() as name:
         folder = Path(arguments.data or name)
         if arguments.data is None:
