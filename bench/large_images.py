@@ -2,11 +2,16 @@
 
     python bench/large_images.py --weights RESNET18.pth --model subspace
     python bench/large_images.py --data kolektor_sdd/commutator --image-size 1280x512 --tile 256
+    python bench/large_images.py --model subspace --overview 4
     python bench/large_images.py --tiler 2048x3072
 
 Renders plates of 4000x3000 pixels of brushed metal, and scratches 3 pixels wide on some, or takes a
 folder in MVTec layout. Trains one detector at the usual size and one on tiles of half the
 resolution, and prints image AUROC, AUPRO and the time of an image.
+
+With ``--overview`` the plates have holes, and on some of them one is missing. Three detectors are
+compared: one at the usual size, one on tiles, and one on tiles with an overview. The image AUROC of
+each kind of defect is printed.
 
 With ``--tiler`` nothing is trained. The tiles of one image go through STPM as anomalib's tiler cuts
 and joins them, whose operations stand here in plain PyTorch, and as ours do. Time, memory and the
@@ -34,6 +39,8 @@ from fastad.inference import Predictor
 WIDTH, HEIGHT = 4000, 3000
 SCRATCH = 3  # pixels wide
 COUNTS = {"train/good": 16, "test/good": 12, "test/scratch": 12}
+HOLE = 130  # pixels across
+PITCH = 500  # from hole to hole
 
 
 def plate(rng: np.random.Generator) -> Image.Image:
@@ -59,17 +66,44 @@ def scratched(image: Image.Image, rng: np.random.Generator) -> tuple[Image.Image
     return Image.composite(shade, image, soft), mask
 
 
-def write_plates(folder: Path, seed: int) -> None:
+def drilled(
+    image: Image.Image, rng: np.random.Generator, *, misses: bool
+) -> tuple[Image.Image, Image.Image]:
+    """The plate with rows of holes, of which it misses one or none, and the mask of that."""
+    centres = [
+        (x, y) for y in range(PITCH // 2, HEIGHT, PITCH) for x in range(PITCH // 2, WIDTH, PITCH)
+    ]
+    inner = [
+        i
+        for i, (x, y) in enumerate(centres)
+        if PITCH < x < WIDTH - PITCH and PITCH < y < HEIGHT - PITCH
+    ]
+    missing = int(rng.choice(inner)) if misses else None
+    offset = rng.uniform(-40, 40, 2)  # the part lies a little elsewhere each time
+    holes, mask = Image.new("L", image.size), Image.new("L", image.size)
+    for index, centre in enumerate(centres):
+        middle = centre + offset + rng.uniform(-4, 4, 2)
+        box = [*(middle - HOLE / 2), *(middle + HOLE / 2)]
+        ImageDraw.Draw(mask if index == missing else holes).ellipse(box, 255)
+    dark = Image.new("L", image.size, 40)
+    return Image.composite(dark, image, holes.filter(ImageFilter.GaussianBlur(1.5))), mask
+
+
+def write_plates(folder: Path, seed: int, *, holes: bool = False) -> None:
     """The data set in MVTec layout."""
-    for part, (name, count) in enumerate(COUNTS.items()):
-        place, masks = folder / name, folder / "ground_truth" / "scratch"
+    counts = COUNTS | ({"test/missing": 12} if holes else {})
+    for part, (name, count) in enumerate(counts.items()):
+        place, masks = folder / name, folder / "ground_truth" / Path(name).name
         place.mkdir(parents=True, exist_ok=True)
         masks.mkdir(parents=True, exist_ok=True)
         for number in range(count):
             rng = np.random.default_rng([seed, part, number])
-            image = plate(rng)
+            image, mask = plate(rng), None
+            if holes:
+                image, mask = drilled(image, rng, misses=name.endswith("missing"))
             if name.endswith("scratch"):
                 image, mask = scratched(image, rng)
+            if mask is not None and not name.endswith("good"):
                 mask.save(masks / f"{number:03}_mask.png")
             image.save(place / f"{number:03}.png", compress_level=1)
 
@@ -89,12 +123,16 @@ def measure(folder: Path, model: str, weights: str, **how: Any) -> None:
     seconds = (time.perf_counter() - start) / len(paths)
     found = detector.evaluate(folder)
     height, width = detector.image_size_
+    scales = f", overview {detector.overview}" if how.get("overview") else ""
     print(
-        f"{model} at {height}x{width}, tile {tile}: image AUROC {found['image_auroc']:.3f}, "
-        f"pixel AUROC {found['pixel_auroc']:.3f}, AUPRO {found['aupro']:.3f}, "
-        f"trained in {minutes:.1f} min, {seconds:.2f} s an image with its reading",
+        f"{model} at {height}x{width}, tile {tile}{scales}: "
+        f"image AUROC {found['image_auroc']:.3f}, pixel AUROC {found['pixel_auroc']:.3f}, "
+        f"AUPRO {found['aupro']:.3f}, trained in {minutes:.1f} min, "
+        f"{seconds:.2f} s an image with its reading",
         flush=True,
     )
+    for kind, own in found["per_defect"].items():
+        print(f"  {kind}: image AUROC {own['image_auroc']:.3f}, AUPRO {own['aupro']:.3f}")
 
 
 def cut(images: Tensor, tile: int, stride: int) -> Tensor:
@@ -183,21 +221,31 @@ def main() -> None:
     parser.add_argument("--model", default="patchcore", choices=["patchcore", "subspace", "stpm"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", help="folder in MVTec layout (default: rendered plates)")
-    parser.add_argument("--image-size", default=f"{HEIGHT // 2}x{WIDTH // 2}", help="with tiles")
+    parser.add_argument(
+        "--image-size",
+        default=f"{HEIGHT // 2}x{WIDTH // 2}",
+        help="with tiles (default: half; with --overview 1536x2048, which all strides divide)",
+    )
     parser.add_argument("--tile", type=int, default=500)
+    parser.add_argument("--overview", type=int, default=0, help="compare two scales, too: 2 or 4")
     parser.add_argument("--tiler", metavar="SIZE", help="race anomalib's tiler on such an image")
     arguments = parser.parse_args()
     if arguments.tiler is not None:
         race(parse_size(arguments.tiler), 512)
         return
+    if arguments.overview and arguments.image_size == parser.get_default("image_size"):
+        arguments.image_size, arguments.tile = "1536x2048", 512
     with tempfile.TemporaryDirectory() as name:
         folder = Path(arguments.data or name)
         if arguments.data is None:
-            write_plates(folder, arguments.seed)
+            write_plates(folder, arguments.seed, holes=arguments.overview > 0)
         model, weights = arguments.model, arguments.weights
         measure(folder, model, weights, image_size="auto")
         size = parse_size(arguments.image_size)
         measure(folder, model, weights, image_size=size, tile=arguments.tile)
+        if arguments.overview:
+            how = {"tile": arguments.tile, "overview": arguments.overview}
+            measure(folder, model, weights, image_size=size, **how)
 
 
 if __name__ == "__main__":

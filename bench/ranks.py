@@ -92,6 +92,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="record")
     parser.add_argument("--check", action="store_true")
     own = parser.parse_args()
+    if own.check and len(own.seeds) < 2:
+        parser.error("--check compares with the deviation over seeds: it needs two at least")
     from ratios import cpu_name
 
     import fastad
@@ -100,10 +102,12 @@ def main() -> None:
     options = ["--image-size", own.image_size, "--epochs", str(own.epochs)]
     options += ["--precision", own.precision]
     data, work = own.data.resolve(), own.work.resolve() / "-".join(options).replace("--", "")
-    cells = [measure(data, work, way, seed, options) for seed in own.seeds for way in WAYS]
+    cells = []
+    for seed in own.seeds:
+        for way in WAYS:
+            cells.append(measure(data, work, way, seed, options))
+            print(cells[-1], flush=True)
     found = compared(cells)
-    for cell in cells:
-        print(cell)
     print(json.dumps(found, indent=1))
     if own.json is not None:
         facts = {

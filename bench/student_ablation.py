@@ -48,10 +48,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "all but foreign": {"variants": 0, "corrupt": 0.5},
     "all but hard": {"variants": 0, "corrupt": 0.5, "foreign": True},
     "all": {"variants": 0, "corrupt": 0.5, "foreign": True},
+    "overview": {"variants": 2},
 }
 # Options of the model.
+OVERVIEW = {"overview"}
 HARD = {"hard", "all but corrupt", "all but foreign", "all"}
-OF_STUDENTS = {*WAYS} - {"plain", "variants"}
+OF_STUDENTS = {*WAYS} - {"plain", "variants", "overview"}
 SHOWN = ("light -10 %", "light +10 %", "light -20 %", "light +20 %", "shift -5 px", "shift +5 px")
 SHOWN += ("mild blur", "mild noise")
 
@@ -70,6 +72,7 @@ def measure(
         backbone="resnet18",
         teacher_weights=str(data / WEIGHTS),
         **({"hard": 0.9} if way in HARD else {}),
+        **({"overview": 2} if way in OVERVIEW else {}),
     )
     training = MODELS[model] | WAYS[way]
     detector.fit(paths, validation_fraction=HELD_OUT, **training)

@@ -71,8 +71,8 @@ class Estimator:
             if name not in known:
                 more = "; name a model for its own" if plain(self.model) == models.AUTO else ""
                 raise TypeError(
-                    f"unknown option {name!r} of {self.model}{did_you_mean(name, known)}; there "
-                    f"are: {', '.join(known)}{more}"
+                    f"unknown option {name!r} of {self.model}{did_you_mean(name, known)}"
+                    f"{models.who_has(name)}; there are: {', '.join(known)}{more}"
                 )
             setattr(self, name, value)
 

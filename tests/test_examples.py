@@ -54,7 +54,6 @@ NAMES = [
     "fastad.inference.overlay",
     "fastad.inference.save_heatmap",
     "fastad.evaluation.Evaluation",
-    "fastad.evaluation.PixelHistogram",
     "fastad.evaluation.aupro",
     "fastad.evaluation.evaluate",
     "fastad.evaluation.image_metrics",

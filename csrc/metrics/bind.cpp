@@ -15,6 +15,7 @@
 #include "metrics/region_levels.h"
 #include "metrics/region_measures.h"
 #include "metrics/regions.h"
+#include "metrics/sorted.h"
 
 namespace py = pybind11;
 
@@ -34,21 +35,22 @@ py::array_t<T> take(std::vector<T>&& values) {
 }
 
 template <class T>
-void append_images(std::vector<Image<T>>& images, const Array<bool>& masks, const Array<T>& maps) {
+std::vector<Image<T>> images_of(const Array<bool>& masks, const Array<T>& maps) {
   if (masks.ndim() != 3 || maps.ndim() != 3 ||
       !std::equal(masks.shape(), masks.shape() + 3, maps.shape()))
     throw std::invalid_argument("masks and maps must be (N, H, W) and alike");
   const int64_t height = maps.shape(1), width = maps.shape(2);
+  std::vector<Image<T>> images;
   for (py::ssize_t i = 0; i < maps.shape(0); ++i)
     images.push_back(
         {masks.data() + i * height * width, maps.data() + i * height * width, height, width});
+  return images;
 }
 
 template <class T>
-py::tuple curve_of_blocks(const std::vector<Array<bool>>& masks, const std::vector<Array<T>>& maps,
-                          bool normal_images, int threads) {
-  std::vector<Image<T>> images;
-  for (size_t i = 0; i < maps.size(); ++i) append_images(images, masks.at(i), maps[i]);
+py::tuple curve_of_maps(const Array<bool>& masks, const Array<T>& maps, bool normal_images,
+                        int threads) {
+  const std::vector<Image<T>> images = images_of(masks, maps);
   Curve curve;
   {
     const py::gil_scoped_release release;
@@ -66,14 +68,55 @@ void histograms_of_block(const Array<bool>& masks, const Array<float>& maps, Arr
   if (normal.size() != int64_t(1) << bits || defect.size() != normal.size() ||
       overlap.size() != normal.size())
     throw std::invalid_argument("the histograms must have 2^bits bins each");
-  std::vector<Image<float>> images;
-  append_images(images, masks, maps);
+  const std::vector<Image<float>> images = images_of(masks, maps);
   int64_t* const normal_bins = normal.mutable_data();
   int64_t* const defect_bins = defect.mutable_data();
   double* const overlap_bins = overlap.mutable_data();
   const py::gil_scoped_release release;
   for (const Image<float>& image : images)
     add_to_histograms(image, bits, normal_bins, defect_bins, overlap_bins);
+}
+
+template <class T>
+void sort_array(Array<T> values) {
+  T* const data = values.mutable_data();
+  const int64_t size = values.size();
+  const py::gil_scoped_release release;
+  sort_values(data, size);
+}
+
+py::tuple folded(const Array<double>& values, const Array<int64_t>& sizes,
+                 const Array<int64_t>& counts) {
+  if (sizes.size() != values.size() || counts.size() != values.size())
+    throw std::invalid_argument("values, sizes and counts must be alike");
+  std::vector<DefectRow> rows;
+  rows.reserve(values.size());
+  for (py::ssize_t i = 0; i < values.size(); ++i)
+    rows.push_back({key_of(values.data()[i]), sizes.data()[i], counts.data()[i]});
+  std::vector<double> found;
+  std::vector<int64_t> of_size, number;
+  {
+    const py::gil_scoped_release release;
+    sort_defects(rows);
+    for_each_row(rows, [&](Key<double> key, int64_t size, int64_t count) {
+      found.push_back(value_of<double>(key));
+      of_size.push_back(size);
+      number.push_back(count);
+    });
+  }
+  return py::make_tuple(take(std::move(found)), take(std::move(of_size)), take(std::move(number)));
+}
+
+template <class T>
+void count_array(const Array<double>& among, const Array<T>& values, Array<int64_t> slots) {
+  if (slots.size() != 2 * among.size() + 1)
+    throw std::invalid_argument("slots must be two for each value among, and one");
+  int64_t* const counts = slots.mutable_data();
+  const double* const places = among.data();
+  const T* const data = values.data();
+  const int64_t count = among.size(), size = values.size();
+  const py::gil_scoped_release release;
+  count_sorted(places, count, data, size, counts);
 }
 
 // Labels (H, W): the number of each pixel's region, from 1.
@@ -164,13 +207,26 @@ void bind(py::module_& m) {
   m.def("region_levels", &levels_of_maps, py::arg("maps").noconvert(), py::arg("areas").noconvert(),
         "Maps (N, H, W) float32, areas (L,) int64 in pixels, ascending -> (N, L) float32: the\n"
         "highest value at or above which a map has an 8-connected region of at least this area.");
-  m.def("pixel_curve", &curve_of_blocks<float>, py::arg("masks"), py::arg("maps"),
-        py::arg("normal_images"), py::arg("threads"),
-        "Lists of masks and maps (N, H, W) -> values, defects, overlap, normal_above,\n"
+  m.def("pixel_curve", &curve_of_maps<float>, py::arg("masks").noconvert(),
+        py::arg("maps").noconvert(), py::arg("normal_images"), py::arg("threads"),
+        "Masks and maps (N, H, W) -> values, defects, overlap, normal_above,\n"
         "normal_equal, normal, regions: one row a distinct value of the defect pixels, the\n"
         "highest first. With normal_images, only images without a defect have normal pixels.");
-  m.def("pixel_curve", &curve_of_blocks<double>, py::arg("masks"), py::arg("maps"),
-        py::arg("normal_images"), py::arg("threads"));
+  m.def("pixel_curve", &curve_of_maps<double>, py::arg("masks").noconvert(),
+        py::arg("maps").noconvert(), py::arg("normal_images"), py::arg("threads"));
+  m.def("sort_values", &sort_array<float>, py::arg("values").noconvert(),
+        "Sorts finite values in place; -0 becomes 0.");
+  m.def("sort_values", &sort_array<double>, py::arg("values").noconvert());
+  m.def("fold_defects", &folded, py::arg("values").noconvert(), py::arg("sizes").noconvert(),
+        py::arg("counts").noconvert(),
+        "Defect pixels (N,): values, sizes of their regions and how many there are -> the same,\n"
+        "one row a value and size, ascending by both.");
+  m.def("count_sorted", &count_array<float>, py::arg("among").noconvert(),
+        py::arg("values").noconvert(), py::arg("slots").noconvert(),
+        "Adds ascending values to slots (2 K + 1,) of ascending distinct ones, among (K,): slot\n"
+        "2 i counts those below among[i], slot 2 i + 1 those equal to it.");
+  m.def("count_sorted", &count_array<double>, py::arg("among").noconvert(),
+        py::arg("values").noconvert(), py::arg("slots").noconvert());
   m.def("add_to_histograms", &histograms_of_block, py::arg("masks").noconvert(),
         py::arg("maps").noconvert(), py::arg("normal").noconvert(), py::arg("defect").noconvert(),
         py::arg("overlap").noconvert(),

@@ -19,6 +19,7 @@
 #include "metrics/order.h"
 #include "metrics/parallel.h"
 #include "metrics/regions.h"
+#include "metrics/sorted.h"
 
 namespace fastad::metrics {
 namespace {
@@ -26,13 +27,18 @@ namespace {
 template <class T>
 struct Defect {
   Key<T> key;
-  uint32_t region;
+  uint32_t size;  // of its region
 };
+
+template <class T>
+int64_t count_of(const Defect<T>&) {
+  return 1;
+}
 
 template <class T>
 struct Defects {
   std::vector<Defect<T>> pixels;
-  std::vector<int64_t> sizes;  // of the regions
+  int64_t regions = 0;
   int64_t not_finite = 0;
 };
 
@@ -41,16 +47,16 @@ Defects<T> find_defects(const Image<T>& image) {
   Defects<T> result;
   const int64_t size = image.height * image.width;
   result.not_finite = count_not_finite(image.map, size);
-  Regions regions = find_regions(image.mask, image.height, image.width);
+  const Regions regions = find_regions(image.mask, image.height, image.width);
   int64_t marked = 0;
   for (const int64_t pixels : regions.sizes) marked += pixels;
   result.pixels.reserve(marked);
   for (const Run& run : regions.runs) {
     const T* row = image.map + run.row * image.width;
-    for (int64_t x = run.begin; x < run.end; ++x)
-      result.pixels.push_back({key_of(row[x]), run.region});
+    const auto region = static_cast<uint32_t>(regions.sizes[run.region]);
+    for (int64_t x = run.begin; x < run.end; ++x) result.pixels.push_back({key_of(row[x]), region});
   }
-  result.sizes = std::move(regions.sizes);
+  result.regions = static_cast<int64_t>(regions.sizes.size());
   return result;
 }
 
@@ -173,39 +179,35 @@ Curve pixel_curve(const std::vector<Image<T>>& images, bool normal_images, int t
   std::vector<int64_t> counted;  // images whose normal pixels count
   std::vector<bool> marked(images.size());
   std::vector<Defect<T>> pixels;
-  std::vector<double> shares;  // 1 / size of a pixel's region
   for (int64_t i = 0; i < count; ++i) {
-    marked[i] = !defects[i].sizes.empty();
+    marked[i] = defects[i].regions > 0;
     if (!marked[i] || !normal_images) {
       counted.push_back(i);
       curve.normal +=
           images[i].height * images[i].width - static_cast<int64_t>(defects[i].pixels.size());
     }
-    const auto before = static_cast<uint32_t>(shares.size());
-    for (const int64_t size : defects[i].sizes) shares.push_back(1.0 / static_cast<double>(size));
-    for (const Defect<T>& pixel : defects[i].pixels)
-      pixels.push_back({pixel.key, before + pixel.region});
+    pixels.insert(pixels.end(), defects[i].pixels.begin(), defects[i].pixels.end());
+    curve.regions += defects[i].regions;
     defects[i] = {};
   }
-  curve.regions = static_cast<int64_t>(shares.size());
   if (pixels.empty()) return curve;
 
-  sort_by_key(pixels);
+  sort_defects(pixels);
   size_t distinct = 1;
   for (size_t i = 1; i < pixels.size(); ++i) distinct += pixels[i].key != pixels[i - 1].key;
   std::vector<Key<T>> keys;
   keys.reserve(distinct);
   curve.defects.reserve(distinct);
   curve.overlap.reserve(distinct);
-  for (const Defect<T>& pixel : pixels) {
-    if (keys.empty() || keys.back() != pixel.key) {
-      keys.push_back(pixel.key);
+  for_each_row(pixels, [&](Key<T> key, int64_t size, int64_t pixels_of_size) {
+    if (keys.empty() || keys.back() != key) {
+      keys.push_back(key);
       curve.defects.push_back(0);
       curve.overlap.push_back(0.0);
     }
-    ++curve.defects.back();
-    curve.overlap.back() += shares[pixel.region];
-  }
+    curve.defects.back() += pixels_of_size;
+    curve.overlap.back() += static_cast<double>(pixels_of_size) / static_cast<double>(size);
+  });
   pixels = {};
   curve.values.reserve(distinct);
   for (const Key<T> key : keys) curve.values.push_back(value_of<T>(key));

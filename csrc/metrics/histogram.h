@@ -1,5 +1,4 @@
-// Counts of pixels by the leading bits of their values: what the scores are computed from when the
-// maps do not fit into memory.
+// Counts of pixels by the leading bits of their values: what curves are drawn from.
 
 #pragma once
 

@@ -24,6 +24,7 @@ from fastad.backbones.efficientnet_lite import EfficientNetLite
 from fastad.backbones.networks import NAMES, make
 from fastad.backbones.resnet import ResNet
 from fastad.backbones.timm_networks import TimmBackbone, is_timm
+from fastad.backbones.two_scales import FACTORS, TwoScales, reduced
 from fastad.backbones.weights import (
     IncompleteWeightsError,
     WeightsNotFoundError,
@@ -31,6 +32,7 @@ from fastad.backbones.weights import (
 )
 
 __all__ = [
+    "FACTORS",
     "FROM_PIP",
     "NAMES",
     "Backbone",
@@ -38,6 +40,7 @@ __all__ = [
     "IncompleteWeightsError",
     "ResNet",
     "TimmBackbone",
+    "TwoScales",
     "WeightsNotFoundError",
     "auto_backbone",
     "build",
@@ -47,6 +50,7 @@ __all__ = [
     "extract",
     "fresh_copy",
     "has_weights",
+    "reduced",
 ]
 
 
@@ -101,7 +105,7 @@ def check_names(name: str, layers: Sequence[str], auto: bool = False) -> None:
         )
 
 
-def extract(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+def extract(backbone: nn.Module, images: Tensor | tuple[Tensor, Tensor]) -> list[Tensor]:
     """Run ``backbone`` on (N, 3, H, W) and check what it returns: a list of (N, C_l, H_l, W_l).
 
     Raises:

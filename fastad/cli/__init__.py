@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from fastad.cli.application import app
 from fastad.commands.interrupts import answered_interrupts
+from fastad.commands.messages import reason, set_up_log
 from fastad.commands.processors import end_with_agent, share_processors
 
 # Each puts its commands into the application, in the order of the help.
@@ -36,8 +37,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             flags.add(names[0])
             arguments = [a for a in arguments if a not in names]
     warnings.showwarning = _show_warning
-    from fastad.commands.output import reason, set_up_log
-
     try:
         set_up_log(-1 if "--quiet" in flags else int("--verbose" in flags))
         with answered_interrupts():
@@ -53,4 +52,5 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"warning: {message}\n")  # at once: threads that read images warn, too
+    sys.stderr.flush()

@@ -16,6 +16,7 @@ from fastad.cli.options import (
     Rate,
     ServingPrecision,
     SkipBad,
+    TeacherWeights,
     check_rate,
     usage,
 )
@@ -213,13 +214,7 @@ def compare(
             "in `fastad train`."
         ),
     ] = "auto",
-    teacher_weights: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|embedded|PATH",
-            help="Take the teachers' pretrained weights from here, as in `fastad train`.",
-        ),
-    ] = "auto",
+    teacher_weights: TeacherWeights = "auto",
     false_positive_rate: Annotated[
         float,
         typer.Option(

@@ -12,6 +12,21 @@ from fastad.commands import UsageError
 Detector = Annotated[
     str, typer.Argument(metavar="DETECTOR", help="Read this detector file, made by `fastad train`.")
 ]
+OtherDetector = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write this file, and leave DETECTOR as it is.",
+        show_default="DETECTOR itself",
+    ),
+]
+TeacherWeights = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|embedded|PATH",
+        help="Take the teachers' pretrained weights from here, as in `fastad train`.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

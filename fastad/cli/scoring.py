@@ -236,8 +236,8 @@ def predict(
     """
     if (heatmaps or masks) and output is None:
         raise typer.BadParameter(f"{'--heatmaps' if heatmaps else '--masks'} needs --output DIR")
-    if json is not None and csv is not None:
-        raise typer.BadParameter("--json and --csv exclude each other")
+    if json == csv == "-":
+        raise typer.BadParameter("only one of --json and --csv can go to stdout")
     if rle and json is None:
         raise typer.BadParameter("--rle needs --json FILE")
     if regions == "-" and (json == "-" or csv == "-" or output is json is csv is parquet is None):

@@ -12,6 +12,7 @@ from fastad.cli.options import (
     JsonFile,
     MinArea,
     MmPerPixel,
+    OtherDetector,
     Roi,
     ServingPrecision,
     SkipBad,
@@ -45,14 +46,7 @@ def threshold(
             show_default="none, give --rate",
         ),
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write this file, and leave DETECTOR as it is.",
-            show_default="DETECTOR itself",
-        ),
-    ] = None,
+    output: OtherDetector = None,
     min_area: MinArea = None,
     mm_per_pixel: MmPerPixel = None,
 ) -> None:
@@ -89,14 +83,7 @@ def calibrate(
             "have read them.",
         ),
     ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write this file, and leave DETECTOR as it is.",
-            show_default="DETECTOR itself",
-        ),
-    ] = None,
+    output: OtherDetector = None,
     false_positive_rate: Annotated[
         float | None,
         typer.Option(

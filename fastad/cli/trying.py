@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from fastad.cli.application import Command, app
-from fastad.cli.options import Device, JsonFile, ServingPrecision, usage
+from fastad.cli.options import Device, JsonFile, ServingPrecision, TeacherWeights, usage
 
 
 @app.command(
@@ -92,13 +92,7 @@ def demo(
             metavar="DIR", help="Write images, detectors, pictures and the page to this folder."
         ),
     ] = "fastad-demo",
-    teacher_weights: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|embedded|PATH",
-            help="Take the teachers' pretrained weights from here, as in `fastad train`.",
-        ),
-    ] = "auto",
+    teacher_weights: TeacherWeights = "auto",
     model: Annotated[
         Literal["subspace", "rstpm", "stpm"],
         typer.Option(help="Train this model. subspace trains nothing, and takes seconds."),

@@ -311,10 +311,6 @@ def _print(metrics: dict[str, Any], said: list[str]) -> None:
             f"{_share(chosen['true_positive_rate'])} of the defects found, "
             f"{_share(chosen['false_positive_rate'])} false alarms"
         )
-    if not metrics["pixel_metrics"]["exact"]:
-        bounds = metrics["pixel_metrics"]["error_bound"]
-        worst = max((v for v in bounds.values() if not math.isnan(v)), default=0.0)
-        console.print(f"pixel scores of so many maps come from histograms, within {worst:.1g}")
     console.print("F1 max picks its threshold on the test labels: an upper bound")
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from fastad._files import atomic_path, write_atomically
+from fastad.commands.messages import log, note, reason
 from fastad.distributed import this_rank
 from fastad.evaluation.score_table import csv_text
 from fastad.training.heartbeat import Heartbeat
-
-log = logging.getLogger("fastad")
 
 LOG_SECONDS = 10.0  # between two plain lines of progress
 
@@ -116,11 +115,6 @@ def waiting(what: str) -> Iterator[None]:
         yield
 
 
-def note(text: str) -> None:
-    """A line for the reader, on stderr; not with --quiet."""
-    log.info(text)
-
-
 @contextmanager
 def one_voice(is_wanted: bool = True) -> Iterator[None]:
     """Of several processes that do the same, let the first alone say what it is at and warn of."""
@@ -150,28 +144,6 @@ def skipped() -> Iterator[Callable[[object, Exception], None]]:
     yield skip
     if count:
         log.warning(f"{count} unreadable images were skipped")
-
-
-def reason(error: Exception) -> str:
-    """The message on one line, without the number of an operating-system error."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def set_up_log(verbosity: int) -> None:
-    """Messages of the package to stderr as plain lines; -1 for warnings only, 1 for details."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines())
-    log.handlers[:] = [handler]
-    log.propagate = False
-    log.setLevel({-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}[verbosity])
-
-
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        return f"{prefix}{record.getMessage()}"
 
 
 class _OnlyATryError(Exception):

@@ -7,6 +7,7 @@ stands before what looks like an escape is written as \\u005c.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastad._files import write_atomically
@@ -31,6 +32,7 @@ def check_targets(
     csv: str | None,
     parquet: str | None,
     regions: str | None = None,
+    output: str | None = None,
 ) -> None:
     """As `check_result_target` for each file that is named, before long work.
 
@@ -39,6 +41,7 @@ def check_targets(
         csv: a file of text.
         parquet: a file of Parquet, whatever its name.
         regions: a file of either, as `write_table` takes it.
+        output: a folder that will be made: files may lie in it.
 
     Raises:
         UsageError: Parquet to stdout, which takes text, or a name that is empty.
@@ -46,12 +49,14 @@ def check_targets(
     """
     if parquet == "-":
         raise UsageError("--parquet takes a file, not stdout")
+    new = None if output is None or Path(output).exists() else Path(output)
     targets = {"json": json, "csv": csv, "parquet": parquet, "regions": regions}
     for option, target in targets.items():
         if target == "":
             raise UsageError(f"--{option} must name a file; it is empty")
-        if target is not None:
-            check_result_target(target)
+        if target is None or (new is not None and Path(target).parent == new):
+            continue
+        check_result_target(target)
     for target in filter(None, (parquet, regions)):
         if target == parquet or is_parquet(target):
             _pyarrow(target)

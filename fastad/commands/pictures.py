@@ -46,9 +46,13 @@ def written_before(folder: Path, writer: str) -> list[str]:
 
 
 def picture_names(paths: Sequence[Path]) -> dict[Path, Path]:
-    """Image -> name of its pictures without ending, below the folder that all images share."""
-    root = os.path.commonpath([path.resolve().parent for path in paths])
-    whole = {path: Path(os.path.relpath(path.resolve(), root)) for path in paths}
+    """Image -> name of its pictures without ending, below the folder that all images share.
+
+    A link gives its own name: that of its target may be a checksum.
+    """
+    given = {path: Path(os.path.abspath(path)) for path in paths}
+    root = os.path.commonpath([path.parent for path in given.values()])
+    whole = {path: full.relative_to(root) for path, full in given.items()}
     short = [name.with_suffix("") for name in whole.values()]
     return {
         path: name if short.count(name.with_suffix("")) > 1 else name.with_suffix("")

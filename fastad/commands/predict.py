@@ -13,6 +13,7 @@ from PIL import Image
 from fastad._files import write_atomically
 from fastad.commands import UsageError
 from fastad.commands.detectors import given_detectors, load_to_predict
+from fastad.commands.given_images import given_images
 from fastad.commands.output import (
     log,
     note,
@@ -32,9 +33,8 @@ from fastad.commands.predict_results import (
     say_unreadable,
     summary,
 )
-from fastad.data import find_images, images_without_masks, read_image, resize_masks
-from fastad.data.finding import given_path
-from fastad.data.remote import find_remote, is_address, spelled
+from fastad.data import read_image, resize_masks
+from fastad.data.remote import spelled
 from fastad.detector import Detector
 from fastad.distributed import Parts, request, this_rank
 from fastad.evaluation.regions import REGION_COLUMNS, Region
@@ -105,7 +105,7 @@ def predict(
     is raised for such images, but with ``skip_bad`` only where no image at all can be read.
     """
     asked_for = {name: value for name, value in locals().items() if name != "images"}
-    check_targets(json=json, csv=csv, parquet=parquet, regions=regions)
+    check_targets(json=json, csv=csv, parquet=parquet, regions=regions, output=output)
     if json is None and csv is None and parquet is None:
         csv = "-" if output is None else str(Path(output) / "scores.csv")
     if heatmaps or masks:
@@ -113,7 +113,7 @@ def predict(
         refuse_pictures_among(images, output)
     if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise NotADirectoryError(f"--output {output} is a file; it must be a folder")
-    paths = _paths(images)
+    paths = given_images(images)
     given = given_detectors(detectors, rule)
     patterns = {one.name: one.pattern for one in given if one.pattern is not None}
     if rule in ("folder", "name"):
@@ -303,22 +303,3 @@ def _made(path: Path) -> Path:
 def _save_mask(path: Path, mask: np.ndarray) -> None:
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
     write_atomically(path, lambda temporary: picture.save(temporary, "PNG"))
-
-
-def _paths(images: list[str]) -> list[Path]:
-    paths: list[Path] = []
-    for name in images:
-        if is_address(name):
-            paths += map(Path, find_remote(name) if name.endswith("/") else [name])
-            continue
-        found = [given_path(name)]
-        if found[0].is_dir():
-            found = images_without_masks(name)
-            if masks := len(find_images(name)) - len(found):
-                note(f"{masks} masks in {name} are no images and are left out")
-        if not found:
-            raise ValueError(f"there are no images in the folder {name}")
-        if not found[0].exists():
-            raise FileNotFoundError(f"there is no image {name}")
-        paths += found
-    return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]

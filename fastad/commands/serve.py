@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,7 @@ def serve(
         if not Path(file).is_file():
             raise FileNotFoundError(f"there is no detector {file}")
     folders = watched_folders(watch, list(files))
+    check_address(host, port)
     kept = Store(store, keep_days=keep_days, keep_gib=keep_gib)
     with waiting("loading detectors"):
         parts = service(
@@ -116,6 +118,15 @@ def serve(
     server.run()
     if not server.started:
         raise OSError(f"cannot listen on {host}:{port}: the port may be in use")
+
+
+def check_address(host: str, port: int) -> None:
+    """OSError where nobody can listen, known before detectors are loaded and the store opened."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def watched_folders(texts: list[str], names: list[str]) -> dict[str, str]:

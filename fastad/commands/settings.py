@@ -10,6 +10,7 @@ from typing import Any
 
 from fastad._suggest import did_you_mean
 from fastad.commands import UsageError
+from fastad.models import who_has
 from fastad.training.config import STAGE_OPTIONS, STEP_OPTIONS
 
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -34,8 +35,8 @@ def parse_settings(
         if not any(key in fields for fields in known):
             lists = [", ".join(sorted(fields)) for fields in known]
             raise ValueError(
-                f"unknown key {key!r}{did_you_mean(key, [*known[0], *known[1]])}; the model has: "
-                f"{lists[0]}; the training has: {lists[1]}"
+                f"unknown key {key!r}{did_you_mean(key, [*known[0], *known[1]])}{who_has(key)}; "
+                f"the model has: {lists[0]}; the training has: {lists[1]}"
             )
         for fields, chosen in zip(known, options, strict=True):
             if key in fields:

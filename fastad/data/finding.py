@@ -100,12 +100,12 @@ def walk(folder: str | Path, *, every_link: bool = False) -> Walk:
             and not name.startswith(".")
             and not (drawn and Path(os.path.abspath(root), name) in drawn)
         ]
+    result.paths.sort(key=lambda path: natural_key(path.relative_to(folder).as_posix()))
     if not every_link:
         every = result.paths
         result.paths = once(every)
         kept = set(result.paths)
         result.repeats += [path for path in every if path not in kept]
-    result.paths.sort(key=lambda path: natural_key(path.relative_to(folder).as_posix()))
     return result
 
 

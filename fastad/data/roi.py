@@ -70,6 +70,12 @@ class Roi:
                 f"roi: {self.name} is of {width}x{height} pixels (width x height), another aspect "
                 f"ratio than that of the images, {image_width}x{image_height}"
             )
+        if mask.all():
+            warnings.warn(
+                f"roi: {self.name} leaves nothing out: all of its pixels count. In a mask, what is "
+                "black does not",
+                stacklevel=3,
+            )
         resized = resize_masks(mask, size)
         if (count := int(resized.sum())) < LEAST_PIXELS:
             warnings.warn(

@@ -16,7 +16,7 @@ from fastad.backbones.efficientnet_lite import MBConv
 from fastad.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem, can_fuse, scale_and_shift
 from fastad.engine.normalization import Normalization
-from fastad.engine.pairing import Pair, pairable
+from fastad.engine.pairing import Pair, PairOfScales, paired
 from fastad.engine.runtimes import Runtime
 from fastad.engine.separable import SeparableBlock, SeparableStem
 from fastad.models import MODELS, AnomalyModel
@@ -101,9 +101,9 @@ def fold(model: M, dtype: torch.dtype) -> M | None:
         folded.__dict__["normalize"] = Normalization(folded)
         if folded.pair is not None:
             teacher, student = map(folded.get_submodule, folded.pair)
-            if isinstance(teacher, FrozenTeacher) and pairable(teacher.backbone, student):
-                both = cast(tuple[ResNet, ResNet], (teacher.backbone, student))
-                folded.__dict__["extract_pair"] = Pair(*both)
+            both = paired(teacher.backbone, student) if isinstance(teacher, FrozenTeacher) else None
+            if both is not None:
+                folded.__dict__["extract_pair"] = both
     return folded
 
 
@@ -127,7 +127,7 @@ def runs_on_own_threads(network: nn.Module | Runtime) -> bool:
         and network.choice().score_by == "maps"
         and network.composition is None
     )
-    return is_plain and isinstance(pair, Pair) and pair.in_int16
+    return is_plain and isinstance(pair, (Pair, PairOfScales)) and pair.in_int16
 
 
 class Residual(nn.Module):

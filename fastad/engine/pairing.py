@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastad._threads import thread_count
-from fastad.backbones import ResNet
+from fastad.backbones import ResNet, TwoScales
 from fastad.engine.convolution import Conv1x1Strided, Convolution, Stem
 
 NOWHERE = -1  # among places; slots are 0 and more, results -2 and less
@@ -61,6 +61,22 @@ class Pair(nn.Module):
                 levels[name] = own = network.get_submodule(name)(own)
             found.append([levels[name] for name in network.layers])
         return found[0], found[1]
+
+
+class PairOfScales(nn.Module):
+    """A `Pair` that looks at an image and at its overview.
+
+    Input as of `TwoScales`; output that of the first network and that of the second.
+    """
+
+    def __init__(self, scales: TwoScales, pair: Pair):
+        super().__init__()
+        self.scales, self.pair, self.in_int16 = scales, pair, pair.in_int16
+
+    def forward(self, images: Tensor | tuple[Tensor, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        found = zip(*map(self.pair, self.scales.both(images)), strict=True)
+        first, second = ([*of_image, *of_overview] for of_image, of_overview in found)
+        return first, second
 
 
 class NetworkSchedule:
@@ -130,6 +146,16 @@ class NetworkSchedule:
             images, self._weights, self._biases, self._steps, self._padding
         )
         return dict(zip(self._kept, found, strict=True))
+
+
+def paired(first: nn.Module, second: nn.Module) -> Pair | PairOfScales | None:
+    """Two folded networks as one module that computes both. None where they are not of one kind."""
+    if isinstance(first, TwoScales) and isinstance(second, TwoScales):
+        pair = paired(first.backbone, second.backbone)
+        return PairOfScales(first, pair) if isinstance(pair, Pair) else None
+    if not pairable(first, second):
+        return None
+    return Pair(cast(ResNet, first), cast(ResNet, second))
 
 
 def pairable(first: nn.Module, second: nn.Module) -> bool:

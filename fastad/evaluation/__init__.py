@@ -8,7 +8,6 @@ from fastad.evaluation.accumulator import Evaluation
 from fastad.evaluation.bootstrap import image_auroc_interval
 from fastad.evaluation.check import CheckResult, Tried, check
 from fastad.evaluation.evaluate import evaluate
-from fastad.evaluation.histogram import PixelHistogram
 from fastad.evaluation.metrics import (
     aupimo,
     aupro,
@@ -28,7 +27,6 @@ __all__ = [
     "CheckResult",
     "Evaluation",
     "ExactShare",
-    "PixelHistogram",
     "Region",
     "Tried",
     "aupimo",

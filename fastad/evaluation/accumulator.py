@@ -7,15 +7,16 @@ import numpy as np
 
 from fastad.evaluation.bootstrap import image_auroc_interval
 from fastad.evaluation.metrics import Values, checked_images, checked_pixels, image_metrics
-from fastad.evaluation.pixels import EXACT_BYTES, PixelScores
+from fastad.evaluation.pixels import MEMORY_BYTES, PixelScores
 
 
 class Evaluation:
     """Takes labelled images batch by batch and computes all scores of them, in bounded memory.
 
     Args:
-        exact_bytes: the pixel scores are exact while the maps take no more than this. Beyond it
-            they come from histograms with a bound on the error (`PixelScores`, `PixelHistogram`).
+        memory_bytes: sorted pixels are kept in memory up to this. Beyond it they go to a temporary
+            file, of 4 bytes a pixel of float32 maps and 12 a defect pixel. Half as much memory
+            comes on top. The scores are exact and the same, to the last bit.
         inside: (H, W) bool, the pixels that count in the pixel scores, of maps that all have this
             size. None for all.
         seed: of the bootstrap intervals.
@@ -37,11 +38,11 @@ class Evaluation:
     def __init__(
         self,
         *,
-        exact_bytes: int = EXACT_BYTES,
+        memory_bytes: int = MEMORY_BYTES,
         inside: np.ndarray | None = None,
         seed: int = 0,
     ) -> None:
-        self._pixels = PixelScores(exact_bytes, inside)
+        self._pixels = PixelScores(memory_bytes, inside)
         self._inside = inside
         self._seed = seed
         self._labels: list[bool] = []
@@ -71,6 +72,7 @@ class Evaluation:
         Raises:
             ValueError: shapes do not match, a value is not finite, or the mask of a normal image
                 marks a defect. Nothing is added then.
+            OSError: the disk of temporary files is full.
         """
         maps = np.asarray(maps)
         known = masks is not None
@@ -111,29 +113,27 @@ class Evaluation:
 
         - ``image_auroc_interval``: 95 % bootstrap interval (`image_auroc_interval`)
         - ``per_defect``: {type: the same scores over the images of this type and all normal ones}
-        - ``pixel_metrics``: {"exact": bool, "error_bound": {score: how far from exact it can be},
-          "per_defect": {type: the same bounds}}
         - ``counts``: {"normal", "defect", "defect_without_mask"}
 
-        Scores without both classes are NaN. Raises ValueError before any image was added.
+        Scores without both classes are NaN. Raises ValueError before any image was added, and
+        OSError where temporary files cannot be written or read.
         """
         if not self._labels:
             raise ValueError("there is no image to evaluate: call update first")
         labels, scores = np.array(self._labels), np.array(self._scores)
         groups = list(dict.fromkeys(name for name in self._types if name is not None))
-        result, bound = self._measure(labels, scores, groups)
+        named = [name for name in groups if name]
+        pixels, *of_types = self._pixels.compute(
+            [[None, *groups], *([None, name] for name in named)]
+        )
         rows: dict[str, dict] = {}
-        bounds: dict[str, dict] = {}
-        for name in filter(None, groups):
+        for name, own in zip(named, of_types, strict=True):
             chosen = ~labels | np.array([kind == name for kind in self._types])
-            rows[name], bounds[name] = self._measure(labels[chosen], scores[chosen], [name])
-        return result | {
+            rows[name] = self._of_images(labels[chosen], scores[chosen]) | own
+        return {
+            **self._of_images(labels, scores),
+            **pixels,
             "per_defect": rows,
-            "pixel_metrics": {
-                "exact": self._pixels.exact,
-                "error_bound": bound,
-                "per_defect": bounds,
-            },
             "counts": {
                 "normal": int((~labels).sum()),
                 "defect": int(labels.sum()),
@@ -141,11 +141,6 @@ class Evaluation:
             },
         }
 
-    def _measure(
-        self, labels: np.ndarray, scores: np.ndarray, groups: list[str]
-    ) -> tuple[dict[str, Any], dict[str, float]]:
-        """The scores of images, whose defects are of these groups, and the pixel scores' bounds."""
-        pixel, bound = self._pixels.compute([None, *groups])
+    def _of_images(self, labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         interval = image_auroc_interval(labels, scores, seed=self._seed)
-        result = image_metrics(labels, scores) | {"image_auroc_interval": interval} | pixel
-        return result, bound
+        return image_metrics(labels, scores) | {"image_auroc_interval": interval}

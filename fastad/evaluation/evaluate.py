@@ -19,7 +19,7 @@ from fastad.data import (
 )
 from fastad.evaluation.accumulator import Evaluation
 from fastad.evaluation.conclusions import conclusions, missing_classes
-from fastad.evaluation.pixels import EXACT_BYTES
+from fastad.evaluation.pixels import MEMORY_BYTES
 
 NAMED = 20  # files in a warning
 ASPECT_TOLERANCE = 0.05  # a mask may be smaller than its image, but not of another shape
@@ -63,7 +63,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     skip: Skip | None = None,
     observe: Observe | None = None,
-    exact_bytes: int = EXACT_BYTES,
+    memory_bytes: int = MEMORY_BYTES,
     read: Read = read_image,
     inside: np.ndarray | None = None,
     answers: Callable[..., Iterator[Answers]] = answered,
@@ -91,8 +91,8 @@ def evaluate(
         observe: is called for each image with its sample, score, anomaly map (h, w), and ground
             truth (h, w) bool, or None for a defect without. The arrays are valid during the call
             only.
-        exact_bytes: the maps are kept, and the pixel scores are exact, while the maps take no more
-            than this. Beyond it the scores come from histograms, in bounded memory.
+        memory_bytes: sorted pixels are kept in memory up to this, and beyond it in a temporary
+            file. See `Evaluation`.
         read: turns the file of an image into uint8 (3, h, w).
         inside: (h, w) bool, the pixels of the maps that count, as of a region of interest. Ground
             truth outside does not count. A defect that lies wholly outside counts in the scores of
@@ -104,8 +104,6 @@ def evaluate(
 
         - ``image_auroc_interval``: (low, high), 95 % bootstrap interval
         - ``per_defect``: {type: the same scores over the images of this type and all normal ones}
-        - ``pixel_metrics``: {"exact": bool, "error_bound": {score: how far from exact it can be},
-          "per_defect": {type: the same bounds}}
         - ``counts``: {"normal", "defect", "defect_without_mask", "skipped"}
         - ``at_threshold``, with a threshold: {"threshold", "false_positive_rate",
           "true_positive_rate"}
@@ -116,7 +114,7 @@ def evaluate(
         ValueError: there are no samples, or none can be read. Or a score or map is not finite. The
             message names the image.
         ImageError: an image or mask cannot be read, or a mask marks nothing.
-        OSError: a file cannot be opened.
+        OSError: a file cannot be opened, or the disk of temporary files is full.
 
     Examples:
         Measure a detector of your own. This one looks for dark pixels.
@@ -136,7 +134,7 @@ def evaluate(
     """
     if not samples:
         raise ValueError("samples: at least one test image is needed")
-    evaluation = Evaluation(exact_bytes=exact_bytes, inside=inside)
+    evaluation = Evaluation(memory_bytes=memory_bytes, inside=inside)
     wholly_outside: list[Path] = []
     labels: list[int] = []
     scores: list[float] = []

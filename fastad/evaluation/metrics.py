@@ -20,7 +20,7 @@ from torch import Tensor
 from fastad._extension import _C
 from fastad._values import is_number, plain
 from fastad.evaluation import torch_curve
-from fastad.evaluation.curve import Curve, image_curve
+from fastad.evaluation.curve import Curve, Scores, image_curve
 
 ArrayLike = np.ndarray | Tensor
 Values = np.ndarray | Sequence[float]
@@ -47,27 +47,27 @@ def image_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         >>> {name: round(value, 3) for name, value in metrics.items()}
         {'image_auroc': 0.75, 'image_ap': 0.833, 'image_f1_max': 0.8}
     """
-    curve = image_curve(*checked_images(labels, scores))
+    found = image_curve(*checked_images(labels, scores)).scores()
     return {
-        "image_auroc": curve.auroc(),
-        "image_ap": curve.average_precision(),
-        "image_f1_max": curve.f1_max()[0],
+        "image_auroc": found.auroc(),
+        "image_ap": found.average_precision(),
+        "image_f1_max": found.f1_max()[0],
     }
 
 
 def image_auroc(y_true: np.ndarray, y_score: np.ndarray) -> float:
     """``image_auroc`` of `image_metrics`: scikit-learn's ``roc_auc_score``."""
-    return image_curve(*checked_images(y_true, y_score)).auroc()
+    return image_curve(*checked_images(y_true, y_score)).scores().auroc()
 
 
 def image_average_precision(y_true: np.ndarray, y_score: np.ndarray) -> float:
     """``image_ap`` of `image_metrics`: scikit-learn's ``average_precision_score``."""
-    return image_curve(*checked_images(y_true, y_score)).average_precision()
+    return image_curve(*checked_images(y_true, y_score)).scores().average_precision()
 
 
 def image_f1_max(y_true: np.ndarray, y_score: np.ndarray) -> tuple[float, float]:
     """``image_f1_max`` of `image_metrics`, an oracle, and the highest threshold that reaches it."""
-    return image_curve(*checked_images(y_true, y_score)).f1_max()
+    return image_curve(*checked_images(y_true, y_score)).scores().f1_max()
 
 
 def pixel_metrics(
@@ -109,26 +109,26 @@ def pixel_metrics(
          'aupro': 0.5}
     """
     checked_limit(fpr_limit)
-    return scores_of(pixel_curve(masks, maps, inside=inside), fpr_limit)
+    return scores_of(pixel_curve(masks, maps, inside=inside).scores(fpr_limit))
 
 
 def pixel_auroc(y_true: ArrayLike, y_score: ArrayLike, *, inside: ArrayLike | None = None) -> float:
     """``pixel_auroc`` of `pixel_metrics`: area under the ROC curve of the pixels of all images."""
-    return pixel_curve(y_true, y_score, inside=inside).auroc()
+    return pixel_curve(y_true, y_score, inside=inside).scores().auroc()
 
 
 def pixel_average_precision(
     y_true: ArrayLike, y_score: ArrayLike, *, inside: ArrayLike | None = None
 ) -> float:
     """``pixel_ap`` of `pixel_metrics`: average precision of the pixels of all images."""
-    return pixel_curve(y_true, y_score, inside=inside).average_precision()
+    return pixel_curve(y_true, y_score, inside=inside).scores().average_precision()
 
 
 def pixel_f1_max(
     y_true: ArrayLike, y_score: ArrayLike, *, inside: ArrayLike | None = None
 ) -> tuple[float, float]:
     """``pixel_f1_max`` of `pixel_metrics`, an oracle, and the highest threshold that reaches it."""
-    return pixel_curve(y_true, y_score, inside=inside).f1_max()
+    return pixel_curve(y_true, y_score, inside=inside).scores().f1_max()
 
 
 def aupro(
@@ -174,7 +174,7 @@ def aupro(
         0.5
     """
     checked_limit(fpr_limit)
-    return pixel_curve(y_true, y_score, inside=inside).aupro(fpr_limit)
+    return pixel_curve(y_true, y_score, inside=inside).scores(fpr_limit).aupro()
 
 
 def aupimo(
@@ -263,7 +263,7 @@ def pixel_curve(
     if _on_device(masks, maps):
         return torch_curve.pixel_curve(masks, maps, normal_images=normal_images)
     masks, maps = checked_pixels(masks, maps)
-    return curve_of_blocks([masks], [maps], normal_images=normal_images)
+    return Curve(*_C.pixel_curve(masks, maps, normal_images, torch.get_num_threads()))
 
 
 def counted(masks: ArrayLike, maps: ArrayLike, inside: ArrayLike) -> tuple[Any, Any, Any]:
@@ -295,26 +295,15 @@ def counted(masks: ArrayLike, maps: ArrayLike, inside: ArrayLike) -> tuple[Any, 
     return masks & inside, np.where(inside, maps, lowest), np.broadcast_to(outside, len(maps))
 
 
-def curve_of_blocks(
-    masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], *, normal_images: bool = False
-) -> Curve:
-    """`pixel_curve` over several blocks of images, which may differ in size, without joining them.
-
-    Blocks are as `checked_pixels` gives them, all of one dtype. Raises ValueError for maps that are
-    not finite and for 2^32 pixels or more.
-    """
-    return Curve(*_C.pixel_curve(masks, maps, normal_images, torch.get_num_threads()))
-
-
-def scores_of(curve: Curve, fpr_limit: float = 0.3) -> dict[str, float]:
+def scores_of(scores: Scores) -> dict[str, float]:
     """The scores of `pixel_metrics`."""
-    f1, threshold = curve.f1_max()
+    f1, threshold = scores.f1_max()
     return {
-        "pixel_auroc": curve.auroc(),
-        "pixel_ap": curve.average_precision(),
+        "pixel_auroc": scores.auroc(),
+        "pixel_ap": scores.average_precision(),
         "pixel_f1_max": f1,
         "pixel_f1_threshold": threshold,
-        "aupro": curve.aupro(fpr_limit),
+        "aupro": scores.aupro(),
     }
 
 

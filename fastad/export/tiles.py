@@ -101,7 +101,7 @@ def export_tiles(
     if artifact.min_area is not None:
         raise ValueError("tile: set the detector's smallest area to 0 first, as graphs know none")
     model = copy.deepcopy(artifact.model).eval().requires_grad_(False).to("cpu", torch.float32)
-    tiling = Tiling(model, artifact.image_size, tile)
+    tiling = Tiling(model, artifact.image_size, tile, apart=False)  # a graph of one input
     assert isinstance(model, MapModel)
     rows, columns = (
         one_shape(windows, length)
@@ -117,9 +117,7 @@ def export_tiles(
     }
     seen = torch.zeros(1, *sides, 3, dtype=torch.uint8)
     with torch.no_grad():
-        found = tiling.evidence(
-            lambda x: model.local_evidence({"image": x}), torch.zeros(1, 3, *artifact.image_size)
-        )
+        found = tiling.evidence(model.local_evidence, torch.zeros(1, 3, *artifact.image_size))
     counts = len(found.maps), len(found.score_maps)
     maps = maps_of(found)
     names = [f"map{number}" for number in range(len(maps))]

@@ -34,6 +34,7 @@ WATCHED = {
     "sharpness": ("less sharp", "sharper"),
     "colour": ("less colour", "more colour"),
 }
+ENOUGH = 1000  # images that show a drift if each is further off than all before it
 LEAST_COLOUR = 0.005  # of white: below it a change in percent says nothing
 
 
@@ -218,7 +219,8 @@ class DriftMonitor:
             false_alarm_rate=self._false_alarm_rate,
             alarm_at=min((one.alarm_at for one in found if one.alarm_at is not None), default=None),
             since=min((one.since for one in found if one.since is not None), default=None),
-            message=_message(found, images, p_value),
+            message=_message(found, images, p_value)
+            + ("" if self._can_show(images) else ": so few cannot show any"),
             images=images,
             calibration_images=len(known),
             watched=watched,
@@ -226,6 +228,14 @@ class DriftMonitor:
             alarms_promised=promised(known, threshold),
             alarms_p_value=alarm_p_value(alarms.hits, alarms.total, above, len(known)),
             ks_p_value=_ks_p_value(known, scores.history.values()),
+        )
+
+    def _can_show(self, images: int) -> bool:
+        """Whether there would be an alarm if each image were further off than all before it."""
+        known, capital = len(self._series["score"].sample), Capital()
+        return any(
+            capital.add(0.5 / (known + number)) >= self._limit
+            for number in range(1, min(images, ENOUGH) + 1)
         )
 
     def _watched(self, name: str, series: "_Series") -> Watched:

@@ -137,7 +137,7 @@ def take_means(model: MapModel, tiling: Tiling, images: Iterable[Tensor]) -> Non
     """As `MapModel.calibrate_maps`, of whole images (N, 3, H, W) in [0, 1] in tiles."""
     means = [PositionMeans(model.roi) for _ in model.distance_means]
     for batch in images:
-        found = tiling.evidence(lambda tile: model.local_evidence({"image": tile}), batch)
+        found = tiling.evidence(model.local_evidence, batch)
         for mean, level in zip(means, [*found.maps, *found.score_maps], strict=True):
             mean.add(level.to(model.distance_means.dtype))
     result = torch.stack([mean.result() for mean in means])
@@ -164,7 +164,7 @@ def _settle(model: MapModel, size: tuple[int, int]) -> None:
         for name in ("scale_maps", "scale_score")
         if getattr(model.config, name) == "auto"  # a tile does not know where it lies
     }
-    odd = any(side % COARSEST for side in size)
+    odd = any(side % (COARSEST * max(model.overview, 1)) for side in size)
     if odd and getattr(model.config, "subspace", None) == "auto":
         settled["subspace"] = False  # its levels have no common grid in such an image
     model.config = dataclasses.replace(model.config, **settled)

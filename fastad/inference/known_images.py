@@ -1,13 +1,11 @@
 """Good images as a user gives them, and which of them a detector knows, by their content."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastad.data import training_images
 from fastad.data.inputs import are_paths, gathered, is_path
-from fastad.data.layouts.naming import saying
 from fastad.data.training_set import file_digests
 from fastad.inference.artifact import Artifact
 
@@ -20,19 +18,8 @@ def listed(images: Any) -> Any:
     images = gathered(images)
     if is_path(images) and not Path(images).is_file():
         found = training_images(Path(images))
-        root = Path(os.path.abspath(images))
-        said = {saying(name) for p in found.paths for name in _folders_between(root, p)}
-        if saying(root.name) == "defect" and "normal" not in said:
-            raise ValueError(
-                f"images: {images} is a folder of defects by its name. Give the folder of good "
-                "images, or rename it"
-            )
         return [*found.paths, *found.held_out]
     return [images] if is_path(images) else images
-
-
-def _folders_between(root: Path, path: Path) -> list[str]:
-    return [f.name for f in Path(os.path.abspath(path)).parents if root in f.parents]
 
 
 def digests_of(items: Any, known: set[str]) -> tuple[list[str], list[Any]]:

@@ -171,8 +171,10 @@ class _Passes:
             indices = np.arange(start, min(start + self._batch_size, n))
             images = stacked(self._dataset, indices.tolist()).to(self._model.mean.device)
             images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-            levels = self._teacher(self._model.normalize(images))[-LEVELS:]
-            yield indices, patch_features([level.float() for level in levels])
+            levels = self._teacher(self._model.normalize(images))
+            if self._model.overview:
+                levels = levels[: len(levels) // 2]  # those of the image
+            yield indices, patch_features([level.float() for level in levels[-LEVELS:]])
             self._done += len(indices)
             self._progress(self._done, 2 * n)
 

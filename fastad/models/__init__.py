@@ -50,6 +50,7 @@ __all__ = [
     "candidates",
     "config_class",
     "model_class",
+    "who_has",
     "without_weights",
 ]
 
@@ -103,10 +104,29 @@ def build(name: str, **options: Any) -> AnomalyModel:
     unknown = [option for option in options if option not in fields]
     if unknown:
         raise TypeError(
-            f"unknown option {unknown[0]!r} of {name}{did_you_mean(unknown[0], fields)}; "
-            f"there are: {', '.join(fields)}"
+            f"unknown option {unknown[0]!r} of {name}{did_you_mean(unknown[0], fields)}"
+            f"{who_has(unknown[0])}; there are: {', '.join(fields)}"
         )
     return model(model.Config(**options))
+
+
+def who_has(option: str) -> str:
+    """The models that have an option, for a message on one that has not; empty where none has.
+
+    Examples:
+        >>> from fastad import models
+        >>> models.who_has("overview")
+        ', which stpm, patchcore and subspace have'
+    """
+    names = [
+        name
+        for name, model in MODELS.items()
+        if option in (field.name for field in dataclasses.fields(model.Config))
+    ]
+    if not names:
+        return ""
+    *others, last = names
+    return f", which {', '.join(others)} and {last} have" if others else f", which {last} has"
 
 
 def without_weights(name: str) -> dict[str, None]:

@@ -18,6 +18,8 @@ from fastad.models.roi import RegionOfInterest, mean_inside
 
 Batches = Callable[[], Iterable[Mapping[str, Any]]]  # iterates anew every time
 
+Images = Tensor | tuple[Tensor, Tensor]  # or a tile, and what its overview sees of the image
+
 PROBE = 64  # pixels a side of the image on which teachers show their channels
 
 
@@ -107,7 +109,7 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Images) -> list[Tensor]:
         return backbones.extract(self.backbone, images)
 
     def shapes(self) -> list[tuple[int, int, int]]:
@@ -178,16 +180,26 @@ class AnomalyModel(nn.Module):
         """Teacher and student of the options' ``backbone``, a name or a module.
 
         The student is another network of that name; of a module it is the options' ``student``, or
-        a copy with newly drawn parameters. Raises as `build_backbone`.
+        a copy with newly drawn parameters. With ``overview`` both look at that, too. Raises as
+        `build_backbone`.
         """
         backbone, student = self.config.backbone, self.config.student
         if isinstance(backbone, nn.Module):
-            student = student or backbones.fresh_copy(backbone)
-            return FrozenTeacher(backbone), student
-        teacher = FrozenTeacher(self.build_backbone(layers))
-        return teacher, backbones.build(backbone, layers)
+            teacher, student = backbone, student or backbones.fresh_copy(backbone)
+        else:
+            teacher, student = self.build_backbone(layers), backbones.build(backbone, layers)
+        return FrozenTeacher(self.at_scales(teacher)), self.at_scales(student)
 
-    def extract_pair(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    @property
+    def overview(self) -> int:
+        """How many times smaller the overview of an image is that is looked at, too; 0 for none."""
+        return getattr(self.config, "overview", 0)
+
+    def at_scales(self, backbone: nn.Module) -> nn.Module:
+        """The backbone, or with ``overview`` the same at two scales."""
+        return backbones.TwoScales(backbone, self.overview) if self.overview else backbone
+
+    def extract_pair(self, images: Images) -> tuple[list[Tensor], list[Tensor]]:
         """Feature maps of the teacher and of the student of ``pair``, for normalised images."""
         assert self.pair is not None  # only models with one call it
         teacher, student = map(self.get_submodule, self.pair)
@@ -210,6 +222,13 @@ class AnomalyModel(nn.Module):
                 f"{tuple(images.shape)} (divide uint8 by 255)"
             )
         return (images - self.mean) / self.std
+
+    def seen(self, batch: Mapping[str, Any]) -> Images:
+        """Of a batch the normalised "image" (N, 3, H, W). Behind it "overview" (N, 3, h, w) where a
+        tile has one, which sees more than the tile."""
+        if "overview" in batch:
+            return self.normalize(batch["image"]), self.normalize(batch["overview"])
+        return self.normalize(batch["image"])
 
     def forward(self, images: Tensor) -> Prediction:
         """Score images (N, 3, H, W) in [0, 1]."""

@@ -57,7 +57,8 @@ class MapModel(AnomalyModel):
         unchosen: what "auto" is until it is chosen, and where nothing can choose.
         chosen: what "auto" came to; None before.
         pairs: how many pairs' maps are added, each with a weight.
-        level_names: of the levels, where each of them may be left out. Empty where none may.
+        level_names: of the levels, where each of them may be left out, at both scales where there
+            are two. Empty where none may.
         subspace: of the teacher's patch features, a second opinion whose errors are others than
             the student's. None without.
         memory: of the teacher's levels, for another score than the student's. None without.
@@ -278,8 +279,8 @@ class MapModel(AnomalyModel):
         else:
             scaled = self.scaled(found.maps, scale)
         if levels:
-            named = zip(self.level_names, scaled, strict=True)
-            scaled = [level for name, level in named if name in levels]
+            names = [*self.level_names] * (len(scaled) // len(self.level_names))  # of each scale
+            scaled = [level for name, level in zip(names, scaled, strict=True) if name in levels]
         if self.subspace is not None:
             *scaled, left = scaled
             factors += [left] if choice.subspace else []

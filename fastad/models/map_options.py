@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from fastad._values import Options, is_number
+from fastad._values import Options, is_integer, is_number
+from fastad.backbones import FACTORS
 
 SCALES = ("none", "level", "position")  # the plainest first
 SCORES = ("maps", "memory")
@@ -75,6 +76,7 @@ class MapOptions(Options):
     subspace: str | bool
     score_by: str
     composition: bool
+    overview: int
 
     def _check_maps(self) -> None:
         for field in ("scale_maps", "scale_score"):
@@ -90,6 +92,9 @@ class MapOptions(Options):
         if hasattr(self, "composition"):
             holds = isinstance(self.composition, bool)
             self._require("composition", holds, "True or False")
+        if hasattr(self, "overview"):
+            holds = is_integer(self.overview, 0) and self.overview in (0, *FACTORS)
+            self._require("overview", holds, f"0, {' or '.join(map(str, FACTORS))}")
         if hasattr(self, "score_by"):
             holds = self.score_by in ("auto", *SCORES)
             self._require("score_by", holds, "'auto', 'maps' or 'memory'")

@@ -4,7 +4,7 @@ A patch feature describes a place of an image and what is around it. The feature
 are learned in one pass. Nothing has a gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class PatchModel(MapModel):
         backbone = config.backbone
         if not isinstance(backbone, nn.Module):
             backbone = self.build_backbone(config.layers)
-        self.teacher = FrozenTeacher(backbone)
+        self.teacher = FrozenTeacher(self.at_scales(backbone))
         self.widths = [shape[0] for shape in self.teacher.shapes()]
         self.width = sum(self.widths)
 
@@ -67,13 +67,24 @@ class PatchModel(MapModel):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) in [0, 1] -> levels (N, C_l, H_l, W_l) of the network, in float32."""
-        levels = self.teacher(self.normalize(images))
+        return self.levels_of({"image": images})
+
+    def levels_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """`levels` of what `seen` takes of a batch."""
+        levels = self.teacher(self.seen(batch))
         return [level.to(self.mean.dtype) for level in levels]
+
+    def of_scales(self, levels: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+        """`levels` apart: those of the image, and with ``overview`` those of that."""
+        if not self.overview:
+            return [levels]
+        half = len(levels) // 2
+        return [levels[:half], levels[half:]]
 
     def fit_composition(self, train: Batches) -> None:
         """Take the composition of training images, where it is asked for."""
         if self.composition is not None:
-            self.composition.fit(lambda: (self.levels(b["image"]) for b in train()), self.roi)
+            self.composition.fit(lambda: map(self.levels_of, train()), self.roi)
 
     def join(
         self, maps: Sequence[Tensor], factors: Sequence[Tensor], size: tuple[int, int]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastad import backbones, ops
 from fastad._values import is_number
-from fastad.models.base import Batches, Prediction, Stage
+from fastad.models.base import Batches, Images, Prediction, Stage
 from fastad.models.channels import ChannelScales, channel_deviations
 from fastad.models.checks import check_student
 from fastad.models.foreign import agreement, statistics_kept
@@ -53,7 +53,8 @@ class STPMConfig(MapOptions):
         aggregate: "product" of the levels (the paper) or their "sum".
         aggregate_size: levels are joined at the size of the "input" (the paper), or at that of the
             first "layer" and then resized (the authors' code). The latter is faster and coarser.
-        weights: one number a level: exponents of the product, factors of the sum. None for 1.
+        weights: one number a level, and behind them those of the ``overview``: exponents of the
+            product, factors of the sum. None for 1.
         standardize: "channels" divides every channel of the teacher's levels by its standard
             deviation over the training images. Channels that are quiet on good images then count as
             much as others, as in EfficientAD (Batzner et al., WACV 2024), which also subtracts the
@@ -75,6 +76,9 @@ class STPMConfig(MapOptions):
         composition: also judge what an image is composed of, for parts that are missing, doubled or
             in another place (`fastad.models.composition`). The higher of both scores counts, equal
             at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
+        overview: also look at the image reduced by this factor, 2 or 4, for defects that show at a
+            low resolution, such as missing parts. The distances of both scales are multiplied. 0
+            looks at the image alone (the paper).
         hard: the loss counts only the distances of a level that lie at or above this quantile of
             the batch (Batzner et al., "EfficientAD", WACV 2024, sec. 3.2). 0 counts all (the
             paper).
@@ -96,6 +100,7 @@ class STPMConfig(MapOptions):
     subspace: str | bool = "auto"
     score_by: str = "auto"
     composition: bool = False
+    overview: int = 0
     hard: float = 0.0
     eps: float = 1e-12
     student: nn.Module | None = None
@@ -120,9 +125,11 @@ class STPMConfig(MapOptions):
             are_numbers = are_numbers and all(map(is_number, self.weights))
             self._require("weights", are_numbers, "finite numbers, one a layer")
             self.weights = [float(weight) for weight in self.weights]
-            if isinstance(self.backbone, str) and len(self.weights) != len(self.layers):
+            levels = len(self.layers) * (2 if self.overview else 1)
+            if isinstance(self.backbone, str) and len(self.weights) != levels:
+                of = "levels of both scales" if self.overview else "layers"
                 raise ValueError(
-                    f"weights must have one number for each of the {len(self.layers)} layers; "
+                    f"weights must have one number for each of the {levels} {of}; "
                     f"got {self.weights}"
                 )
 
@@ -176,17 +183,17 @@ class STPM(MapModel):
 
         ``teacher``: its features where they are known already.
         """
-        found, student, deviation = self._pair(images, teacher)
+        found, student, deviation = self._pair(self.normalize(images), teacher)
         return found if deviation is None else self.scales(found), student
 
     def _pair(
-        self, images: Tensor, teacher: list[Tensor] | None
+        self, images: Images, teacher: list[Tensor] | None
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor] | None]:
-        """`features`, the teacher's not scaled yet where there are deviations (C_l,) to divide by.
+        """`features` of normalised images, the teacher's not scaled yet where there are deviations
+        (C_l,) to divide by.
 
         The ops do that on the way. It saves a pass over the features.
         """
-        images = self.normalize(images)
         if teacher is not None:
             return teacher, backbones.extract(self.student, images), None
         teacher, student = self.extract_pair(images)
@@ -212,7 +219,7 @@ class STPM(MapModel):
         self, batch: Mapping[str, Any], scaled: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Level maps, and the teacher's levels, which are scaled where they have to be."""
-        teacher, student, deviation = self._pair(batch["image"], batch.get("teacher"))
+        teacher, student, deviation = self._pair(self.seen(batch), batch.get("teacher"))
         if scaled and deviation is not None:
             teacher, deviation = self.scales(teacher), None
         distances = ops.distances(teacher, student, deviation=deviation, eps=self.config.eps)
@@ -249,7 +256,7 @@ class STPM(MapModel):
         plain = plain and choice.score_by == "maps" and self.composition is None
         if not plain or self.config.aggregate_size != "input":
             return super().answer(batch)
-        teacher, student, deviation = self._pair(batch["image"], batch.get("teacher"))
+        teacher, student, deviation = self._pair(self.seen(batch), batch.get("teacher"))
         anomaly_map, score = ops.anomaly_map(
             teacher,
             student,
@@ -267,7 +274,7 @@ class STPM(MapModel):
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
         """Mean of the anomaly map of each image, not scaled, as the authors choose the epoch."""
         size = (batch["image"].shape[-2], batch["image"].shape[-1])
-        teacher, student, deviation = self._pair(batch["image"], batch.get("teacher"))
+        teacher, student, deviation = self._pair(self.seen(batch), batch.get("teacher"))
         distances = ops.distances(teacher, student, deviation=deviation, eps=self.config.eps)
         anomaly_map, _ = self.join(distances, [], size)
         return mean_inside(anomaly_map, self.roi)
@@ -281,7 +288,7 @@ class STPM(MapModel):
         has "foreign" ones, their `agreement` is a second loss.
         """
         teacher, student, deviation = self._pair(
-            batch.get("corrupted", batch["image"]), batch.get("teacher")
+            self.normalize(batch.get("corrupted", batch["image"])), batch.get("teacher")
         )
         weights = [2.0] * len(teacher)
         distance = distillation_loss(

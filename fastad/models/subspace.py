@@ -13,7 +13,7 @@ from fastad._values import is_number
 from fastad.models.base import Batches
 from fastad.models.map_model import Evidence
 from fastad.models.patches import PatchModel, PatchOptions
-from fastad.models.residual import VARIANCE, SubspaceResidual, patch_features
+from fastad.models.residual import VARIANCE, Moments, SubspaceResidual, patch_features
 
 
 @dataclass
@@ -46,6 +46,9 @@ class SubspaceConfig(PatchOptions):
         composition: also judge what an image is composed of, for parts that are missing, doubled or
             in another place (`fastad.models.composition`). The higher of both scores counts, equal
             at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
+        overview: also look at the image reduced by this factor, 2 or 4, for defects that show at a
+            low resolution, such as missing parts. The distances of both scales are multiplied. 0
+            looks at the image alone (the paper).
     """
 
     backbone: str | nn.Module = "auto"
@@ -58,6 +61,7 @@ class SubspaceConfig(PatchOptions):
     scale_score: str = "auto"
     pooling: str | float = "auto"
     composition: bool = False
+    overview: int = 0
 
     def __post_init__(self) -> None:
         self._check()
@@ -72,28 +76,53 @@ class Subspace(PatchModel):
 
     Attributes:
         residual: the distance of a patch feature.
+        residual_of_overview: likewise of the image's overview. None without one.
     """
+
+    residual_of_overview: SubspaceResidual | None
 
     name = "subspace"
     Config = SubspaceConfig
 
     def __init__(self, config: SubspaceConfig):
         super().__init__(config)
-        self._add_maps(1, widths=self.widths)
-        self.residual = SubspaceResidual(self.width)
+        self.residual_of_overview = None
+        widths = [sum(self.widths)]
+        if self.overview:
+            half = len(self.widths) // 2
+            widths = [sum(self.widths[:half]), sum(self.widths[half:])]
+            self.residual_of_overview = SubspaceResidual(widths[1])
+        self.residual = SubspaceResidual(widths[0])
+        self._add_maps(len(widths), widths=self.widths)
+
+    @property
+    def residuals(self) -> list[SubspaceResidual]:
+        """One, or one of each scale."""
+        return [one for one in (self.residual, self.residual_of_overview) if one is not None]
 
     def prepare_stage(self, train: Batches, unseen: Batches) -> None:
         """Take mean and covariance of the training images' patch features, in float64."""
-        features = (self.places(self.patches(batch["image"])) for batch in train())
-        self.residual.fit(features, self.config.distance, self.config.variance)
+        moments = [
+            Moments.empty(one.directions.shape[1], self.mean.device) for one in self.residuals
+        ]
+        for batch in train():
+            scales = self.of_scales(self.levels_of(batch))
+            for own, levels in zip(moments, scales, strict=True):
+                own.add(self.places(patch_features(levels)))
+        for residual, own in zip(self.residuals, moments, strict=True):
+            residual.fit_moments(own, self.config.distance, self.config.variance)
         self.fit_composition(train)
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
-        """Lengths of what is left of the patch features: one map (N, h, w)."""
-        return [self.residual(self.patches(batch["image"]))]
+        """Lengths of what is left of the patch features: a map (N, h, w) of each scale."""
+        return self._left(self.levels_of(batch))
+
+    def _left(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        scales = self.of_scales(levels)
+        pairs = zip(self.residuals, scales, strict=True)
+        return [residual(patch_features(own)) for residual, own in pairs]
 
     def evidence(self, batch: Mapping[str, Any]) -> Evidence:
-        """The map, and what the image is composed of."""
-        levels = self.levels(batch["image"])
-        maps = [self.residual(patch_features(levels))]
-        return Evidence(maps, composition=self.composition_of(levels))
+        """The maps, and what the image is composed of."""
+        levels = self.levels_of(batch)
+        return Evidence(self._left(levels), composition=self.composition_of(levels))

@@ -171,10 +171,14 @@ def output_size(size: Sequence[int]) -> tuple[int, int]:
     is_pair = isinstance(size, Sequence) and len(size) == 2
     # A torch.SymInt stands for a size that an exported graph leaves open.
     if not is_pair or any(
-        isinstance(n, bool) or not isinstance(n, (int, torch.SymInt)) or n < 1 for n in size
+        isinstance(n, bool) or not isinstance(n, (numbers.Integral, torch.SymInt)) or n < 1
+        for n in size
     ):
-        raise ValueError(f"size must be (height, width), both at least 1, not {size!r}")
-    return size[0], size[1]
+        raise ValueError(
+            f"size must be (height, width), integers that are at least 1, not {size!r}"
+        )
+    height, width = (n if isinstance(n, torch.SymInt) else int(n) for n in size)
+    return height, width
 
 
 def map_dtype(dtype: torch.dtype | None) -> torch.dtype | None:

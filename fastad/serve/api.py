@@ -102,6 +102,11 @@ async def sent_files(request: Request, settings: Settings) -> list[tuple[str, by
     return contents
 
 
+def refusal(index: int, error: object) -> str:
+    """Why an image of a request was not judged. Readers call bytes by their type."""
+    return f"image {index + 1}: {re.sub(r'^(BytesIO|bytes): ', '', str(error))}"
+
+
 def looked_at(
     settings: Settings, contents: list[tuple[str, bytes]], key: str | None
 ) -> list[Given]:
@@ -113,8 +118,7 @@ def looked_at(
         try:
             form_of, height, width = kind_and_shape(content)
         except ImageError as error:
-            text = str(error).removeprefix("BytesIO: ")
-            raise HTTPException(422, f"image {i + 1}: {text}") from None
+            raise HTTPException(422, refusal(i, error)) from None
         if height * width > settings.max_pixels:
             limit = f"more than {settings.max_pixels} pixels"
             raise HTTPException(413, f"image {i + 1}: {height}x{width} is {limit}")
@@ -170,13 +174,13 @@ def api(service: Service) -> APIRouter:
             raise HTTPException(422, "Idempotency-Key: 1 to 100 visible ASCII characters")
         answers = await inspected(service, request, detector, camera, key)
         if all(isinstance(one, Exception) for one in answers):
-            raise HTTPException(422, str(answers[0]).removeprefix("BytesIO: "))
+            raise HTTPException(422, refusal(0, answers[0]))
         return {
             "results": [
                 result_out(one)
                 if isinstance(one, Result)
-                else {"name": "", "error": str(one).removeprefix("BytesIO: ")}
-                for one in answers
+                else {"name": "", "error": refusal(i, one)}
+                for i, one in enumerate(answers)
             ]
         }
 

@@ -9,7 +9,9 @@ paddings that depend on the size are then the same. Whether that is enough is tr
 random pixels with and without its beginning.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from fastad.models.map_model import Evidence, MapModel
 LENGTHS = (256, 512, 1024, 2048)  # pixels of half a strip; the first that is long enough
 COARSEST = 64  # pixels, the largest step of tiles that is tried
 WIDTH = 32  # pixels of the strip's other side
+Look = Callable[[Tensor], list[Tensor]]  # an image (1, 3, H, W) -> maps (1, h, w)
+
 TOLERANCE = 2e-5  # of the largest distance; another grid is off by more
 
 
@@ -58,10 +62,60 @@ def reach_of(model: AnomalyModel, length: int, *, across: bool = False) -> Reach
             such a length.
     """
     looks = require_local(model)
+    factor = max(model.overview, 1)
+    return _measured(model, lambda image: _found(looks, {"image": image}), length, across, factor)
+
+
+@torch.inference_mode()
+def of_overview(model: AnomalyModel) -> list[bool] | None:
+    """Of each map of `maps_of` whether the image's overview gave it. None for a model without one,
+    and where a map is of both."""
+    looks = require_local(model)
+    if not model.overview:
+        return None
+    image = model.mean.new_zeros(1, 3, WIDTH, WIDTH)
+    nothing = torch.full_like(image, torch.nan)
+    with torch.backends.cudnn.flags(enabled=False):
+        of_image, of_other = (
+            [bool(level.isnan().any()) for level in _found(looks, batch)]
+            for batch in (
+                {"image": nothing, "overview": image},
+                {"image": image, "overview": nothing},
+            )
+        )
+    return of_other if all(a != b for a, b in zip(of_image, of_other, strict=True)) else None
+
+
+@torch.inference_mode()
+def reaches_apart(
+    model: AnomalyModel, are_of_overview: list[bool], length: int, *, across: bool = False
+) -> tuple[Reach, Reach]:
+    """`reach_of` of the maps of the image, and in pixels of its overview of those of that.
+
+    Args:
+        are_of_overview: `of_overview`'s.
+        length, across: of `reach_of`.
+    """
+    looks = require_local(model)
+    other = model.mean.new_zeros(1, 3, WIDTH, WIDTH)
+
+    def look(image: Tensor, overview: bool) -> list[Tensor]:
+        both = (other, image) if overview else (image, other)
+        found = _found(looks, dict(zip(("image", "overview"), both, strict=True)))
+        return [m for m, own in zip(found, are_of_overview, strict=True) if own == overview]
+
+    factor = model.overview
+    return (
+        _measured(model, lambda image: look(image, False), length, across),
+        _measured(model, lambda image: look(image, True), -(-length // factor), across, factor),
+    )
+
+
+def _measured(model: AnomalyModel, look: Look, length: int, across: bool, factor: int = 1) -> Reach:
     # Convolutions by Fourier transforms would spread NaN over everything.
     with torch.backends.cudnn.flags(enabled=False):
         for half in LENGTHS:
-            found = _reach(looks, half, length % COARSEST, across)
+            found = _reach(Strips(look, model, across, factor), half, length % COARSEST)
             if found is not None:
                 return found
     raise ValueError(
@@ -80,14 +134,44 @@ def require_local(model: AnomalyModel) -> MapModel:
     return model
 
 
-def _reach(model: MapModel, half: int, remainder: int, turned: bool) -> Reach | None:
+class Strips(NamedTuple):
+    """What a model finds in strips (3, H, W), of an image or its overview.
+
+    Attributes:
+        look: gives the maps.
+        turned: whether the strips lie on their side.
+        factor: how many times larger the image is.
+    """
+
+    look: Look
+    model: AnomalyModel
+    turned: bool
+    factor: int
+
+    def found(self, strip: Tensor) -> list[Tensor]:
+        """Maps (h, w), h along H."""
+        image = (strip.mT if self.turned else strip)[None].contiguous()
+        with torch.autocast(strip.device.type, enabled=False):
+            found = self.look(image)
+        return [level[0].mT if self.turned else level[0] for level in found]
+
+    def seen(self, strip: Tensor, rows: slice) -> list[Tensor]:
+        """Of each map which of its rows see some of these rows of the strip: (h,) bool."""
+        strip = strip.clone()
+        strip[:, rows] = torch.nan
+        return [level.isnan().any(dim=1) for level in self.found(strip)]
+
+
+def _reach(strips: Strips, half: int, remainder: int) -> Reach | None:
     """Measured on a strip of twice ``half`` pixels; None where that is too short."""
     size = 2 * half + remainder
     end = size - half  # the same remainder
-    strip = torch.rand(3, size, WIDTH, generator=torch.Generator().manual_seed(0)).to(model.mean)
-    whole = _found(model, strip, turned)
-    strides = tuple(round(size / len(level)) for level in whole)
-    begun, ended = (_seen(model, strip, rows, turned) for rows in (slice(half), slice(end, size)))
+    generator = torch.Generator().manual_seed(0)
+    strip = torch.rand(3, size, WIDTH, generator=generator).to(strips.model.mean)
+    whole = strips.found(strip)
+    rest = strips.found(strip[:, half:])
+    strides = tuple(round(half / max(len(a) - len(b), 1)) for a, b in zip(whole, rest, strict=True))
+    begun, ended = (strips.seen(strip, rows) for rows in (slice(half), slice(end, size)))
     before = max(int(x.nonzero().max() + 1) * s for x, s in zip(begun, strides, strict=True)) - half
     after = end - min(int(x.nonzero().min()) * s for x, s in zip(ended, strides, strict=True))
     if max(before, after) > half - COARSEST:
@@ -95,7 +179,7 @@ def _reach(model: MapModel, half: int, remainder: int, turned: bool) -> Reach | 
     step, far = max(strides), half // 2
     while step <= COARSEST:
         shift = far - far % (2 * step) + step  # an odd multiple: half of it would not do
-        shorter = _found(model, strip[:, shift:], turned)
+        shorter = strips.found(strip[:, shift:])
         pairs = [
             (part[-(-before // stride) :], level[-(-before // stride) + shift // stride :])
             for part, level, stride in zip(shorter, whole, strides, strict=True)
@@ -104,28 +188,20 @@ def _reach(model: MapModel, half: int, remainder: int, turned: bool) -> Reach | 
             return Reach(step, before, after, strides)
         step *= 2
     raise ValueError(
-        f"tile: the levels of {model.name} lie on no common grid in an image of this size, as they "
-        f"are resized to one another: give sides that are multiples of {COARSEST} pixels"
+        f"tile: the levels of {strips.model.name} lie on no common grid in an image of this size, "
+        "as they are resized to one another: give sides that are multiples of "
+        f"{COARSEST * strips.factor} pixels"
     )
 
 
-def _found(model: MapModel, strip: Tensor, turned: bool) -> list[Tensor]:
-    """Maps (h, w) of a strip (3, H, W), h along H. A ``turned`` one lies on its side."""
-    image = (strip.mT if turned else strip)[None].contiguous()
-    with torch.autocast(strip.device.type, enabled=False):
-        found = model.local_evidence({"image": image})
+def _found(model: MapModel, batch: dict[str, Tensor]) -> list[Tensor]:
+    """`maps_of` what a model finds; ValueError where it judges by more."""
+    found = model.local_evidence(batch)
     if found.factors or found.score_factor is not None or found.composition is not None:
         raise ValueError(
             f"tile: {model.name} with these options judges an image by more than its distance maps"
         )
-    return [level[0].mT if turned else level[0] for level in maps_of(found)]
-
-
-def _seen(model: MapModel, strip: Tensor, rows: slice, turned: bool) -> list[Tensor]:
-    """Of each map which of its rows see some of these rows of the strip: (h,) bool."""
-    strip = strip.clone()
-    strip[:, rows] = torch.nan
-    return [level.isnan().any(dim=1) for level in _found(model, strip, turned)]
+    return maps_of(found)
 
 
 def _alike(part: Tensor, level: Tensor) -> bool:

@@ -19,11 +19,12 @@ class Window(NamedTuple):
     last: int
 
 
-def windows(length: int, tile: int, reach: Reach) -> list[Window]:
+def windows(length: int, tile: int, reach: Reach, step: int | None = None) -> list[Window]:
     """Tiles that keep about ``tile`` pixels each, as equal as the strides allow.
 
     At the ends of the image they see its own edge, where the networks pad with zeros. Elsewhere
     they see at least as far as the reach. What is seen has the image's remainder by ``reach.step``.
+    They begin at multiples of ``step``, a multiple of that. None for that itself.
 
     Examples:
         >>> from fastad.tiles import Reach
@@ -33,17 +34,36 @@ def windows(length: int, tile: int, reach: Reach) -> list[Window]:
         Window(begin=0, end=512, first=0, last=552)
         Window(begin=512, end=1000, first=480, last=1000)
     """
-    step, left = reach.step, length % reach.step
     count = -(-length // tile)
-    kept = _up(-(-length // count), step)
-    before = _up(reach.before, step)
-    after = _up(reach.after - left, step) + left
-    found = []
-    for begin in range(0, length, kept):
-        end = min(begin + kept, length)
-        last = min(end + after, length)
-        found.append(Window(begin, end, max(begin - before, 0), last))
-    return found
+    kept = _up(-(-length // count), step or reach.step)
+    return [
+        seeing(begin, min(begin + kept, length), length, reach) for begin in range(0, length, kept)
+    ]
+
+
+def windows_of_overview(
+    found: list[Window], length: int, factor: int, reach: Reach
+) -> list[Window]:
+    """What the same tiles keep of the image's overview, and see of it, in pixels of that.
+
+    Args:
+        found: of the image.
+        length: of the image.
+        factor: how many times smaller the overview is.
+        reach: in the overview.
+    """
+    return [
+        seeing(window.begin // factor, -(-window.end // factor), -(-length // factor), reach)
+        for window in found
+    ]
+
+
+def seeing(begin: int, end: int, length: int, reach: Reach) -> Window:
+    """A tile that keeps these pixels of a side."""
+    left = length % reach.step
+    before = _up(reach.before, reach.step)
+    after = _up(reach.after - left, reach.step) + left
+    return Window(begin, end, max(begin - before, 0), min(end + after, length))
 
 
 def _up(pixels: int, step: int) -> int:

@@ -235,7 +235,7 @@ CASES = [
     ],
     (USAGE, "predict good.fastad data --heatmaps"),
     (USAGE, "predict good.fastad data --masks"),
-    (USAGE, "predict good.fastad data --json a.json --csv b.csv"),
+    (USAGE, "predict good.fastad data --json - --csv -"),
     (1, "predict good.fastad data --csv no/such/folder.csv"),
     (1, "predict good.fastad data --csv data/train/good/0.png"),
     (1, "predict good.fastad data --json good.fastad"),

@@ -26,7 +26,7 @@ from fastad import cli
         (["train", "IMAGES", "--set", "learning_rate=-1"], "learning_rate must be"),
         (["train", "IMAGES", "--false-positive-rate", "2"], "must be between 0 and 1"),
         (["predict", "x.fastad", "IMAGES", "--heatmaps"], "--heatmaps needs --output"),
-        (["predict", "x.fastad", "IMAGES", "--json", "-", "--csv", "-"], "exclude each other"),
+        (["predict", "x.fastad", "IMAGES", "--json", "-", "--csv", "-"], "only one of --json and"),
     ],
 )
 def test_wrong_usage_exits_with_2(fastad, images, arguments, match):

@@ -1,6 +1,7 @@
 """How `fastad predict` ends, and the one table of scores of predict, evaluate and the report."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -131,3 +132,22 @@ def test_the_table_of_evaluate_replaces_no_input(fastad, strict, images, tmp_pat
     assert code == 1
     assert "--csv" in err
     assert "is inside the report's folder" in err
+
+
+def test_pictures_have_the_name_of_a_link(fastad, strict, images, tmp_path):
+    # As git-annex and DVC keep images: by their checksums.
+    (tmp_path / "store").mkdir()
+    shutil.copy(images / "test/hole/0.png", tmp_path / "store/9f8e")
+    (tmp_path / "i").mkdir()
+    for name in ("part_1.png", "part_2.png"):
+        (tmp_path / "i" / name).symlink_to(tmp_path / "store/9f8e")
+    out = tmp_path / "o"
+    files = ("--csv", out / "s.csv", "--json", tmp_path / "scores.json")
+    code, _, err = fastad("predict", strict, tmp_path / "i", "--output", out, "--heatmaps", *files)
+    assert code == 0, err
+    [one] = json.loads((tmp_path / "scores.json").read_text())["images"]
+    assert one["heatmap"] == "part_1.png"
+    assert (out / "part_1.png").is_file()
+    assert read(out / "s.csv")[0]["heatmap"] == "part_1.png"
+    link = tmp_path / "i/part_2.png"
+    assert f"1 path to an image that has another, such as {link}, is left out" in err

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from fastad.commands.output import set_up_log, waiting
+from fastad.commands.messages import set_up_log
+from fastad.commands.output import waiting
 from fastad.training import heartbeat
 
 

@@ -49,7 +49,9 @@ def test_an_image_is_a_mask_as_of_defects(white, tmp_path, mode, recwarn):
 
 
 def test_a_region_may_be_most_of_the_image_without_a_warning(tmp_path, recwarn):
-    Image.new("L", (60, 40), 255).save(tmp_path / "mask.png")
+    picture = Image.new("L", (60, 40), 255)
+    picture.putpixel((0, 0), 0)
+    picture.save(tmp_path / "mask.png")
     assert read_roi(str(tmp_path / "mask.png")).at((20, 30), (80, 120)).all()
     assert not recwarn.list
 
@@ -186,3 +188,9 @@ def test_json_of_an_editor_that_marks_its_encoding(tmp_path):
     found = {"image_size": [60, 40], "polygons": [[[0, 0], [30, 0], [30, 40], [0, 40]]]}
     path.write_text(json.dumps(found), encoding="utf-8-sig")
     assert read_roi(path).at((40, 60), None).float().mean() == 0.5
+
+
+def test_a_mask_that_leaves_nothing_out_warns(tmp_path):
+    Image.new("RGB", (60, 40), (90, 80, 70)).save(tmp_path / "photo.png")
+    with pytest.warns(UserWarning, match=r"photo\.png leaves nothing out"):
+        read_roi(tmp_path / "photo.png").at((40, 60), (40, 60))

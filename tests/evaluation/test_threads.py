@@ -10,11 +10,11 @@ import resource, numpy as np, torch
 from fastad import _C
 masks, maps = np.zeros((64, 8, 8), bool), np.random.default_rng(0).random((64, 8, 8), np.float32)
 masks[:, 2:4, 2:4] = True
-expected = _C.pixel_curve([masks], [maps], False, 1)
+expected = _C.pixel_curve(masks, maps, False, 1)
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20), -1))  # room for two stacks
-found = _C.pixel_curve([masks], [maps], False, 64)
+found = _C.pixel_curve(masks, maps, False, 64)
 assert all(np.array_equal(a, b) for a, b in zip(found, expected))
 """
 

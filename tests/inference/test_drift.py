@@ -235,3 +235,14 @@ def test_results_by_another_calibration_are_refused():
     detector.calibrate(good - 30)
     with pytest.raises(ValueError, match="another calibration"):
         monitor.add(detector.predict(good[:4]))
+
+
+def test_so_few_images_that_no_drift_can_show_are_said():
+    monitor = DriftMonitor(np.arange(19.0), np.empty((0, 5)), 0.1)
+    messages = []
+    for score in range(100, 107):
+        monitor.add(result_of(np.array([float(score)]), None))
+        messages.append(monitor.report().message)
+    few = [message.endswith(": so few cannot show any") for message in messages]
+    assert few[:3] == [True] * 3
+    assert not few[-1]

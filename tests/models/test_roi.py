@@ -208,7 +208,7 @@ def test_utad_knows_nothing_of_what_is_outside(own):
     ("name", "options"),
     [("subspace", {}), ("patchcore", {}), ("patchcore", {"joint": True, "unit": False})],
 )
-def test_patches_outside_are_not_remembered(name, options):
+def test_patches_outside_are_not_remembered(name, options, monkeypatch):
     model = models.build(name, backbone="resnet18", teacher_weights=None, **options).eval()
     model.set_roi(mask_of(64, 64))
     widths = [memory.vectors.shape[1] for memory in getattr(model, "memories", ())] or [model.width]
@@ -218,7 +218,8 @@ def test_patches_outside_are_not_remembered(name, options):
         torch.randn(2, width, side, side, generator=generator)
         for width, side in zip(widths, sides, strict=False)
     ]
-    model.levels, model.patches = lambda images: [], lambda images: features[0]
+    model.levels_of = lambda batch: features
+    monkeypatch.setattr("fastad.models.subspace.patch_features", lambda levels: levels[0])
     model.patches_of_memories = lambda levels: features
     before = learned(model)
     for rows, of_level in zip(before, features, strict=True):

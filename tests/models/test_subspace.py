@@ -103,7 +103,7 @@ def test_autocast_rounds_no_residual(normal, monkeypatch):
     images = torch.rand(2, 3, 20, 24)
     with torch.no_grad():
         levels, expected = model.levels(images), model(images)
-        monkeypatch.setattr(model, "levels", lambda images: levels)
+        monkeypatch.setattr(model, "levels_of", lambda batch: levels)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(model(images).anomaly_map, expected.anomaly_map)
 

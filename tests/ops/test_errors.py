@@ -45,7 +45,7 @@ def test_features(function, teacher, student, error, match):
         (lambda: ops.anomaly_map([X], [X], 8), "size must be (height, width)"),
         (lambda: ops.anomaly_map([X], [X], (8, 0)), "size must be (height, width)"),
         (lambda: ops.anomaly_map([X], [X], (8, 8, 8)), "size must be (height, width)"),
-        (lambda: ops.anomaly_map([X], [X], (4.5, 4)), "size must be (height, width)"),
+        (lambda: ops.anomaly_map([X], [X], (4.5, 4)), "integers that are at least 1"),
         (lambda: ops.anomaly_map([X], [X], ("a", 4)), "size must be (height, width)"),
         (lambda: ops.anomaly_map([X], [X], (True, 4)), "size must be (height, width)"),
         (lambda: ops.anomaly_map([X], [X], "88"), "size must be (height, width)"),

@@ -234,10 +234,11 @@ def test_an_unreadable_image_among_others(serving):
     torn = whole[: len(whole) * 2 // 3]
     found = send(client, [GOODS[0], torn, GOODS[1]])
     assert ["score" in one for one in found] == [True, False, True]
-    assert "cannot be read" in found[1]["error"]
+    assert found[1]["error"].startswith("image 2: cannot be read")
     assert client.get(f"{API}/results").json()["total"] == 2
     alone = client.post(f"{API}/predict", content=torn)
     assert alone.status_code == 422
+    assert alone.json()["detail"].startswith("image 1: cannot be read")
 
 
 def test_several_detectors(serving, part, tmp_path):

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402  nothing of the extra is imported before it is known to be there
 import re
+import socket
 
 import numpy as np
 import pytest
@@ -177,6 +178,16 @@ def test_a_missing_detector_leaves_no_store(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="there is no detector"):
         serve(["none.fastad"], host="127.0.0.1", token_file=None, no_auth=False, **OPTIONS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_in_use_is_said_before_anything_is_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.fastad").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = OPTIONS | {"port": taken.getsockname()[1]}
+        with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:.*in use"):
+            serve(["a.fastad"], host="127.0.0.1", token_file=None, no_auth=False, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.fastad"]
 
 
 @pytest.mark.slow

@@ -42,14 +42,15 @@ def test_tiles_of_one_shape_see_what_they_must():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stpm", "patchcore"])
-def test_the_loop_gives_the_detectors_map(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "overview"), [("stpm", 0), ("patchcore", 0), ("stpm", 2)])
+def test_the_loop_gives_the_detectors_map(name, overview, tmp_path, monkeypatch):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     good = np.random.default_rng(0).integers(100, 156, (8, 133, 150, 3), dtype=np.uint8)
     epochs = {"epochs": 1, "min_steps": 0} if name == "stpm" else {}
     options = {"image_size": (133, 150), "teacher_weights": "embedded", "layers": ("layer1",)}
+    options["overview"] = overview
     detector = fastad.Detector(name, false_positive_rate=0.3, precision="float32", **options)
     detector.fit(good, tile=(64, 48), self_check=False, **epochs).save("part.fastad")
     part = good[0].copy()

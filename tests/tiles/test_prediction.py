@@ -13,7 +13,7 @@ from PIL import Image
 import fastad
 from fastad import models
 from fastad.inference import Predictor
-from fastad.tiles import Reach, Tiling
+from fastad.tiles import Reach, Tiling, reach_of
 from fastad.tiles.windows import windows
 
 MANY = ((192, 176), (205, 171), (161, 223))
@@ -67,7 +67,13 @@ def test_maps_are_those_of_the_whole_image(backbone, size):
         ("patchcore", {"memory": 16, "smoothing": 2.0, "scale_maps": "position"}, (133, 161)),
         ("patchcore", {"memory": 16, "joint": True, "neighbours": 0}, (192, 160)),
         ("subspace", {"smoothing": 2.0}, (192, 160)),
+        ("stpm", {"overview": 2, "scale_maps": "position"}, (133, 161)),
+        ("stpm", {"overview": 4, "subspace": True}, (192, 160)),
+        ("patchcore", {"memory": 16, "overview": 4, "scale_maps": "position"}, (133, 161)),
+        ("patchcore", {"memory": 16, "overview": 2, "joint": True, "neighbours": 0}, (192, 128)),
+        ("subspace", {"overview": 2}, (192, 160)),
         pytest.param("stpm", {"layers": DEEP}, (333, 261), marks=pytest.mark.slow),
+        pytest.param("stpm", {"layers": DEEP, "overview": 4}, (333, 261), marks=pytest.mark.slow),
         pytest.param("patchcore", {"layers": DEEP}, (333, 261), marks=pytest.mark.slow),
     ],
 )
@@ -96,6 +102,23 @@ def test_a_score_by_the_memory():
     whole, parts, _ = whole_and_tiles(model, (133, 161), (64, 64))
     alike(whole, parts)
     assert parts.score != parts.anomaly_map.max()
+
+
+def test_an_overview_sees_further_than_its_tile():
+    """As few pixels of the image as without one. Made of the tiles they would have to see more."""
+    model, size, tile = built("stpm", overview=4), (520, 520), (64, 64)
+    alone, apart, together = (
+        Tiling(one, size, tile, **how)
+        for one, how in ((built("stpm"), {}), (model, {}), (model, {"apart": False}))
+    )
+    assert apart.rows == alone.rows
+    assert apart.halo < 1.7 * alone.halo < together.halo
+    assert apart.strides == together.strides == [(4, 4), (8, 8), (16, 16), (32, 32)]
+
+
+def test_strides_of_an_odd_length():
+    reach = reach_of(built("stpm", overview=4, layers=("layer1",)), 513)
+    assert reach.strides == (4, 16)
 
 
 def test_a_region_of_interest():

@@ -12,6 +12,8 @@ from fastad.data.layouts.named import part_above
 from fastad.data.layouts.naming import is_group, is_unjudged, only_groups, part_of, words
 
 MOST_LISTED = 20  # folders in one message
+# Words of a data set's name: ``crack_detection`` need not be a folder of cracks.
+OF_DATA_SETS = {"data", "dataset", "datasets", "demo", "detection", "inspection", "project"}
 
 
 def not_all_normal(
@@ -60,7 +62,29 @@ def not_all_normal(
             "the folder of good images with --good FOLDER, or all of them with --good .; "
             f"`fastad inspect {root}` shows what was found"
         )
+    if _of_defects(folders):
+        return ValueError(
+            f"{root} is a folder of defects by its name. Give the folder of good images. If this "
+            "is one, rename it, or train with --good ."
+        )
     return None
+
+
+def _of_defects(folders: Folders) -> bool:
+    """Whether the folder itself is one of defects: by its name, or as test/TYPE is beside good."""
+    root = folders.root
+    if folders.says(root) == "defect":
+        return OF_DATA_SETS.isdisjoint(words(root.name))
+    if (
+        root in folders.named
+        or folders.says(root) == "normal"
+        or part_of(root.parent.name) != "test"
+    ):
+        return False
+    try:
+        return bool(folders.normal(root.parent))
+    except PermissionError:  # above the data set, where nobody need be allowed to look
+        return False
 
 
 def mixed(folders: Folders, found: list[tuple[Path, Path]]) -> Path | None:

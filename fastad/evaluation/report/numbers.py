@@ -139,11 +139,3 @@ def image_auroc_interval(metrics: Mapping[str, Any]) -> Sequence[float] | None:
     if interval is None or any(value is None or math.isnan(value) for value in interval):
         return None
     return interval
-
-
-def pixel_error(metrics: Mapping[str, Any]) -> float | None:
-    """The largest error of a pixel score; None where all are exact."""
-    if metrics["pixel_metrics"]["exact"]:
-        return None
-    bounds = metrics["pixel_metrics"]["error_bound"].values()
-    return max((bound for bound in bounds if not math.isnan(bound)), default=0.0)

@@ -111,7 +111,6 @@ def page(findings: Findings) -> str:
         decisions=decisions,
         rows=numbers.defect_rows(f.metrics, f.labels, f.scores, f.types, f.threshold),
         image_auroc_interval=numbers.image_auroc_interval(f.metrics),
-        pixel_error=numbers.pixel_error(f.metrics),
         score_plot=embedded("svg+xml", score_plot(*by_class, f.calibration, f.threshold)),
         narrow_score_plot=embedded(
             "svg+xml", score_plot(*by_class, f.calibration, f.threshold, width=NARROW)

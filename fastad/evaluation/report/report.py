@@ -17,10 +17,10 @@ import numpy as np
 from fastad._files import check_folder, claim_folder, write_atomically
 from fastad.data import PixelRange, Sample
 from fastad.data.in_memory import shape_of
-from fastad.evaluation.histogram import PixelHistogram
 from fastad.evaluation.regions import in_words, pixels_of, regions_of, without_small
 from fastad.evaluation.report.details import Detail
 from fastad.evaluation.report.gallery import Gallery, Group, Shown
+from fastad.evaluation.report.histogram import PixelHistogram
 from fastad.evaluation.report.page import Figure, Findings, Zoom, page
 from fastad.evaluation.report.pictures import (
     UNITS,

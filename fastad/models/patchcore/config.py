@@ -39,8 +39,9 @@ class PatchCoreConfig(PatchOptions):
             mean over good images, of the "level" or at each "position", or "auto": what finds more
             synthesised defects on held-out good images.
         scale_score: likewise for the score of an image, which often wants another one.
-        map_levels: names of the layers whose distances are multiplied for the anomaly map. "auto"
-            chooses as above, () takes all. Layers of a module are named "level1", "level2" ...
+        map_levels: names of the layers whose distances are multiplied for the anomaly map, at both
+            scales. "auto" chooses as above, () takes all. Layers of a module are named "level1",
+            "level2" ...
         score_levels: likewise for the score of an image.
         pooling: an image's score is the mean of this share of its pixels, the highest ones.
             "60px" takes an area of original pixels, "maximum" the highest patch alone (the
@@ -48,6 +49,9 @@ class PatchCoreConfig(PatchOptions):
         composition: also judge what an image is composed of, for parts that are missing, doubled or
             in another place (`fastad.models.composition`). The higher of both scores counts, equal
             at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
+        overview: also look at the image reduced by this factor, 2 or 4, for defects that show at a
+            low resolution, such as missing parts. The distances of both scales are multiplied. 0
+            looks at the image alone (the paper).
     """
 
     backbone: str | nn.Module = "auto"
@@ -62,6 +66,7 @@ class PatchCoreConfig(PatchOptions):
     scale_score: str = "auto"
     pooling: str | float = "auto"
     composition: bool = False
+    overview: int = 0
     map_levels: str | Sequence[str] = "auto"
     score_levels: str | Sequence[str] = "auto"
 

@@ -39,7 +39,7 @@ class PatchCore(PatchModel):
         self.memories = cast(Sequence[Memory], memories)
         self._add_maps(len(widths) * (2 if config.unit else 1), widths=self.widths)
         if not config.joint:
-            self.level_names = self._names(len(widths))
+            self.level_names = self._names(len(widths) // (2 if self.overview else 1))
 
     @classmethod
     def options_of_file(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class PatchCore(PatchModel):
         """Keep greedy coresets of the training images' patch features."""
         samples = [memory.sample() for memory in self.memories]
         for batch in train():
-            patches = self.patches_of_memories(self.levels(batch["image"]))
+            patches = self.patches_of_memories(self.levels_of(batch))
             for sample, of_memory in zip(samples, patches, strict=True):
                 sample.add(as_rows(self.places(of_memory)))
         for memory, sample in zip(self.memories, samples, strict=True):
@@ -73,7 +73,7 @@ class PatchCore(PatchModel):
 
     def evidence(self, batch: Mapping[str, Any]) -> Evidence:
         """Distances to the nearest patches. Of one memory also the paper's factor of the score."""
-        levels = self.levels(batch["image"])
+        levels = self.levels_of(batch)
         patches = self.patches_of_memories(levels)
         pairs = list(zip(self.memories, patches, strict=True))
         found = [memory(of_memory) for memory, of_memory in pairs]

@@ -284,3 +284,18 @@ def test_wrongly_named_folders(tmp_path):
         training_images(tmp_path, good=["c"])
     with pytest.raises(ValueError, match="a is named as something else"):
         labelled(tmp_path, good=["a"], defects=["a"])
+
+
+@pytest.mark.parametrize("folder", ["NG", "defects/monday", "caps/test/kratzer"])
+def test_a_folder_of_defects_is_not_trained_on(tmp_path, folder):
+    touch(tmp_path, f"{folder}/1.png", "caps/test/good/2.png")
+    root = tmp_path / folder.removesuffix("/monday")
+    with pytest.raises(ValueError, match="is a folder of defects by its name"):
+        training_images(root)
+    assert len(training_images(root, good=".").paths) == 1
+
+
+@pytest.mark.parametrize("folder", ["crack_detection", "NG/good", "caps/kratzer", "caps/test/good"])
+def test_a_folder_of_good_images_is(tmp_path, folder):
+    touch(tmp_path, f"{folder}/1.png")
+    assert len(training_images(tmp_path / folder).paths) == 1

@@ -316,18 +316,6 @@ def test_nothing_observed(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_scores_from_histograms_are_said_to_be_so(images, tmp_path):
-    report, metrics = observed(images)
-    metrics["pixel_metrics"] = metrics["pixel_metrics"] | {
-        "exact": False,
-        "error_bound": {"pixel_auroc": 0.002, "aupro": float("nan")},
-    }
-    report.write(tmp_path, metrics, title="bottle", facts={})
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "within 0.002 of the exact" in text
-    assert "All scores are exact" not in text
-
-
 def test_what_is_outside_a_region_of_interest_is_shown(images, tmp_path):
     roi = np.zeros((16, 24), dtype=bool)
     roi[2:12, 4:20] = True

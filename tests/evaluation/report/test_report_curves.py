@@ -7,12 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from fastad.evaluation import aupro
-from fastad.evaluation.histogram import PixelHistogram
-from fastad.evaluation.report.curves import (
-    image_counts,
-    precision_recall,
-    roc,
-)
+from fastad.evaluation.report.curves import image_counts, precision_recall, roc
+from fastad.evaluation.report.histogram import PixelHistogram
 
 
 @settings(deadline=None, max_examples=60)

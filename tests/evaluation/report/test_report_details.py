@@ -50,7 +50,7 @@ def test_the_page_shows_them(tmp_path):
     report.observe(Sample(path, 1, "scratch"), 1.0, found, found > 0)
     metrics = dict.fromkeys(
         ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max"), 1.0
-    ) | {"aupro": 1.0, "per_defect": {}, "pixel_metrics": {"exact": True}}
+    ) | {"aupro": 1.0, "per_defect": {}}
     page = report.write(tmp_path / "report", metrics, title="part", facts={}).read_text()
     with Image.open(tmp_path / "report/pictures/0001-part-1.jpg") as part:
         assert part.size == (2 * SIDE, 2 * SIDE)
