@@ -17,7 +17,7 @@ from torch import Tensor
 from fastad import ops
 from fastad.models.base import AnomalyModel, Batches, Prediction
 from fastad.models.composition import LEVELS as LEVELS_OF_COMPOSITION
-from fastad.models.composition import Composition
+from fastad.models.composition import QUANTILE, Composition
 from fastad.models.map_options import MapChoice
 from fastad.models.maps import GRID, PositionMeans, mean_of_highest
 from fastad.models.memory import LevelMemories
@@ -65,6 +65,8 @@ class MapModel(AnomalyModel):
         composition: of what kinds of patches good images are. None without.
         poolings: what an "auto" pooling is chosen from, shares of the pixels, 0 for the maximum.
             None for those of `fastad.training.map_choice`.
+        scale_factors: (2,) by which map and score of the overview are multiplied before those of
+            the image are compared with them; 1 until `settle_scales`. Only of `scales_apart`.
         distance_means: (levels, 64, 64) means of the distance maps over normal images, at each
             position of a grid over the image; ones until `calibrate_maps`. In the order of
             `level_maps`.
@@ -78,6 +80,7 @@ class MapModel(AnomalyModel):
     subspace: SubspaceResidual | None
     memory: LevelMemories | None
     composition: Composition | None
+    scale_factors: Tensor
     distance_means: Tensor
 
     def _add_maps(
@@ -94,7 +97,9 @@ class MapModel(AnomalyModel):
         if getattr(self.config, "composition", False):
             last = (channels or widths)[-LEVELS_OF_COMPOSITION:]
             self.composition = Composition(sum(last)).to(self.mean)
-        if channels and getattr(self.config, "score_by", "maps") != "maps":
+        if self.scales_apart:
+            self.register_buffer("scale_factors", self.mean.new_ones(2))
+        elif channels and getattr(self.config, "score_by", "maps") != "maps":
             self.memory = LevelMemories(channels).to(self.mean)
         if channels and self.config.subspace is not False:
             self.subspace = SubspaceResidual(sum(channels[-LEVELS_OF_SUBSPACE:])).to(self.mean)
@@ -119,6 +124,26 @@ class MapModel(AnomalyModel):
             distances.append(found.composition)
             scores.append(self.judge(found, (batch["image"].shape[-2:])).score)
         self.composition.settle(torch.cat(distances), torch.cat(scores))
+
+    @property
+    def scales_apart(self) -> bool:
+        """Whether the overview has distance maps of its own: the second half of them."""
+        return self.overview > 0
+
+    def settle_scales(self, good: Batches) -> None:
+        """Compare image and overview on held-out good images: the maxima of their maps become equal
+        at the quantile of 0.95. Nothing where there is no overview."""
+        if not self.scales_apart:
+            return
+        choice, highest = self.choice(), []
+        for batch in good():
+            found, size = self.evidence(batch), batch["image"].shape[-2:]
+            of_map = self._of_scales(found, size, choice.scale_maps, choice)
+            of_score = self._of_scales(found, size, choice.scale_score, choice, of_score=True)
+            maxima = [self.inside(*each)[1] for each in (*of_map, *of_score)]
+            highest.append(torch.stack(maxima).double())
+        image, overview = torch.cat(highest, dim=1).quantile(QUANTILE, dim=1).view(2, 2).T
+        self.scale_factors.copy_(image / overview.clamp_min(LEAST_MEAN))
 
     def scalings(self) -> Sequence[str]:
         """Those of `SCALES` that may order places or images differently, the plainest first.
@@ -270,26 +295,52 @@ class MapModel(AnomalyModel):
             anomaly_map, maxima = ops.aggregate_maps(
                 found.memory_maps, size, smoothing=SMOOTHING, return_maximum=True
             )
-            return (anomaly_map, maxima) if self.roi is None else self.inside(anomaly_map, maxima)
-        levels, factors = choice.map_levels, list(found.factors)
-        if of_score:
-            levels = choice.score_levels
+            return self.inside(anomaly_map, maxima)
+        scales = self._of_scales(found, size, scale, choice, of_score)
+        anomaly_map, maxima = scales[0]
+        if self.scales_apart:
+            factor = self.scale_factors[int(of_score)]
+            anomaly_map = torch.maximum(anomaly_map, factor * scales[1][0])
+            maxima = torch.maximum(maxima, factor * scales[1][1])
+        return self.inside(anomaly_map, maxima)
+
+    def _of_scales(
+        self,
+        found: Evidence,
+        size: tuple[int, int],
+        scale: str,
+        choice: MapChoice,
+        of_score: bool = False,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """As `joined`, of the image, and of the overview where that has maps of its own.
+
+        Those of two scales are in units of their usual distances, also where ``scale`` is "none":
+        so they can be compared whatever levels are joined.
+        """
+        if self.scales_apart and scale == "none":
+            scale = "level"
+        levels = choice.score_levels if of_score else choice.map_levels
+        factors = list(found.factors)
         if of_score and found.score_maps:
             scaled = self.scaled(found.score_maps, scale, first=len(found.maps))
         else:
             scaled = self.scaled(found.maps, scale)
-        if levels:
-            names = [*self.level_names] * (len(scaled) // len(self.level_names))  # of each scale
-            scaled = [level for name, level in zip(names, scaled, strict=True) if name in levels]
         if self.subspace is not None:
             *scaled, left = scaled
             factors += [left] if choice.subspace else []
-        anomaly_map, maxima = self.join(_weighted(scaled, choice.pair_weights), factors, size)
-        return (anomaly_map, maxima) if self.roi is None else self.inside(anomaly_map, maxima)
+        half = len(scaled) // 2
+        scales = [scaled[:half], scaled[half:]] if self.scales_apart else [scaled]
+        if levels:
+            scales = [
+                [level for name, level in zip(self.level_names, own, strict=True) if name in levels]
+                for own in scales
+            ]
+        return [self.join(_weighted(own, choice.pair_weights), factors, size) for own in scales]
 
     def inside(self, anomaly_map: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
-        """What `join` gave, where there is a roi: the map 0 outside, and its maxima inside."""
-        assert self.roi is not None
+        """What `join` gave, with a roi: the map 0 outside, and its maxima inside."""
+        if self.roi is None:
+            return anomaly_map, maxima
         kept = self.roi.keep(anomaly_map)
         return kept, kept.amax(dim=(1, 2))
 

@@ -98,6 +98,9 @@ class MapOptions(Options):
         if hasattr(self, "score_by"):
             holds = self.score_by in ("auto", *SCORES)
             self._require("score_by", holds, "'auto', 'maps' or 'memory'")
+            has_overview = hasattr(self, "overview") and self.overview > 0
+            if self.score_by == "memory" and has_overview:
+                raise ValueError("score_by must be 'maps' with an overview: a memory has no scales")
 
     def given(self) -> dict[str, Any]:
         """The fields of `MapChoice` that are options and not "auto"."""

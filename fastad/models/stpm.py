@@ -53,8 +53,8 @@ class STPMConfig(MapOptions):
         aggregate: "product" of the levels (the paper) or their "sum".
         aggregate_size: levels are joined at the size of the "input" (the paper), or at that of the
             first "layer" and then resized (the authors' code). The latter is faster and coarser.
-        weights: one number a level, and behind them those of the ``overview``: exponents of the
-            product, factors of the sum. None for 1.
+        weights: one number a level, at both scales: exponents of the product, factors of the sum.
+            None for 1.
         standardize: "channels" divides every channel of the teacher's levels by its standard
             deviation over the training images. Channels that are quiet on good images then count as
             much as others, as in EfficientAD (Batzner et al., WACV 2024), which also subtracts the
@@ -77,8 +77,9 @@ class STPMConfig(MapOptions):
             in another place (`fastad.models.composition`). The higher of both scores counts, equal
             at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
         overview: also look at the image reduced by this factor, 2 or 4, for defects that show at a
-            low resolution, such as missing parts. The distances of both scales are multiplied. 0
-            looks at the image alone (the paper).
+            low resolution, such as missing parts. The higher map of both counts at each place,
+            equal where the quantile of 0.95 of the maxima of held-out good images is. 0 looks at
+            the image alone (the paper).
         hard: the loss counts only the distances of a level that lie at or above this quantile of
             the batch (Batzner et al., "EfficientAD", WACV 2024, sec. 3.2). 0 counts all (the
             paper).
@@ -125,11 +126,9 @@ class STPMConfig(MapOptions):
             are_numbers = are_numbers and all(map(is_number, self.weights))
             self._require("weights", are_numbers, "finite numbers, one a layer")
             self.weights = [float(weight) for weight in self.weights]
-            levels = len(self.layers) * (2 if self.overview else 1)
-            if isinstance(self.backbone, str) and len(self.weights) != levels:
-                of = "levels of both scales" if self.overview else "layers"
+            if isinstance(self.backbone, str) and len(self.weights) != len(self.layers):
                 raise ValueError(
-                    f"weights must have one number for each of the {levels} {of}; "
+                    f"weights must have one number for each of the {len(self.layers)} layers; "
                     f"got {self.weights}"
                 )
 
@@ -254,6 +253,7 @@ class STPM(MapModel):
         scales = {choice.scale_maps, choice.scale_score}
         plain = scales == {"none"} and choice.pooling == 0 and not choice.subspace
         plain = plain and choice.score_by == "maps" and self.composition is None
+        plain = plain and not self.scales_apart
         if not plain or self.config.aggregate_size != "input":
             return super().answer(batch)
         teacher, student, deviation = self._pair(self.seen(batch), batch.get("teacher"))
@@ -276,8 +276,10 @@ class STPM(MapModel):
         size = (batch["image"].shape[-2], batch["image"].shape[-1])
         teacher, student, deviation = self._pair(self.seen(batch), batch.get("teacher"))
         distances = ops.distances(teacher, student, deviation=deviation, eps=self.config.eps)
-        anomaly_map, _ = self.join(distances, [], size)
-        return mean_inside(anomaly_map, self.roi)
+        count = len(distances) // 2 if self.scales_apart else len(distances)
+        scales = (distances[first : first + count] for first in range(0, len(distances), count))
+        first, *others = (mean_inside(self.join(own, [], size)[0], self.roi) for own in scales)
+        return sum(others, start=first)
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Squared distances of normalised features, averaged per level and summed over levels.

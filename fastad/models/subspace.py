@@ -47,8 +47,9 @@ class SubspaceConfig(PatchOptions):
             in another place (`fastad.models.composition`). The higher of both scores counts, equal
             at the quantile of 0.95 of held-out good images. The anomaly map does not show it.
         overview: also look at the image reduced by this factor, 2 or 4, for defects that show at a
-            low resolution, such as missing parts. The distances of both scales are multiplied. 0
-            looks at the image alone (the paper).
+            low resolution, such as missing parts. The higher map of both counts at each place,
+            equal where the quantile of 0.95 of the maxima of held-out good images is. 0 looks at
+            the image alone (the paper).
     """
 
     backbone: str | nn.Module = "auto"

@@ -1,4 +1,4 @@
-"""What images are composed of (`fastad.models.composition`), beside the score of the maps."""
+"""Scores of one model that are compared on held-out good images."""
 
 from collections.abc import Callable
 
@@ -11,17 +11,19 @@ from fastad.training.source import Source
 from fastad.training.stages import StagePlan
 
 
-def settle_composition(
+def settle(
     model: MapModel, plan: StagePlan, dataset: Images, open_source: Callable[[Images], Source]
 ) -> None:
-    """Compare the composition, where the model has one, with the score of the maps on the images
-    that ``plan`` holds out."""
-    if model.composition is None or len(plan.held_out) == 0:
+    """Compare image and overview, and the maps with what an image is composed of, on the images
+    that ``plan`` holds out: where the model has them."""
+    if not (model.scales_apart or model.composition) or len(plan.held_out) == 0:
         return
     source = open_source(dataset)
     try:
         with torch.no_grad(), source.autocast():
-            model.settle_composition(source.passes(plan.held_out, plan.config.batch_size))
+            held_out = source.passes(plan.held_out, plan.config.batch_size)
+            model.settle_scales(held_out)
+            model.settle_composition(held_out)
     finally:
         source.close()
 

@@ -20,7 +20,7 @@ from fastad.training.agenda import CHOICE, Agenda, features_of, in_words, phases
 from fastad.training.batches import split_of
 from fastad.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastad.training.closing import close, defects_of
-from fastad.training.composing import note_composition, settle_composition
+from fastad.training.composing import note_composition, settle
 from fastad.training.config import TrainingConfig, used_options
 from fastad.training.features import memory_limit
 from fastad.training.identity import changes, found_again, identify
@@ -318,7 +318,7 @@ class Trainer:
         try:
             watch = functools.partial(self._agenda.watch, CHOICE, parts=2)
             choose_by_defects(self.model, plan, dataset, open_source, state.record, watch)
-            settle_composition(self.model, plan, dataset, open_source)
+            settle(self.model, plan, dataset, open_source)
         except KeyboardInterrupt:  # all epochs ran: nothing else is missing
             leave_plain(self.model, state.record, "it was stopped by the user")
         state.keep()

@@ -67,22 +67,59 @@ def test_each_scale_is_learned_by_itself(name):
         torch.testing.assert_close(level, one, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_map_is_the_product_of_all(name):
-    model = built(name, overview=2, **({} if name == "stpm" else {"smoothing": 0}))
+def calibrated(name, **options):
+    """A model that has learned, knows its usual distances, and compares its scales."""
+    model = built(name, overview=2, **({} if name == "stpm" else {"smoothing": 0}), **options)
     if name != "stpm":
         learned(model, IMAGES)
+    batches = [{"image": part} for part in IMAGES.split(2)]
     with torch.no_grad():
-        expected = ops.aggregate_maps(distances(name, model, IMAGES), (45, 62))
-        torch.testing.assert_close(model(IMAGES).anomaly_map, expected)
+        model.calibrate_maps(lambda: iter(batches))
+        model.settle_scales(lambda: iter(batches))
+    return model
+
+
+def in_usual_units(model, maps, first=0):
+    usual = model.distance_means[first:].double().mean(dim=(1, 2))
+    return [level.double() / mean for level, mean in zip(maps, usual, strict=False)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_higher_map_of_both_scales_counts(name):
+    model = calibrated(name)
+    levels = in_usual_units(model, distances(name, model, IMAGES))
+    half = len(levels) // 2
+    image, overview = (
+        ops.reference.aggregate_maps(own, (45, 62)) for own in (levels[:half], levels[half:])
+    )
+    highest = [each.amax(dim=(1, 2)).quantile(0.95) for each in (image, overview)]
+    expected = torch.maximum(image, overview * highest[0] / highest[1])
+    with torch.no_grad():
+        found = model(IMAGES)
+    torch.testing.assert_close(found.anomaly_map.double(), expected, rtol=1e-4, atol=1e-6)
+    assert (found.anomaly_map > 1.01 * image).any()  # the overview counts somewhere
+    assert (found.anomaly_map > 1.01 * overview * highest[0] / highest[1]).any()
+
+
+@pytest.mark.parametrize("scale", [0, 1])
+def test_a_defect_that_one_scale_sees_raises_the_score(scale):
+    model = calibrated("stpm")
+    found = model.evidence({"image": IMAGES})
+    before = model.judge(found, (45, 62)).score
+    maps = [level.clone() for level in found.maps]
+    for level in maps[2 * scale :][:2]:
+        level[:, 2, 3] = 50 * level.max()
+    assert (model.judge(found._replace(maps=maps), (45, 62)).score > 20 * before).all()
 
 
 def test_levels_are_chosen_at_both_scales():
-    model = learned(built("patchcore", overview=2, map_levels=("layer2",), smoothing=0), IMAGES)
+    model = calibrated("patchcore", map_levels=("layer2",))
+    maps = in_usual_units(model, distances("patchcore", model, IMAGES))
+    image, overview = (ops.reference.aggregate_maps([maps[i]], (45, 62)) for i in (1, 3))
+    expected = torch.maximum(image, overview * model.scale_factors[0].double())
     with torch.no_grad():
-        maps = distances("patchcore", model, IMAGES)
-        expected = ops.aggregate_maps([maps[1], maps[3]], (45, 62))
-        torch.testing.assert_close(model(IMAGES).anomaly_map, expected)
+        found = model(IMAGES).anomaly_map.double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_one_patch_of_both_scales():
@@ -165,9 +202,11 @@ def test_wrong_options_are_refused():
         for wrong in (1, 3, -2, 2.5, True, "2"):
             with pytest.raises(ValueError, match="overview must be 0, 2 or 4; got"):
                 built(name, overview=wrong)
-    with pytest.raises(ValueError, match="each of the 4 levels of both scales"):
-        built("stpm", overview=2, weights=[1, 1])
-    assert built("stpm", overview=2, weights=[1, 1, 0.5, 0.5])(IMAGES).score.shape == (3,)
+    with pytest.raises(ValueError, match="each of the 2 layers"):
+        built("stpm", overview=2, weights=[1, 1, 1, 1])
+    assert built("stpm", overview=2, weights=[1, 0.5])(IMAGES).score.shape == (3,)
+    with pytest.raises(ValueError, match="score_by must be 'maps' with an overview"):
+        built("stpm", overview=2, score_by="memory")
     for name in ("rstpm", "gtrans", "prn", "utad"):
         with pytest.raises(
             TypeError, match=r"'overview' of .*, which stpm, patchcore and subspace"
