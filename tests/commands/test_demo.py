@@ -60,6 +60,12 @@ def small(monkeypatch):
     shrink(monkeypatch)
 
 
+@pytest.fixture
+def denim(small, monkeypatch):
+    """One product alone."""
+    monkeypatch.setattr(command, "DEMONSTRATED", ("denim",))
+
+
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
@@ -237,7 +243,7 @@ def test_without_a_network_the_embedded_teacher_is_taken(fastad, small, offline,
 
 
 @pytest.mark.slow
-def test_a_model_that_is_asked_for_is_taken_with_the_embedded_teacher_too(fastad, small, tmp_path):
+def test_a_model_that_is_asked_for_is_taken_with_the_embedded_teacher_too(fastad, denim, tmp_path):
     options = ("--teacher-weights", "embedded", *OPTIONS[2:])
     code, _, err = fastad("demo", "--output", tmp_path / "out", *options)
     assert code == 0, err
@@ -275,7 +281,7 @@ def test_with_a_teacher_from_pip_nothing_is_downloaded_or_trained(
     assert not (tmp_path / "new").exists()
 
 
-def test_the_usual_size_is_that_of_the_recipe(fastad, small, tmp_path):
+def test_the_usual_size_is_that_of_the_recipe(fastad, denim, tmp_path):
     code, _, err = fastad("demo", "--output", tmp_path, *SMALL[:2])
     assert code == 0, err
     assert load(tmp_path / "denim.fastad").image_size == (256, 256)

@@ -124,7 +124,7 @@ def test_signals_of_a_forked_process_are_its_own():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("module", ["typer", "fastad.commands.output"])
+@pytest.mark.parametrize("module", ["typer", "fastad.commands.messages"])
 def test_one_line_where_it_comes_before_a_command_begins(tmp_path, module):
     """In the middle of an import, which takes a second on a busy machine."""
     (tmp_path / "sitecustomize.py").write_text(

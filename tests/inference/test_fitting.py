@@ -132,7 +132,9 @@ def test_options_are_those_of_all_candidates():
     for name in AutoConfig.__dataclass_fields__:
         for candidate in models.candidates("auto"):
             assert name in models.config_class(candidate).__dataclass_fields__
-    with pytest.raises(TypeError, match=r"'attention' of auto; .*name a model for its own"):
+    with pytest.raises(
+        TypeError, match=r"'attention' of auto, which rstpm has; .*name a model for its own"
+    ):
         auto(attention=False)
     with pytest.raises(ValueError, match="scale_maps"):
         auto(scale_maps="nothing").fit(GOOD)

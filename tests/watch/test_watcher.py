@@ -199,7 +199,7 @@ def test_nothing_is_lost_or_doubled_by_kills(crashing, folder, tmp_path):
 @pytest.mark.slow
 def test_a_folder_with_many_old_files_starts_in_seconds(crashing, folder, tmp_path):
     data = content(tmp_path)
-    for number in range(100_000):
+    for number in range(50_000):
         if number % 1000 == 0:
             (folder / str(number // 1000)).mkdir()
         (folder / str(number // 1000) / f"{number}.png").write_bytes(data)
@@ -208,6 +208,6 @@ def test_a_folder_with_many_old_files_starts_in_seconds(crashing, folder, tmp_pa
         watcher = crashing.watcher(folder, tmp_path / "state.db", moves=False)
         watcher._arrivals.look(0.0)
         watcher.step()
-        assert time.process_time() - begin < 15
+        assert time.process_time() - begin < 10
         watcher._places._journal.close()
     assert rows(tmp_path) == []
