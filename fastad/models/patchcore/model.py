@@ -69,7 +69,7 @@ class PatchCore(PatchModel):
     @property
     def scales_apart(self) -> bool:
         """Not where patches are of both scales at once."""
-        return super().scales_apart and not self.config.joint
+        return self.overview > 0 and not self.config.joint
 
     def level_maps(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """Distances to the nearest patches: a map (N, h, w) of each memory, then of the score."""
