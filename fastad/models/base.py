@@ -195,6 +195,16 @@ class AnomalyModel(nn.Module):
         """How many times smaller the overview of an image is that is looked at, too; 0 for none."""
         return getattr(self.config, "overview", 0)
 
+    @property
+    def scales_apart(self) -> bool:
+        """Whether the overview has distance maps of its own: the second half of them."""
+        return self.overview > 0
+
+    def of_scales(self, levels: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+        """Maps or features apart: of the image, and of the overview where that has its own."""
+        half = len(levels) // 2
+        return [levels[:half], levels[half:]] if self.scales_apart else [levels]
+
     def at_scales(self, backbone: nn.Module) -> nn.Module:
         """The backbone, or with ``overview`` the same at two scales."""
         return backbones.TwoScales(backbone, self.overview) if self.overview else backbone

@@ -125,11 +125,6 @@ class MapModel(AnomalyModel):
             scores.append(self.judge(found, (batch["image"].shape[-2:])).score)
         self.composition.settle(torch.cat(distances), torch.cat(scores))
 
-    @property
-    def scales_apart(self) -> bool:
-        """Whether the overview has distance maps of its own: the second half of them."""
-        return self.overview > 0
-
     def settle_scales(self, good: Batches) -> None:
         """Compare image and overview on held-out good images: the maxima of their maps become equal
         at the quantile of 0.95. Nothing where there is no overview."""
@@ -138,8 +133,8 @@ class MapModel(AnomalyModel):
         choice, highest = self.choice(), []
         for batch in good():
             found, size = self.evidence(batch), batch["image"].shape[-2:]
-            of_map = self._of_scales(found, size, choice.scale_maps, choice)
-            of_score = self._of_scales(found, size, choice.scale_score, choice, of_score=True)
+            of_map = self._joined_by_scale(found, size, choice.scale_maps, choice)
+            of_score = self._joined_by_scale(found, size, choice.scale_score, choice, of_score=True)
             maxima = [self.inside(*each)[1] for each in (*of_map, *of_score)]
             highest.append(torch.stack(maxima).double())
         image, overview = torch.cat(highest, dim=1).quantile(QUANTILE, dim=1).view(2, 2).T
@@ -296,7 +291,7 @@ class MapModel(AnomalyModel):
                 found.memory_maps, size, smoothing=SMOOTHING, return_maximum=True
             )
             return self.inside(anomaly_map, maxima)
-        scales = self._of_scales(found, size, scale, choice, of_score)
+        scales = self._joined_by_scale(found, size, scale, choice, of_score)
         anomaly_map, maxima = scales[0]
         if self.scales_apart:
             factor = self.scale_factors[int(of_score)]
@@ -304,7 +299,7 @@ class MapModel(AnomalyModel):
             maxima = torch.maximum(maxima, factor * scales[1][1])
         return self.inside(anomaly_map, maxima)
 
-    def _of_scales(
+    def _joined_by_scale(
         self,
         found: Evidence,
         size: tuple[int, int],
@@ -328,8 +323,7 @@ class MapModel(AnomalyModel):
         if self.subspace is not None:
             *scaled, left = scaled
             factors += [left] if choice.subspace else []
-        half = len(scaled) // 2
-        scales = [scaled[:half], scaled[half:]] if self.scales_apart else [scaled]
+        scales = self.of_scales(scaled)
         if levels:
             scales = [
                 [level for name, level in zip(self.level_names, own, strict=True) if name in levels]

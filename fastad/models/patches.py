@@ -74,13 +74,6 @@ class PatchModel(MapModel):
         levels = self.teacher(self.seen(batch))
         return [level.to(self.mean.dtype) for level in levels]
 
-    def of_scales(self, levels: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-        """`levels` apart: those of the image, and with ``overview`` those of that."""
-        if not self.overview:
-            return [levels]
-        half = len(levels) // 2
-        return [levels[:half], levels[half:]]
-
     def fit_composition(self, train: Batches) -> None:
         """Take the composition of training images, where it is asked for."""
         if self.composition is not None:

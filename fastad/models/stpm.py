@@ -267,18 +267,19 @@ class STPM(MapModel):
             eps=self.config.eps,
             return_maximum=True,
         )
-        if self.roi is not None:
-            anomaly_map, score = self.inside(anomaly_map, score)
+        anomaly_map, score = self.inside(anomaly_map, score)
         return Prediction(score, anomaly_map)
 
     def validation_score(self, batch: Mapping[str, Any]) -> Tensor:
-        """Mean of the anomaly map of each image, not scaled, as the authors choose the epoch."""
+        """Mean of the anomaly map of each image, not scaled, as the authors choose the epoch.
+
+        With an overview the sum of both scales' means.
+        """
         size = (batch["image"].shape[-2], batch["image"].shape[-1])
         teacher, student, deviation = self._pair(self.seen(batch), batch.get("teacher"))
         distances = ops.distances(teacher, student, deviation=deviation, eps=self.config.eps)
-        count = len(distances) // 2 if self.scales_apart else len(distances)
-        scales = (distances[first : first + count] for first in range(0, len(distances), count))
-        first, *others = (mean_inside(self.join(own, [], size)[0], self.roi) for own in scales)
+        maps = (self.join(own, [], size)[0] for own in self.of_scales(distances))
+        first, *others = (mean_inside(each, self.roi) for each in maps)
         return sum(others, start=first)
 
     def loss(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
