@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from ratios import cpu_name
-from systems import SETS, WEIGHTS
+from systems import LITE0, RESNET18, SECOND, SETS, SYSTEMS, WEIGHTS
 
 import fastad
 from fastad import _files
@@ -32,30 +32,37 @@ RECORD = ROOT / "bench" / "results" / "student_ablation.json"
 PAGE = ROOT / "docs" / "ablations.md"
 BEGIN, END = "<!-- made by bench/student_ablation.py -->", "<!-- end -->"
 
-IMAGES = {"patchcore": 150, "subspace": 150, "stpm": 90}  # of a set, in even distances
 HELD_OUT = 1 / 3
 RATE = 0.1
 DEFECTS = 75
-# Options of the training.
-MODELS: dict[str, dict[str, Any]] = {"patchcore": {}, "subspace": {}, "stpm": {"epochs": 40}}
-WAYS: dict[str, dict[str, Any]] = {
-    "plain": {"variants": 0},
-    "variants": {"variants": 2},
-    "corrupt": {"variants": 0, "corrupt": 0.5},
-    "foreign": {"variants": 0, "foreign": True},
-    "hard": {"variants": 0},
-    "all but corrupt": {"variants": 0, "foreign": True},
-    "all but foreign": {"variants": 0, "corrupt": 0.5},
-    "all but hard": {"variants": 0, "corrupt": 0.5, "foreign": True},
-    "all": {"variants": 0, "corrupt": 0.5, "foreign": True},
-    "overview": {"variants": 2},
-}
 # The student by itself: neither the subspace nor the memory hides what it does.
 ALONE: dict[str, Any] = {"subspace": False, "score_by": "maps"}
-# Options of the model.
-OVERVIEW = {"overview"}
-HARD = {"hard", "all but corrupt", "all but foreign", "all"}
-OF_STUDENTS = {*WAYS} - {"plain", "variants", "overview"}
+# Images of a set, in even distances; options of the model; options of the training. What follows a
+# comma tells rows of a model apart.
+MODELS: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
+    "patchcore": (150, RESNET18, {}),
+    "subspace": (150, RESNET18, {}),
+    "stpm": (90, RESNET18 | ALONE, {"epochs": 40}),
+    "stpm, lite0": (90, LITE0 | ALONE, {}),
+    "rstpm": (90, SYSTEMS["rstpm"][0] | ALONE, {}),
+}
+# Likewise options of the model, and of the training.
+WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "variants": ({}, {"variants": 2}),
+    "corrupt": ({}, {"corrupt": 0.5}),
+    "foreign": ({}, {"foreign": True}),
+    "hard": ({"hard": 0.9}, {}),
+    "all but corrupt": ({"hard": 0.9}, {"foreign": True}),
+    "all but foreign": ({"hard": 0.9}, {"corrupt": 0.5}),
+    "all but hard": ({}, {"corrupt": 0.5, "foreign": True}),
+    "all": ({"hard": 0.9}, {"corrupt": 0.5, "foreign": True}),
+    "overview": ({"overview": 2}, {"variants": 2}),
+    "no gates": ({"attention": False}, {}),
+    "noisy bottleneck": ({"bottleneck_dropout": 0.2}, {}),
+}
+OF_STUDENTS = {"corrupt", "foreign", "hard", *(way for way in WAYS if way.startswith("all"))}
+OF_RSTPM = {"no gates", "noisy bottleneck"}
 SHOWN = ("light -10 %", "light +10 %", "light -20 %", "light +20 %", "shift -5 px", "shift +5 px")
 SHOWN += ("mild blur", "mild noise")
 
@@ -65,20 +72,21 @@ def measure(
 ) -> dict[str, Any]:
     """Train one cell and try it."""
     found = training_images(data / SETS[name]).paths
-    count = min(IMAGES[model], len(found))
+    most, options, training = MODELS[model]
+    of_model, of_training = WAYS[way]
+    count = min(most, len(found))
     paths = [found[i * len(found) // count] for i in range(count)]
+    weights = {} if LITE0["backbone"] in options.values() else {"teacher_weights": data / WEIGHTS}
+    weights |= {"teacher2_weights": data / SECOND} if model == "rstpm" else {}
     detector = fastad.Detector(
-        model,
+        model.partition(",")[0],
         seed=seed,
         image_size=size,
         device="cpu",
-        backbone="resnet18",
-        teacher_weights=str(data / WEIGHTS),
-        **(ALONE if model == "stpm" else {}),
-        **({"hard": 0.9} if way in HARD else {}),
-        **({"overview": 2} if way in OVERVIEW else {}),
+        **{name: str(path) for name, path in weights.items()},
+        **(options | of_model),
     )
-    training = MODELS[model] | WAYS[way]
+    training = training | {"variants": 0} | of_training
     detector.fit(paths, validation_fraction=HELD_OUT, self_check=False, **training)
     detector.set_threshold(false_positive_rate=RATE)
     result = detector.check(paths, count=DEFECTS, seed=seed + 100)
@@ -116,6 +124,19 @@ def _on_test_images(detector: fastad.Detector, folder: Path) -> dict[str, Any]:
     tried = detector.check(good, count=15)
     scores = {key: metrics[key] for key in ("image_auroc", "pixel_auroc", "aupro")}
     return scores | {"false_alarms": {n: share.rate for n, share in tried.disturbed.items()}}
+
+
+def recorded() -> list[dict[str, Any]]:
+    """The cells that were measured."""
+    return json.loads(RECORD.read_text()) if RECORD.is_file() else []
+
+
+def _suits(model: str, way: str) -> bool:
+    """Whether a model has the options of a way."""
+    name = model.partition(",")[0]
+    if way in OF_RSTPM:
+        return name == "rstpm"
+    return way not in OF_STUDENTS or name in ("stpm", "rstpm")
 
 
 def table(cells: list[dict[str, Any]]) -> str:
@@ -180,7 +201,6 @@ def main() -> None:
     parser.add_argument("--test", action="store_true", help="measure the test images, too")
     parser.add_argument("--page", action="store_true", help="write the table of docs/ablations.md")
     arguments = parser.parse_args()
-    cells = json.loads(RECORD.read_text()) if RECORD.is_file() else []
     keys = ("model", "way", "set", "seed")
     wanted = [
         (model, way, name, seed)
@@ -188,16 +208,16 @@ def main() -> None:
         for model in arguments.models
         for name in arguments.sets
         for way in arguments.ways
-        if model == "stpm" or way not in OF_STUDENTS
+        if _suits(model, way)
     ]
     for cell in wanted if arguments.data is not None else []:
-        if cell in [tuple(c[key] for key in keys) for c in cells]:
+        if cell in [tuple(c[key] for key in keys) for c in recorded()]:
             continue
-        cells.append(measure(arguments.data, *cell, arguments.size, arguments.test))
-        _write(RECORD, json.dumps(cells, indent=2) + "\n")
-        print(*cell, cells[-1]["image_auroc"], cells[-1]["false_alarms"], flush=True)
+        found = measure(arguments.data, *cell, arguments.size, arguments.test)
+        _write(RECORD, json.dumps([*recorded(), found], indent=2) + "\n")  # another run may write
+        print(*cell, found["image_auroc"], found["false_alarms"], flush=True)
     if arguments.page:
-        write_page(cells)
+        write_page(recorded())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from fastad.data.facts import (
 )
 from fastad.data.finding import given_path
 from fastad.data.folder import ImageDataset, Images
-from fastad.data.images import FORMATS, parse_size
+from fastad.data.images import FORMATS, ImageError, parse_size
 from fastad.data.in_memory import encoded, is_encoded
 from fastad.data.inputs import gathered, image_dataset, is_one, is_path
 from fastad.data.layouts import TrainingImages, training_images
@@ -142,9 +142,14 @@ def read_training_set(
     count = len(images) if hasattr(images, "__len__") else 1
     in_memory = count * 3 * size[0] * size[1] <= IN_MEMORY_BYTES
     pixel_range = choose_range(images, pixel_range)
-    dataset = image_dataset(
-        images, size, in_memory=in_memory, skip_bad=skip_bad, pixel_range=pixel_range
-    )
+    try:
+        dataset = image_dataset(
+            images, size, in_memory=in_memory, skip_bad=skip_bad, pixel_range=pixel_range
+        )
+    except ImageError as error:
+        if skip_bad:
+            raise
+        raise ImageError(f"{error}; skip_bad=True (--skip-bad) leaves such files out") from error
     skipped = getattr(dataset, "skipped", [])
     for path, reason in skipped:
         log.warning(f"skipped: {reason}" if str(path) in reason else f"skipped {path}: {reason}")

@@ -24,6 +24,7 @@ Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 # Least share found, over all kinds and sizes, for a word on a detector.
 VERDICTS = ((0.8, "strong"), (0.5, "fair"), (0.0, "weak"))
 CHANCE, ALARMS = "no better than chance", "too many false alarms"
+UNCERTAIN = "too few good images to judge its false alarms"
 MOST_DISTURBED = 100  # good images that are looked at under each of the other conditions
 ANY_PROMISE = 0.5  # of the good images: more alarms are too many whatever was promised
 
@@ -111,22 +112,35 @@ class CheckResult:
     @property
     def breaks_promise(self) -> bool:
         """Whether the interval of the false alarms on new images lies above what was promised."""
-        interval, promised = self.new_alarms.interval, self.promised
-        return interval is not None and interval[0] > (
-            ANY_PROMISE if promised is None else promised
-        )
+        interval = self.new_alarms.interval
+        return interval is not None and interval[0] > self._most_alarms
+
+    @property
+    def has_few_images(self) -> bool:
+        """Whether new images have more false alarms than promised, and are too few to tell more."""
+        share, interval = self.new_alarms.rate, self.new_alarms.interval
+        if share is None or interval is None:
+            return False
+        return share > self._most_alarms and interval[1] > ANY_PROMISE and not self.breaks_promise
+
+    @property
+    def _most_alarms(self) -> float:
+        """The share of good images that was promised."""
+        return ANY_PROMISE if self.promised is None else self.promised
 
     @property
     def verdict(self) -> str:
         """ "strong" where at least 80 % of the defects are found, "fair" from 50 % on, else "weak".
 
         `CHANCE` where the interval of the image AUROC reaches down to 0.5. Otherwise `ALARMS` where
-        the false alarms break what was promised.
+        the false alarms break what was promised, `UNCERTAIN` where they may.
         """
         if self.image_auroc_interval[0] <= 0.5:
             return CHANCE
         if self.breaks_promise:
             return ALARMS
+        if self.has_few_images:
+            return UNCERTAIN
         rate = self.total.rate or 0.0
         return next(word for least, word in VERDICTS if rate >= least)
 

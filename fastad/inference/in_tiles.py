@@ -1,30 +1,28 @@
 """A training on tiles of large images, whose detector judges whole images.
 
 The networks learn from tiles, and tiles of held-out images with synthesised defects choose what is
-"auto". What is known of whole images alone comes after that: means by position, the pooling, which
-keeps its area in pixels, and thresholds.
+"auto". What is known of whole images alone comes after that: scaling by position, the pooling,
+which keeps its area in pixels, and thresholds.
 """
 
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable, Iterator
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from fastad.data.training_set import TrainingSet
 from fastad.inference.predictor import Predictor
 from fastad.inference.serving import Examination, examine
+from fastad.inference.tile_scaling import choose_scaling, take_means, whole_images
 from fastad.models import AnomalyModel
-from fastad.models.map_model import LEAST_MEAN, MapModel
-from fastad.models.maps import PositionMeans
+from fastad.models.map_model import MapModel
 from fastad.tiles import TileDataset, Tiling
 from fastad.tiles.reach import COARSEST
 from fastad.training import Trainer, TrainingConfig, TrainingRecord
 from fastad.training.batches import split_of
+from fastad.training.stages import derived_seed
 
+SEED = 7  # behind that of the training: other defects than those that chose before
 AREAS = (16, 64, 256, 1024, 4096)  # pixels of an image that a score may be the mean of
 
 MODELS = ("stpm", "patchcore", "subspace", "rstpm")
@@ -56,7 +54,7 @@ class TileTraining:
         require_model(model.name)
         assert isinstance(model, MapModel)
         self.model, self.config, self.source, self.tile = model, config, source, tile
-        _settle(model, source.size)
+        self._open = _settle(model, source.size)
         self._mask = None if model.roi is None else model.roi.mask.clone()
         self._inside = math.prod(source.size) if model.roi is None else model.roi.pixels
         model.poolings = [
@@ -93,7 +91,14 @@ class TileTraining:
         self._pool_by_area()
         if model.choice().scale_maps == "position" or model.choice().scale_score == "position":
             tiling = Tiling(model.eval(), source.size, self.tile)
-            take_means(model, tiling, self._images(train))
+            take_means(model, tiling, whole_images(model, source.dataset, train))
+        elif not record.interrupted:
+            of_defects = derived_seed(seed, SEED)
+            found = choose_scaling(
+                model, self._open, self.tiles, source.size, train, apart, of_defects
+            )
+            if found is not None:
+                record.choice = dataclasses.asdict(found)
         return record
 
     def examine(self, predictor: Predictor, record: TrainingRecord, rate: float) -> Examination:
@@ -124,25 +129,6 @@ class TileTraining:
         if share > 0:
             log.info(f"score: mean of the highest {round(pixels)} pixels of an image")
 
-    def _images(self, indices: Tensor) -> Iterator[Tensor]:
-        for index in indices.tolist():
-            item = self.source.dataset[index]
-            image = item["image"] if isinstance(item, dict) else item
-            image = image[None].to(self.model.mean.device)
-            yield image / 255 if image.dtype == torch.uint8 else image.float()
-
-
-@torch.inference_mode()
-def take_means(model: MapModel, tiling: Tiling, images: Iterable[Tensor]) -> None:
-    """As `MapModel.calibrate_maps`, of whole images (N, 3, H, W) in [0, 1] in tiles."""
-    means = [PositionMeans(model.roi) for _ in model.distance_means]
-    for batch in images:
-        found = tiling.evidence(model.local_evidence, batch)
-        for mean, level in zip(means, [*found.maps, *found.score_maps], strict=True):
-            mean.add(level.to(model.distance_means.dtype))
-    result = torch.stack([mean.result() for mean in means])
-    model.distance_means.copy_(result.clamp_min(LEAST_MEAN))
-
 
 def require_model(name: str) -> None:
     """ValueError for a model that cannot be trained on tiles."""
@@ -150,23 +136,22 @@ def require_model(name: str) -> None:
         raise ValueError(f"tile: {name} cannot be trained on tiles; there are {', '.join(MODELS)}")
 
 
-def _settle(model: MapModel, size: tuple[int, int]) -> None:
-    """Settle what is "auto" and cannot be chosen on tiles."""
+def _settle(model: MapModel, size: tuple[int, int]) -> list[str]:
+    """Settle what is "auto" and cannot be chosen on tiles. Gives what whole images can choose."""
     if model.pairs > 1 and "position" in (model.config.scale_maps, model.config.scale_score):
         raise ValueError(
             f"tile: the networks of {model.name} learn from scaled maps, and a tile does not know "
             "where it lies: leave scale_maps and scale_score, or set level or none"
         )
+    scales = ("scale_maps", "scale_score")
+    found = [name for name in scales if getattr(model.config, name) == "auto"]
     # Pairs that are added must be alike in size.
     plain = "level" if model.pairs > 1 else "none"
-    settled: dict[str, Any] = {
-        name: plain
-        for name in ("scale_maps", "scale_score")
-        if getattr(model.config, name) == "auto"  # a tile does not know where it lies
-    }
+    settled: dict[str, Any] = dict.fromkeys(found, plain)
     odd = any(side % (COARSEST * max(model.overview, 1)) for side in size)
     if odd and getattr(model.config, "subspace", None) == "auto":
         settled["subspace"] = False  # its levels have no common grid in such an image
     model.config = dataclasses.replace(model.config, **settled)
     if "subspace" in settled:
         model.drop_subspace()
+    return [] if model.pairs > 1 else found

@@ -26,12 +26,12 @@ from fastad.data.images import image_shape
 from fastad.data.inputs import are_paths, image_batches, is_path
 from fastad.evaluation.shares import ExactShare
 from fastad.inference.artifact import BY_RATE, Artifact
-from fastad.inference.in_tiles import take_means
 from fastad.inference.known_images import calibrated, digests_of, given_to_training, listed
 from fastad.inference.measuring import Measured, Skip, chosen, countable, measured
 from fastad.inference.min_area import LevelRecorder
 from fastad.inference.predictor import Predictor
 from fastad.inference.threshold import alarm_p_value, conformal_threshold, raised
+from fastad.inference.tile_scaling import take_means
 from fastad.models.map_model import MapModel
 
 LEAST_FOR_MEANS = 20  # images: the mean at one place is too uncertain from fewer

@@ -111,21 +111,26 @@ def leave_plain(model: MapModel, record: TrainingRecord, why: str) -> None:
 
 
 def choose(
-    model: MapModel, good: Iterable[Mapping[str, Any]], defects: Iterable[Mapping[str, Any]]
+    model: MapModel,
+    good: Iterable[Mapping[str, Any]],
+    defects: Iterable[Mapping[str, Any]],
+    look: Callable[[Any], Evidence] | None = None,
 ) -> ChoiceRecord:
     """Choose what is "auto" in the options of a trained model, and take it over.
 
     Args:
         good: batches of held-out good images, as of the model's loss.
         defects: batches of such images with defects, with a "mask" (N, H, W) bool.
+        look: what the model finds in a batch; None for `MapModel.evidence`.
     """
+    look = look or model.evidence
     seen, masks = [], []
     for batch in good:
-        seen.append((model.evidence(batch), _size(batch["image"])))
+        seen.append((look(batch), _size(batch["image"])))
         masks.append(cells(torch.zeros_like(batch["image"][:, 0])))
     images = sum(map(len, masks))
     for batch in defects:
-        seen.append((model.evidence(batch), _size(batch["mask"])))
+        seen.append((look(batch), _size(batch["mask"])))
         masks.append(cells(batch["mask"]))
     inside = None if model.roi is None else cells(model.roi.mask[None])[0].cpu().numpy() > 0
     truth = torch.cat(masks).cpu().numpy() > 0

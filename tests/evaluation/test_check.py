@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from fastad.data import TrialDefects
 from fastad.data.synthesis.trial import KINDS, SIZES
 from fastad.evaluation import CheckResult, ExactShare, aupro, check, exact_interval, pixel_auroc
-from fastad.evaluation.check import ALARMS, CHANCE
+from fastad.evaluation.check import ALARMS, CHANCE, UNCERTAIN
 
 COUNT = 60
 IMAGES = torch.randint(
@@ -267,6 +267,8 @@ def result_of(found, alarms, promised=0.01, interval=(0.9, 1.0)):
         ((0, 10), (0, 50), (0.9, 1.0), "weak"),
         ((10, 10), (1, 50), (0.9, 1.0), "strong"),  # 0.05 % to 10.6 %: 1 % may be kept
         ((10, 10), (10, 50), (0.9, 1.0), ALARMS),
+        ((10, 10), (1, 5), (0.9, 1.0), UNCERTAIN),  # 0.5 % to 72 %
+        ((10, 10), (0, 1), (0.9, 1.0), "strong"),
         ((10, 10), (0, 50), (0.5, 0.6), CHANCE),
     ],
 )

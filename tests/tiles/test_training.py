@@ -8,10 +8,12 @@ from PIL import Image
 import fastad
 from fastad import models
 from fastad.data.training_set import read_training_set
-from fastad.inference.in_tiles import TileTraining, take_means
+from fastad.inference.in_tiles import TileTraining
 from fastad.inference.pooling import settle_pooling
+from fastad.inference.tile_scaling import take_means, whole_images
 from fastad.tiles import TileDataset, Tiling
 from fastad.training import TrainingConfig
+from fastad.training.map_choice import choice_lines
 from fastad.training.stages import held_out_notes, plan_stages
 
 SIZE, TILE = (104, 136), (48, 64)
@@ -108,7 +110,8 @@ def prepared(roi=None, **options):
 def test_means_by_position_are_those_of_whole_images():
     training = prepared(scale_maps="position", scale_score="position", subspace=False)
     model = training.model.eval()
-    take_means(model, Tiling(model, SIZE, TILE), training._images(torch.arange(4)))
+    first = whole_images(model, training.source.dataset, torch.arange(4))
+    take_means(model, Tiling(model, SIZE, TILE), first)
     images = torch.from_numpy(good_images(6)[:4]).permute(0, 3, 1, 2)
     with torch.inference_mode():
         [level] = model.level_maps({"image": images / 255})
@@ -116,6 +119,34 @@ def test_means_by_position_are_those_of_whole_images():
     means = (level.double().sum(dim=0) + 2 * mean) / 6
     expected = torch.nn.functional.adaptive_avg_pool2d(means[None], 64)[0]
     torch.testing.assert_close(model.distance_means[0].double(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("given", ["auto", "none"])
+def test_whole_images_choose_whether_maps_are_scaled_by_position(tmp_path, given):
+    """A stripe of noise, new in each image, is no defect, and hides those beside it."""
+    images = good_images(24) // 8 + 112
+    images[:, 40:70] = np.random.default_rng(1).integers(0, 256, (24, 30, 136, 3))
+    detector = fastad.Detector(
+        "patchcore",
+        precision="float32",
+        image_size=SIZE,
+        teacher_weights="embedded",
+        layers=("layer1",),
+        false_positive_rate=0.25,
+        scale_maps=given,
+    )
+    options = {"validation_fraction": 0.5, "self_check": False}
+    detector.fit(images.astype(np.uint8), tile=TILE, **options)
+    detector.save(tmp_path / "d.fastad")
+    loaded = fastad.load(tmp_path / "d.fastad", precision="float32")
+    is_chosen = given == "auto"
+    assert loaded.model_.choice().scale_maps == ("position" if is_chosen else "none")
+    words = dict(choice_lines(loaded.training_record_["choice"]))["anomaly map"]
+    assert words.startswith("scaled by position" if is_chosen else "not scaled")
+    result = loaded.predict(images[:2])
+    loaded._fitted().tile = None
+    whole = loaded.predict(images[:2])
+    np.testing.assert_allclose(result.anomaly_map, whole.anomaly_map, rtol=1e-5, atol=1e-5)
 
 
 def test_pooling_is_a_share_of_the_region():
