@@ -36,7 +36,7 @@ HELD_OUT = 1 / 3
 RATE = 0.1
 DEFECTS = 75
 # The student by itself: neither the subspace nor the memory hides what it does.
-ALONE: dict[str, Any] = {"subspace": False, "score_by": "maps"}
+ALONE: dict[str, Any] = {"subspace": False, "score_by": "maps", "hard": 0.0}
 # Images of a set, in even distances; options of the model; options of the training. What follows a
 # comma tells rows of a model apart.
 MODELS: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {

@@ -43,6 +43,7 @@ from fastad.inference import PredictionResult, colour_scale, save_heatmap
 from fastad.inference.several import assigned, predict_several
 
 SHARED = 4  # batches in a part of the work that several processes share
+KEPT = 256  # images after which one process alone keeps its results
 
 
 @dataclass(frozen=True)
@@ -154,16 +155,18 @@ def predict(
         folder.mkdir(parents=True, exist_ok=True)
         if drawn := [t for t in targets if t.suffix == ".png"]:
             list_pictures(folder, drawn)
-    parts = None
-    if this_rank().count > 1:
-        files = [Path(target) for target in (csv, json, parquet) if target not in (None, "-")]
-        if not files or len(given) > 1:
-            named = "--output DIR, --csv FILE, --json FILE or --parquet FILE"
-            what = "one detector" if files else named
-            raise UsageError(f"several processes need {what}")
+    parts, are_several = None, this_rank().count > 1
+    files = [Path(target) for target in (csv, json, parquet) if target not in (None, "-")]
+    if are_several and (not files or len(given) > 1):
+        named = "--output DIR, --csv FILE, --json FILE or --parquet FILE"
+        raise UsageError(f"several processes need {'one detector' if files else named}")
+    size = SHARED * batch_size if are_several else max(KEPT, batch_size)
+    if are_several or (len(paths) > size and files and len(given) == 1):
         asked = request(asked_for, [given[0].file, *([] if roi is None else [roi])], paths)
-        parts = Parts(files[0], asked, len(paths), SHARED * batch_size, ".json")
-    done = 0
+        parts = Parts(files[0], asked, len(paths), size, ".json")
+    done = 0 if parts is None or are_several else parts.done
+    if done:
+        note(f"going on after {done} of {len(paths)} images")
 
     def inspect(paths: Sequence[Path], report: Callable[[int, int], None]) -> Inspected:
         """What is known of some images; their pictures are drawn."""
@@ -234,9 +237,15 @@ def predict(
         if parts is None:
             all_of_it = inspect(paths, report)
         else:
-            is_first = parts.work(
-                lambda part, path: inspect(paths[part.start : part.stop], report).write(path)
-            )
+            try:
+                is_first = parts.work(
+                    lambda part, path: inspect(paths[part.start : part.stop], report).write(path)
+                )
+            except KeyboardInterrupt:
+                if (kept := parts.done) == 0:
+                    raise
+                again = f"the same command goes on after {kept} of {len(paths)} images"
+                raise RuntimeError(f"stopped by the user: {again}") from None
             if not is_first:
                 return Findings(0, False)
             all_of_it = Inspected.joined(parts)

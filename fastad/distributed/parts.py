@@ -1,4 +1,4 @@
-"""A long list worked through by several processes, in parts that are kept until all are done.
+"""A long list worked through in parts that are kept until all are done, by several processes.
 
 The list is cut into parts of equal length, the same for any number of processes. Each part is
 claimed by one process, which writes its result to a file, atomically. So a part is either done or
@@ -44,7 +44,8 @@ class Parts:
         if this_rank().is_first:
             self._remove_others()
         self.folder.mkdir(parents=True, exist_ok=True)
-        meet()  # nobody makes the folder again once the first rank has removed it
+        if this_rank().count > 1:
+            meet()  # nobody makes the folder again once the first rank has removed it
 
     def work(self, do: Callable[[range, Path], None]) -> bool:
         """Do the parts that are not done yet; the first rank waits for those of others.
@@ -79,6 +80,11 @@ class Parts:
                 with atomic_path(path) as temporary:
                     do(self._ranges[number], temporary)
             return is_ours
+
+    @property
+    def done(self) -> int:
+        """How many items are in parts that are done."""
+        return sum(len(r) for r, path in zip(self._ranges, self, strict=True) if path.exists())
 
     def __iter__(self) -> Iterator[Path]:
         """The files of the parts, in order."""

@@ -151,3 +151,44 @@ def test_pictures_have_the_name_of_a_link(fastad, strict, images, tmp_path):
     assert read(out / "s.csv")[0]["heatmap"] == "part_1.png"
     link = tmp_path / "i/part_2.png"
     assert f"1 path to an image that has another, such as {link}, is left out" in err
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.json", "scores.parquet"])
+def test_a_stopped_command_goes_on(fastad, detector, images, tmp_path, monkeypatch, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    kind = name.partition(".")[2]
+    command = ("predict", detector, images / "train", "--heatmaps", "--output")
+    code, _, err = fastad(*command, tmp_path / "whole", f"--{kind}", tmp_path / "whole" / name)
+    assert code == 0, err
+
+    from fastad.commands import predict
+    from fastad.detector import Detector
+
+    monkeypatch.setattr(predict, "KEPT", 2)
+    seen, ends, stream = [], [True], Detector.stream
+
+    def stopped(self, paths, **options):
+        seen.append(len(paths))
+        if len(seen) == 3 and ends.pop():
+            raise KeyboardInterrupt
+        return stream(self, paths, **options)
+
+    monkeypatch.setattr(Detector, "stream", stopped)
+    out = tmp_path / "stopped"
+    options = (*command, out, f"--{kind}", out / name, "--batch-size", "2")
+    code, _, err = fastad(*options)
+    assert code == 1
+    assert "error: stopped by the user: the same command goes on after 4 of 10 images" in err
+    assert not (out / name).exists()
+    code, _, err = fastad(*options)
+    assert code == 0, err
+    assert "going on after 4 of 10 images" in err
+    assert sum(seen) == 10 + 2  # those of the part that was stopped were given twice
+    files = [sorted(p.name for p in f.rglob("*")) for f in (tmp_path / "whole", out)]
+    assert files[0] == files[1]
+    if kind == "csv":  # batches of another size round otherwise
+        whole, again = (read(folder / name) for folder in (tmp_path / "whole", out))
+        assert [row["path"] for row in whole] == [row["path"] for row in again]
+        scores = [[float(row["score"]) for row in rows] for rows in (whole, again)]
+        np.testing.assert_allclose(*scores, rtol=1e-3)
