@@ -81,8 +81,8 @@ class STPMConfig(MapOptions):
             equal where the quantile of 0.95 of the maxima of held-out good images is. 0 looks at
             the image alone (the paper).
         hard: the loss counts only the distances of a level that lie at or above this quantile of
-            the batch (Batzner et al., "EfficientAD", WACV 2024, sec. 3.2). 0 counts all (the
-            paper).
+            the batch (Batzner et al., "EfficientAD", WACV 2024, sec. 3.2). The student then learns
+            what is hard of good images in place of what is easy already. 0 counts all (the paper).
         eps: smallest norm by which a feature vector is divided.
         student: the student of a ``backbone`` that is a module. None for a copy of it with newly
             drawn parameters.
@@ -102,7 +102,7 @@ class STPMConfig(MapOptions):
     score_by: str = "auto"
     composition: bool = False
     overview: int = 0
-    hard: float = 0.0
+    hard: float = 0.9
     eps: float = 1e-12
     student: nn.Module | None = None
 

@@ -108,6 +108,7 @@ def test_only_hard_distances_count(name):
     model.enter_stage(model.stages[0])
     batch = {"image": torch.rand(2, 3, 64, 64)}
     with torch.no_grad():
+        model.config.hard = 0.0
         plain = sum(model.loss(batch).values())
         model.config.hard = 0.9
         found = sum(model.loss(batch).values())
