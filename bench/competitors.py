@@ -30,6 +30,8 @@ from fastad.models import AnomalyModel
 from fastad.training.identity import weights_digest
 from fastad.training.precision import cpu_multiplies_in
 
+# OpenVINO's operations of the distances between features.
+DISTANCE = ("MatMul", "Subtract", "Divide", "ReduceL2", "Power", "ReduceSum", "Interpolate")
 PRECISE = "eager, float32"  # what the others' scores are compared with
 Scores = Callable[[Tensor], np.ndarray]
 
@@ -163,7 +165,10 @@ class Competitors:
             model = self.openvino()
             model.reshape([1, *self.size, 3])
             images = [self._array(image[None]) for image in self.good]
-            model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+            kept = nncf.IgnoredScope(types=[*DISTANCE], names=_of_memory(model), validate=False)
+            model = nncf.quantize(
+                model, nncf.Dataset(images), subset_size=len(images), ignored_scope=kept
+            )
             self._save(model, path)
         return openvino.Core().read_model(path)
 
@@ -185,6 +190,7 @@ class Competitors:
         return path
 
     def onnx_int8(self) -> Path:
+        import onnx
         from onnxruntime import quantization
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -200,6 +206,10 @@ class Competitors:
         def write(place: Path) -> None:
             prepared = place.with_suffix(".prepared")
             quant_pre_process(str(self.onnx()), str(prepared), skip_symbolic_shape=True)
+            reached: set[str] = set()
+            for node in onnx.load(prepared).graph.node:
+                if node.op_type in ("MatMul", "Gemm") or reached & {*node.input}:
+                    reached |= {node.name, *node.output}
             quantization.quantize_static(
                 str(prepared),
                 str(place),
@@ -208,6 +218,7 @@ class Competitors:
                 per_channel=True,
                 # The networks. The distances and the map stay in float32, as with NNCF.
                 op_types_to_quantize=["Conv", "Relu", "Clip", "Add", "MaxPool"],
+                nodes_to_exclude=sorted(reached),
             )
             prepared.unlink()
 
@@ -217,6 +228,17 @@ class Competitors:
     @staticmethod
     def _array(images: Tensor) -> np.ndarray:
         return images.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _of_memory(model: Any) -> list[str]:
+    """Names of the operations of an OpenVINO model that follow the products with a memory: 8 bits
+    cannot hold a small difference of large squares."""
+    reached: list[str] = []
+    for node in model.get_ordered_ops():
+        before = {i.get_source_output().get_node().get_friendly_name() for i in node.inputs()}
+        if node.get_type_name() == "MatMul" or before & {*reached}:
+            reached.append(node.get_friendly_name())
+    return reached
 
 
 def _over_arrays(run: runtimes.Run) -> Scores:

@@ -196,7 +196,7 @@ def measure_accuracy(cell: dict[str, Any], options: argparse.Namespace) -> dict[
         for sample in _spread([s for s in samples if s.label == label], options.most)
     ]
     competitors = Competitors(artifact.model, size, good, options.work)
-    runs = competitors.at(1, min(2, os.cpu_count() or 1), int8=True, compiled=False)
+    runs = competitors.at(1, 1, int8=True, compiled=False)
     scores: dict[str, list[float]] = {name: [] for name in runs}
     for sample in kept:
         image = read(sample.path)[None]

@@ -71,7 +71,7 @@ class Peer:
 
 def ours(images: Tensor, epochs: int, precision: str) -> tuple[list[float], float]:
     """Seconds of each epoch but the first, and of the first, which has the teacher's share."""
-    model = models.build("stpm", **models.without_weights("stpm"))
+    model = models.build("stpm", hard=0.0, **models.without_weights("stpm"))
     config = TrainingConfig.for_model(model, epochs=epochs, precision=precision, device="cpu")
     ends = [time.perf_counter()]
 
