@@ -5,6 +5,10 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from fastad._files import write_atomically
 from fastad.commands.output import write_json
 from fastad.data.finding import PICTURES, drawn_by_predict
 
@@ -58,3 +62,15 @@ def picture_names(paths: Sequence[Path]) -> dict[Path, Path]:
         path: name if short.count(name.with_suffix("")) > 1 else name.with_suffix("")
         for path, name in whole.items()
     }
+
+
+def made(path: Path) -> Path:
+    """The path, whose folder is there now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def save_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask (H, W) bool: white where it is true."""
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    write_atomically(path, lambda temporary: picture.save(temporary, "PNG"))

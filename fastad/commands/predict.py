@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from fastad._files import write_atomically
 from fastad.commands import UsageError
 from fastad.commands.detectors import given_detectors, load_to_predict
 from fastad.commands.given_images import given_images
@@ -25,7 +22,13 @@ from fastad.commands.output import (
     write_json,
 )
 from fastad.commands.parquet import check_targets, write_scores, write_table
-from fastad.commands.pictures import list_pictures, picture_names, refuse_pictures_among
+from fastad.commands.pictures import (
+    list_pictures,
+    made,
+    picture_names,
+    refuse_pictures_among,
+    save_mask,
+)
 from fastad.commands.predict_results import (
     Inspected,
     counted,
@@ -41,6 +44,7 @@ from fastad.evaluation.regions import REGION_COLUMNS, Region
 from fastad.evaluation.score_table import COLUMNS, unreadable_row
 from fastad.inference import PredictionResult, colour_scale, save_heatmap
 from fastad.inference.several import assigned, predict_several
+from fastad.inference.throughput import Throughput
 
 SHARED = 4  # batches in a part of the work that several processes share
 KEPT = 256  # images after which one process alone keeps its results
@@ -199,7 +203,7 @@ def predict(
                 if heatmaps:
                     # Without calibration the batch at hand is all there is to scale by.
                     top = own.pixel_threshold_ or float(result.anomaly_map.max()) / 2
-                    picture = _made(folder / f"{names[path]}.png")
+                    picture = made(folder / f"{names[path]}.png")
                     shows = {name: pictures[i] for name, pictures in explained.items()}
                     scale, boxes = colour_scale(top), found.get(path, [])
                     save_heatmap(
@@ -208,7 +212,7 @@ def predict(
                 if masks:
                     assert result.mask is not None  # there is a pixel threshold
                     mask = resize_masks(torch.from_numpy(result.mask[i]), image.shape[:2])
-                    _save_mask(_made(folder / f"{names[path]}_mask.png"), mask.numpy())
+                    save_mask(made(folder / f"{names[path]}_mask.png"), mask.numpy())
             for row, path in zip(result.rows(), result.paths, strict=True):
                 if len(given) > 1:
                     row["detector"] = detector
@@ -232,11 +236,12 @@ def predict(
             [spelled(path) for path in paths if path in bad],
         )
 
-    begin = time.monotonic()
+    begin, throughput = time.monotonic(), Throughput()
     with progress("predicting") as report:
         if parts is None:
             all_of_it = inspect(paths, report)
         else:
+            loaded._fitted().throughput = throughput
             try:
                 is_first = parts.work(
                     lambda part, path: inspect(paths[part.start : part.stop], report).write(path)
@@ -249,6 +254,8 @@ def predict(
             if not is_first:
                 return Findings(0, False)
             all_of_it = Inspected.joined(parts)
+            if throughput.images > 0:
+                log.info(str(throughput))
     seconds = time.monotonic() - begin
     in_order, unreadable = all_of_it.rows, all_of_it.unreadable
     inspected = [row for row in in_order if row["score"] is not None]
@@ -302,13 +309,3 @@ def _results(
     except ValueError:
         if len(unreadable) < len(paths):
             raise
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _save_mask(path: Path, mask: np.ndarray) -> None:
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    write_atomically(path, lambda temporary: picture.save(temporary, "PNG"))

@@ -121,12 +121,11 @@ class Predictor:
             self.dtype = runtimes.dtypes(engine, precision)[0]
         self.fused = fused and engine != "torch"
         self.batch_size = batch_size if tile is None else 1
-        self.threshold = plain(threshold)
-        self.pixel_threshold = plain(pixel_threshold)
+        self.threshold, self.pixel_threshold = plain(threshold), plain(pixel_threshold)
         self.pixel_range = pixel_range
-        self.guard = guard
-        self.min_area = min_area
+        self.guard, self.min_area = guard, min_area
         self.tile = None if tile is None else parse_size(tile)
+        self.throughput: Throughput | None = None  # that several streams add to, in place of a line
         self._tilings: dict[tuple[int, int], Tiling] = {}
         self._expectation = Expectation(facts or ImageFacts(), self.image_size)
         self.calibration = np.asarray(() if calibration is None else calibration, dtype=np.float64)
@@ -207,7 +206,8 @@ class Predictor:
         Memory does not grow with the number of images. After many images the logger "fastad" says
         how fast it went, and what took the most time: reading, predicting, or using the results.
         """
-        skipped, throughput = 0, Throughput()
+        skipped, throughput = 0, self.throughput or Throughput()
+        before = throughput.images
 
         def count(item: Path | int, error: Exception) -> None:
             nonlocal skipped
@@ -236,11 +236,11 @@ class Predictor:
                 throughput.record("predicting", number)
                 yield result
                 throughput.record("using the results")
-        if throughput.images == 0 and skipped:
+        if throughput.images == before and skipped:
             raise ValueError(f"images: none of the {skipped} images can be read")
-        if throughput.images == 0:
+        if throughput.images == before:
             raise ValueError(f"images: there are no images in {shortened(images)}")
-        if throughput.images >= MANY:
+        if self.throughput is None and throughput.images >= MANY:
             log.info(str(throughput))
 
     def tiling(self, tile: TileSize | None = None) -> Tiling | None:
