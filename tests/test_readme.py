@@ -134,7 +134,7 @@ def test_the_table_of_models_is_the_record_s():
     assert {cell["threads"] for cell in shown} == {1}
     held_out = [cells["stpm", data]["held_out"] for data in sets]
     assert "{} of bottle, {} of tile, {} of KolektorSDD".format(*held_out) in TEXT
-    assert [cells["rstpm", data]["held_out"] for data in sets] == [n // 2 for n in held_out]
+    assert [cells["rstpm", data]["held_out"] for data in sets] == [(n + 1) // 2 for n in held_out]
     assert (systems["speed"]["precision"], systems["speed"]["threads"]) == ("float32", 2)
 
 

@@ -68,10 +68,9 @@ def conformal_threshold(
     if above == 0:
         if warn:
             needed = math.ceil(1 / false_positive_rate - 1e-9) - 1
-            allow = "normal image allows" if n == 1 else "normal images allow"
             warnings.warn(
                 f"a false-positive rate of {100 / (n + 1):.2g} % is promised, the lowest that {n} "
-                f"held-out {allow}; the {100 * false_positive_rate:.2g} % asked for "
+                f"held-out normal images allow; the {100 * false_positive_rate:.2g} % asked for "
                 f"needs {needed}",
                 stacklevel=3,
             )
