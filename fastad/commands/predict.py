@@ -276,9 +276,9 @@ def predict(
         written += [f"{counted(len(inspected), what)} in {output}"] if wanted else []
     if written:
         note(f"written: {', '.join(written)}")
-    say_unreadable(unreadable, len(paths), skip_bad)
     if parts is not None:
         parts.remove(targets)
+    say_unreadable(unreadable, len(paths), skip_bad)
     return Findings(len(unreadable), any(row["is_anomalous"] for row in inspected))
 
 

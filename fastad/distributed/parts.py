@@ -1,4 +1,4 @@
-"""A long list worked through in parts that are kept until all are done, by several processes.
+"""A long list worked through by one process or several, in parts that are kept until all are done.
 
 The list is cut into parts of equal length, the same for any number of processes. Each part is
 claimed by one process, which writes its result to a file, atomically. So a part is either done or

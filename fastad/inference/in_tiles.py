@@ -94,9 +94,13 @@ class TileTraining:
             take_means(model, tiling, whole_images(model, source.dataset, train))
         elif not record.interrupted:
             of_defects = derived_seed(seed, SEED)
-            found = choose_scaling(
-                model, self._open, self.tiles, source.size, train, apart, of_defects
-            )
+            try:
+                found = choose_scaling(
+                    model, self._open, self.tiles, source.size, train, apart, of_defects
+                )
+            except KeyboardInterrupt:  # all is trained: nothing else is missing
+                found = None
+                record.notes.append("maps are not scaled: the user stopped what chooses it")
             if found is not None:
                 record.choice = dataclasses.asdict(found)
         return record

@@ -192,3 +192,19 @@ def test_a_stopped_command_goes_on(fastad, detector, images, tmp_path, monkeypat
         assert [row["path"] for row in whole] == [row["path"] for row in again]
         scores = [[float(row["score"]) for row in rows] for rows in (whole, again)]
         np.testing.assert_allclose(*scores, rtol=1e-3)
+
+
+def test_nothing_is_left_beside_the_rows_of_unreadable_images(
+    fastad, detector, images, tmp_path, monkeypatch
+):
+    from fastad.commands import predict
+
+    monkeypatch.setattr(predict, "KEPT", 2)
+    shutil.copytree(images / "train" / "good", tmp_path / "i")
+    (tmp_path / "i" / "3.png").write_bytes(b"no image")
+    code, _, err = fastad(
+        "predict", detector, tmp_path / "i", "--batch-size", "2", "--output", tmp_path / "o"
+    )
+    assert code == 1
+    assert "1 of 10 images cannot be read" in err
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["scores.csv"]

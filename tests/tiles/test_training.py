@@ -8,6 +8,7 @@ from PIL import Image
 import fastad
 from fastad import models
 from fastad.data.training_set import read_training_set
+from fastad.inference import in_tiles
 from fastad.inference.in_tiles import TileTraining
 from fastad.inference.pooling import settle_pooling
 from fastad.inference.tile_scaling import take_means, whole_images
@@ -147,6 +148,24 @@ def test_whole_images_choose_whether_maps_are_scaled_by_position(tmp_path, given
     loaded._fitted().tile = None
     whole = loaded.predict(images[:2])
     np.testing.assert_allclose(result.anomaly_map, whole.anomaly_map, rtol=1e-5, atol=1e-5)
+
+
+def test_a_training_is_kept_where_the_choice_on_whole_images_is_stopped(monkeypatch):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(in_tiles, "choose_scaling", stopped)
+    detector = fastad.Detector(
+        "patchcore",
+        image_size=SIZE,
+        layers=("layer1",),
+        teacher_weights="embedded",
+        false_positive_rate=0.25,
+    )
+    options = {"validation_fraction": 0.5, "self_check": False}
+    detector.fit(good_images(8), tile=TILE, **options)
+    assert "maps are not scaled: the user stopped" in " ".join(detector.training_record_["notes"])
+    assert detector.model_.choice().scale_maps == "none"
 
 
 def test_pooling_is_a_share_of_the_region():
