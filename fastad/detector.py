@@ -580,7 +580,7 @@ class Detector(Estimator):
             >>> write_dataset("denim", "denim", Counts(train=16, test_good=4, test_defect=1))
             >>> detector = Detector(
             ...     "stpm", image_size=64, teacher_weights="embedded", false_positive_rate=0.25
-            ... ).fit("denim", epochs=1, batch_size=4)
+            ... ).fit("denim", epochs=4, batch_size=4)
             >>> metrics = detector.evaluate("denim")
             >>> metrics["image_auroc"], metrics["pixel_auroc"] > 0.9
             (1.0, True)

@@ -117,12 +117,12 @@ def test_images_trained_on_prove_nothing(fastad, detector, images, tmp_path):
 
 def test_the_words_of_the_guide_are_the_codes():
     from fastad.commands.comparison import MARGIN
-    from fastad.evaluation.check import ALARMS, CHANCE, VERDICTS
+    from fastad.evaluation.check import ALARMS, CHANCE, UNCERTAIN, VERDICTS
 
     page = Path(__file__).resolve().parents[2] / "docs/how-to/choosing.md"
     text = page.read_text(encoding="utf-8")
     table = dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", text, re.M))
-    assert list(table) == [*(word for _, word in VERDICTS), ALARMS, CHANCE]
+    assert list(table) == [*(word for _, word in VERDICTS), ALARMS, UNCERTAIN, CHANCE]
     for least, word in VERDICTS[:-1]:
         assert f" {least:.0%}".replace("%", " %") in table[word]
     assert f"within {MARGIN} of the highest" in text
